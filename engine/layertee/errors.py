@@ -1,0 +1,294 @@
+"""Every error this package raises, grouped by who must act.
+
+Each class carries ``code`` (stable, for programs), ``retryable`` (whether the
+same call may succeed later without anyone acting) and its facts as attributes.
+The message is one line for a person: what happened, to what, and what to do.
+Misuse of the API raises ``TypeError``, ``ValueError`` or ``RuntimeError``.
+
+Secrets never enter a message: URLs pass through :func:`redact_url` first.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = [
+    "AuthConfigError",
+    "CatalogError",
+    "ConnectFailed",
+    "DecodeError",
+    "DiffIDMismatch",
+    "DigestMismatch",
+    "DocumentError",
+    "IntegrityError",
+    "InvalidReference",
+    "LayerteeError",
+    "NoSpace",
+    "NotFound",
+    "OutputBudgetExceeded",
+    "RangeMismatch",
+    "RateLimited",
+    "RedirectRefused",
+    "RegistryError",
+    "ServerError",
+    "SinkError",
+    "SizeMismatch",
+    "StoreBusy",
+    "StoreCorrupt",
+    "TLSFailed",
+    "Timeout",
+    "TransportError",
+    "TruncatedBody",
+    "Unauthorized",
+    "UnsupportedImage",
+    "redact_url",
+]
+
+
+def redact_url(url: str) -> str:
+    """``url`` without user info, query and fragment: presigned URLs carry secrets there."""
+    try:
+        parts = urlsplit(url)
+        netloc = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, netloc, parts.path, "…" if parts.query else "", ""))
+    except ValueError:
+        return "<unparsable URL>"
+
+
+class LayerteeError(Exception):
+    """Root of the tree."""
+
+    code = "ERROR"
+    retryable = False
+
+
+# --- the user, or whoever wrote the configuration ---------------------------
+
+
+class InvalidReference(LayerteeError):
+    """An image reference, digest, platform or place that cannot be understood."""
+
+    code = "BAD_REF"
+
+
+class AuthConfigError(LayerteeError):
+    """A credentials file, credential helper or certificate directory is unusable."""
+
+    code = "AUTH_CONFIG"
+
+
+class UnsupportedImage(LayerteeError):
+    """A valid image of a kind this program does not pull (schema 1, foreign or encrypted layers)."""
+
+    code = "UNSUPPORTED_IMAGE"
+
+
+# --- the registry said no -----------------------------------------------------
+
+
+class RegistryError(LayerteeError):
+    """The registry answered with an error status."""
+
+    code = "REGISTRY"
+
+    def __init__(self, message: str, *, status: int = 0, url: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.url = redact_url(url)
+
+
+class Unauthorized(RegistryError):
+    """401 or 403 at the registry or at its token service."""
+
+    code = "UNAUTHORIZED"
+
+
+class NotFound(RegistryError):
+    """The image, or a part of it, is not there."""
+
+    code = "NOT_FOUND"
+
+
+class RateLimited(RegistryError):
+    """429, or 503 with Retry-After. ``retry_after`` is in seconds, already clamped."""
+
+    code = "RATE_LIMITED"
+    retryable = True
+
+    def __init__(self, message: str, *, status: int = 429, url: str = "", retry_after: float = 1.0) -> None:
+        super().__init__(message, status=status, url=url)
+        self.retry_after = retry_after
+
+
+class ServerError(RegistryError):
+    """5xx."""
+
+    code = "HTTP_5XX"
+    retryable = True
+
+
+# --- the network --------------------------------------------------------------
+
+
+class TransportError(LayerteeError):
+    """The bytes did not arrive."""
+
+    code = "NETWORK"
+    retryable = True
+
+
+class ConnectFailed(TransportError):
+    """Name resolution or the connection itself failed."""
+
+    code = "CONNECT"
+
+
+class TLSFailed(TransportError):
+    """The peer could not be authenticated. Never retried, never downgraded."""
+
+    code = "TLS"
+    retryable = False
+
+
+class Timeout(TransportError):
+    """Nothing, or too little, arrived in time."""
+
+    code = "NET_STALL"
+
+
+class TruncatedBody(TransportError):
+    """The connection ended after ``got`` of ``want`` bytes."""
+
+    code = "TRUNCATED_BODY"
+
+    def __init__(self, message: str, *, got: int, want: int) -> None:
+        super().__init__(message)
+        self.got = got
+        self.want = want
+
+
+class RangeMismatch(TransportError):
+    """The server's answer to a range request is not the range asked for."""
+
+    code = "RANGE_INVALID"
+
+
+class RedirectRefused(TransportError):
+    """A redirect that must not be followed (too many, downgrade, forbidden target)."""
+
+    code = "REDIRECT_REFUSED"
+    retryable = False
+
+
+# --- do not trust it ------------------------------------------------------------
+
+
+class IntegrityError(LayerteeError):
+    """What arrived is not what was named. Never accepted in place, whatever the retries."""
+
+    code = "INTEGRITY"
+
+
+class DocumentError(IntegrityError):
+    """A manifest, index, config or token document is malformed or ambiguous."""
+
+    code = "BAD_DOCUMENT"
+
+
+class DigestMismatch(IntegrityError):
+    """Bytes hash to ``got`` where ``want`` was named."""
+
+    code = "DIGEST_MISMATCH"
+
+    def __init__(self, message: str, *, want: str, got: str, nbytes: int = 0) -> None:
+        super().__init__(message)
+        self.want = want
+        self.got = got
+        self.nbytes = nbytes
+
+
+class DiffIDMismatch(IntegrityError):
+    """A layer inflates to ``got`` where the image config names ``want``."""
+
+    code = "DIFFID_MISMATCH"
+
+    def __init__(self, message: str, *, want: str, got: str) -> None:
+        super().__init__(message)
+        self.want = want
+        self.got = got
+
+
+class SizeMismatch(IntegrityError):
+    """``got`` bytes where ``want`` were named."""
+
+    code = "SIZE_MISMATCH"
+
+    def __init__(self, message: str, *, want: int, got: int) -> None:
+        super().__init__(message)
+        self.want = want
+        self.got = got
+
+
+class DecodeError(IntegrityError):
+    """A gzip or zstd stream is corrupt, truncated or not acceptable.
+
+    ``offset`` is where the failing member or frame begins in the compressed stream; ``reason``
+    is a stable word (``truncated``, ``trailing``, ``checksum``, …).
+    """
+
+    code = "DECODE"
+
+    def __init__(self, message: str, *, media_type: str = "", offset: int = 0, reason: str = "data") -> None:
+        super().__init__(message)
+        self.media_type = media_type
+        self.offset = offset
+        self.reason = reason
+
+
+class OutputBudgetExceeded(DecodeError):
+    """A stream would inflate to more than it may."""
+
+    code = "OUTPUT_BUDGET"
+
+
+# --- the local disk, or whoever consumes the bytes -------------------------------
+
+
+class SinkError(LayerteeError):
+    """Writing to, reading from or locking a local place failed. ``path`` says where."""
+
+    code = "STORE_IO"
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class NoSpace(SinkError):
+    """``need`` bytes are wanted above the floor, ``free`` are there."""
+
+    code = "STORE_FULL"
+
+    def __init__(self, message: str, *, path: str = "", need: int = 0, free: int = 0) -> None:
+        super().__init__(message, path=path)
+        self.need = need
+        self.free = free
+
+
+class StoreBusy(SinkError):
+    """Another process holds the store in a way that excludes this operation."""
+
+    code = "STORE_BUSY"
+    retryable = True
+
+
+class StoreCorrupt(SinkError):
+    """A local place is not what its format demands."""
+
+    code = "STORE_CORRUPT"
+
+
+class CatalogError(LayerteeError):
+    """The map cannot be read or written. It never fails a pull; it is rebuilt."""
+
+    code = "MAP"
