@@ -1,0 +1,227 @@
+/*
+ * lt_api.h: everything Python can call, and its manual.
+ *
+ * cffi reads this file as it stands, so it holds declarations and comments
+ * only: no preprocessor lines.  C reads it through lt_tee.h; a declaration
+ * that drifts from its definition is therefore a compile error.
+ *
+ * Words.  "In" is a blob as it was transferred, "out" is what it inflates to.
+ * Sizes are bytes and 64 bits wide wherever a stream is meant.  A digest is
+ * 32 raw bytes of SHA-256.  A function that returns enum lt_status returns
+ * LT_OK or a positive state, or a negative error.  Nothing here calls back,
+ * logs, or sets errno; only lt_pool has threads.  Every lt_*_free(NULL) is
+ * legal.
+ */
+
+enum lt_status {
+	LT_OK = 0,
+	LT_WINDOW_WAIT = 1,		/* internal: a large zstd window wants leave */
+
+	/* The stream is not what it claims to be. */
+	LT_ERR_HEADER = -1,		/* gzip member / zstd frame header is invalid */
+	LT_ERR_DATA = -2,		/* the compressed data contradicts itself */
+	LT_ERR_CHECKSUM = -3,		/* gzip CRC-32, FHCRC or zstd checksum is wrong */
+	LT_ERR_LENGTH = -4,		/* gzip ISIZE or zstd content size is wrong */
+	LT_ERR_TRUNCATED = -5,		/* the input ended inside a member or frame */
+	LT_ERR_TRAILING = -6,		/* bytes follow the last member or frame */
+	LT_ERR_HEADER_TOO_LONG = -7,	/* gzip FNAME or FCOMMENT above 64 KiB */
+	LT_ERR_WINDOW = -8,		/* zstd window above the limit */
+	LT_ERR_DICTIONARY = -9,		/* zstd frame needs a dictionary */
+	LT_ERR_OUT_BUDGET = -10,	/* output would exceed its budget */
+	LT_ERR_UNSUPPORTED = -11,	/* format not built in */
+
+	/* The machine. */
+	LT_ERR_MEMORY = -20,
+	LT_ERR_WRITE = -21,		/* pwrite failed: see lt_done.os_errno */
+	LT_ERR_THREAD = -22,
+
+	/* The caller. */
+	LT_ERR_CANCELLED = -30,
+	LT_ERR_MISUSE = -31,
+	LT_ERR_KERNEL_UNKNOWN = -32,	/* a typo, or not built */
+	LT_ERR_KERNEL_NO_CPU = -33,	/* built, but not for this CPU or OS */
+};
+
+enum lt_format {
+	LT_FORMAT_NONE = 0,	/* stored as it is: out is in, both digests agree */
+	LT_FORMAT_GZIP = 1,	/* RFC 1952, all members */
+	LT_FORMAT_ZSTD = 2,	/* RFC 8878, all frames; skippable ones skipped */
+};
+
+/* What this build is.  The package compares it at import and refuses a stale
+ * binary.  'lt_build' names the libraries it was linked with, for a person. */
+uint32_t lt_abi(void);
+const char *lt_build(void);
+
+/*
+ * SHA-256 kernels.
+ *
+ * The table is ordered fastest first; its last entry, "portable", always runs
+ * and is the oracle of the others.  lt_kernel_use(NULL) picks the first that
+ * this CPU and OS allow.  A name is a demand: that kernel, or
+ * LT_ERR_KERNEL_UNKNOWN / LT_ERR_KERNEL_NO_CPU and no change.  Call it while
+ * no lt_tee or lt_pool is at work.
+ */
+int lt_kernel_use(const char *name);
+const char *lt_kernel_current(void);
+const char *lt_kernel_name(size_t index);	/* NULL past the end */
+int lt_kernel_runs_here(size_t index);
+int lt_kernel_lanes(size_t index);		/* streams hashed at once: 1 or 2 */
+
+/* One-shot and two-stream hashing, for tests and benches. */
+void lt_sha256(const void *in, size_t in_nbytes, uint8_t *digest_ret);
+void lt_sha256_two(const void *a, size_t a_nbytes, uint8_t *a_digest_ret,
+		   const void *b, size_t b_nbytes, uint8_t *b_digest_ret);
+
+/*
+ * The tee: one stream, one thread at a time.
+ *
+ * check_crc asks for the gzip CRC-32 of every member; ISIZE is always
+ * checked.  out_budget bounds the output in bytes, window_max the zstd window
+ * (both enforced while decoding).  Returns NULL when memory is short or the
+ * format is unknown.
+ */
+typedef struct lt_tee lt_tee;
+lt_tee *lt_tee_new(int format, int check_crc, uint64_t out_budget,
+		   uint64_t window_max);
+void lt_tee_free(lt_tee *t);
+
+/*
+ * Hash and decompress up to 'in_nbytes' bytes at 'in', writing at most
+ * 'out_nbytes_avail' bytes to 'out'.  Every call consumes input, produces
+ * output or fails; it never blocks.  Unconsumed input must be passed again.
+ * When it returns LT_OK with all input consumed and *out_nbytes_ret below
+ * out_nbytes_avail, no output is pending.  Any split of the same bytes gives
+ * the same output, digests and status.  An error is final for this tee.
+ */
+int lt_tee_feed(lt_tee *t, const void *in, size_t in_nbytes,
+		void *out, size_t out_nbytes_avail,
+		size_t *in_nbytes_ret, size_t *out_nbytes_ret);
+
+/*
+ * The input has ended.  LT_OK only if the stream is complete and all output
+ * was taken; then sizes and digests are stored.  LT_ERR_TRUNCATED if it is
+ * not complete, LT_ERR_MISUSE if output is still pending.  Empty input is a
+ * complete, empty stream in every format.
+ */
+int lt_tee_finish(lt_tee *t, uint64_t *in_total_ret, uint64_t *out_total_ret,
+		  uint8_t *in_digest_ret, uint8_t *out_digest_ret);
+
+/* Where the failing member or frame begins in the input (for LT_ERR_TRAILING:
+ * where the surplus begins; for LT_ERR_TRUNCATED: where the input ended). */
+uint64_t lt_tee_error_offset(const lt_tee *t);
+
+/*
+ * The pool: many streams, several threads.
+ *
+ * Worker threads share one queue under one mutex.  A job inflates one output
+ * buffer, or hashes one or two pending buffers in two lanes (any two streams,
+ * a layer's own in and out included) and then writes what it hashed while it
+ * is still hot in the cache.  Output never waits for Python.
+ *
+ * The caller owns the network: it takes an input buffer (lt_pool_take), fills
+ * it, and submits it to a layer in blob order.  The pool gives it back to the
+ * free list when both its consumers are done.  All calls are made from one
+ * thread; they never block, but for lt_pool_free.
+ *
+ * 'fd' of lt_pool_eventfd becomes readable when lt_pool_poll has something to
+ * say: a layer is done, a buffer became free after lt_pool_take returned -1,
+ * or streamed output is ready.
+ */
+typedef struct lt_pool lt_pool;
+
+struct lt_pool_config {
+	uint32_t n_workers;
+	uint32_t n_in;			/* input buffers, allocated on first use */
+	uint32_t in_nbytes;
+	uint32_t n_out;			/* output buffers */
+	uint32_t out_nbytes;
+};
+
+enum lt_layer_flags {
+	LT_LAYER_WRITE_IN = 1,		/* write the blob itself to fd */
+	LT_LAYER_WRITE_OUT = 2,		/* write what it inflates to, to fd */
+	LT_LAYER_STREAM_OUT = 4,	/* hand output buffers to the caller */
+	LT_LAYER_CHECK_CRC = 8,
+	LT_LAYER_DIGEST_ONLY = 16,	/* hash the blob, inflate nothing */
+};
+
+struct lt_layer_config {
+	int format;
+	uint32_t flags;
+	int fd;				/* -1 unless a WRITE flag is set; not closed */
+	uint64_t in_size;		/* as the manifest says; orders the work */
+	uint64_t out_budget;
+	uint64_t window_max;
+};
+
+enum lt_event_kind {
+	LT_EVENT_DONE = 1,		/* layer finished or failed: see result */
+	LT_EVENT_OUT = 2,		/* LT_LAYER_STREAM_OUT: a buffer to read */
+	LT_EVENT_IN_FREE = 3,		/* an input buffer can be taken again */
+};
+
+struct lt_event {
+	int kind;
+	int32_t layer;
+	int32_t buf;			/* LT_EVENT_OUT: give it back by lt_pool_out_done */
+	uint32_t nbytes;		/* LT_EVENT_OUT */
+};
+
+struct lt_result {
+	int status;
+	int os_errno;			/* LT_ERR_WRITE */
+	uint64_t in_total;
+	uint64_t out_total;
+	uint64_t error_offset;
+	uint8_t in_digest[32];
+	uint8_t out_digest[32];		/* zero if LT_LAYER_DIGEST_ONLY */
+};
+
+/* Since the pool began.  idle_ns is the time workers waited while a layer was
+ * open; pair_nbytes and single_nbytes were hashed in two lanes and in one. */
+struct lt_pool_stats {
+	uint64_t idle_ns, inflate_ns, hash_ns, write_ns;
+	uint64_t pair_nbytes, single_nbytes;
+	uint32_t in_used;		/* input buffers not on the free list */
+	uint32_t in_queued;		/* of these, submitted and not done */
+	uint32_t in_touched;		/* input buffers ever allocated */
+	uint32_t out_used, n_layers;
+};
+
+lt_pool *lt_pool_new(const struct lt_pool_config *config);
+/* Stops and joins the workers.  Layers still open are cancelled. */
+void lt_pool_free(lt_pool *p);
+int lt_pool_eventfd(const lt_pool *p);
+
+/* >= 0: the layer's number until lt_pool_layer_free.  Negative: lt_status. */
+int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *config);
+
+/* An input buffer's number, or -1: none is free (LT_EVENT_IN_FREE will
+ * follow).  'keep' buffers are left for others: pass 0 for data that some
+ * layer needs next, more for data that arrives ahead of its turn. */
+int32_t lt_pool_take(lt_pool *p, uint32_t keep);
+void *lt_pool_in_ptr(lt_pool *p, int32_t buf);
+/* A buffer that was taken and not submitted goes back unused. */
+void lt_pool_give_back(lt_pool *p, int32_t buf);
+
+/* The next 'nbytes' bytes of the layer's blob are in 'buf', which belongs to
+ * the pool again from here on, whatever is returned. */
+int lt_pool_submit(lt_pool *p, int32_t layer, int32_t buf, uint32_t nbytes);
+/* No more input will come; LT_EVENT_DONE follows when all work is done. */
+int lt_pool_layer_end(lt_pool *p, int32_t layer);
+/* Drop queued work; LT_EVENT_DONE follows when no worker touches it any more
+ * (at most one job's time).  Until then fd must stay open. */
+int lt_pool_layer_cancel(lt_pool *p, int32_t layer);
+
+void *lt_pool_out_ptr(lt_pool *p, int32_t buf);
+void lt_pool_out_done(lt_pool *p, int32_t layer, int32_t buf);
+
+/* Fill up to 'n' events; the number filled.  Clears the eventfd when none are
+ * left.  */
+size_t lt_pool_poll(lt_pool *p, struct lt_event *events, size_t n);
+/* Valid after LT_EVENT_DONE, until lt_pool_layer_free. */
+int lt_pool_layer_result(lt_pool *p, int32_t layer, struct lt_result *ret);
+/* Only after LT_EVENT_DONE. */
+int lt_pool_layer_free(lt_pool *p, int32_t layer);
+void lt_pool_stats(lt_pool *p, struct lt_pool_stats *ret);

@@ -1,0 +1,73 @@
+"""layertee: only the layers a machine lacks, each in one pass, verified at both ends.
+
+The public names. They are imported on first use, so that ``import layertee`` and ``layertee
+--version`` cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .engine import Engine, Options
+    from .errors import LayerteeError
+    from .fetch import FetchLimits, RangeMode
+    from .oci import DiffID, Digest, Platform
+    from .plan import Action, Form, LayerPlan
+    from .pulling import ImagePlan
+    from .report import LayerResult, Progress, PullResult
+    from .store import Store
+    from .stream import LayerStream
+    from .sync import pull
+    from .tee import Tee, TeeResult
+
+_HOMES = {
+    "engine": ("Engine", "Options"),
+    "errors": ("LayerteeError",),
+    "fetch": ("FetchLimits", "RangeMode"),
+    "oci": ("DiffID", "Digest", "Platform"),
+    "plan": ("Action", "Form", "LayerPlan"),
+    "pulling": ("ImagePlan",),
+    "report": ("LayerResult", "Progress", "PullResult"),
+    "store": ("Store",),
+    "stream": ("LayerStream",),
+    "sync": ("pull",),
+    "tee": ("Tee", "TeeResult"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Action",
+    "DiffID",
+    "Digest",
+    "Engine",
+    "FetchLimits",
+    "Form",
+    "ImagePlan",
+    "LayerPlan",
+    "LayerResult",
+    "LayerStream",
+    "LayerteeError",
+    "Options",
+    "Platform",
+    "Progress",
+    "PullResult",
+    "RangeMode",
+    "Store",
+    "Tee",
+    "TeeResult",
+    "__version__",
+    "pull",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value

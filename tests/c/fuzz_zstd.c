@@ -1,0 +1,83 @@
+/*
+ * fuzz_zstd.c: lt_zstd against libzstd left to itself.
+ *
+ * Accepted by us if and only if libzstd decodes all of it and ends between two
+ * frames.  It gets five bytes at a time: a whole frame at once would take a
+ * path on which it checks no window.  Differences that are meant: it also reads
+ * the formats before 0.8, and does not compare the content size of a frame that
+ * ends with an empty block.
+ */
+#define _DEFAULT_SOURCE	/* MAP_ANONYMOUS */
+#include <zstd.h>
+
+#include "fuzz_common.h"
+
+int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes);
+
+static u8 ours[OUT_BUDGET], theirs[OUT_BUDGET];
+
+enum verdict { ACCEPT, REFUSE, UNKNOWN };
+
+static enum verdict libzstd(const struct input *in, size_t *out_nbytes)
+{
+	static ZSTD_DCtx *d;
+	ZSTD_outBuffer out = {theirs, OUT_BUDGET, 0};
+	size_t ret = 0;
+
+	if (!d) {
+		d = ZSTD_createDCtx();
+		CHECK(d);
+		ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, 20);
+	}
+	ZSTD_DCtx_reset(d, ZSTD_reset_session_only);
+	for (size_t pos = 0; pos < in->nbytes; ) {
+		size_t n = lt_min(5, in->nbytes - pos);
+		ZSTD_inBuffer piece = {in->data + pos, n, 0};
+
+		ret = ZSTD_decompressStream(d, &out, &piece);
+		if (ZSTD_isError(ret))
+			return REFUSE;
+		if (out.pos == out.size)
+			return UNKNOWN;
+		CHECK(piece.pos || n == 0);
+		pos += piece.pos;
+	}
+	*out_nbytes = out.pos;
+	return ret == 0 ? ACCEPT : REFUSE;
+}
+
+/* v0.5, v0.6 and v0.7 differ from v0.8 in the first byte. */
+static bool old_format(const struct input *in, u64 pos)
+{
+	return pos + 4 <= in->nbytes && in->data[pos] >= 0x22 &&
+	       in->data[pos] < 0x28 &&
+	       !memcmp(in->data + pos + 1, "\xb5\x2f\xfd", 3);
+}
+
+int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
+{
+	struct outcome r;
+	struct input in;
+	size_t out_nbytes;
+	enum verdict v;
+
+	lt_kernel_use(NULL);
+	if (!take_input(&in, p, nbytes))
+		return 0;
+	v = libzstd(&in, &out_nbytes);
+	decode_both_ways(&r, &in, LT_FORMAT_ZSTD, true, ours);
+	if (v == UNKNOWN || r.status == LT_ERR_OUT_BUDGET)
+		return 0;
+	if ((r.status == LT_ERR_HEADER || r.status == LT_ERR_TRAILING) &&
+	    old_format(&in, r.error_offset))
+		return 0;
+	if (r.status == LT_ERR_LENGTH)
+		return 0;
+	CHECK((r.status == LT_OK) == (v == ACCEPT));
+	if (v == ACCEPT) {
+		CHECK(r.out_nbytes == out_nbytes);
+		CHECK(!memcmp(ours, theirs, out_nbytes));
+		CHECK(r.in_total == in.nbytes && r.out_total == out_nbytes);
+	}
+	return 0;
+}
