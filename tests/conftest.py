@@ -1,0 +1,30 @@
+"""Fixtures that many test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rig.images import BuiltImage, build_image
+from tests.rig.layers import incompressible_layer, text_layer
+from tests.rig.registry import RegistryServer
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    """An image whose first layer is 12 MiB on the wire, and whose second is small."""
+    root: Path = tmp_path_factory.mktemp("built")
+    return build_image(
+        root,
+        [incompressible_layer(12 << 20, seed=1), text_layer({"hello": "hello\n" * 50_000})],
+        compression="gzip-fast",
+    )
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[RegistryServer]:
+    """A real docker-registry, plain HTTP, shared: use a repository of your own."""
+    with RegistryServer() as server:
+        yield server
