@@ -1,0 +1,78 @@
+"""Blobs that are already on this machine, read into a pool like those from the network."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import LayerteeError
+from .pool import Pool, PoolLayer
+
+
+class SourceUnreadable(LayerteeError):
+    """A local blob vanished, changed its kind or cannot be read. Its caller looks elsewhere."""
+
+    code = "SOURCE_UNREADABLE"
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor for reading ``path``, which must be a regular file and not a symlink.
+
+    Other tools own the places this package reads from, so what a name leads to is looked at, not
+    believed. Raises SourceUnreadable.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SourceUnreadable(f"{path}: {exc.strerror}") from exc
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SourceUnreadable(f"{path}: not a regular file")
+    return fd
+
+
+async def read_file(
+    path: Path, pool: Pool, layer: PoolLayer, *, progress: Callable[[int], None] | None = None
+) -> None:
+    """Submit all bytes of ``path`` to ``layer`` and end it. Raises SourceUnreadable.
+
+    When the layer itself fails, reading stops and returns: the layer's result tells why.
+    """
+    fd = await asyncio.to_thread(open_regular, path)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        pos = 0
+        while True:
+            buf = await pool.take_soon()
+            try:
+                n = await _in_thread(os.preadv, fd, [buf.view], pos)
+            except OSError as exc:
+                pool.give_back(buf)
+                raise SourceUnreadable(f"{path}: {exc.strerror}") from exc
+            except BaseException:
+                pool.give_back(buf)
+                raise
+            if n == 0:
+                pool.give_back(buf)
+                break
+            pos += n
+            if not layer.submit(buf, n):
+                return
+            if progress is not None:
+                progress(n)
+    finally:
+        os.close(fd)
+    layer.end()
+
+
+async def _in_thread(function: Callable[[int, list[memoryview], int], int], *args: object) -> int:
+    """Like ``asyncio.to_thread``, but a cancelled caller waits: the thread writes to a pool buffer."""
+    job = asyncio.ensure_future(asyncio.to_thread(function, *args))  # type: ignore[arg-type]
+    try:
+        return await asyncio.shield(job)
+    except asyncio.CancelledError:
+        await asyncio.wait([job])
+        raise

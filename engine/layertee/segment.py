@@ -1,0 +1,293 @@
+"""A part of a blob on one connection, and the memory that all of them share.
+
+Its bytes land in the pool's input buffers directly. Three rules bound that memory and keep it
+live:
+
+- every byte that arrives is in an input buffer, and their number is fixed;
+- a segment ahead of its turn may not take the last buffers: one per transfer is left, so the
+  segment that a layer needs next always gets one, sooner or later;
+- without a buffer a segment does not read, and TCP slows the server down.
+
+Everything here is decided synchronously, on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from .errors import LayerteeError, Timeout
+from .pacing import RateLimiter
+from .pool import InBuffer, Pool
+
+
+class RangeMode(enum.Enum):
+    """When a blob is fetched in ranges."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """Bounds of a fetcher. Sizes in bytes, durations in seconds."""
+
+    max_connections: int = 8
+    ranges: RangeMode = RangeMode.AUTO
+    max_rate: int | None = None
+    range_nbytes: int = 4 << 20
+    stall_s: float = 60.0
+    stall_rate: int = 10 << 10
+    attempts: int = 8
+    backoff_s: float = 0.5
+
+
+class Headers(Protocol):
+    def get(self, key: str, /) -> str | None: ...
+    def getall(self, key: str, default: list[str], /) -> list[str]: ...
+
+
+class Receiver(Protocol):
+    def get_buffer(self) -> memoryview | None: ...
+    def landed(self, nbytes: int) -> None: ...
+
+
+class Body(Protocol):
+    """What :mod:`layertee.transport` gives for a response whose body is still to come."""
+
+    status: int
+    headers: Headers
+    url: str
+    content_length: int | None
+
+    async def receive(self, receiver: Receiver, nbytes: int, *, exact: bool = False) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def stop(self) -> None: ...
+    def abort(self, exc: LayerteeError) -> None: ...
+    def close(self) -> None: ...
+
+
+class Slots:
+    """Connections that may be open at once. Helpers take one at once or not at all; blobs wait."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    def try_take(self) -> bool:
+        if self.free == 0 or self._queue:
+            return False
+        self.free -= 1
+        return True
+
+    async def take(self) -> None:
+        while self.free == 0:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._queue.append(turn)
+            try:
+                await turn
+            finally:
+                if turn in self._queue:
+                    self._queue.remove(turn)
+        self.free -= 1
+
+    def give(self) -> None:
+        self.free += 1
+        for turn in self._queue:
+            if not turn.done():
+                turn.set_result(None)
+                break
+
+
+class HostState:
+    """What is remembered of a registry for as long as an engine lives."""
+
+    def __init__(self, max_connections: int) -> None:
+        self.slots = Slots(max_connections)
+        self.rangeless: set[str] = set()  # hosts that answered a range with the whole blob
+
+
+class Shared:
+    """What all segments of one fetcher share."""
+
+    def __init__(self, pool: Pool, limits: FetchLimits, host: HostState) -> None:
+        self.pool = pool
+        self.limits = limits
+        self.limiter = RateLimiter(limits.max_rate) if limits.max_rate else None
+        self.slots = host.slots
+        self.rangeless = host.rangeless
+        self.n_transfers = 0
+        self.nbytes = 0
+        self._waiting: deque[Segment] = deque()
+
+    def queue(self, segment: Segment) -> None:
+        self._waiting.append(segment)
+
+    def unqueue(self, segment: Segment) -> None:
+        if segment in self._waiting:
+            self._waiting.remove(segment)
+
+    def on_free(self) -> None:
+        """Buffers are free again: first for what a layer needs next, then for who waited longest."""
+        for segment in sorted(self._waiting, key=lambda waiting: not waiting.is_next):
+            segment.wake()
+            if segment.waiting and not segment.is_next:
+                return  # queued again: nothing is left for those behind it
+
+
+class Owner(Protocol):
+    """The transfer, as its segments see it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def next_byte(self) -> int:
+        """The first byte of the blob that the pool has not got yet."""
+
+    def count(self, nbytes: int) -> None:
+        """Body bytes arrived, useful or not."""
+
+    def deliver(self, start: int, buf: InBuffer, nbytes: int) -> None:
+        """A buffer is filled; it holds the blob from ``start`` on."""
+
+
+class Segment:
+    """``[start, stop)`` of a blob on one connection; ``pos`` is how far it has come. A Receiver.
+
+    ``probe``: it asks whether the server does ranges, and its bytes are not counted on yet.
+    """
+
+    def __init__(self, owner: Owner, shared: Shared, start: int, stop: int, *, probe: bool = False) -> None:
+        self._owner = owner
+        self._shared = shared
+        self.start = self.pos = start
+        self.stop = stop
+        self.probe = probe
+        self.body: Body | None = None
+        self.skip = 0  # bytes of the body still to be discarded
+        self.waiting = False  # for a buffer
+        self._throttled = False
+        self._buf: InBuffer | None = None
+        self._fill = 0
+        self._scratch: memoryview | None = None
+        self._window: tuple[float, int] | None = None
+        self._n_landed = 0
+
+    @property
+    def buf_start(self) -> int:
+        """Where in the blob the buffer being filled begins."""
+        return self.pos - self._fill
+
+    @property
+    def is_next(self) -> bool:
+        return self.buf_start == self._owner.next_byte
+
+    @property
+    def streaming(self) -> bool:
+        """Body bytes are arriving as fast as the network lets them."""
+        return self.body is not None and self._n_landed > 0 and not self.waiting and not self._throttled
+
+    # --- Receiver ---
+
+    def get_buffer(self) -> memoryview | None:
+        if self._throttled:
+            return None
+        shared = self._shared
+        if self.skip:
+            if self._scratch is None:
+                self._scratch = memoryview(bytearray(64 << 10))
+            return self._scratch[: min(self.skip, len(self._scratch))]
+        if self._buf is None:
+            self._buf = shared.pool.take(0 if self.is_next else shared.n_transfers)
+            if self._buf is None:
+                if not self.waiting:
+                    self.waiting = True
+                    shared.queue(self)
+                return None
+        room = min(len(self._buf.view), self._fill + self.stop - self.pos) - self._fill
+        if shared.limiter is not None:
+            room = min(room, shared.limiter.read_nbytes)
+        return self._buf.view[self._fill : self._fill + room]
+
+    def landed(self, nbytes: int) -> None:
+        self._owner.count(nbytes)
+        self._n_landed += nbytes
+        if self.skip:
+            self.skip -= nbytes
+        else:
+            self._fill += nbytes
+            self.pos += nbytes
+            assert self._buf is not None
+            if self._fill == len(self._buf.view) or self.pos == self.stop:
+                buf, start, fill = self._buf, self.buf_start, self._fill
+                self._buf, self._fill = None, 0
+                self._owner.deliver(start, buf, fill)
+            if self.pos == self.stop:
+                self.halt()
+                return
+        limiter = self._shared.limiter
+        if limiter is not None:
+            loop = asyncio.get_running_loop()
+            wait = limiter.spend(nbytes, loop.time())
+            if wait > 0 and self.body is not None:
+                self._throttled = True
+                self.body.pause()
+                loop.call_later(wait, self._unthrottle)
+
+    # --- flow ---
+
+    def _unthrottle(self) -> None:
+        self._throttled = False
+        if self.body is not None and not self.waiting:
+            self.body.resume()
+
+    def wake(self) -> None:
+        """There may be a buffer now; without one, the segment queues again."""
+        if not self.waiting:
+            return
+        self.waiting = False
+        self._shared.unqueue(self)
+        if self.body is not None:
+            self.body.resume()  # asks get_buffer again
+
+    def halt(self) -> None:
+        if self.body is not None:
+            self.body.stop()
+
+    def check_stall(self, now: float) -> None:
+        limits = self._shared.limits
+        if self.body is None or self.waiting or self._throttled:
+            self._window = None
+            return
+        if self._window is None:
+            self._window = (now, self._n_landed)
+            return
+        since, before = self._window
+        if now - since < limits.stall_s:
+            return
+        got = self._n_landed - before
+        self._window = (now, self._n_landed)
+        if got < limits.stall_rate * limits.stall_s:
+            self.body.abort(
+                Timeout(f"{self._owner.name}: {got} bytes in {now - since:.0f} s, the connection is too slow")
+            )
+
+    def detach(self) -> None:
+        """The connection is gone; what was received stays."""
+        self.body = None
+        self.skip = 0
+        self._window = None
+        if self.waiting:
+            self.waiting = False
+            self._shared.unqueue(self)
+
+    def release(self) -> None:
+        if self._buf is not None:
+            self._shared.pool.give_back(self._buf)
+            self._buf = None

@@ -1,0 +1,474 @@
+"""HTTP exchanges. The only module that knows aiohttp.
+
+Rules of this file:
+
+- One exchange per call. Redirects, retries and authentication belong to the registry; nothing
+  here follows, repeats or adds a credential. No cookies, no netrc, no transparent decoding.
+- A response *body* that is large never passes through aiohttp's stream reader, which costs more
+  than hashing it. After the head, the connection's protocol is swapped for one that receives
+  straight into the caller's buffers; when the body is complete, aiohttp's own protocol is put
+  back and the connection returns to its pool.
+- Foreign exceptions become ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from yarl import URL
+
+from .errors import (
+    AuthConfigError,
+    ConnectFailed,
+    DocumentError,
+    LayerteeError,
+    SizeMismatch,
+    Timeout,
+    TLSFailed,
+    TransportError,
+    TruncatedBody,
+    redact_url,
+)
+
+CONNECT_S = 10.0
+FIRST_BYTE_S = 30.0
+_MAX_HEADER = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class TLSPolicy:
+    """How a registry's peer is authenticated. ``cert_dir``: ``*.crt`` CAs, ``*.cert``/``*.key`` pairs."""
+
+    verify: bool = True
+    cert_dir: Path | None = None
+
+
+class Headers(Protocol):
+    """Case-insensitive; a name may occur more than once."""
+
+    def get(self, key: str, /) -> str | None: ...
+    def getall(self, key: str, default: list[str], /) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole exchange with a small body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    url: str
+
+
+class Receiver(Protocol):
+    """Where a body's bytes land. Called from the event loop, never blocks."""
+
+    def get_buffer(self) -> memoryview | None:
+        """The next place to write to, or None: reading pauses until :meth:`Body.resume`."""
+
+    def landed(self, nbytes: int) -> None:
+        """The first ``nbytes`` of the last buffer are filled. May pause or stop the body."""
+
+
+class Body:
+    """A response whose head has arrived and whose body has not been read.
+
+    Exactly one of :meth:`receive`, :meth:`read` and :meth:`close` ends it; :meth:`close` may
+    always be called, and after the others does nothing.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._flow: _BodyProtocol | _Copier | None = None
+        self.status = response.status
+        self.headers: Headers = cast(Headers, response.headers)
+        self.url = str(response.url)
+        self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        self.content_length = None if self.chunked else response.content_length
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body if it has at most ``limit`` bytes, else DocumentError."""
+        with _mapped(self.url):
+            try:
+                async with asyncio.timeout(FIRST_BYTE_S):
+                    return await _read_limited(self._response, limit, self.url)
+            finally:
+                self._response.close()
+
+    async def receive(self, receiver: Receiver, nbytes: int, *, exact: bool = False) -> None:
+        """Bring ``nbytes`` bytes of the body to ``receiver``.
+
+        Returns when they have landed or :meth:`stop` was called. Raises TruncatedBody when the
+        connection ends early, SizeMismatch when the body must be ``exact`` and goes on, what
+        :meth:`abort` was given, and TransportError otherwise.
+        """
+        with _mapped(self.url):
+            try:
+                if self.content_length is None or self.content_length < nbytes:
+                    await self._receive_framed(receiver, nbytes, exact)
+                else:
+                    await self._receive_direct(receiver, nbytes)
+            finally:
+                self._flow = None
+                self._response.close()  # does nothing once the connection is back in the pool
+
+    async def _receive_direct(self, receiver: Receiver, nbytes: int) -> None:
+        response = self._response
+        # What aiohttp has read beyond the head, its parser's own tail included: reading below the
+        # low-water mark makes the parser go on. Nothing is awaited until the protocol is ours.
+        parts = []
+        while part := response.content.read_nowait():
+            parts.append(part)
+        early = b"".join(parts)
+        connection = response.connection
+        if connection is None or connection.transport is None or len(early) >= nbytes:
+            self._flow = copier = _Copier(receiver)
+            await copier.copy(memoryview(early)[:nbytes])
+            if len(early) < nbytes and not copier.stopped:
+                raise _truncated(self.url, len(early), nbytes)
+            return
+        transport, handler = connection.transport, connection.protocol
+        assert handler is not None
+        self._flow = body = _BodyProtocol(receiver, nbytes, handler, transport, self.url)
+        body.start(early)
+        await body.done
+        if body.complete and self.content_length == nbytes:
+            transport.set_protocol(handler)
+            transport.resume_reading()
+            response.content.feed_eof()  # returns the connection to aiohttp's pool
+
+    async def _receive_framed(self, receiver: Receiver, nbytes: int, exact: bool) -> None:
+        """Bodies without a length, or shorter than wanted: through aiohttp's reader, copied."""
+        self._flow = copier = _Copier(receiver)
+        got = 0
+        async for chunk in self._response.content.iter_any():
+            if got + len(chunk) > nbytes and exact:
+                raise SizeMismatch(
+                    f"{redact_url(self.url)}: the server sends more than the {nbytes} bytes of the blob",
+                    want=nbytes,
+                    got=got + len(chunk),
+                )
+            part = memoryview(chunk)[: nbytes - got]
+            got += len(part)
+            await copier.copy(part)
+            if (copier.stopped or got == nbytes) and not (exact and got == nbytes):
+                return
+        if got == nbytes:
+            return
+        raise _truncated(self.url, got, nbytes)
+
+    def pause(self) -> None:
+        """Stop reading the socket: the peer is slowed down by TCP."""
+        if self._flow is not None:
+            self._flow.pause()
+
+    def resume(self) -> None:
+        """The receiver has a buffer again, or its reason to pause has passed."""
+        if self._flow is not None:
+            self._flow.resume()
+
+    def stop(self) -> None:
+        """The receiver has what it needs; the connection is closed, not reused."""
+        if self._flow is not None:
+            self._flow.finish(None)
+
+    def abort(self, exc: LayerteeError) -> None:
+        """Make :meth:`receive` raise ``exc``."""
+        if self._flow is not None:
+            self._flow.finish(exc)
+            if isinstance(self._flow, _Copier):
+                self._response.content.set_exception(exc)  # wakes a reader that waits for the network
+
+    def close(self) -> None:
+        """Drop the connection if the body was not received."""
+        self._response.close()
+
+
+def _truncated(url: str, got: int, want: int) -> TruncatedBody:
+    return TruncatedBody(
+        f"{redact_url(url)}: the connection ended after {got} of {want} bytes", got=got, want=want
+    )
+
+
+class _BodyProtocol(asyncio.BufferedProtocol):
+    """Receives a body of known length straight into the receiver's buffers.
+
+    Reading is paused whenever there is no buffer: the loop calls an empty ``get_buffer`` fatal.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        nbytes: int,
+        handler: asyncio.BaseProtocol,
+        transport: asyncio.Transport,
+        url: str,
+    ) -> None:
+        self._receiver = receiver
+        self._want = self._left = nbytes
+        self._handler = handler
+        self._transport = transport
+        self._url = url
+        self._view: memoryview | None = None
+        self._early = memoryview(b"")
+        self._held = False  # by pause()
+        self._reading = True
+        self.complete = False
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self, early: bytes) -> None:
+        self._transport.set_protocol(self)
+        self._early = memoryview(early)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Hand over what came with the head, then read on: as far as there are buffers."""
+        while not self.done.done():
+            if not self._view:
+                self._view = self._receiver.get_buffer()
+            if self._view is None or self._held:
+                self._read(False)
+                return
+            if not self._early:
+                self._read(True)
+                return
+            n = min(len(self._view), len(self._early))
+            self._view[:n] = self._early[:n]
+            self._early = self._early[n:]
+            self._account(n)
+
+    def _read(self, on: bool) -> None:
+        if on == self._reading or self._transport.is_closing():
+            return
+        self._reading = on
+        if on:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _account(self, nbytes: int) -> None:
+        assert self._view is not None
+        self._left -= nbytes
+        self._view = self._view[nbytes:]
+        self._receiver.landed(nbytes)
+        if self._left == 0:
+            self.complete = True
+            self.finish(None)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._view is None or self.done.done():
+            # Bytes after the end; whoever reads here next would find the connection unusable.
+            self.complete = False
+            return memoryview(bytearray(1))
+        return self._view[: self._left]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self.done.done():
+            self._account(nbytes)
+            self._go_on()
+
+    def pause(self) -> None:
+        self._held = True
+        self._read(False)
+
+    def resume(self) -> None:
+        self._held = False
+        self._go_on()
+
+    def finish(self, exc: LayerteeError | None) -> None:
+        if self.done.done():
+            return
+        self._read(False)
+        if exc is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(exc)
+
+    def eof_received(self) -> None:
+        return None  # closes the transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handler.connection_lost(exc)  # aiohttp drops the connection from its pool
+        if not self.done.done():
+            error = _truncated(self._url, self._want - self._left, self._want)
+            error.__cause__ = exc
+            self.done.set_exception(error)
+
+
+class _Copier:
+    """The same flow control for bytes that are already in memory."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._error: LayerteeError | None = None
+        self._go = asyncio.Event()
+        self._go.set()
+        self.stopped = False
+
+    async def copy(self, data: memoryview) -> None:
+        view: memoryview | None = None
+        while data and not self.stopped:
+            await self._go.wait()
+            if self._error is not None:
+                raise self._error
+            view = view or self._receiver.get_buffer()
+            if view is None:
+                self._go.clear()
+                continue
+            n = min(len(view), len(data))
+            view[:n] = data[:n]
+            data, view = data[n:], view[n:]
+            self._receiver.landed(n)
+
+    def pause(self) -> None:
+        self._go.clear()
+
+    def resume(self) -> None:
+        self._go.set()
+
+    def finish(self, exc: LayerteeError | None) -> None:
+        self.stopped = exc is None
+        self._error = exc
+        self._go.set()
+
+
+class Transport:
+    """A pool of connections. One per engine; close it."""
+
+    def __init__(self, *, user_agent: str, max_connections: int = 8) -> None:
+        self._user_agent = user_agent
+        self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=max_connections, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=None),
+            read_bufsize=64 << 10,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        limit: int,
+        body: bytes | None = None,
+        tls: TLSPolicy | None = None,
+    ) -> Response:
+        """One exchange, whatever its status. A body above ``limit`` bytes raises DocumentError."""
+        response = await self._head(method, url, headers, body, tls or TLSPolicy())
+        with _mapped(url):
+            try:
+                async with asyncio.timeout(FIRST_BYTE_S):
+                    data = await _read_limited(response, limit, url)
+            except BaseException:
+                response.close()
+                raise
+            response.release()
+        return Response(response.status, cast(Headers, response.headers), data, str(response.url))
+
+    async def open(self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None) -> Body:
+        """GET ``url`` up to the end of the head, whatever the status."""
+        return Body(await self._head("GET", url, headers, None, tls or TLSPolicy()))
+
+    async def _head(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
+    ) -> aiohttp.ClientResponse:
+        with _mapped(url):
+            async with asyncio.timeout(CONNECT_S + FIRST_BYTE_S):
+                return await self._session.request(
+                    method,
+                    URL(url, encoded=True),
+                    headers={"User-Agent": self._user_agent, **headers},
+                    data=body,
+                    allow_redirects=False,
+                    ssl=self._context(tls) if url.startswith("https:") else True,
+                    proxy=_proxy_for(url),
+                )
+
+    def _context(self, tls: TLSPolicy) -> ssl.SSLContext:
+        context = self._contexts.get(tls)
+        if context is None:
+            context = self._contexts[tls] = _tls_context(tls)
+        return context
+
+
+async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str) -> bytes:
+    parts: list[bytes] = []
+    got = 0
+    async for chunk in response.content.iter_any():
+        got += len(chunk)
+        if got > limit:
+            raise DocumentError(f"{redact_url(url)}: the answer is larger than {limit} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _tls_context(tls: TLSPolicy) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert_dir is None:
+        return context
+    try:
+        names = sorted(tls.cert_dir.iterdir())
+        for ca in (p for p in names if p.suffix == ".crt"):
+            context.load_verify_locations(cafile=str(ca))
+        for cert in (p for p in names if p.suffix == ".cert"):
+            context.load_cert_chain(str(cert), str(cert.with_suffix(".key")))
+    except (OSError, ssl.SSLError) as exc:
+        raise AuthConfigError(f"certificate directory {tls.cert_dir}: {exc}") from exc
+    return context
+
+
+def _proxy_for(url: str) -> str | None:
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@contextmanager
+def _mapped(url: str) -> Iterator[None]:
+    """Translate aiohttp's, asyncio's and the socket's exceptions, chained."""
+    where = redact_url(url)
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    try:
+        yield
+    except TimeoutError as exc:  # aiohttp's timeouts are subclasses
+        raise Timeout(f"{where}: no answer in time") from exc
+    except (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError) as exc:
+        reason = getattr(exc, "certificate_error", exc)
+        raise TLSFailed(f"{host}: the certificate cannot be trusted: {reason}") from exc
+    except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
+        raise TLSFailed(f"{host}: TLS failed: {exc}") from exc
+    except aiohttp.ClientConnectorError as exc:
+        reason = exc.os_error.strerror or str(exc.os_error) or "the connection was closed at once"
+        raise ConnectFailed(f"{host}: {reason}") from exc
+    except aiohttp.ClientPayloadError as exc:
+        raise TruncatedBody(f"{where}: the body ended early", got=0, want=0) from exc
+    except (aiohttp.InvalidURL, ValueError) as exc:
+        raise TransportError(f"{where}: not a usable URL") from exc
+    except aiohttp.ServerDisconnectedError as exc:
+        raise TransportError(f"{where}: the server closed the connection without an answer") from exc
+    except (aiohttp.ClientError, OSError) as exc:
+        raise TransportError(f"{where}: {exc}") from exc
