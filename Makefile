@@ -1,0 +1,40 @@
+# The front door. Each target sets up what it needs; the second run finds it done.
+#
+#   make demo    pull a real OS image from a real registry, twice, and show what happened
+#   make test    everything that must hold: lint, types, C under sanitizers, fuzz, real tools
+#   make bench   kernels, and whole pulls beside skopeo
+#   make fuzz    the decoders, for FUZZ_SECONDS each (default 600)
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test check bench fuzz setup setup-dev clean
+
+demo: setup
+	@$(PY) -m bench.demo
+
+test: check
+	$(PY) -m pytest -q tests
+
+check: setup-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: setup-dev
+	$(PY) -m pytest -q bench/bench_tee.py --benchmark-only --benchmark-columns=min,median,rounds
+	$(PY) -m bench.bench_pull
+
+fuzz: setup-dev
+	LAYERTEE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -q tests/test_fuzz.py
+
+setup:
+	@.ci/setup run $(PYTHON) $(VENV)
+
+setup-dev:
+	@.ci/setup dev $(PYTHON) $(VENV)
+
+clean:
+	rm -rf build dist $(VENV) engine/*.egg-info engine/layertee/*.so

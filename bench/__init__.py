@@ -1,0 +1,1 @@
+"""Measurements, and the demo that shows the main job."""

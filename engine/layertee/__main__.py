@@ -1,0 +1,7 @@
+"""``python -m layertee``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

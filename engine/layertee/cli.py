@@ -1,0 +1,264 @@
+"""The command line: arguments in, exit codes and text out. Results on stdout, the rest on stderr.
+
+Nothing is decided here that the library would not decide the same way. Modules are imported by the
+command that needs them: ``layertee --version`` must not pay for a TLS library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .engine import Options
+
+EXIT_OK, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_INTEGRITY, EXIT_NETWORK, EXIT_NO_SPACE = 0, 1, 2, 3, 4, 5
+EXIT_INTERRUPTED = 130
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)[bB]?(?:/s)?")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("layertee: interrupted; what was finished is kept", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_ERROR
+    except Exception as exc:
+        from .errors import LayerteeError
+
+        if not isinstance(exc, LayerteeError):
+            raise
+        notes = "".join(f"\n  {note}" for note in getattr(exc, "__notes__", ()))
+        print(f"layertee: {exc} [{exc.code}]{notes}", file=sys.stderr)
+        return exit_code(exc)
+
+
+def exit_code(exc: Exception) -> int:
+    """The exit code for an error: by who must act."""
+    from . import errors
+
+    if isinstance(exc, errors.NotFound):
+        return EXIT_NOT_FOUND
+    if isinstance(exc, errors.IntegrityError):
+        return EXIT_INTEGRITY
+    if isinstance(exc, errors.TransportError | errors.RateLimited | errors.ServerError):
+        return EXIT_NETWORK
+    if isinstance(exc, errors.NoSpace):
+        return EXIT_NO_SPACE
+    return EXIT_ERROR
+
+
+# --- arguments --------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="layertee",
+        description="Pull OCI / bootc OS images: only the layers a machine lacks, each verified in one pass.",
+        epilog="IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out) or oci:DIR[:ref]. "
+        "Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed, 4 network, 5 no space.",
+    )
+    parser.add_argument("--version", action="version", version=f"layertee {__version__}")
+    parser.add_argument("--debug", action="store_true", help="log every step to stderr")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log retries and decisions to stderr")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    pull = command("pull", _commands("pull"), "pull an image into the store, or into an OCI layout")
+    _add_store(pull)
+    pull.add_argument("--to", metavar="oci:DIR[:ref]", help="pull into this OCI layout instead of the store")
+    pull.add_argument(
+        "--layers",
+        choices=("as-is", "uncompressed"),
+        default="as-is",
+        help="keep layers as transferred, or as plain tars named by their DiffID (default: %(default)s)",
+    )
+    pull.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
+    pull.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
+    _add_json(pull)
+    _add_image(pull)
+    _add_network(pull)
+
+    inspect = command(
+        "inspect", _commands("inspect"), "show an image's digests, DiffIDs and what is here of it"
+    )
+    _add_store(inspect)
+    _add_json(inspect)
+    _add_image(inspect)
+    _add_network(inspect)
+
+    show = command(
+        "map", _commands("show_map"), "show the pairs blob digest <-> DiffID computed on this machine"
+    )
+    _add_store(show)
+    _add_json(show)
+    show.add_argument("key", nargs="?", metavar="DIGEST|DIFFID", help="only the pairs with this digest")
+
+    ls = command("ls", _commands("ls"), "list the images in the store")
+    _add_store(ls)
+    _add_json(ls)
+
+    rm = command("rm", _commands("rm"), "forget an image; 'layertee gc' then frees its space")
+    _add_store(rm)
+    rm.add_argument("names", nargs="+", metavar="NAME", help="as 'layertee ls' shows it")
+
+    gc = command(
+        "gc", _commands("collect"), "remove blobs that no image needs, and leftovers of killed pulls"
+    )
+    _add_store(gc)
+    _add_json(gc)
+
+    verify = command(
+        "verify", _commands("verify"), "hash everything in the store again; quarantine what is wrong"
+    )
+    _add_store(verify)
+    _add_json(verify)
+    verify.add_argument("--repair", metavar="IMAGE", dest="image", help="then pull IMAGE again")
+    _add_network(verify)
+
+    doctor = command(
+        "doctor", _commands("doctor"), "show which core runs and why, and the state of the store"
+    )
+    _add_store(doctor)
+    return parser
+
+
+def _commands(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        from . import commands
+
+        function: Callable[[argparse.Namespace], int] = getattr(commands, name)
+        return function(args)
+
+    return run
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="the store (default: /var/lib/layertee for root, else ~/.local/share/layertee)",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE")
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("registry and transfer")
+    group.add_argument(
+        "--platform", metavar="OS/ARCH[/V]", help="of an index, take this one (default: this host)"
+    )
+    group.add_argument(
+        "--authfile", type=Path, metavar="FILE", help="credentials (default: as podman and skopeo)"
+    )
+    group.add_argument(
+        "--tls-verify",
+        type=_boolean,
+        default=True,
+        metavar="true|false",
+        help="false: accept any certificate and plain HTTP from this registry",
+    )
+    group.add_argument(
+        "--cert-dir", type=Path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
+    )
+    group.add_argument("--max-connections", type=_count, default=8, metavar="N", help="default: %(default)s")
+    group.add_argument("--max-rate", type=_rate, metavar="RATE", help="bytes per second: 500k, 20M, 1.5Gi")
+    group.add_argument(
+        "--ranges",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="fetch a layer in ranges over several connections: when it helps, always or never",
+    )
+    group.add_argument(
+        "--from",
+        action="append",
+        default=[],
+        dest="places",
+        metavar="oci:DIR",
+        help="take layers from this OCI layout where it has them (may be repeated)",
+    )
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 64")
+    return int(text)
+
+
+def _rate(text: str) -> int:
+    """``20M`` is 20,000,000 bytes per second, ``20Mi`` 1024-based."""
+    match = _RATE.fullmatch(text.strip())
+    base = 1024 if match and match[3] else 1000
+    rate = float(match[1]) * base ** " kmg".index(match[2].lower() or " ") if match else 0
+    if rate < 1000:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a rate of at least 1000 bytes per second, like 20M"
+        )
+    return int(rate)
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The engine's options as the command line gave them. Raises InvalidReference."""
+    from .engine import Options
+    from .fetch import FetchLimits, RangeMode
+    from .platforms import Platform
+
+    return Options(
+        platform=Platform.parse(args.platform) if args.platform else Platform.host(),
+        authfile=args.authfile,
+        tls_verify=args.tls_verify,
+        cert_dir=args.cert_dir,
+        limits=FetchLimits(
+            max_connections=args.max_connections, ranges=RangeMode(args.ranges), max_rate=args.max_rate
+        ),
+        places=tuple(_layout_of(text) for text in args.places),
+    )
+
+
+def _layout_of(text: str) -> Path:
+    from .errors import InvalidReference
+    from .reference import LayoutReference, parse_reference
+
+    found = parse_reference(text)
+    if not isinstance(found, LayoutReference):
+        raise InvalidReference(f"--from {text}: write oci:DIR, the directory of an OCI image layout")
+    return found.path

@@ -1,0 +1,316 @@
+"""The commands behind the command line. Each returns an exit code and prints its result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+from .cli import EXIT_ERROR, EXIT_INTEGRITY, EXIT_OK, options_of
+from .console import display
+from .engine import Engine
+from .errors import InvalidReference, LayerteeError
+from .gc import gc
+from .oci import DiffID, Digest
+from .plan import Action, Form
+from .pulling import ImagePlan
+from .reference import LayoutReference, parse_reference
+from .report import LayerResult, PullResult
+from .space import free_space, human
+from .store import Store, default_root
+from .sync import run
+from .tee import core_report
+
+
+def pull(args: argparse.Namespace) -> int:
+    if args.to and args.store:
+        raise InvalidReference("--store and --to both say where to; give one")
+    store, name = _destination(args.to) if args.to else (_open(args, create=True), "")
+    shown = display(quiet=args.quiet or args.dry_run)
+
+    async def main() -> tuple[ImagePlan, PullResult]:
+        async with Engine(store, options=options_of(args)) as engine:
+            plan = await engine.plan(args.image, form=Form(args.layers), name=name)
+            if args.dry_run:
+                return plan, PullResult.planned(args.image, plan.manifest, plan.plan)
+            with shown:
+                return plan, await engine.pull(plan, shown)
+
+    with store:
+        try:
+            _, result = run(main())
+        except LayerteeError as exc:
+            if shown.last is not None:
+                done = sum(layer.state == "done" for layer in shown.last.layers)
+                total = len(shown.last.layers)
+                exc.add_note(f"{done} of {total} layers are in {store.root} and will not be fetched again")
+            raise
+    _warn(result.warnings)
+    if args.json:
+        _print_json(result.to_json())
+    elif not args.quiet:
+        _print_result(result, dry_run=args.dry_run)
+    return EXIT_OK
+
+
+def inspect(args: argparse.Namespace) -> int:
+    with _open(args, create=False) as store:
+
+        async def main() -> ImagePlan:
+            async with Engine(store, options=options_of(args)) as engine:
+                return await engine.plan(args.image)
+
+        plan = run(main())
+    config = plan.config
+    if args.json:
+        shape = plan.to_json()
+        del shape["seconds"]
+        index = plan.index_digest
+        shape.update(index_digest=index, platform=str(config.platform), created=config.created)
+        shape.update(labels=dict(config.labels))
+        _print_json(shape)
+        return EXIT_OK
+    facts = [
+        ("image", args.image),
+        *([("index", plan.index_digest)] if plan.index_digest else []),
+        ("manifest", f"{plan.manifest.digest} ({plan.manifest.media_type})"),
+        ("config", config.digest),
+        ("platform", str(config.platform)),
+        ("created", config.created or "unknown"),
+        *((f"label {key}", value) for key, value in sorted(config.labels.items())),
+    ]
+    for key, value in facts:
+        print(f"{key + ':':<12} {value}")
+    print()
+    rows = [
+        (
+            str(step.layer.index),
+            step.layer.digest,
+            step.layer.diff_id,
+            step.layer.compression.value,
+            human(step.layer.size),
+            step.reason,
+        )
+        for step in plan.layers
+    ]
+    _table(("layer", "digest", "diff id", "form", "size", "on this machine"), rows)
+    return EXIT_OK
+
+
+def show_map(args: argparse.Namespace) -> int:
+    with _open(args, create=False) as store:
+        pairs = store.catalog.lookup(_digest(args.key)) if args.key else store.catalog.pairs()
+    if args.json:
+        _print_json(
+            {
+                "pairs": [
+                    {
+                        "digest": pair.digest,
+                        "diff_id": pair.diff_id,
+                        "size": pair.size,
+                        "uncompressed_size": pair.uncompressed_size,
+                        "compression": pair.compression.value,
+                    }
+                    for pair in pairs
+                ]
+            }
+        )
+        return EXIT_OK
+    rows = [
+        (
+            pair.digest,
+            pair.diff_id,
+            pair.compression.value,
+            human(pair.size),
+            human(pair.uncompressed_size),
+        )
+        for pair in pairs
+    ]
+    _table(("blob digest", "diff id", "form", "size", "uncompressed"), rows)
+    return EXIT_OK
+
+
+def ls(args: argparse.Namespace) -> int:
+    with _open(args, create=False) as store:
+        images = store.images()
+    if args.json:
+        _print_json(
+            {
+                "images": [
+                    {
+                        "name": image.name,
+                        "manifest_digest": image.original,
+                        "local_manifest_digest": image.digest,
+                        "config_digest": image.config,
+                        "platform": image.platform,
+                        "bytes": image.nbytes,
+                        "pulled_at": image.pulled_at,
+                        "problem": image.problem,
+                    }
+                    for image in images
+                ]
+            }
+        )
+        return EXIT_OK
+    rows = [
+        (
+            image.name,
+            image.original[:19],
+            image.platform,
+            human(image.nbytes),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(image.pulled_at)) if image.pulled_at else "-",
+            image.problem or "",
+        )
+        for image in images
+    ]
+    _table(("image", "manifest", "platform", "size", "pulled", ""), rows)
+    return EXIT_OK
+
+
+def rm(args: argparse.Namespace) -> int:
+    with _open(args, create=False) as store:
+        for name in args.names:
+            store.remove_image(name)
+    return EXIT_OK
+
+
+def collect(args: argparse.Namespace) -> int:
+    with _open(args, create=False) as store:
+        report = gc(store)
+    _warn(report.warnings)
+    if args.json:
+        _print_json(
+            {
+                "blobs_removed": report.blobs_removed,
+                "bytes_freed": report.bytes_freed,
+                "blobs_kept": report.blobs_kept,
+            }
+        )
+    else:
+        print(
+            f"removed {report.blobs_removed} blobs and {report.parts_removed} leftovers,"
+            f" freed {human(report.bytes_freed)}, kept {report.blobs_kept} blobs"
+        )
+    return EXIT_OK
+
+
+def verify(args: argparse.Namespace) -> int:
+    from .verify import VerifyReport
+
+    with _open(args, create=False) as store:
+
+        async def main() -> tuple[VerifyReport, PullResult | None]:
+            async with Engine(store, options=options_of(args)) as engine:
+                report = await engine.verify()
+                if not args.image:
+                    return report, None
+                form = Form.AS_IS
+                return report, await engine.pull(await engine.plan(args.image, form=form))
+
+        report, repaired = run(main())
+    _warn(report.warnings)
+    if args.json:
+        _print_json(
+            {
+                "ok": report.ok,
+                "blobs": report.n_blobs,
+                "bytes": report.nbytes,
+                "bad": [{"digest": bad.digest, "reason": bad.reason} for bad in report.bad],
+                "missing": report.missing,
+                "adopted": report.adopted,
+                "repaired": repaired.to_json() if repaired else None,
+            }
+        )
+    else:
+        for bad in report.bad:
+            print(f"bad: {bad.digest}: {bad.reason}; quarantined")
+        for digest in report.missing:
+            print(f"missing: {digest}")
+        print(
+            f"checked {report.n_blobs} blobs, {human(report.nbytes)}: "
+            + (
+                "all as they should be"
+                if report.ok
+                else f"{len(report.bad)} bad, {len(report.missing)} missing"
+            )
+        )
+        if repaired is not None:
+            print(f"repaired: fetched {human(repaired.bytes_fetched)}")
+        elif not report.ok:
+            print("pull the images again, or run: layertee verify --repair IMAGE")
+    return EXIT_OK if report.ok or repaired is not None else EXIT_INTEGRITY
+
+
+def doctor(args: argparse.Namespace) -> int:
+    print(core_report())
+    root = args.store or default_root()
+    print(f"store: {root}")
+    if not root.exists():
+        print("  not there yet; the first pull makes it")
+        return EXIT_OK
+    with Store.open(root, create=False) as store:
+        free, floor = free_space(root)
+        print(f"  {human(free)} free, {human(floor)} of it stay free for the system")
+        print(f"  {len(store.images())} images, {len(store.catalog.pairs())} pairs in the map")
+        if store.rebuild_reason:
+            print(f"  the map is incomplete: {store.rebuild_reason}; run: layertee verify")
+        _warn(store.warnings)
+        return EXIT_ERROR if store.rebuild_reason else EXIT_OK
+
+
+# --- inside ---------------------------------------------------------------------------------------
+
+
+def _open(args: argparse.Namespace, *, create: bool) -> Store:
+    return Store.open(args.store or default_root(), create=create)
+
+
+def _destination(text: str) -> tuple[Store, str | None]:
+    found = parse_reference(text)
+    if not isinstance(found, LayoutReference):
+        raise InvalidReference(f"--to {text}: write oci:DIR or oci:DIR:ref")
+    return Store.open(found.path, private=False), found.ref
+
+
+def _digest(text: str) -> Digest | DiffID:
+    try:
+        return Digest(text if ":" in text else f"sha256:{text}")
+    except ValueError:
+        raise InvalidReference(f"{text!r:.100} is not sha256:<64 hex digits>") from None
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in dict.fromkeys(warnings):
+        print(f"layertee: warning: {warning}", file=sys.stderr)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _print_result(result: PullResult, *, dry_run: bool) -> None:
+    rows = [_row(index, layer) for index, layer in enumerate(result.layers)]
+    _table(("layer", "digest", "size", "action", "fetched", "why"), rows)
+    print()
+    fetched, reused = human(result.bytes_fetched), human(result.bytes_reused)
+    if dry_run:
+        print(f"would fetch {fetched}; {reused} need not be fetched")
+        return
+    print(f"{result.image} -> {result.local_manifest_digest}")
+    if result.local_manifest_digest != result.manifest_digest:
+        print(f"  the registry's manifest is {result.manifest_digest}")
+    print(f"fetched {fetched}, reused {reused}, in {result.seconds:.2f} s")
+
+
+def _row(index: int, layer: LayerResult) -> tuple[str, ...]:
+    fetched = human(layer.bytes_fetched) if layer.action is Action.FETCH else "-"
+    return str(index), layer.digest[:19], human(layer.size), layer.action.value, fetched, layer.reason
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as they must be, so that the output can be cut and grepped."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,285 @@
+"""The library's front: one engine, one store, any number of images."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from . import __version__
+from .credentials import Credentials
+from .errors import CatalogError, NotFound
+from .fetch import Fetcher, FetchLimits, HostState, OpenBlob
+from .inventory import Holding, Place
+from .inventory.oci_layout import OCILayoutPlace
+from .inventory.own import OwnStore
+from .layout import Layout
+from .local import read_file
+from .oci import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, Platform
+from .plan import Action, Form, LayerPlan, plan
+from .pool import LayerJob, Pool, PoolLayer, open_pool
+from .pulling import ImagePlan, Pull, check, unwrapped_group
+from .reference import LayoutReference, Reference, parse_reference
+from .registry import Registry
+from .report import ProgressCallback, PullResult
+from .store import Store, default_root
+from .stream import LayerStream
+from .tee import TeeResult
+from .transport import Body, TLSPolicy, Transport
+from .verify import VerifyReport, verify_store
+
+# A stream has a pool of its own, so that a caller who stops reading holds up nobody else.
+STREAM_IN, STREAM_OUT = 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an engine behaves. The defaults are those of the command line.
+
+    ``tls_verify`` False also allows plain HTTP, for the registries that images name; tokens and
+    redirects stay on what the registry offers. ``places`` are OCI layouts to take layers from.
+    """
+
+    platform: Platform = field(default_factory=Platform.host)
+    authfile: Path | None = None
+    tls_verify: bool = True
+    cert_dir: Path | None = None
+    limits: FetchLimits = field(default_factory=FetchLimits)
+    places: tuple[Path, ...] = ()
+    core: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """An image whose documents were read and hashed, wherever it is."""
+
+    name: str | None
+    manifest: Manifest
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    index_digest: Digest | None
+    open_blob: OpenBlob | None
+    host: str
+    place: Path | None
+
+
+class Engine:
+    """Plans and pulls images into ``store``; an async context manager.
+
+    ``store`` is an open Store (left open), a directory, or None for the default one. One event
+    loop; several plans and pulls may run at once.
+    """
+
+    def __init__(self, store: Store | Path | str | None = None, *, options: Options | None = None) -> None:
+        self._given = store
+        self._options = options or Options()
+        self._store: Store | None = store if isinstance(store, Store) else None
+        self._transport: Transport | None = None
+        self._pool: Pool | None = None
+        self._hosts: dict[str, HostState] = {}
+        self._sources: dict[Digest, tuple[str, OpenBlob]] = {}
+
+    async def __aenter__(self) -> Self:
+        if self._store is None:
+            root = Path(self._given) if isinstance(self._given, str | Path) else default_root()
+            self._store = await asyncio.to_thread(Store.open, root)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        if self._transport is not None:
+            await self._transport.close()
+        if self._store is not None and self._store is not self._given:
+            self._store.close()
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            raise RuntimeError("use the engine inside 'async with'")
+        return self._store
+
+    # --- the three things it does ---
+
+    async def plan(self, reference: str, *, form: Form = Form.AS_IS, name: str | None = "") -> ImagePlan:
+        """Resolve ``reference`` and decide what a pull would do. Changes nothing.
+
+        ``name`` is what the store will call the image: empty for the reference itself, None for no
+        name (the only image of a layout). Raises
+        InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError (DiffIDMismatch: the
+        image contradicts a pair computed on this machine), UnsupportedImage.
+        """
+        found = await self._resolve(parse_reference(reference))
+        prefer = {layer.diff_id: layer.digest for layer in found.layers}
+        catalog = self.store.catalog
+        places: list[Place] = [
+            OCILayoutPlace(path, known=catalog.diff_id, prefer=prefer)
+            for path in (*([found.place] if found.place else []), *self._options.places)
+        ]
+        own, elsewhere, known, sizes = await asyncio.to_thread(
+            self._take_stock, found.layers, OwnStore(self.store, prefer=prefer), places
+        )
+        steps = plan(found.layers, own, elsewhere, form=form, known=known, sizes=sizes)
+        if found.open_blob is None:
+            for step in steps.layers_to(Action.FETCH):
+                raise NotFound(
+                    f"{reference}: layer {step.layer.index} ({step.layer.digest}) is not in the layout"
+                )
+        else:
+            for layer in found.layers:
+                self._sources[layer.digest] = found.host, found.open_blob
+        return ImagePlan(
+            reference,
+            found.name if name == "" else name,
+            found.manifest,
+            found.config,
+            found.index_digest,
+            steps,
+            found.open_blob,
+            found.host,
+        )
+
+    async def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
+        """Carry ``plan`` out: afterwards the store has the image, every byte of it verified.
+
+        Raises IntegrityError, TransportError, RegistryError, SinkError (NoSpace, StoreBusy). Layers
+        that were finished before a failure stay, and are not fetched again.
+        """
+        pool = self._workers()
+        return await Pull(self.store, pool, self._fetcher(plan.host, pool), plan, progress).run()
+
+    @asynccontextmanager
+    async def open_layer(self, step: LayerPlan) -> AsyncIterator[LayerStream]:
+        """One layer of a plan of this engine as a stream of its uncompressed bytes.
+
+        They come from the store or another place where the plan says so, else from the registry,
+        and are kept nowhere. Leaving the block raises IntegrityError unless the stream was read to
+        its end and both digests matched.
+        """
+        layer, holding = step.layer, step.holding
+        if holding is not None and not holding.readable:
+            holding = None
+        blob = holding or layer
+        pool = open_pool(workers=1, n_in=STREAM_IN, n_out=STREAM_OUT, core=self._options.core)
+        try:
+            pool_layer = pool.open_layer(
+                LayerJob(blob.compression, blob.size, stream=True, media_type=layer.media_type)
+            )
+            async with unwrapped_group() as group:
+                feeding = group.create_task(self._feed(layer, holding, pool, pool_layer))
+                try:
+                    stream = LayerStream(pool_layer)
+                    yield stream
+                    result = await stream.finish()
+                finally:
+                    feeding.cancel()
+                    await pool_layer.abandon()
+            check(result, layer, blob.digest, blob.size)
+            await asyncio.to_thread(self._record, result)
+        finally:
+            pool.close()
+
+    async def verify(self) -> VerifyReport:
+        """Hash everything in the store again; what is wrong goes to quarantine. Raises StoreBusy."""
+        return await verify_store(self.store, self._workers())
+
+    # --- inside ---
+
+    async def _resolve(self, reference: Reference | LayoutReference) -> _Resolved:
+        platform = self._options.platform
+        if isinstance(reference, LayoutReference):
+            layout = await asyncio.to_thread(Layout.open, reference.path)
+            image = await asyncio.to_thread(layout.resolve, reference.ref, platform)
+            return _Resolved(
+                reference.ref,
+                image.manifest,
+                image.config,
+                image.layers,
+                image.index_digest,
+                None,
+                "",
+                reference.path,
+            )
+        registry: Registry[Body] = Registry(
+            self._network(),
+            reference,
+            Credentials(self._options.authfile),
+            tls=TLSPolicy(verify=self._options.tls_verify, cert_dir=self._options.cert_dir),
+            allow_http=not self._options.tls_verify,
+        )
+        found = await registry.resolve(platform)
+
+        async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:
+            return await registry.open_blob(blob, start, stop)
+
+        return _Resolved(
+            str(reference),
+            found.manifest,
+            found.config,
+            found.layers,
+            found.index_digest,
+            open_blob,
+            reference.api_host,
+            None,
+        )
+
+    def _take_stock(
+        self, layers: Sequence[Layer], own: OwnStore, places: Sequence[Place]
+    ) -> tuple[dict[DiffID, Holding], list[dict[DiffID, Holding]], dict[Digest, DiffID], dict[DiffID, int]]:
+        """What this machine holds of ``layers``, and what it has computed about them. Blocks."""
+        diff_ids = {layer.diff_id for layer in layers}
+        held = own.find(diff_ids)
+        missing = diff_ids - held.keys()
+        elsewhere = [place.find(missing) for place in places] if missing else []
+        catalog = self.store.catalog
+        known: dict[Digest, DiffID] = {}
+        sizes: dict[DiffID, int] = {}
+        try:
+            for layer in layers:
+                if (computed := catalog.diff_id(layer.digest)) is not None:
+                    known[layer.digest] = computed
+            sizes = catalog.uncompressed_sizes(diff_ids)
+        except CatalogError as exc:
+            self.store.warnings.append(str(exc))
+        return held, elsewhere, known, sizes
+
+    async def _feed(self, layer: Layer, holding: Holding | None, pool: Pool, pool_layer: PoolLayer) -> None:
+        if holding is not None and holding.path is not None:
+            await read_file(holding.path, pool, pool_layer)
+            return
+        source = self._sources.get(layer.digest)
+        if source is None:
+            raise ValueError(f"layer {layer.digest} is not of a plan of this engine")
+        host, open_blob = source
+        fetcher = self._fetcher(host, pool)
+        async with unwrapped_group() as group:
+            watch = group.create_task(fetcher.watch())
+            await fetcher.fetch(layer.descriptor, open_blob, pool_layer)
+            watch.cancel()
+
+    def _record(self, result: TeeResult) -> None:
+        try:
+            self.store.catalog.record(result, held=False)
+        except CatalogError as exc:
+            self.store.warnings.append(str(exc))
+
+    def _network(self) -> Transport:
+        if self._transport is None:
+            self._transport = Transport(user_agent=f"layertee/{__version__}")
+        return self._transport
+
+    def _workers(self) -> Pool:
+        if self._pool is None:
+            self._pool = open_pool(core=self._options.core)
+        return self._pool
+
+    def _fetcher(self, host: str, pool: Pool) -> Fetcher:
+        limits = self._options.limits
+        state = self._hosts.setdefault(host, HostState(limits.max_connections))
+        return Fetcher(pool, limits, state)

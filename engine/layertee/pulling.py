@@ -1,0 +1,402 @@
+"""One pull: the stages joined. Together with engine.py the only place that knows them all.
+
+For each layer, in its own time: lock → bring (network, or a local place) through the pool into a
+part file → compare what was measured with what the image names → commit → record. When all layers
+are there, the image gets its name. A failure anywhere cancels the rest; what was committed stays, so
+the next run has less to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import DiffIDMismatch, DigestMismatch, IntegrityError, LayerteeError, NoSpace, SizeMismatch
+from .fetch import Fetcher, FetchReport, OpenBlob
+from .inventory import Holding
+from .local import SourceUnreadable, read_file
+from .localimage import local_manifest
+from .locks import HeldLock
+from .oci import Compression, DiffID, Digest, ImageConfig, Layer, Manifest
+from .plan import Action, Form, LayerPlan, Plan
+from .pool import OUT_BUDGET, LayerJob, Pool, PoolLayer
+from .report import LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
+from .sink import BlobWriter
+from .store import Store
+from .tee import TeeResult
+
+TICK_S = 0.1
+# While another process brings a layer in, look whether it is done this often.
+LOCK_POLL_S = 0.05
+# More layers at once gained nothing once two are in flight, and each costs a decoder's window.
+LAYERS_IN_FLIGHT = 3
+
+Feed = Callable[[PoolLayer], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """An image, resolved, and what pulling it would do. ``layers`` are in the image's order.
+
+    ``name`` is what the store will call it, None for the only image of a layout. ``open_blob`` asks
+    the image's registry for a blob; None when the image comes from a place on this machine.
+    """
+
+    image: str
+    name: str | None
+    manifest: Manifest
+    config: ImageConfig
+    index_digest: Digest | None
+    plan: Plan
+    open_blob: OpenBlob | None
+    host: str
+
+    @property
+    def layers(self) -> tuple[LayerPlan, ...]:
+        return self.plan.layers
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        return self.plan.bytes_to_fetch
+
+    def to_json(self) -> dict[str, object]:
+        """The object that ``--dry-run --json`` prints."""
+        return PullResult.planned(self.image, self.manifest, self.plan).to_json()
+
+
+class Pull:
+    """Carries out ``plan``. Use once."""
+
+    def __init__(
+        self, store: Store, pool: Pool, fetcher: Fetcher, plan: ImagePlan, progress: ProgressCallback | None
+    ) -> None:
+        self._store = store
+        self._pool = pool
+        self._fetcher = fetcher
+        self._plan = plan
+        self._callback = progress
+        self._began = time.monotonic()
+        once = _first_of_each(plan.layers)  # content that an image repeats is brought once
+        self._first = {step.layer.diff_id: step.layer.index for step in once}
+        self._todo = deque(sorted(once, key=lambda step: step.layer.size, reverse=True))
+        self._held: dict[DiffID, Holding] = {}
+        self._results: dict[DiffID, LayerResult] = {}
+        self._progress = {
+            step.layer.index: LayerProgress(step.layer.index, step.layer.digest, step.action, step.layer.size)
+            for step in plan.layers
+        }
+        self._commits: asyncio.TaskGroup
+
+    async def run(self) -> PullResult:
+        """Raises the first error of any layer; nothing runs any more when it does."""
+        shared = await asyncio.to_thread(self._store.shared)
+        try:
+            need = sum(step.disk_bytes for step in self._todo)
+            await asyncio.to_thread(self._store.check_space, need)
+            async with unwrapped_group() as group:
+                beside = [group.create_task(self._tick()), group.create_task(self._fetcher.watch())]
+                async with asyncio.TaskGroup() as self._commits, asyncio.TaskGroup() as workers:
+                    for _ in range(min(LAYERS_IN_FLIGHT, len(self._todo))):
+                        workers.create_task(self._work())
+                for task in beside:
+                    task.cancel()
+            local = await asyncio.to_thread(self._name_image)
+        finally:
+            shared.release()
+        self._report()
+        return PullResult(
+            self._plan.image,
+            self._plan.manifest.digest,
+            local,
+            self._plan.config.digest,
+            tuple(self._result(step) for step in self._plan.layers),
+            time.monotonic() - self._began,
+            tuple(self._store.warnings),
+        )
+
+    # --- one layer after the other, several at once ---
+
+    async def _work(self) -> None:
+        while self._todo:
+            step, lock = self._next()
+            if step is None or lock is None:  # all that is left is being brought by others
+                await asyncio.sleep(LOCK_POLL_S)
+                continue
+            try:
+                await self._layer(step, lock)
+            except BaseException:
+                lock.release()
+                raise
+
+    def _next(self) -> tuple[LayerPlan | None, HeldLock | None]:
+        """The largest layer that no other process is bringing, locked."""
+        for step in list(self._todo):
+            lock = self._store.layer_lock(step.layer.diff_id)
+            if lock is not None:
+                self._todo.remove(step)
+                return step, lock
+        return None, None
+
+    async def _layer(self, step: LayerPlan, lock: HeldLock) -> None:
+        layer = step.layer
+        self._progress[layer.index].state = "running"
+        held = await asyncio.to_thread(self._store.holding, layer.diff_id, prefer=layer.digest)
+        if held is not None:
+            reason = step.reason if step.action is Action.HAVE else "brought by another process meanwhile"
+            self._done(step, Action.HAVE, reason, held, 0)
+            lock.release()
+            return
+        if await self._adopt(step):
+            lock.release()
+            return
+        if step.action is Action.REUSE:
+            assert step.holding is not None
+            try:
+                await self._reuse(step, step.holding, lock)
+                return
+            except (IntegrityError, SourceUnreadable) as exc:
+                if self._plan.open_blob is None:
+                    raise
+                await self._fetch(step, lock, f"{step.holding.place} could not give it: {exc}")
+                return
+        await self._fetch(step, lock, step.reason)
+
+    async def _adopt(self, step: LayerPlan) -> bool:
+        """The blob's file is here, but nobody wrote down that it was checked: check it now."""
+        layer = step.layer
+        path = await asyncio.to_thread(self._store.unverified_path, layer.digest)
+        if path is None:
+            return False
+        job = LayerJob(layer.compression, layer.size, media_type=layer.media_type, path=str(path))
+        try:
+            result = await self._through_pool(job, self._reader(path, layer))
+            check(result, layer, layer.digest, layer.size)
+            held = await asyncio.to_thread(self._store.adopt, result)
+        except LayerteeError:
+            return False  # fetched instead, and replaced
+        self._done(step, Action.HAVE, "in the store, checked again now", held, 0)
+        return True
+
+    async def _reuse(self, step: LayerPlan, source: Holding, lock: HeldLock) -> None:
+        layer = step.layer
+        if source.path is None:
+            raise SourceUnreadable(f"{source.place}: cannot be read back")
+        writer, result = await self._stage(
+            layer, source.compression, source.size, self._reader(source.path, layer), source.digest
+        )
+        self._commit(step, lock, writer, result, step.reason, 0)
+
+    async def _fetch(self, step: LayerPlan, lock: HeldLock, reason: str) -> None:
+        layer = step.layer
+        open_blob = self._plan.open_blob
+        if open_blob is None:
+            raise SourceUnreadable(f"{self._plan.image}: layer {layer.digest} is not there")
+        reports: list[FetchReport] = []
+        progress = self._progress[layer.index]
+
+        def advance(nbytes: int) -> None:
+            progress.done += nbytes
+
+        async def feed(pool_layer: PoolLayer) -> None:
+            progress.done = 0
+            single = bool(reports)
+            report = FetchReport()
+            reports.append(report)
+            await self._fetcher.fetch(
+                layer.descriptor, open_blob, pool_layer, single_stream=single, progress=advance, report=report
+            )
+
+        while True:
+            try:
+                writer, result = await self._stage(layer, layer.compression, layer.size, feed, layer.digest)
+                break
+            except IntegrityError as exc:
+                if encoding := reports[-1].content_encoding:
+                    exc.add_note(f"the answer was marked Content-Encoding: {encoding}; a proxy re-encoded it")
+                # Ranges may have come from two versions of the blob, or from two servers that
+                # disagree: one stream from one source tells whether the blob itself is wrong.
+                if not reports[-1].ranged or len(reports) > 1:
+                    raise
+        nbytes = sum(report.nbytes for report in reports)
+        self._commit(step, lock, writer, result, reason, nbytes, Action.FETCH)
+
+    # --- through the pool to the disk ---
+
+    def _reader(self, path: Path, layer: Layer) -> Feed:
+        progress = self._progress[layer.index]
+
+        def advance(nbytes: int) -> None:
+            progress.done = min(progress.done + nbytes, layer.size)
+
+        async def feed(pool_layer: PoolLayer) -> None:
+            progress.done = 0
+            await read_file(path, self._pool, pool_layer, progress=advance)
+
+        return feed
+
+    async def _stage(
+        self, layer: Layer, compression: Compression, size: int, feed: Feed, digest: Digest
+    ) -> tuple[BlobWriter, TeeResult]:
+        """Bring a blob into a part file and check it. The part is gone when this raises."""
+        as_is = self._plan.plan.form is Form.AS_IS
+        writer = await asyncio.to_thread(self._store.writer, layer.diff_id)
+        try:
+            job = LayerJob(
+                compression,
+                size,
+                fd=writer.fileno(),
+                write="in" if as_is else "out",
+                # Kept as it is, the blob is for others to read, who check its CRC. Where only the
+                # tar is kept, the DiffID has judged every byte of it.
+                check_crc=as_is,
+                out_budget=OUT_BUDGET if as_is else max(1, min(OUT_BUDGET, self._store.headroom())),
+                media_type=layer.media_type,
+                path=str(self._store.root),
+            )
+            result = await self._through_pool(job, feed)
+            check(result, layer, digest, size)
+        except BaseException:
+            writer.abort()
+            raise
+        return writer, result
+
+    async def _through_pool(self, job: LayerJob, feed: Feed) -> TeeResult:
+        return await run_layer(self._pool.open_layer(job), feed)
+
+    def _commit(
+        self,
+        step: LayerPlan,
+        lock: HeldLock,
+        writer: BlobWriter,
+        result: TeeResult,
+        reason: str,
+        nbytes: int,
+        action: Action = Action.REUSE,
+    ) -> None:
+        """Flush and rename on a thread, while the next layer is being brought."""
+
+        async def commit() -> None:
+            try:
+                held = await asyncio.to_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
+                self._done(step, action, reason, held, nbytes)
+            finally:
+                writer.abort()
+                lock.release()
+
+        self._commits.create_task(commit())
+
+    def _name_image(self) -> Digest:
+        plan = self._plan
+        layers = [step.layer for step in plan.layers]
+        local = local_manifest(plan.manifest, layers, self._held, keep_docker=False)
+        return self._store.put_image(plan.name, plan.manifest, plan.config, local).digest
+
+    # --- telling ---
+
+    def _done(self, step: LayerPlan, action: Action, reason: str, held: Holding, nbytes: int) -> None:
+        layer = step.layer
+        self._held[layer.diff_id] = held
+        self._results[layer.diff_id] = LayerResult(
+            layer.digest, layer.diff_id, layer.size, held.uncompressed_size, action, reason, nbytes
+        )
+        progress = self._progress[layer.index]
+        progress.state = "done"
+        progress.action = action
+        progress.done = 0 if action is Action.HAVE else layer.size
+
+    def _result(self, step: LayerPlan) -> LayerResult:
+        """A layer that repeats an earlier one shares its holding, but cost nothing."""
+        found = self._results[step.layer.diff_id]
+        layer = step.layer
+        if layer.index == self._first[layer.diff_id]:
+            return found
+        return LayerResult(
+            layer.digest, layer.diff_id, layer.size, found.uncompressed_size, Action.HAVE, step.reason, 0
+        )
+
+    async def _tick(self) -> None:
+        while True:
+            self._report()
+            await asyncio.sleep(TICK_S)
+            if self._store.headroom() < 0:
+                raise NoSpace(
+                    f"{self._store.root}: the free space has fallen below the floor that stays free for the"
+                    " system; the pull is stopped, finished layers are kept",
+                    path=str(self._store.root),
+                )
+
+    def _report(self) -> None:
+        if self._callback is not None:
+            layers = tuple(self._progress.values())
+            self._callback(Progress(layers, time.monotonic() - self._began))
+
+
+def check(result: TeeResult, layer: Layer, digest: Digest, size: int) -> None:
+    """Raise unless what was measured is what is named: ``digest`` and ``size`` of the blob read, and
+    the DiffID of ``layer``.
+    """
+    where = f"layer {layer.index}"
+    if result.digest != digest:
+        if result.size != size:
+            raise SizeMismatch(
+                f"{where}: {result.size} bytes arrived, {digest} has {size}", want=size, got=result.size
+            )
+        raise DigestMismatch(
+            f"{where}: the {result.size} bytes that arrived hash to {result.digest}, {digest} is named",
+            want=digest,
+            got=result.digest,
+            nbytes=result.size,
+        )
+    if result.size != size:
+        raise SizeMismatch(
+            f"{where}: {digest} has {result.size} bytes, its descriptor says {size}",
+            want=size,
+            got=result.size,
+        )
+    if result.diff_id != layer.diff_id:
+        raise DiffIDMismatch(
+            f"{where}: {digest} inflates to {result.diff_id}, the image config says {layer.diff_id}",
+            want=layer.diff_id,
+            got=result.diff_id,
+        )
+
+
+async def run_layer(pool_layer: PoolLayer, feed: Feed) -> TeeResult:
+    """Feed a layer and wait for its result; whatever is raised, no worker touches it any more."""
+    async with unwrapped_group() as group:
+        group.create_task(_feed(feed, pool_layer))
+        return await pool_layer.result()
+
+
+async def _feed(feed: Feed, pool_layer: PoolLayer) -> None:
+    await feed(pool_layer)
+
+
+@asynccontextmanager
+async def unwrapped_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A TaskGroup whose first failure is raised as itself, not inside an ExceptionGroup."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failed:
+        raise _first(failed) from None
+
+
+def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    exc: BaseException = failed
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
+
+
+def _first_of_each(steps: tuple[LayerPlan, ...]) -> list[LayerPlan]:
+    """One step per DiffID."""
+    first: dict[DiffID, LayerPlan] = {}
+    for step in steps:
+        first.setdefault(step.layer.diff_id, step)
+    return list(first.values())

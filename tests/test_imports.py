@@ -1,0 +1,194 @@
+"""The architecture, as a table that fails when it is not true.
+
+Data flows reference → registry → plan → fetch → tee → sink → catalog. Imports point the other way, at
+the vocabulary, and the stages do not know each other: ``pulling`` and ``engine`` hand one stage's
+output to the next.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import layertee
+
+PACKAGE = Path(layertee.__file__).parent
+
+# Words: what a digest, an image, an error is. No I/O.
+WORDS = {
+    "errors": set(),
+    "strictjson": {"errors"},
+    "digests": {"errors", "strictjson"},
+    "platforms": {"errors"},
+    "oci": {"errors", "strictjson", "digests", "platforms"},
+    "reference": {"errors", "oci"},
+    "ranges": {"errors"},
+    "pacing": set(),
+}
+# The registry: who may be asked what, and told what.
+REGISTRY = {
+    "origins": {"errors"},
+    "statuses": {"errors", "strictjson"},
+    "credentials": {"errors", "strictjson"},
+    "transport": {"errors"},
+    "auth": {"errors", "strictjson", "origins", "statuses", "credentials", "transport"},
+    "exchange": {"errors", "oci", "reference", "origins", "statuses", "credentials", "auth", "transport"},
+    "registry": {
+        "errors",
+        "strictjson",
+        "oci",
+        "reference",
+        "statuses",
+        "credentials",
+        "exchange",
+        "transport",
+    },
+}
+# The core: bytes in, digests and bytes out.
+CORE = {
+    "tee": {"errors", "oci", "_ctee", "_tee_python"},
+    "_tee_python": {"errors", "oci"},
+    "pool": {"errors", "oci", "tee", "pool_c", "pool_threads"},
+    "pool_c": {"pool", "tee"},
+    "pool_threads": {"pool", "tee"},
+}
+# What brings bytes to the core: the network, a local file; and what hands them on to a caller.
+FETCH = {
+    "segment": {"errors", "pacing", "pool"},
+    "transfer": {"errors", "oci", "pacing", "pool", "ranges", "segment"},
+    "fetch": {"oci", "pool", "segment", "transfer"},
+    "local": {"errors", "pool"},
+    "stream": {"errors", "pool", "tee"},
+}
+# The disk: one commit protocol, a layout that others can read, a map beside it.
+STORE = {
+    "sink": {"errors", "oci"},
+    "locks": {"errors", "sink"},
+    "space": {"sink"},
+    "catalogfile": {"errors", "sink"},
+    "catalog": {"errors", "oci", "tee", "locks", "catalogfile"},
+    "layoutindex": {"errors", "oci"},
+    "layout": {"errors", "oci", "sink", "locks", "layoutindex"},
+    "localimage": {"errors", "oci", "inventory", "layout", "catalog"},
+    "store": {
+        *("errors", "oci", "tee", "inventory", "sink", "locks", "space"),
+        *("catalog", "layout", "layoutindex", "localimage"),
+    },
+    "gc": {"errors", "oci", "sink", "locks", "layout", "layoutindex", "store"},
+}
+# What is here already, and what follows from it.
+PLAN = {
+    "inventory": {"oci"},
+    "inventory.own": {"errors", "oci", "inventory", "store"},
+    "inventory.oci_layout": {"errors", "oci", "inventory", "layout"},
+    "plan": {"errors", "oci", "inventory"},
+    "report": {"oci", "plan"},
+}
+# Where the stages are joined, and nowhere else.
+JOIN = {
+    "pulling": {
+        *("errors", "oci", "tee", "pool", "fetch", "local", "sink", "locks", "store", "localimage"),
+        *("inventory", "plan", "report"),
+    },
+    "verify": {"errors", "oci", "tee", "pool", "local", "store", "pulling"},
+    "engine": {
+        *("errors", "oci", "reference", "credentials", "transport", "registry", "tee", "pool", "fetch"),
+        *("local", "stream", "layout", "store", "inventory", "plan", "report", "pulling", "verify"),
+        *("inventory.own", "inventory.oci_layout", "__init__"),
+    },
+    "sync": {"engine", "plan", "report", "store"},
+}
+# For people.
+FRONT = {
+    "console": {"plan", "report", "space"},
+    "cli": {"__init__", "commands", "errors", "engine", "fetch", "platforms", "reference"},
+    "commands": {
+        *("cli", "console", "sync", "engine", "errors", "oci", "reference", "tee", "plan", "report"),
+        *("pulling", "verify", "store", "space", "gc"),
+    },
+    "__main__": {"cli"},
+    "__init__": {
+        *("engine", "errors", "fetch", "oci", "plan", "pulling", "report", "store", "stream", "sync"),
+        "tee",
+    },
+}
+ALLOWED = WORDS | REGISTRY | CORE | FETCH | STORE | PLAN | JOIN | FRONT
+
+# Who alone may import what. Anything else outside the standard library is nobody's.
+FOREIGN = {
+    "aiohttp": {"transport"},
+    "yarl": {"transport"},
+    "uvloop": {"sync"},
+    "rich": {"console"},
+    "isal": {"_tee_python"},
+    "zstandard": {"_tee_python"},
+    "sqlite3": {"catalog", "catalogfile"},
+    "ssl": {"transport"},
+    "argparse": {"cli", "commands"},
+    "subprocess": set(),
+}
+MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Each import: its name, and whether it is one of ours."""
+    is_package = path.name == "__init__.py"
+    here = name_of(path).split(".") if name_of(path) != "__init__" else []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module is not None
+            yield node.module.split(".")[0], False
+        elif isinstance(node, ast.ImportFrom):
+            up = node.level - 1 if is_package and here else node.level
+            base = here[: len(here) - up] if here else []
+            if node.module:
+                yield ".".join([*base, node.module]), True
+            else:
+                for alias in node.names:
+                    target = PACKAGE.joinpath(*base, alias.name)
+                    found = (
+                        target.with_suffix(".py").exists() or target.is_dir() or alias.name.startswith("_c")
+                    )
+                    yield ".".join([*base, alias.name]) if found else ".".join(base) or "__init__", True
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_only_what_the_table_allows(path: Path) -> None:
+    ours = {name for name, own in imports(path) if own}
+    assert ours <= ALLOWED[name_of(path)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_foreign_libraries_have_one_home_each(path: Path) -> None:
+    for name, own in imports(path):
+        if not own and name in FOREIGN:
+            assert name_of(path) in FOREIGN[name], f"{name} is not for {name_of(path)}"
+
+
+def test_the_table_has_no_row_for_a_module_that_is_gone() -> None:
+    assert set(ALLOWED) == {name_of(path) for path in MODULES}
+
+
+def test_stages_do_not_import_each_other() -> None:
+    for one, others in (
+        ("registry", FETCH | STORE | PLAN),
+        ("fetch", REGISTRY | STORE | PLAN),
+        ("plan", REGISTRY | CORE | FETCH | STORE),
+        ("sink", REGISTRY | CORE | FETCH | PLAN),
+    ):
+        assert not ALLOWED[one] & set(others)
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 500, name_of(path)
