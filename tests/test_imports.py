@@ -27,6 +27,7 @@ WORDS = {
     "reference": {"errors", "oci"},
     "ranges": {"errors"},
     "pacing": set(),
+    "threads": set(),
 }
 # The registry: who may be asked what, and told what.
 REGISTRY = {
@@ -60,7 +61,7 @@ FETCH = {
     "segment": {"errors", "pacing", "pool"},
     "transfer": {"errors", "oci", "pacing", "pool", "ranges", "segment"},
     "fetch": {"oci", "pool", "segment", "transfer"},
-    "local": {"errors", "pool"},
+    "local": {"errors", "pool", "threads"},
     "stream": {"errors", "pool", "tee"},
 }
 # The disk: one commit protocol, a layout that others can read, a map beside it.
@@ -91,13 +92,13 @@ PLAN = {
 JOIN = {
     "pulling": {
         *("errors", "oci", "tee", "pool", "fetch", "local", "sink", "locks", "store", "localimage"),
-        *("inventory", "plan", "report"),
+        *("inventory", "plan", "report", "threads"),
     },
-    "verify": {"errors", "oci", "tee", "pool", "local", "store", "pulling"},
+    "verify": {"threads", "errors", "oci", "tee", "pool", "local", "store", "pulling"},
     "engine": {
         *("errors", "oci", "reference", "credentials", "transport", "registry", "tee", "pool", "fetch"),
         *("local", "stream", "layout", "store", "inventory", "plan", "report", "pulling", "verify"),
-        *("inventory.own", "inventory.oci_layout", "__init__"),
+        *("inventory.own", "inventory.oci_layout", "threads", "__init__"),
     },
     "sync": {"engine", "plan", "report", "store"},
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from .report import ProgressCallback, PullResult
 from .store import Store, default_root
 from .stream import LayerStream
 from .tee import TeeResult
+from .threads import in_thread
 from .transport import Body, TLSPolicy, Transport
 from .verify import VerifyReport, verify_store
 
@@ -86,7 +86,7 @@ class Engine:
     async def __aenter__(self) -> Self:
         if self._store is None:
             root = Path(self._given) if isinstance(self._given, str | Path) else default_root()
-            self._store = await asyncio.to_thread(Store.open, root)
+            self._store = await in_thread(Store.open, root)
         return self
 
     async def __aexit__(
@@ -122,7 +122,7 @@ class Engine:
             OCILayoutPlace(path, known=catalog.diff_id, prefer=prefer)
             for path in (*([found.place] if found.place else []), *self._options.places)
         ]
-        own, elsewhere, known, sizes = await asyncio.to_thread(
+        own, elsewhere, known, sizes = await in_thread(
             self._take_stock, found.layers, OwnStore(self.store, prefer=prefer), places
         )
         steps = plan(found.layers, own, elsewhere, form=form, known=known, sizes=sizes)
@@ -181,7 +181,7 @@ class Engine:
                     feeding.cancel()
                     await pool_layer.abandon()
             check(result, layer, blob.digest, blob.size)
-            await asyncio.to_thread(self._record, result)
+            await in_thread(self._record, result)
         finally:
             pool.close()
 
@@ -194,8 +194,8 @@ class Engine:
     async def _resolve(self, reference: Reference | LayoutReference) -> _Resolved:
         platform = self._options.platform
         if isinstance(reference, LayoutReference):
-            layout = await asyncio.to_thread(Layout.open, reference.path)
-            image = await asyncio.to_thread(layout.resolve, reference.ref, platform)
+            layout = await in_thread(Layout.open, reference.path)
+            image = await in_thread(layout.resolve, reference.ref, platform)
             return _Resolved(
                 reference.ref,
                 image.manifest,

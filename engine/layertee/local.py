@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from .errors import LayerteeError
 from .pool import Pool, PoolLayer
+from .threads import in_thread
 
 
 class SourceUnreadable(LayerteeError):
@@ -41,14 +41,14 @@ async def read_file(
 
     When the layer itself fails, reading stops and returns: the layer's result tells why.
     """
-    fd = await asyncio.to_thread(open_regular, path)
+    fd = await in_thread(open_regular, path)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         pos = 0
         while True:
             buf = await pool.take_soon()
             try:
-                n = await _in_thread(os.preadv, fd, [buf.view], pos)
+                n = await in_thread(os.preadv, fd, [buf.view], pos)
             except OSError as exc:
                 pool.give_back(buf)
                 raise SourceUnreadable(f"{path}: {exc.strerror}") from exc
@@ -66,13 +66,3 @@ async def read_file(
     finally:
         os.close(fd)
     layer.end()
-
-
-async def _in_thread(function: Callable[[int, list[memoryview], int], int], *args: object) -> int:
-    """Like ``asyncio.to_thread``, but a cancelled caller waits: the thread writes to a pool buffer."""
-    job = asyncio.ensure_future(asyncio.to_thread(function, *args))  # type: ignore[arg-type]
-    try:
-        return await asyncio.shield(job)
-    except asyncio.CancelledError:
-        await asyncio.wait([job])
-        raise

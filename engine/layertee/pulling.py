@@ -16,7 +16,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import DiffIDMismatch, DigestMismatch, IntegrityError, LayerteeError, NoSpace, SizeMismatch
+from .errors import (
+    DiffIDMismatch,
+    DigestMismatch,
+    IntegrityError,
+    LayerteeError,
+    NoSpace,
+    SizeMismatch,
+    StoreBusy,
+)
 from .fetch import Fetcher, FetchReport, OpenBlob
 from .inventory import Holding
 from .local import SourceUnreadable, read_file
@@ -27,8 +35,9 @@ from .plan import Action, Form, LayerPlan, Plan
 from .pool import OUT_BUDGET, LayerJob, Pool, PoolLayer
 from .report import LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
 from .sink import BlobWriter
-from .store import Store
+from .store import SHARED_WAIT_S, Store
 from .tee import TeeResult
+from .threads import in_thread
 
 TICK_S = 0.1
 # While another process brings a layer in, look whether it is done this often.
@@ -94,10 +103,10 @@ class Pull:
 
     async def run(self) -> PullResult:
         """Raises the first error of any layer; nothing runs any more when it does."""
-        shared = await asyncio.to_thread(self._store.shared)
+        shared = await patiently(self._store.shared, SHARED_WAIT_S)
         try:
             need = sum(step.disk_bytes for step in self._todo)
-            await asyncio.to_thread(self._store.check_space, need)
+            await in_thread(self._store.check_space, need)
             async with unwrapped_group() as group:
                 beside = [group.create_task(self._tick()), group.create_task(self._fetcher.watch())]
                 async with asyncio.TaskGroup() as self._commits, asyncio.TaskGroup() as workers:
@@ -105,7 +114,7 @@ class Pull:
                         workers.create_task(self._work())
                 for task in beside:
                     task.cancel()
-            local = await asyncio.to_thread(self._name_image)
+            local = await in_thread(self._name_image)
         finally:
             shared.release()
         self._report()
@@ -145,7 +154,7 @@ class Pull:
     async def _layer(self, step: LayerPlan, lock: HeldLock) -> None:
         layer = step.layer
         self._progress[layer.index].state = "running"
-        held = await asyncio.to_thread(self._store.holding, layer.diff_id, prefer=layer.digest)
+        held = await in_thread(self._store.holding, layer.diff_id, prefer=layer.digest)
         if held is not None:
             reason = step.reason if step.action is Action.HAVE else "brought by another process meanwhile"
             self._done(step, Action.HAVE, reason, held, 0)
@@ -164,19 +173,20 @@ class Pull:
                     raise
                 await self._fetch(step, lock, f"{step.holding.place} could not give it: {exc}")
                 return
-        await self._fetch(step, lock, step.reason)
+        reason = step.reason if step.action is Action.FETCH else "no longer in the store"
+        await self._fetch(step, lock, reason)
 
     async def _adopt(self, step: LayerPlan) -> bool:
         """The blob's file is here, but nobody wrote down that it was checked: check it now."""
         layer = step.layer
-        path = await asyncio.to_thread(self._store.unverified_path, layer.digest)
+        path = await in_thread(self._store.unverified_path, layer.digest)
         if path is None:
             return False
         job = LayerJob(layer.compression, layer.size, media_type=layer.media_type, path=str(path))
         try:
             result = await self._through_pool(job, self._reader(path, layer))
             check(result, layer, layer.digest, layer.size)
-            held = await asyncio.to_thread(self._store.adopt, result)
+            held = await in_thread(self._store.adopt, result)
         except LayerteeError:
             return False  # fetched instead, and replaced
         self._done(step, Action.HAVE, "in the store, checked again now", held, 0)
@@ -244,7 +254,7 @@ class Pull:
     ) -> tuple[BlobWriter, TeeResult]:
         """Bring a blob into a part file and check it. The part is gone when this raises."""
         as_is = self._plan.plan.form is Form.AS_IS
-        writer = await asyncio.to_thread(self._store.writer, layer.diff_id)
+        writer = self._store.writer(layer.diff_id)  # on this thread: a cancelled thread would leak it
         try:
             job = LayerJob(
                 compression,
@@ -282,7 +292,7 @@ class Pull:
 
         async def commit() -> None:
             try:
-                held = await asyncio.to_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
+                held = await in_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
                 self._done(step, action, reason, held, nbytes)
             finally:
                 writer.abort()
@@ -364,6 +374,24 @@ def check(result: TeeResult, layer: Layer, digest: Digest, size: int) -> None:
             want=layer.diff_id,
             got=result.diff_id,
         )
+
+
+async def patiently(take: Callable[[float], HeldLock], wait_s: float) -> HeldLock:
+    """A lock that others hold for a while. Raises StoreBusy after ``wait_s`` seconds.
+
+    Polled here rather than waited for in a thread, which would keep it if the caller is cancelled.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return take(0.0)
+        except StoreBusy as exc:
+            if time.monotonic() >= deadline:
+                message = (
+                    f"{exc.path} is locked by another process, still after {wait_s:g} s; try again later"
+                )
+                raise StoreBusy(message, path=exc.path) from None
+        await asyncio.sleep(LOCK_POLL_S)
 
 
 async def run_layer(pool_layer: PoolLayer, feed: Feed) -> TeeResult:

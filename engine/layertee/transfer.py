@@ -232,10 +232,9 @@ class Transfer:
                 if segment.probe and not self._accept_probe(segment):
                     return False
                 self.report.ranged = True
-                if not self._single:
+                if self._shared.limits.ranges is RangeMode.ALWAYS and not self._single:
                     self._split = True
-                    if self._shared.limits.ranges is RangeMode.ALWAYS:
-                        self.fill()
+                    self.fill()
                 nbytes = answer.nbytes
             segment.body = body
             segment.skip = segment.pos - answer.start

@@ -10,9 +10,10 @@ from .errors import IntegrityError, LayerteeError
 from .local import SourceUnreadable, read_file
 from .oci import Compression, DiffID, Digest
 from .pool import LayerJob, Pool, PoolLayer
-from .pulling import run_layer
-from .store import Store
+from .pulling import patiently, run_layer
+from .store import EXCLUSIVE_WAIT_S, Store
 from .tee import TeeResult
+from .threads import in_thread
 
 # Two blobs at once keep both hashing lanes busy.
 AT_ONCE = 3
@@ -61,9 +62,9 @@ async def verify_store(store: Store, pool: Pool) -> VerifyReport:
     so this also rebuilds a lost catalog. Raises StoreBusy, SinkError.
     """
     report = VerifyReport()
-    lock = await asyncio.to_thread(store.exclusive)
+    lock = await patiently(store.exclusive, EXCLUSIVE_WAIT_S)
     try:
-        todo = await asyncio.to_thread(_expectations, store, report)
+        todo = await in_thread(_expectations, store, report)
         queue = iter(todo)
 
         async def work() -> None:
@@ -112,12 +113,12 @@ async def _check(store: Store, pool: Pool, expected: _Expected, report: VerifyRe
     else:
         if reason is None and expected.diff_id is not None and not expected.held:
             try:
-                await asyncio.to_thread(store.adopt, result)
+                await in_thread(store.adopt, result)
                 report.adopted += 1
             except LayerteeError as exc:
                 report.warnings.append(str(exc))
     if reason is not None:
-        aside = await asyncio.to_thread(store.quarantine, expected.digest)
+        aside = await in_thread(store.quarantine, expected.digest)
         report.bad.append(BadBlob(expected.digest, reason, aside))
 
 
