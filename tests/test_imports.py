@@ -31,6 +31,7 @@ WORDS = {
 }
 # The registry: who may be asked what, and told what.
 REGISTRY = {
+    "certs": set(),
     "origins": {"errors"},
     "statuses": {"errors", "strictjson"},
     "credentials": {"errors", "strictjson"},
@@ -96,7 +97,18 @@ JOIN = {
     },
     "verify": {"threads", "errors", "oci", "tee", "pool", "local", "store", "pulling"},
     "engine": {
-        *("errors", "oci", "reference", "credentials", "transport", "registry", "tee", "pool", "fetch"),
+        *(
+            "errors",
+            "oci",
+            "reference",
+            "certs",
+            "credentials",
+            "transport",
+            "registry",
+            "tee",
+            "pool",
+            "fetch",
+        ),
         *("local", "stream", "layout", "store", "inventory", "plan", "report", "pulling", "verify"),
         *("inventory.own", "inventory.oci_layout", "threads", "__init__"),
     },

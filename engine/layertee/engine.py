@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from . import __version__
+from .certs import find_cert_dir
 from .credentials import Credentials
 from .errors import CatalogError, NotFound
 from .fetch import Fetcher, FetchLimits, HostState, OpenBlob
@@ -210,7 +211,10 @@ class Engine:
             self._network(),
             reference,
             Credentials(self._options.authfile),
-            tls=TLSPolicy(verify=self._options.tls_verify, cert_dir=self._options.cert_dir),
+            tls=TLSPolicy(
+                verify=self._options.tls_verify,
+                cert_dir=self._options.cert_dir or find_cert_dir(reference.registry),
+            ),
             allow_http=not self._options.tls_verify,
         )
         found = await registry.resolve(platform)
