@@ -2,7 +2,7 @@
  * lt_cpu.c: CPU detection, and nothing else.
  *
  * SHA-NI works on XMM registers in legacy encoding.  Every x86-64 OS saves
- * those (the ABI passes doubles in them), so no XCR0 check is needed here; a
+ * those (the ABI passes doubles in them), so no XCR0 check is needed for it; a
  * kernel that uses YMM or ZMM would need one.
  */
 #include "lt_cpu.h"
@@ -22,8 +22,18 @@ bool lt_cpu_has_shani(void)
 		return false;
 	return (ebx >> 29) & 1;		/* CPUID.7.0:EBX.SHA */
 }
+
+bool lt_cpu_has_avx(void)
+{
+	return __builtin_cpu_supports("avx");	/* asks XCR0, too */
+}
 #else
 bool lt_cpu_has_shani(void)
+{
+	return false;
+}
+
+bool lt_cpu_has_avx(void)
 {
 	return false;
 }

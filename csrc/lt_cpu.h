@@ -6,5 +6,7 @@
 
 /* SHA-NI with the SSSE3 and SSE4.1 shuffles the kernel needs. */
 bool lt_cpu_has_shani(void);
+/* AVX, and an OS that saves its registers. */
+bool lt_cpu_has_avx(void);
 
 #endif

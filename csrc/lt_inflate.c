@@ -27,6 +27,7 @@
  * judges what comes out.
  */
 #include "lt_codec.h"
+#include "lt_cpu.h"
 
 #ifdef LT_HAVE_ISAL
 #include <isa-l/crc.h>
@@ -147,9 +148,29 @@ int lt_inflate_step(struct lt_inflate *f, struct lt_cursor *io,
 	return LT_INFLATE_END;
 }
 
+/* libisal's AVX CRC returns with the upper halves of the vector registers in
+ * use.  Every SSE instruction after that, SHA-NI's among them, has to merge
+ * with them: hashing 2.2 GB took 1.56 s instead of 0.78 s (libisal 2.30 and
+ * its AVX-512 kernel, Zen 5). */
+#if defined(__x86_64__)
+LT_TARGET("avx") static void clear_upper_halves(void)
+{
+	__builtin_ia32_vzeroupper();
+}
+#else
+static void clear_upper_halves(void)
+{
+}
+#endif
+
 u32 lt_crc32(u32 crc, const u8 *p, size_t nbytes)
 {
-	return nbytes ? crc32_gzip_refl(crc, p, nbytes) : crc;
+	if (nbytes == 0)
+		return crc;
+	crc = crc32_gzip_refl(crc, p, nbytes);
+	if (lt_cpu_has_avx())
+		clear_upper_halves();
+	return crc;
 }
 
 #else	/* zlib */
