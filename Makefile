@@ -16,25 +16,29 @@ demo: setup
 	@$(PY) -m bench.demo
 
 test: check
-	$(PY) -m pytest -q tests
+	@echo "== tests (minutes; the slowest are listed at the end)"
+	$(PY) -m pytest -q --durations=10 --durations-min=5 tests
 
 check: setup-dev
+	@echo "== format, lint, types"
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
 bench: setup-dev
-	$(PY) -m pytest -q bench/bench_tee.py --benchmark-only --benchmark-columns=min,median,rounds
+	@echo "== the core alone, from memory"
+	$(PY) -m pytest -q bench/bench_tee.py --benchmark-only --benchmark-quiet
+	@echo "== whole pulls"
 	$(PY) -m bench.bench_pull
 
 fuzz: setup-dev
 	LAYERTEE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -q tests/test_fuzz.py
 
 setup:
-	@.ci/setup run $(PYTHON) $(VENV)
+	@.ci/setup run "$(PYTHON)" $(VENV)
 
 setup-dev:
-	@.ci/setup dev $(PYTHON) $(VENV)
+	@.ci/setup dev "$(PYTHON)" $(VENV)
 
 clean:
 	rm -rf build dist $(VENV) engine/*.egg-info engine/layertee/*.so

@@ -20,6 +20,7 @@ from cffi import FFI
 from setuptools import Extension
 from setuptools.build_meta import *  # noqa: F403 - this module is the backend
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 from setuptools.errors import BaseError, CCompilerError
 
 ROOT = Path(__file__).parent
@@ -80,6 +81,8 @@ class BuildExt(build_ext):
 
     def run(self) -> None:
         """Build the extension, or do without, as ``LAYERTEE_BUILD`` says."""
+        # What pkg-config finds may have changed, which no file's timestamp tells.
+        self.force = True
         demand = os.environ.get("LAYERTEE_BUILD", "")
         if demand not in ("", "require", "pure"):
             raise SystemExit(f"layertee: LAYERTEE_BUILD={demand}: expected 'require' or 'pure'")
@@ -105,3 +108,13 @@ class BuildExt(build_ext):
         ffi.emit_c_code(str(binding))
         ext.sources = [*ext.sources, str(binding)]
         super().build_extension(ext)
+
+
+class Sdist(sdist):
+    """``sdist`` with the changelog, and without the part of the tests that setuptools knows by name."""
+
+    def make_distribution(self) -> None:
+        """Correct the list of files, then pack them."""
+        self.filelist.exclude_pattern(None, prefix="tests")
+        self.filelist.append("CHANGELOG.md")
+        super().make_distribution()

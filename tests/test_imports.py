@@ -93,7 +93,7 @@ PLAN = {
 JOIN = {
     "pulling": {
         *("errors", "oci", "tee", "pool", "fetch", "local", "sink", "locks", "store", "localimage"),
-        *("inventory", "plan", "report", "threads"),
+        *("inventory", "plan", "report", "space", "threads"),
     },
     "verify": {"threads", "errors", "oci", "tee", "pool", "local", "store", "pulling"},
     "engine": {

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 
@@ -41,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("layertee: interrupted; what was finished is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader left. What is still buffered must not fail again when the interpreter flushes it.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, sys.stderr.fileno())
         return EXIT_ERROR
     except Exception as exc:
         from .errors import LayerteeError
@@ -71,8 +75,16 @@ def exit_code(exc: Exception) -> int:
 # --- arguments --------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """Exits with 1 where argparse has 2, which here means that an image was not found."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="layertee",
         description="Pull OCI / bootc OS images: only the layers a machine lacks, each verified in one pass.",
         epilog="IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out) or oci:DIR[:ref]. "

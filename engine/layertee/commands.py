@@ -6,7 +6,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .cli import EXIT_ERROR, EXIT_INTEGRITY, EXIT_OK, options_of
 from .console import display
@@ -27,7 +30,9 @@ from .tee import core_report
 def pull(args: argparse.Namespace) -> int:
     if args.to and args.store:
         raise InvalidReference("--store and --to both say where to; give one")
-    store, name = _destination(args.to) if args.to else (_open(args, create=True), "")
+    found = _destination(args.to) if args.to else None
+    root = found.path if found else args.store or default_root()
+    name = found.ref if found else ""
     shown = display(quiet=args.quiet or args.dry_run)
 
     async def main() -> tuple[ImagePlan, PullResult]:
@@ -38,7 +43,8 @@ def pull(args: argparse.Namespace) -> int:
             with shown:
                 return plan, await engine.pull(plan, shown)
 
-    with store:
+    private = found is None
+    with _look(root, private) if args.dry_run else Store.open(root, private=private) as store:
         try:
             _, result = run(main())
         except LayerteeError as exc:
@@ -47,7 +53,7 @@ def pull(args: argparse.Namespace) -> int:
                 total = len(shown.last.layers)
                 exc.add_note(f"{done} of {total} layers are in {store.root} and will not be fetched again")
             raise
-    _warn(result.warnings)
+    _warn(store.warnings)
     if args.json:
         _print_json(result.to_json())
     elif not args.quiet:
@@ -56,7 +62,7 @@ def pull(args: argparse.Namespace) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
-    with _open(args, create=False) as store:
+    with _look(args.store or default_root()) as store:
 
         async def main() -> ImagePlan:
             async with Engine(store, options=options_of(args)) as engine:
@@ -267,11 +273,22 @@ def _open(args: argparse.Namespace, *, create: bool) -> Store:
     return Store.open(args.store or default_root(), create=create)
 
 
-def _destination(text: str) -> tuple[Store, str | None]:
+@contextmanager
+def _look(root: Path, private: bool = True) -> Iterator[Store]:
+    """The store in ``root`` for a command that changes nothing: where none is, an empty one elsewhere."""
+    if (root / "layertee").is_dir():
+        with Store.open(root, create=False, private=private) as store:
+            yield store
+        return
+    with TemporaryDirectory(prefix="layertee-") as scratch, Store.open(Path(scratch) / "store") as store:
+        yield store
+
+
+def _destination(text: str) -> LayoutReference:
     found = parse_reference(text)
     if not isinstance(found, LayoutReference):
         raise InvalidReference(f"--to {text}: write oci:DIR or oci:DIR:ref")
-    return Store.open(found.path, private=False), found.ref
+    return found
 
 
 def _digest(text: str) -> Digest | DiffID:

@@ -86,8 +86,11 @@ class Engine:
 
     async def __aenter__(self) -> Self:
         if self._store is None:
-            root = Path(self._given) if isinstance(self._given, str | Path) else default_root()
-            self._store = await in_thread(Store.open, root)
+            try:
+                await in_thread(self._open_store)
+            except BaseException:
+                self._close_store()  # opened all the same, when the caller was cancelled
+                raise
         return self
 
     async def __aexit__(
@@ -95,8 +98,17 @@ class Engine:
     ) -> None:
         if self._pool is not None:
             self._pool.close()
-        if self._transport is not None:
-            await self._transport.close()
+        try:
+            if self._transport is not None:
+                await self._transport.close()
+        finally:
+            self._close_store()
+
+    def _open_store(self) -> None:
+        root = Path(self._given) if isinstance(self._given, str | Path) else default_root()
+        self._store = Store.open(root)
+
+    def _close_store(self) -> None:
         if self._store is not None and self._store is not self._given:
             self._store.close()
 
@@ -241,6 +253,8 @@ class Engine:
         held = own.find(diff_ids)
         missing = diff_ids - held.keys()
         elsewhere = [place.find(missing) for place in places] if missing else []
+        for place in places:
+            self.store.warnings.extend(place.warnings)
         catalog = self.store.catalog
         known: dict[Digest, DiffID] = {}
         sizes: dict[DiffID, int] = {}

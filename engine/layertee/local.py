@@ -41,7 +41,7 @@ async def read_file(
 
     When the layer itself fails, reading stops and returns: the layer's result tells why.
     """
-    fd = await in_thread(open_regular, path)
+    fd = open_regular(path)  # on this thread: a cancelled thread would leak it
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         pos = 0

@@ -38,7 +38,7 @@ _OF_THE_BLOB = (
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image of the store. ``problem`` says why it could not be read; the rest is then a guess.
+    """An image of the store. ``problem`` says what is wrong with it; the rest may then be a guess.
 
     ``name`` is empty for an image without one; ``digest`` is of the manifest as kept, ``original`` of
     the manifest as pulled; ``nbytes`` counts the layers as kept; ``pulled_at`` is None for an image that
@@ -101,7 +101,18 @@ def describe(layout: Layout, name: str, entry: Descriptor, row: PulledImage | No
         original = Digest(document.annotations.get(ORIGINAL_MANIFEST, str(original)))
     nbytes = sum(layer.size for layer in document.layers)
     config = document.config.digest
-    return StoredImage(name, entry.digest, original, config, platform, nbytes, pulled_at, None)
+    problem = _problem(layout, document)
+    return StoredImage(name, entry.digest, original, config, platform, nbytes, pulled_at, problem)
+
+
+def _problem(layout: Layout, manifest: Manifest) -> str | None:
+    try:
+        for blob in (manifest.config, *manifest.layers):
+            if layout.blob_size(blob.digest) != blob.size:
+                return f"{blob.digest} is not there, or damaged; pull the image again"
+    except LayerteeError as exc:
+        return str(exc)
+    return None
 
 
 def _descriptor(layer: Layer, holding: Holding) -> dict[str, Any]:

@@ -174,6 +174,7 @@ class CLayer:
                 # The workers hold the fd for one more job at most: wait for them all the same.
                 self.cancel()
                 await until_done(self._done)
+                self._drop_output()
                 raise
         self._drop_output()
         raw, job = self._raw, self._job

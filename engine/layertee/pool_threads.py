@@ -26,6 +26,7 @@ class ThreadPool:
 
     def __init__(self, workers: int, n_in: int) -> None:
         self.in_nbytes = IN_NBYTES
+        self._n_in = n_in
         self._free = list(range(n_in))
         self._buffers: dict[int, InBuffer] = {}
         self._waiters = FreeWaiters(self)
@@ -62,8 +63,7 @@ class ThreadPool:
         return ThreadLayer(self, job)
 
     def stats(self) -> PoolStats:
-        used = len(self._buffers) - len(self._free)
-        return PoolStats(self._queued, max(used, 0), 0, 0, 0, 0, 0, 0)
+        return PoolStats(self._queued, self._n_in - len(self._free), 0, 0, 0, 0, 0, 0)
 
     def close(self) -> None:
         self._executor.shutdown(wait=True)

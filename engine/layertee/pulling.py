@@ -9,19 +9,22 @@ the next run has less to do.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import (
+    DecodeError,
     DiffIDMismatch,
     DigestMismatch,
     IntegrityError,
     LayerteeError,
     NoSpace,
+    OutputBudgetExceeded,
     SizeMismatch,
     StoreBusy,
 )
@@ -35,9 +38,12 @@ from .plan import Action, Form, LayerPlan, Plan
 from .pool import OUT_BUDGET, LayerJob, Pool, PoolLayer
 from .report import LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
 from .sink import BlobWriter
+from .space import human
 from .store import SHARED_WAIT_S, Store
 from .tee import TeeResult
 from .threads import in_thread
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 # While another process brings a layer in, look whether it is done this often.
@@ -109,7 +115,7 @@ class Pull:
             await in_thread(self._store.check_space, need)
             async with unwrapped_group() as group:
                 beside = [group.create_task(self._tick()), group.create_task(self._fetcher.watch())]
-                async with asyncio.TaskGroup() as self._commits, asyncio.TaskGroup() as workers:
+                async with unwrapped_group() as self._commits, unwrapped_group() as workers:
                     for _ in range(min(LAYERS_IN_FLIGHT, len(self._todo))):
                         workers.create_task(self._work())
                 for task in beside:
@@ -177,20 +183,26 @@ class Pull:
         await self._fetch(step, lock, reason)
 
     async def _adopt(self, step: LayerPlan) -> bool:
-        """The blob's file is here, but nobody wrote down that it was checked: check it now."""
+        """A file of the layer is here, but nobody wrote down that it was checked: check it now.
+
+        It may be the blob that the image names, or the tar itself under its DiffID.
+        """
         layer = step.layer
-        path = await in_thread(self._store.unverified_path, layer.digest)
-        if path is None:
-            return False
-        job = LayerJob(layer.compression, layer.size, media_type=layer.media_type, path=str(path))
-        try:
-            result = await self._through_pool(job, self._reader(path, layer))
-            check(result, layer, layer.digest, layer.size)
-            held = await in_thread(self._store.adopt, result)
-        except LayerteeError:
-            return False  # fetched instead, and replaced
-        self._done(step, Action.HAVE, "in the store, checked again now", held, 0)
-        return True
+        forms = {Digest(str(layer.diff_id)): Compression.NONE, layer.digest: layer.compression}
+        for digest in sorted(forms, key=lambda digest: digest != layer.digest):
+            path = await in_thread(self._store.unverified_path, digest)
+            if path is None:
+                continue
+            job = LayerJob(forms[digest], layer.size, media_type=layer.media_type, path=str(path))
+            try:
+                result = await self._through_pool(job, self._reader(path, layer))
+                check(result, layer, digest, layer.size if digest == layer.digest else result.size)
+                held = await in_thread(self._store.adopt, result)
+            except LayerteeError:
+                continue  # fetched instead, and replaced
+            self._done(step, Action.HAVE, "in the store, checked again now", held, 0)
+            return True
+        return False
 
     async def _reuse(self, step: LayerPlan, source: Holding, lock: HeldLock) -> None:
         layer = step.layer
@@ -254,6 +266,8 @@ class Pull:
     ) -> tuple[BlobWriter, TeeResult]:
         """Bring a blob into a part file and check it. The part is gone when this raises."""
         as_is = self._plan.plan.form is Form.AS_IS
+        root = self._store.root
+        budget = OUT_BUDGET if as_is else max(1, min(OUT_BUDGET, self._store.headroom()))
         writer = self._store.writer(layer.diff_id)  # on this thread: a cancelled thread would leak it
         try:
             job = LayerJob(
@@ -264,14 +278,24 @@ class Pull:
                 # Kept as it is, the blob is for others to read, who check its CRC. Where only the
                 # tar is kept, the DiffID has judged every byte of it.
                 check_crc=as_is,
-                out_budget=OUT_BUDGET if as_is else max(1, min(OUT_BUDGET, self._store.headroom())),
+                out_budget=budget,
                 media_type=layer.media_type,
-                path=str(self._store.root),
+                path=str(root),
             )
             result = await self._through_pool(job, feed)
             check(result, layer, digest, size)
-        except BaseException:
+        except BaseException as exc:
             writer.abort()
+            if isinstance(exc, DecodeError):
+                exc.add_note(f"that was layer {layer.index}, {digest}")
+            if isinstance(exc, OutputBudgetExceeded) and budget < OUT_BUDGET:
+                raise NoSpace(
+                    f"layer {layer.index} needs more than {human(budget)} uncompressed, which is all that may"
+                    f" still be filled of {root}; make room (layertee gc may help)",
+                    path=str(root),
+                    need=budget + 1,
+                    free=budget,
+                ) from exc
             raise
         return writer, result
 
@@ -291,14 +315,20 @@ class Pull:
         """Flush and rename on a thread, while the next layer is being brought."""
 
         async def commit() -> None:
-            try:
-                held = await in_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
-                self._done(step, action, reason, held, nbytes)
-            finally:
-                writer.abort()
-                lock.release()
+            held = await in_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
+            self._done(step, action, reason, held, nbytes)
 
-        self._commits.create_task(commit())
+        def end(_: object) -> None:  # also of a task that was cancelled before it began
+            writer.abort()
+            lock.release()
+
+        begun = commit()
+        try:
+            self._commits.create_task(begun).add_done_callback(end)
+        except RuntimeError:  # another commit has failed: the group takes no more, and raises its error
+            begun.close()
+            end(None)
+            raise
 
     def _name_image(self) -> Digest:
         plan = self._plan
@@ -310,6 +340,7 @@ class Pull:
 
     def _done(self, step: LayerPlan, action: Action, reason: str, held: Holding, nbytes: int) -> None:
         layer = step.layer
+        log.info("layer %d, %s: %s, %s", layer.index, layer.digest, action.value, reason)
         self._held[layer.diff_id] = held
         self._results[layer.diff_id] = LayerResult(
             layer.digest, layer.diff_id, layer.size, held.uncompressed_size, action, reason, nbytes
@@ -317,7 +348,8 @@ class Pull:
         progress = self._progress[layer.index]
         progress.state = "done"
         progress.action = action
-        progress.done = 0 if action is Action.HAVE else layer.size
+        if action is not Action.HAVE or progress.done:  # what was here, but had to be read, counts too
+            progress.done = layer.size
 
     def _result(self, step: LayerPlan) -> LayerResult:
         """A layer that repeats an earlier one shares its holding, but cost nothing."""
@@ -342,7 +374,7 @@ class Pull:
 
     def _report(self) -> None:
         if self._callback is not None:
-            layers = tuple(self._progress.values())
+            layers = tuple(replace(layer) for layer in self._progress.values())
             self._callback(Progress(layers, time.monotonic() - self._began))
 
 
@@ -412,14 +444,10 @@ async def unwrapped_group() -> AsyncIterator[asyncio.TaskGroup]:
         async with asyncio.TaskGroup() as group:
             yield group
     except BaseExceptionGroup as failed:
-        raise _first(failed) from None
-
-
-def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    exc: BaseException = failed
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    return exc
+        first = failed.exceptions[0]  # one level: a group that the block itself raises stays whole
+    else:
+        return
+    raise first  # out of the handler: its own cause and context stay
 
 
 def _first_of_each(steps: tuple[LayerPlan, ...]) -> list[LayerPlan]:

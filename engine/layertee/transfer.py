@@ -94,13 +94,18 @@ class Transfer:
         limits = self._shared.limits
         if limits.ranges is RangeMode.ALWAYS and not self._single:
             self.frontier = min(self.size, limits.range_nbytes)
+        failed: BaseException | None = None
         try:
             if self.size:
                 async with self._group:
                     self._group.create_task(self._work(Segment(self, self._shared, 0, self.frontier)))
+        except BaseExceptionGroup as group:
+            failed = group.exceptions[0]
         finally:
             for buf in self._pieces.drain():
                 self._shared.pool.give_back(buf)
+        if failed is not None:
+            raise failed  # out of the handler: its own cause and context stay
         self._layer.end()
 
     # --- cutting a blob into ranges ---

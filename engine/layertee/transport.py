@@ -14,6 +14,8 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +40,8 @@ from .errors import (
     TruncatedBody,
     redact_url,
 )
+
+log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
 FIRST_BYTE_S = 30.0
@@ -118,6 +122,7 @@ class Body:
                 else:
                     await self._receive_direct(receiver, nbytes)
             finally:
+                self.pause()  # uvloop would read on after the close, and log that it cannot
                 self._flow = None
                 self._response.close()  # does nothing once the connection is back in the pool
 
@@ -149,6 +154,7 @@ class Body:
     async def _receive_framed(self, receiver: Receiver, nbytes: int, exact: bool) -> None:
         """Bodies without a length, or shorter than wanted: through aiohttp's reader, copied."""
         self._flow = copier = _Copier(receiver)
+        _fail_when_closed(self._response)
         got = 0
         async for chunk in self._response.content.iter_any():
             if got + len(chunk) > nbytes and exact:
@@ -344,11 +350,13 @@ class _Copier:
 class Transport:
     """A pool of connections. One per engine; close it."""
 
-    def __init__(self, *, user_agent: str, max_connections: int = 8) -> None:
+    def __init__(self, *, user_agent: str) -> None:
         self._user_agent = user_agent
         self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=max_connections, ttl_dns_cache=60),
+            # No limit here: who waits for a connection here would run into the time for an answer.
+            # Bodies are counted where they are begun, by the fetcher.
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -393,7 +401,7 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         with _mapped(url):
             async with asyncio.timeout(CONNECT_S + FIRST_BYTE_S):
-                return await self._session.request(
+                response = await self._session.request(
                     method,
                     URL(url, encoded=True),
                     headers={"User-Agent": self._user_agent, **headers},
@@ -402,6 +410,8 @@ class Transport:
                     ssl=self._context(tls) if url.startswith("https:") else True,
                     proxy=_proxy_for(url),
                 )
+        log.debug("%s %s %s: %d", method, redact_url(url), headers.get("Range", "whole"), response.status)
+        return response
 
     def _context(self, tls: TLSPolicy) -> ssl.SSLContext:
         context = self._contexts.get(tls)
@@ -413,12 +423,35 @@ class Transport:
 async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str) -> bytes:
     parts: list[bytes] = []
     got = 0
+    _fail_when_closed(response)
     async for chunk in response.content.iter_any():
         got += len(chunk)
         if got > limit:
             raise DocumentError(f"{redact_url(url)}: the answer is larger than {limit} bytes")
         parts.append(chunk)
     return b"".join(parts)
+
+
+def _fail_when_closed(response: aiohttp.ClientResponse) -> None:
+    """Make the reader of a body hear that its connection is gone.
+
+    aiohttp (up to 3.14 at least) closes the connection when chunks turn out malformed after the
+    head was handed over, and leaves the reader waiting.
+    """
+    connection, content = response.connection, response.content
+    protocol = connection.protocol if connection is not None else None
+    closed = protocol.closed if protocol is not None else None  # a protocol has a length, often 0
+
+    def end(closed: asyncio.Future[None] | None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # heard
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
+    if closed is None:
+        end(None)
+    else:
+        closed.add_done_callback(end)
 
 
 def _tls_context(tls: TLSPolicy) -> ssl.SSLContext:
@@ -442,7 +475,7 @@ def _tls_context(tls: TLSPolicy) -> ssl.SSLContext:
 def _proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
     proxy = getproxies().get(parts.scheme)
-    if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
+    if not proxy or not parts.hostname or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -451,7 +484,7 @@ def _proxy_for(url: str) -> str | None:
 def _mapped(url: str) -> Iterator[None]:
     """Translate aiohttp's, asyncio's and the socket's exceptions, chained."""
     where = redact_url(url)
-    host = urlsplit(url).netloc.rpartition("@")[2]
+    host = urlsplit(where).netloc or where
     try:
         yield
     except TimeoutError as exc:  # aiohttp's timeouts are subclasses
@@ -460,10 +493,21 @@ def _mapped(url: str) -> Iterator[None]:
         reason = getattr(exc, "certificate_error", exc)
         raise TLSFailed(f"{host}: the certificate cannot be trusted: {reason}") from exc
     except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
-        raise TLSFailed(f"{host}: TLS failed: {exc}") from exc
+        reason = getattr(exc, "os_error", exc)
+        if getattr(reason, "reason", "") == "WRONG_VERSION_NUMBER":
+            reason = "the server does not speak TLS; --tls-verify=false allows plain HTTP"
+        raise TLSFailed(f"{host}: TLS failed: {reason}") from exc
     except aiohttp.ClientConnectorError as exc:
-        reason = exc.os_error.strerror or str(exc.os_error) or "the connection was closed at once"
+        error = exc.os_error
+        known = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        reason = known or str(error) or "the connection was closed at once"
+        if isinstance(exc, aiohttp.ClientProxyConnectionError):
+            reason = f"its proxy {exc.host}:{exc.port}: {reason}"
         raise ConnectFailed(f"{host}: {reason}") from exc
+    except aiohttp.ClientResponseError as exc:
+        # Its text has the whole URL, query and all, and below its first line what the server sent.
+        reason = exc.message.partition("\n")[0].rstrip(": ")
+        raise TransportError(f"{where}: the answer is not HTTP: {reason}") from exc
     except aiohttp.ClientPayloadError as exc:
         raise TruncatedBody(f"{where}: the body ended early", got=0, want=0) from exc
     except (aiohttp.InvalidURL, ValueError) as exc:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from .errors import IntegrityError, LayerteeError
 from .local import SourceUnreadable, read_file
 from .oci import Compression, DiffID, Digest
 from .pool import LayerJob, Pool, PoolLayer
-from .pulling import patiently, run_layer
+from .pulling import patiently, run_layer, unwrapped_group
 from .store import EXCLUSIVE_WAIT_S, Store
 from .tee import TeeResult
 from .threads import in_thread
@@ -30,7 +29,7 @@ class BadBlob:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What a verification found. ``missing`` names layers that an image needs and that are not here."""
+    """What a verification found. ``missing`` names what an image needs and that is not here."""
 
     n_blobs: int = 0
     nbytes: int = 0
@@ -71,7 +70,7 @@ async def verify_store(store: Store, pool: Pool) -> VerifyReport:
             for expected in queue:
                 await _check(store, pool, expected, report)
 
-        async with asyncio.TaskGroup() as group:
+        async with unwrapped_group() as group:
             for _ in range(AT_ONCE):
                 group.create_task(work())
     finally:
@@ -83,15 +82,19 @@ async def verify_store(store: Store, pool: Pool) -> VerifyReport:
 def _expectations(store: Store, report: VerifyReport) -> list[_Expected]:
     rows = {row.digest: row for row in store.catalog.holdings()}
     layers = {layer.digest: layer for layer in store.layers()}
+    needed = set(layers)
+    for image in store.images():
+        needed |= {image.digest, image.original} | ({image.config} if image.config else set())
     found: list[_Expected] = []
     for digest, path in store.scan():
-        row, layer = rows.pop(digest, None), layers.pop(digest, None)
-        named = row or layer
+        needed.discard(digest)
+        row = rows.pop(digest, None)
+        named = row or layers.get(digest)
         if named is None:
             found.append(_Expected(digest, path, Compression.NONE, None, False))
         else:
             found.append(_Expected(digest, path, named.compression, named.diff_id, row is not None))
-    report.missing.extend(layers)
+    report.missing.extend(sorted(needed))
     store.catalog.forget(*rows)  # the file is gone: the row must not promise it
     return found
 

@@ -143,6 +143,8 @@ class FaultServer:
             self._temporary = tempfile.TemporaryDirectory(prefix="layertee-faults-")
             self._certificates = make_certificates(Path(self._temporary.name), self._flaw)
         listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        # Else a body waits 40 ms for its head to be acknowledged: asyncio does not know this socket as TCP.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._send_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         self.host = f"127.0.0.1:{listener.getsockname()[1]}"
