@@ -19,7 +19,7 @@ from tests.rig.images import BuiltImage, demo_image, recompress, upload
 from tests.rig.registry import RegistryServer
 
 LAYERTEE = Path(sys.executable).with_name("layertee")
-NBYTES, N_LAYERS = 256 << 20, 12
+NBYTES, N_LAYERS = 320 << 20, 14
 COLUMNS = ("pull", "layers of the image", "sent to layertee", "time", "sent to skopeo", "time")
 
 

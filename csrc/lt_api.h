@@ -197,10 +197,12 @@ int lt_pool_eventfd(const lt_pool *p);
 /* >= 0: the layer's number until lt_pool_layer_free.  Negative: lt_status. */
 int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *config);
 
-/* An input buffer's number, or -1: none is free (LT_EVENT_IN_FREE will
- * follow).  'keep' buffers are left for others: pass 0 for data that some
- * layer needs next, more for data that arrives ahead of its turn. */
-int32_t lt_pool_take(lt_pool *p, uint32_t keep);
+/* An input buffer's number for 'layer' (or -1: for any), or -1: none is free
+ * and LT_EVENT_IN_FREE will follow.  'keep' buffers are left for others: pass 0
+ * for data that the layer needs next, more for data that arrives ahead of its
+ * turn.  Layers that wait for leave to use a large zstd window may hold every
+ * buffer; the one that has it then gets one of two kept in reserve. */
+int32_t lt_pool_take(lt_pool *p, int32_t layer, uint32_t keep);
 void *lt_pool_in_ptr(lt_pool *p, int32_t buf);
 /* A buffer that was taken and not submitted goes back unused. */
 void lt_pool_give_back(lt_pool *p, int32_t buf);

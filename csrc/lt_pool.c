@@ -38,6 +38,9 @@
  * many of its buffers wait: 2-lane share 71 % -> 82 % on an image of three
  * layers, wall time equal. */
 #define LAZY_BUFFERS	6
+/* In buffers that only the layer with the large window may take, when the
+ * layers that wait for it hold all others: without them nobody could go on. */
+#define N_RESERVED	2
 
 enum buf_state { FREE, TAKEN, QUEUED };
 
@@ -100,8 +103,8 @@ struct lt_pool {
 
 	struct lt_pool_config cfg;
 	struct buf *in, *out;
-	int32_t in_free, out_free;
-	u32 n_in_free, n_out_free, n_in_touched, n_in_queued;
+	int32_t in_free, in_reserve, out_free;
+	u32 n_in_reserve, n_in_free, n_out_free, n_in_touched, n_in_queued;
 	bool want_in;
 
 	struct layer layers[MAX_LAYERS];
@@ -145,18 +148,30 @@ static void post(lt_pool *p, int kind, int32_t layer, int32_t buf, u32 nbytes)
 	}
 }
 
-static void in_release(lt_pool *p, int32_t b)
+/* Whoever was refused an in buffer may ask again. */
+static void call_takers(lt_pool *p)
 {
-	if (p->in[b].state == QUEUED)
-		p->n_in_queued--;
-	p->in[b].state = FREE;
-	p->in[b].next = p->in_free;
-	p->in_free = b;
-	p->n_in_free++;
 	if (p->want_in) {
 		p->want_in = false;
 		post(p, LT_EVENT_IN_FREE, -1, -1, 0);
 	}
+}
+
+static void in_release(lt_pool *p, int32_t b)
+{
+	const bool reserved = (u32)b >= p->cfg.n_in;
+	int32_t *list = reserved ? &p->in_reserve : &p->in_free;
+
+	if (p->in[b].state == QUEUED)
+		p->n_in_queued--;
+	p->in[b].state = FREE;
+	p->in[b].next = *list;
+	*list = b;
+	if (reserved)
+		p->n_in_reserve++;
+	else
+		p->n_in_free++;
+	call_takers(p);
 }
 
 static void out_release(lt_pool *p, int32_t b)
@@ -367,6 +382,7 @@ static void run_inflate(lt_pool *p, int32_t id)
 		if (p->window_owner < 0 || p->window_owner == id) {
 			p->window_owner = id;
 			lt_codec_grant_window(l->codec);
+			call_takers(p);
 		} else {
 			l->window_wait = true;
 		}
@@ -610,19 +626,16 @@ lt_pool *lt_pool_new(const struct lt_pool_config *c)
 	p->window_owner = -1;
 	p->n_events_max = MAX_LAYERS + c->n_out + 1;
 	p->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	p->in = calloc(c->n_in, sizeof(*p->in));
+	p->in = calloc(c->n_in + N_RESERVED, sizeof(*p->in));
 	p->out = calloc(c->n_out, sizeof(*p->out));
 	p->events = calloc(p->n_events_max, sizeof(*p->events));
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->work, NULL);
 	if (p->efd < 0 || !p->in || !p->out || !p->events)
 		goto fail;
-	p->in_free = p->out_free = -1;
-	for (u32 i = c->n_in; i-- > 0;) {
-		p->in[i].next = p->in_free;
-		p->in_free = (int32_t)i;
-	}
-	p->n_in_free = c->n_in;
+	p->in_free = p->in_reserve = p->out_free = -1;
+	for (u32 i = c->n_in + N_RESERVED; i-- > 0;)
+		in_release(p, (int32_t)i);
 	for (u32 i = c->n_out; i-- > 0;) {
 		if (posix_memalign((void **)&p->out[i].ptr, 4096,
 				   c->out_nbytes))
@@ -661,7 +674,7 @@ void lt_pool_free(lt_pool *p)
 		lt_codec_free(p->layers[i].codec);
 	for (u32 i = 0; i < p->n_spare; i++)
 		lt_codec_free(p->spare[i]);
-	for (u32 i = 0; p->in && i < p->cfg.n_in; i++)
+	for (u32 i = 0; p->in && i < p->cfg.n_in + N_RESERVED; i++)
 		free(p->in[i].ptr);
 	for (u32 i = 0; p->out && i < p->cfg.n_out; i++)
 		free(p->out[i].ptr);
@@ -731,13 +744,18 @@ int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *c)
 	return id;
 }
 
-int32_t lt_pool_take(lt_pool *p, uint32_t keep)
+int32_t lt_pool_take(lt_pool *p, int32_t layer, uint32_t keep)
 {
-	int32_t b = -1;
+	int32_t *list = NULL, b = -1;
 
 	pthread_mutex_lock(&p->lock);
-	if (p->n_in_free > keep) {
-		b = p->in_free;
+	if (p->n_in_free > keep)
+		list = &p->in_free;
+	else if (layer >= 0 && layer == p->window_owner && keep == 0 &&
+		 p->n_in_reserve)
+		list = &p->in_reserve;
+	if (list) {
+		b = *list;
 		if (!p->in[b].ptr) {
 			if (posix_memalign((void **)&p->in[b].ptr, 4096,
 					   p->cfg.in_nbytes)) {
@@ -749,8 +767,11 @@ int32_t lt_pool_take(lt_pool *p, uint32_t keep)
 		}
 	}
 	if (b >= 0) {
-		p->in_free = p->in[b].next;
-		p->n_in_free--;
+		*list = p->in[b].next;
+		if (list == &p->in_free)
+			p->n_in_free--;
+		else
+			p->n_in_reserve--;
 		p->in[b].state = TAKEN;
 	} else {
 		p->want_in = true;
@@ -910,7 +931,8 @@ void lt_pool_stats(lt_pool *p, struct lt_pool_stats *ret)
 		.write_ns = p->write_ns,
 		.pair_nbytes = p->pair_nbytes,
 		.single_nbytes = p->single_nbytes,
-		.in_used = p->cfg.n_in - p->n_in_free,
+		.in_used = p->cfg.n_in + N_RESERVED - p->n_in_free -
+			   p->n_in_reserve,
 		.in_queued = p->n_in_queued,
 		.in_touched = p->n_in_touched,
 		.out_used = p->cfg.n_out - p->n_out_free,

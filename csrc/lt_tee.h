@@ -11,7 +11,7 @@
 #include "lt_common.h"
 #include "lt_api.h"
 
-#define LT_ABI 1u
+#define LT_ABI 2u
 
 /* Largest zstd window any stream may ask for without leave: RFC 8878 §3.1.1.1.2
  * recommends that decoders support at least 8 MiB. */

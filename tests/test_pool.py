@@ -60,7 +60,7 @@ async def feed(pool: Pool, layer: PoolLayer, data: bytes, sizes: Iterator[int] |
     """All of ``data``, in buffers filled to ``sizes`` (or to the brim)."""
     pos = 0
     while pos < len(data):
-        buf = await pool.take_soon()
+        buf = await pool.take_soon(layer=layer)
         room = len(buf.view) if sizes is None else min(next(sizes), len(buf.view))
         part = data[pos : pos + room]
         buf.view[: len(part)] = part

@@ -46,7 +46,7 @@ async def read_file(
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         pos = 0
         while True:
-            buf = await pool.take_soon()
+            buf = await pool.take_soon(layer=layer)
             try:
                 n = await in_thread(os.preadv, fd, [buf.view], pos)
             except OSError as exc:

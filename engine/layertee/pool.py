@@ -79,6 +79,8 @@ class InBuffer:
 class PoolLayer(Protocol):
     """One blob in the pool. End it by :meth:`end` or :meth:`cancel`, then await :meth:`result`."""
 
+    number: int
+
     def submit(self, buf: InBuffer, nbytes: int) -> bool:
         """The blob goes on with ``nbytes`` bytes of ``buf``. False: the layer has failed already."""
 
@@ -103,8 +105,11 @@ class Pool(Protocol):
 
     in_nbytes: int
 
-    def take(self, keep: int = 0) -> InBuffer | None:
-        """A free buffer, if more than ``keep`` are free; else None, and ``on_free`` will be called."""
+    def take(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer | None:
+        """A free buffer, if more than ``keep`` are free; else None, and ``on_free`` will be called.
+
+        Name the ``layer`` that it is for: one that must go on for others to go on gets one in any case.
+        """
 
     def give_back(self, buf: InBuffer) -> None: ...
     def open_layer(self, job: LayerJob) -> PoolLayer: ...
@@ -115,7 +120,7 @@ class Pool(Protocol):
     def off_free(self, callback: Callable[[], None]) -> None:
         """Undo :meth:`on_free`."""
 
-    async def take_soon(self, keep: int = 0) -> InBuffer:
+    async def take_soon(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer:
         """Wait for a buffer."""
 
     def close(self) -> None:
@@ -175,8 +180,8 @@ class FreeWaiters:
             if not future.done():
                 future.set_result(None)
 
-    async def take(self, keep: int) -> InBuffer:
-        while (buf := self._pool.take(keep)) is None:
+    async def take(self, keep: int, layer: PoolLayer | None) -> InBuffer:
+        while (buf := self._pool.take(keep, layer)) is None:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._futures.append(future)
             await future

@@ -7,7 +7,17 @@ from collections import deque
 from collections.abc import Callable
 
 from . import tee
-from .pool import IN_NBYTES, OUT_NBYTES, FreeWaiters, InBuffer, LayerJob, PoolStats, until_done, write_error
+from .pool import (
+    IN_NBYTES,
+    OUT_NBYTES,
+    FreeWaiters,
+    InBuffer,
+    LayerJob,
+    PoolLayer,
+    PoolStats,
+    until_done,
+    write_error,
+)
 from .tee import TeeResult
 
 
@@ -29,7 +39,7 @@ class CPool:
             raise MemoryError(f"cannot start {workers} workers with {n_in} + {n_out} buffers")
         self._pool = pool
         self.in_nbytes = IN_NBYTES
-        self._buffers: list[InBuffer | None] = [None] * n_in
+        self._buffers: dict[int, InBuffer] = {}
         self._layers: dict[int, CLayer] = {}
         self._waiters = FreeWaiters(self)
         self._events = self._ffi.new("struct lt_event[64]")
@@ -43,14 +53,14 @@ class CPool:
     def off_free(self, callback: Callable[[], None]) -> None:
         self._waiters.remove(callback)
 
-    async def take_soon(self, keep: int = 0) -> InBuffer:
-        return await self._waiters.take(keep)
+    async def take_soon(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer:
+        return await self._waiters.take(keep, layer)
 
-    def take(self, keep: int = 0) -> InBuffer | None:
-        index: int = self._lib.lt_pool_take(self._pool, keep)
+    def take(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer | None:
+        index: int = self._lib.lt_pool_take(self._pool, -1 if layer is None else layer.number, keep)
         if index < 0:
             return None
-        buf = self._buffers[index]
+        buf = self._buffers.get(index)
         if buf is None:
             raw = self._ffi.buffer(self._lib.lt_pool_in_ptr(self._pool, index), IN_NBYTES)
             buf = self._buffers[index] = InBuffer(index, memoryview(raw))
@@ -124,7 +134,7 @@ class CPool:
 class CLayer:
     def __init__(self, pool: CPool, number: int, job: LayerJob) -> None:
         self._p = pool
-        self._number = number
+        self.number = number
         self._job = job
         self._ended = False
         self._cancelled = False
@@ -138,17 +148,17 @@ class CLayer:
         if self._done.done():
             self._p.give_back(buf)
             return False
-        return bool(self._p._lib.lt_pool_submit(self._p._pool, self._number, buf.index, nbytes) == 0)
+        return bool(self._p._lib.lt_pool_submit(self._p._pool, self.number, buf.index, nbytes) == 0)
 
     def end(self) -> None:
         if not self._ended and not self._done.done():
             self._ended = True
-            self._p._lib.lt_pool_layer_end(self._p._pool, self._number)
+            self._p._lib.lt_pool_layer_end(self._p._pool, self.number)
 
     def cancel(self) -> None:
         if not self._done.done() and not self._cancelled:
             self._cancelled = True
-            self._p._lib.lt_pool_layer_cancel(self._p._pool, self._number)
+            self._p._lib.lt_pool_layer_cancel(self._p._pool, self.number)
 
     def on_out(self, buf: int, nbytes: int) -> None:
         self._out.append((buf, nbytes))
@@ -156,8 +166,8 @@ class CLayer:
 
     def on_done(self) -> None:
         lib, pool = self._p._lib, self._p._pool
-        lib.lt_pool_layer_result(pool, self._number, self._raw)
-        lib.lt_pool_layer_free(pool, self._number)
+        lib.lt_pool_layer_result(pool, self.number, self._raw)
+        lib.lt_pool_layer_free(pool, self.number)
         self._done.set_result(None)
         self._news.set()
 
@@ -206,11 +216,11 @@ class CLayer:
 
     def _give_back_lent(self) -> None:
         if self._lent is not None:
-            self._p._lib.lt_pool_out_done(self._p._pool, self._number, self._lent)
+            self._p._lib.lt_pool_out_done(self._p._pool, self.number, self._lent)
             self._lent = None
 
     def _drop_output(self) -> None:
         self._give_back_lent()
         for buf, _ in self._out:
-            self._p._lib.lt_pool_out_done(self._p._pool, self._number, buf)
+            self._p._lib.lt_pool_out_done(self._p._pool, self.number, buf)
         self._out.clear()

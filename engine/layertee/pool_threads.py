@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from . import tee
-from .pool import IN_NBYTES, FreeWaiters, InBuffer, LayerJob, PoolStats, until_done, write_error
+from .pool import IN_NBYTES, FreeWaiters, InBuffer, LayerJob, PoolLayer, PoolStats, until_done, write_error
 from .tee import TeeResult
 
 _STREAM_AHEAD = 8  # outputs of 256 KiB per job, and ahead of a reader
@@ -41,10 +41,10 @@ class ThreadPool:
     def off_free(self, callback: Callable[[], None]) -> None:
         self._waiters.remove(callback)
 
-    async def take_soon(self, keep: int = 0) -> InBuffer:
-        return await self._waiters.take(keep)
+    async def take_soon(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer:
+        return await self._waiters.take(keep, layer)
 
-    def take(self, keep: int = 0) -> InBuffer | None:
+    def take(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer | None:
         if len(self._free) <= keep:
             self._starved = True
             return None
@@ -70,6 +70,8 @@ class ThreadPool:
 
 
 class ThreadLayer:
+    number = -1  # no layer waits for another here
+
     def __init__(self, pool: ThreadPool, job: LayerJob) -> None:
         self._p = pool
         self._job = job

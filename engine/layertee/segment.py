@@ -21,7 +21,7 @@ from typing import Protocol
 
 from .errors import LayerteeError, Timeout
 from .pacing import RateLimiter
-from .pool import InBuffer, Pool
+from .pool import InBuffer, Pool, PoolLayer
 
 
 class RangeMode(enum.Enum):
@@ -143,8 +143,8 @@ class Shared:
 class Owner(Protocol):
     """The transfer, as its segments see it."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    layer: PoolLayer
 
     @property
     def next_byte(self) -> int:
@@ -204,7 +204,7 @@ class Segment:
                 self._scratch = memoryview(bytearray(64 << 10))
             return self._scratch[: min(self.skip, len(self._scratch))]
         if self._buf is None:
-            self._buf = shared.pool.take(0 if self.is_next else shared.n_transfers)
+            self._buf = shared.pool.take(0 if self.is_next else shared.n_transfers, self._owner.layer)
             if self._buf is None:
                 if not self.waiting:
                     self.waiting = True

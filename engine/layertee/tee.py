@@ -25,7 +25,7 @@ __all__ = ["Tee", "TeeResult", "core_name", "core_report"]
 
 OUT_BUDGET = 64 << 30
 WINDOW_MAX = 128 << 20  # zstd --long=27, and libzstd's own default limit
-_ABI = 1  # LT_ABI of csrc/lt_tee.h
+_ABI = 2  # LT_ABI of csrc/lt_tee.h
 _WINDOW = 256 << 10  # output buffers from 128 KiB to 4 MiB are equally fast
 _MEASURED = object()
 

@@ -69,7 +69,7 @@ class Transfer:
         self.segments: list[Segment] = []
         self._pieces: Reassembly[InBuffer] = Reassembly()
         self._open_blob = open_blob
-        self._layer = layer
+        self.layer = layer
         self._progress = progress
         self._single = single_stream or shared.limits.ranges is RangeMode.NEVER
         self._split = False  # ranges are known to work, and the blob is cut
@@ -106,7 +106,7 @@ class Transfer:
                 self._shared.pool.give_back(buf)
         if failed is not None:
             raise failed  # out of the handler: its own cause and context stay
-        self._layer.end()
+        self.layer.end()
 
     # --- cutting a blob into ranges ---
 
@@ -284,7 +284,7 @@ class Transfer:
     def deliver(self, start: int, buf: InBuffer, nbytes: int) -> None:
         """A filled buffer; it and those it was missing for go to the pool."""
         for piece, n in self._pieces.add(start, nbytes, buf):
-            if not self._layer.submit(piece, n) and not self._failed:
+            if not self.layer.submit(piece, n) and not self._failed:
                 self._failed = True  # the layer's result tells why
         if self._progress is not None:
             self._progress(nbytes)

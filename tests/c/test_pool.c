@@ -165,7 +165,7 @@ static void drive_all(lt_pool *p, struct drive *d, u32 n)
 				lt_pool_layer_cancel(p, d[k].id);
 		if (!d[i].done && !d[i].ended) {
 			size_t rest = d[i].blob->in_nbytes - d[i].sent;
-			int32_t b = rest ? lt_pool_take(p, 0) : -1;
+			int32_t b = rest ? lt_pool_take(p, -1, 0) : -1;
 
 			if (b >= 0) {
 				u32 len = 1 + rnd(8192);
@@ -347,7 +347,7 @@ static void test_free_with_open_layers(void)
 		int32_t buf;
 
 		start(p, &d);
-		while ((buf = lt_pool_take(p, 0)) >= 0) {
+		while ((buf = lt_pool_take(p, -1, 0)) >= 0) {
 			u32 len = (u32)lt_min(8192, b.in_nbytes - d.sent);
 
 			memcpy(lt_pool_in_ptr(p, buf), b.in + d.sent, len);
@@ -379,13 +379,13 @@ static void test_misuse_is_refused(void)
 	start(p, &d);
 	CHECK(lt_pool_layer_result(p, d.id, &r) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_free(p, d.id) == LT_ERR_MISUSE);
-	buf = lt_pool_take(p, 0);
+	buf = lt_pool_take(p, -1, 0);
 	CHECK(lt_pool_submit(p, d.id, buf, 8193) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_end(p, d.id) == LT_OK);
 	CHECK(lt_pool_layer_end(p, d.id) == LT_ERR_MISUSE);
-	buf = lt_pool_take(p, 0);
+	buf = lt_pool_take(p, -1, 0);
 	CHECK(lt_pool_submit(p, d.id, buf, 1) == LT_ERR_MISUSE);
-	CHECK(lt_pool_take(p, 6) == -1);
+	CHECK(lt_pool_take(p, -1, 6) == -1);
 	lt_pool_free(p);
 	lt_pool_free(NULL);
 	free_blob(&b);
