@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -358,3 +360,16 @@ def test_rules_count_the_requests_that_fit_them(image: BuiltImage) -> None:
 def test_retry_after_is_sent_in_every_form(serve: Serve, path: str, form: str) -> None:
     seen = look(serve(too_many(form)), path)
     assert (seen.status, seen.headers("Retry-After")) == (429, [form])
+
+
+def test_connections_that_arrive_while_it_stops_are_closed_as_well(image: BuiltImage) -> None:
+    with FaultServer(image) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        clients = [socket.create_connection((host, int(port)), timeout=5) for _ in range(30)]
+    for client in clients:
+        with client:
+            try:
+                assert client.recv(1) == b""
+            except ConnectionResetError:
+                continue
+    gc.collect()  # a socket that nobody closed is a warning, and so an error

@@ -35,7 +35,8 @@ REGISTRY = {
     "origins": {"errors"},
     "statuses": {"errors", "strictjson"},
     "credentials": {"errors", "strictjson"},
-    "transport": {"errors"},
+    "receiving": {"errors"},
+    "transport": {"errors", "receiving"},
     "auth": {"errors", "strictjson", "origins", "statuses", "credentials", "transport"},
     "exchange": {"errors", "oci", "reference", "origins", "statuses", "credentials", "auth", "transport"},
     "registry": {

@@ -294,6 +294,12 @@ def zstd_frame(window_log: int, blocks: list[tuple[int, bytes, int]]) -> bytes:
     return bytes(out)
 
 
+def new_peak_rss_kib() -> int:
+    """Let the peak begin anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_rss_kib()
+
+
 def peak_rss_kib() -> int:
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
@@ -308,8 +314,7 @@ def test_a_bomb_is_refused_at_its_budget_while_memory_stays_flat(core: str, kind
 
     async def main() -> None:
         async with opened(core) as pool:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            before = peak_rss_kib()
+            before = new_peak_rss_kib()
             job = job_for(bomb, kind, out_budget=48 * MIB, media_type="application/x")
             failed, result = await asyncio.gather(
                 bring(pool, bomb, job),

@@ -241,7 +241,7 @@ def _rate(text: str) -> int:
     match = _RATE.fullmatch(text.strip())
     base = 1024 if match and match[3] else 1000
     rate = float(match[1]) * base ** " kmg".index(match[2].lower() or " ") if match else 0
-    if rate < 1000:
+    if not 1000 <= rate < 1e15:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a rate of at least 1000 bytes per second, like 20M"
         )

@@ -39,7 +39,7 @@ def display(*, quiet: bool, stream: TextIO | None = None) -> Display:
     if quiet:
         return _Silent()
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return _Bars()
+        return _Bars(stream)
     return _Lines(stream)
 
 
@@ -113,7 +113,7 @@ class _Lines(_Silent):
 class _Bars(_Silent):
     """One bar per layer under way, and one for all. rich is imported here, on a terminal only."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO) -> None:
         super().__init__()
         from rich.console import Console
         from rich.progress import (
@@ -131,7 +131,7 @@ class _Bars(_Silent):
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=stream),
             refresh_per_second=8,
             transient=True,
         )

@@ -16,14 +16,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -40,11 +42,13 @@ from .errors import (
     TruncatedBody,
     redact_url,
 )
+from .receiving import BodyProtocol, Copier, Receiver, truncated
 
 log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
 FIRST_BYTE_S = 30.0
+GOODBYE_S = 1.0
 _MAX_HEADER = 64 << 10
 
 
@@ -73,16 +77,6 @@ class Response:
     url: str
 
 
-class Receiver(Protocol):
-    """Where a body's bytes land. Called from the event loop, never blocks."""
-
-    def get_buffer(self) -> memoryview | None:
-        """The next place to write to, or None: reading pauses until :meth:`Body.resume`."""
-
-    def landed(self, nbytes: int) -> None:
-        """The first ``nbytes`` of the last buffer are filled. May pause or stop the body."""
-
-
 class Body:
     """A response whose head has arrived and whose body has not been read.
 
@@ -92,7 +86,7 @@ class Body:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
-        self._flow: _BodyProtocol | _Copier | None = None
+        self._flow: BodyProtocol | Copier | None = None
         self.status = response.status
         self.headers: Headers = cast(Headers, response.headers)
         self.url = str(response.url)
@@ -106,7 +100,7 @@ class Body:
                 async with asyncio.timeout(FIRST_BYTE_S):
                     return await _read_limited(self._response, limit, self.url)
             finally:
-                self._response.close()
+                _drop(self._response)
 
     async def receive(self, receiver: Receiver, nbytes: int, *, exact: bool = False) -> None:
         """Bring ``nbytes`` bytes of the body to ``receiver``.
@@ -124,7 +118,7 @@ class Body:
             finally:
                 self.pause()  # uvloop would read on after the close, and log that it cannot
                 self._flow = None
-                self._response.close()  # does nothing once the connection is back in the pool
+                _drop(self._response)
 
     async def _receive_direct(self, receiver: Receiver, nbytes: int) -> None:
         response = self._response
@@ -136,14 +130,14 @@ class Body:
         early = b"".join(parts)
         connection = response.connection
         if connection is None or connection.transport is None or len(early) >= nbytes:
-            self._flow = copier = _Copier(receiver)
+            self._flow = copier = Copier(receiver)
             await copier.copy(memoryview(early)[:nbytes])
             if len(early) < nbytes and not copier.stopped:
-                raise _truncated(self.url, len(early), nbytes)
+                raise truncated(self.url, len(early), nbytes)
             return
         transport, handler = connection.transport, connection.protocol
         assert handler is not None
-        self._flow = body = _BodyProtocol(receiver, nbytes, handler, transport, self.url)
+        self._flow = body = BodyProtocol(receiver, nbytes, handler, transport, self.url)
         body.start(early)
         await body.done
         if body.complete and self.content_length == nbytes:
@@ -153,7 +147,7 @@ class Body:
 
     async def _receive_framed(self, receiver: Receiver, nbytes: int, exact: bool) -> None:
         """Bodies without a length, or shorter than wanted: through aiohttp's reader, copied."""
-        self._flow = copier = _Copier(receiver)
+        self._flow = copier = Copier(receiver)
         _fail_when_closed(self._response)
         got = 0
         async for chunk in self._response.content.iter_any():
@@ -170,7 +164,7 @@ class Body:
                 return
         if got == nbytes:
             return
-        raise _truncated(self.url, got, nbytes)
+        raise truncated(self.url, got, nbytes)
 
     def pause(self) -> None:
         """Stop reading the socket: the peer is slowed down by TCP."""
@@ -191,160 +185,12 @@ class Body:
         """Make :meth:`receive` raise ``exc``."""
         if self._flow is not None:
             self._flow.finish(exc)
-            if isinstance(self._flow, _Copier):
+            if isinstance(self._flow, Copier):
                 self._response.content.set_exception(exc)  # wakes a reader that waits for the network
 
     def close(self) -> None:
         """Drop the connection if the body was not received."""
-        self._response.close()
-
-
-def _truncated(url: str, got: int, want: int) -> TruncatedBody:
-    return TruncatedBody(
-        f"{redact_url(url)}: the connection ended after {got} of {want} bytes", got=got, want=want
-    )
-
-
-class _BodyProtocol(asyncio.BufferedProtocol):
-    """Receives a body of known length straight into the receiver's buffers.
-
-    Reading is paused whenever there is no buffer: the loop calls an empty ``get_buffer`` fatal.
-    """
-
-    def __init__(
-        self,
-        receiver: Receiver,
-        nbytes: int,
-        handler: asyncio.BaseProtocol,
-        transport: asyncio.Transport,
-        url: str,
-    ) -> None:
-        self._receiver = receiver
-        self._want = self._left = nbytes
-        self._handler = handler
-        self._transport = transport
-        self._url = url
-        self._view: memoryview | None = None
-        self._early = memoryview(b"")
-        self._held = False  # by pause()
-        self._reading = True
-        self.complete = False
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def start(self, early: bytes) -> None:
-        self._transport.set_protocol(self)
-        self._early = memoryview(early)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Hand over what came with the head, then read on: as far as there are buffers."""
-        while not self.done.done():
-            if not self._view:
-                self._view = self._receiver.get_buffer()
-            if self._view is None or self._held:
-                self._read(False)
-                return
-            if not self._early:
-                self._read(True)
-                return
-            n = min(len(self._view), len(self._early))
-            self._view[:n] = self._early[:n]
-            self._early = self._early[n:]
-            self._account(n)
-
-    def _read(self, on: bool) -> None:
-        if on == self._reading or self._transport.is_closing():
-            return
-        self._reading = on
-        if on:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
-
-    def _account(self, nbytes: int) -> None:
-        assert self._view is not None
-        self._left -= nbytes
-        self._view = self._view[nbytes:]
-        self._receiver.landed(nbytes)
-        if self._left == 0:
-            self.complete = True
-            self.finish(None)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        if self._view is None or self.done.done():
-            # Bytes after the end; whoever reads here next would find the connection unusable.
-            self.complete = False
-            return memoryview(bytearray(1))
-        return self._view[: self._left]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if not self.done.done():
-            self._account(nbytes)
-            self._go_on()
-
-    def pause(self) -> None:
-        self._held = True
-        self._read(False)
-
-    def resume(self) -> None:
-        self._held = False
-        self._go_on()
-
-    def finish(self, exc: LayerteeError | None) -> None:
-        if self.done.done():
-            return
-        self._read(False)
-        if exc is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(exc)
-
-    def eof_received(self) -> None:
-        return None  # closes the transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._handler.connection_lost(exc)  # aiohttp drops the connection from its pool
-        if not self.done.done():
-            error = _truncated(self._url, self._want - self._left, self._want)
-            error.__cause__ = exc
-            self.done.set_exception(error)
-
-
-class _Copier:
-    """The same flow control for bytes that are already in memory."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._error: LayerteeError | None = None
-        self._go = asyncio.Event()
-        self._go.set()
-        self.stopped = False
-
-    async def copy(self, data: memoryview) -> None:
-        view: memoryview | None = None
-        while data and not self.stopped:
-            await self._go.wait()
-            if self._error is not None:
-                raise self._error
-            view = view or self._receiver.get_buffer()
-            if view is None:
-                self._go.clear()
-                continue
-            n = min(len(view), len(data))
-            view[:n] = data[:n]
-            data, view = data[n:], view[n:]
-            self._receiver.landed(n)
-
-    def pause(self) -> None:
-        self._go.clear()
-
-    def resume(self) -> None:
-        self._go.set()
-
-    def finish(self, exc: LayerteeError | None) -> None:
-        self.stopped = exc is None
-        self._error = exc
-        self._go.set()
+        _drop(self._response)
 
 
 class Transport:
@@ -353,10 +199,11 @@ class Transport:
     def __init__(self, *, user_agent: str) -> None:
         self._user_agent = user_agent
         self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._session = aiohttp.ClientSession(
             # No limit here: who waits for a connection here would run into the time for an answer.
             # Bodies are counted where they are begun, by the fetcher.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=self._socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -368,7 +215,34 @@ class Transport:
         )
 
     async def close(self) -> None:
+        """Close all connections. A cancelled caller waits for that, too: the loop may end next."""
+        closing = asyncio.ensure_future(self._close())
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
         await self._session.close()
+        # aiohttp does not wait for TLS connections that it closed before, with a request of theirs
+        # cancelled: they are still taking leave of their peers, and a loop must not end meanwhile.
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GOODBYE_S
+        while (left := [sock for sock in self._sockets if sock.fileno() >= 0]) and loop.time() < until:
+            for sock in left:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            await asyncio.sleep(0.002)
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
 
     async def fetch(
         self,
@@ -387,7 +261,7 @@ class Transport:
                 async with asyncio.timeout(FIRST_BYTE_S):
                     data = await _read_limited(response, limit, url)
             except BaseException:
-                response.close()
+                _drop(response)
                 raise
             response.release()
         return Response(response.status, cast(Headers, response.headers), data, str(response.url))
@@ -430,6 +304,17 @@ async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str) 
             raise DocumentError(f"{redact_url(url)}: the answer is larger than {limit} bytes")
         parts.append(chunk)
     return b"".join(parts)
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """Give up the connection, at once; does nothing once it is back in aiohttp's pool.
+
+    A graceful close under TLS waits for the peer, and nobody would wait for it.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def _fail_when_closed(response: aiohttp.ClientResponse) -> None:

@@ -296,13 +296,16 @@ class FaultServer:
         self, listener: socket.socket, context: ssl.SSLContext | None, ready: threading.Event
     ) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        tasks: set[asyncio.Task[None]] = set()
+        stop, tasks = self._stop, dict[asyncio.Task[None], asyncio.StreamWriter]()
         async with asyncio.TaskGroup() as group:
 
             def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                if stop.is_set():
+                    writer.transport.abort()
+                    return
                 task = group.create_task(self._serve(reader, writer))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                tasks[task] = writer
+                task.add_done_callback(tasks.pop)
 
             server = await asyncio.start_server(
                 accept,
@@ -313,13 +316,16 @@ class FaultServer:
             )
             try:
                 ready.set()
-                await self._stop.wait()
+                await stop.wait()
+                # A server that is closed loses the connections that it has accepted and not yet announced.
+                self._loop.remove_reader(listener)
+                await _turns(5)
             finally:
                 server.close()
-                for task in tuple(tasks):
+                for task, writer in tuple(tasks.items()):
                     task.cancel()
-        for _ in range(3):
-            await asyncio.sleep(0)  # lets aborted transports close their sockets
+                    writer.transport.abort()  # a task that never began closes nothing
+        await _turns(5)  # aborted connections close their sockets
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         record = ConnectionRecord(len(self._connections) + 1, writer.get_extra_info("peername"))
@@ -460,6 +466,12 @@ class FaultServer:
             raise RigError("the fault server itself failed") from self._failure
         if not met:
             raise TimeoutError(complaint)
+
+
+async def _turns(n: int) -> None:
+    """Let the loop go round ``n`` times."""
+    for _ in range(n):
+        await asyncio.sleep(0)
 
 
 def _classify(path: str) -> tuple[str, str, str]:
