@@ -1,9 +1,9 @@
-"""Whole pulls beside skopeo: ``python -m bench.bench_pull [--runs N] [--layers N] [--mib N]``.
+"""Whole pulls beside skopeo: ``python -m bench.bench_pull [--runs N] [--shape big] [--small]``.
 
 Whole commands, in rounds whose order is shuffled, each into an empty directory; wall time from spawn
-to exit, CPU (user + system) and peak RSS of the client from wait4. Every result is checked: what
-layertee wrote by its own verification, what skopeo wrote by the digests of the files. The image is
-real content of this machine; ``--mib`` is its uncompressed size.
+to exit, CPU (user + system) from wait4, peak RSS (VmHWM) by looking a hundred times a second. What a first, uncounted run wrote
+is hashed once per form, for both. The images are real content of this machine (content.py), built
+once into build/bench.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.rig.images import BuiltImage, demo_image, recompress, upload
+from bench.content import SHAPES, TOTAL, bench_image
+from tests.rig.images import BuiltImage, upload
 from tests.rig.registry import RegistryServer
 
 LAYERTEE = str(Path(sys.executable).with_name("layertee"))
@@ -51,15 +52,29 @@ class Contender:
 
 def measure(command: list[str]) -> Run:
     began = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert child.stderr is not None
-    complaint = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.perf_counter() - began
+    with tempfile.TemporaryFile() as stderr:
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+        # ru_maxrss would be that of this process, from before the exec.
+        peak = 0
+        while (done := os.wait4(child.pid, os.WNOHANG))[0] == 0:
+            peak = max(peak, _peak_kib(child.pid))
+            time.sleep(0.01)
+        wall = time.perf_counter() - began
+        stderr.seek(0)
+        complaint = stderr.read()
+    _, status, usage = done
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise RuntimeError(f"{command[0]} failed: {complaint.decode(errors='replace')}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Run(wall, usage.ru_utime + usage.ru_stime, peak / 1024)
+
+
+def _peak_kib(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 def _sha256(path: Path) -> str:
@@ -127,16 +142,17 @@ def compare(form: str, ref: str, image: BuiltImage, runs: int, scratch: Path) ->
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=40)
-    parser.add_argument("--mib", type=int, default=1500, help="uncompressed size of the image")
+    parser.add_argument("--shape", choices=SHAPES, action="append", help="40 layers, or 3 (default: chunked)")
+    parser.add_argument("--small", action="store_true", help="a tenth of the content, for a quick look")
     parser.add_argument("--compression", choices=("gzip", "zstd"), action="append")
     parser.add_argument("--dest", type=Path, default=Path("/dev/shm"), help="where results are written")
     args = parser.parse_args()
-    root = BUILT / f"{args.mib}-{args.layers}"
-    gzip = demo_image(root / "gzip", args.mib << 20, args.layers, compression="gzip")
-    images = {"gzip": gzip}
-    if "zstd" in (args.compression or ["gzip", "zstd"]):
-        images["zstd"] = recompress(gzip, "zstd", root / "zstd")
+    total = TOTAL // 10 if args.small else TOTAL
+    images = {
+        (shape, kind): bench_image(BUILT, shape, kind, total=total)
+        for shape in args.shape or ["chunked"]
+        for kind in args.compression or ["gzip", "zstd"]
+    }
     with (
         tempfile.TemporaryDirectory(prefix="layertee-bench-", dir=args.dest) as scratch,
         tempfile.TemporaryDirectory(prefix="layertee-bench-registry-") as storage,
@@ -145,13 +161,11 @@ def main() -> int:
         version = subprocess.run(["skopeo", "--version"], check=True, capture_output=True, text=True).stdout
         where = f"{platform.machine()}, {os.cpu_count()} CPUs"
         print(f"{datetime.date.today()}, {where}, {version.strip()}, to {args.dest}")
-        for kind, image in images.items():
-            if kind not in (args.compression or images):
-                continue
-            ref = f"{server.host}/os:{kind}"
-            upload(image, f"os:{kind}", server)
+        for (shape, kind), image in images.items():
+            ref = f"{server.host}/os:{shape}-{kind}"
+            upload(image, f"os:{shape}-{kind}", server)
             print(
-                f"\n{kind}: {len(image.layers)} layers, {image.uncompressed_bytes / 1e6:.0f} MB,"
+                f"\n{shape}, {kind}: {len(image.layers)} layers, {image.uncompressed_bytes / 1e6:.0f} MB,"
                 f" {image.blob_bytes / 1e6:.0f} MB compressed; median of {args.runs} (min-max)\n"
             )
             print("| layers kept | client | wall s | CPU s | RSS MiB |\n|---|---|---|---|---|")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Coroutine
 from pathlib import Path
@@ -154,6 +155,25 @@ def test_a_pull_goes_on_beside_streams_that_nobody_reads(image: BuiltImage, tmp_
                 assert result.bytes_fetched == image.blob_bytes
                 assert first + await read(one) == TARS[0]
                 assert await read(other) == TARS[0]
+
+    with FaultServer(image) as server:
+        run(main(server))
+
+
+@pytest.mark.slow
+def test_streams_that_nobody_reads_take_no_connection_from_a_pull(tmp_path: Path) -> None:
+    image = build_image(tmp_path / "image", [incompressible_layer(16 * MIB)], compression="none")
+    one_at_a_time = dataclasses.replace(options(), limits=FetchLimits(max_connections=1))
+
+    async def main(server: FaultServer) -> None:
+        async with Engine(tmp_path / "store", options=one_at_a_time) as engine:
+            plan = await engine.plan(server.reference)
+            step = plan.layers[0]
+            async with engine.open_layer(step) as one, engine.open_layer(step) as other, asyncio.timeout(20):
+                first = bytes(await anext(one))
+                result = await engine.pull(plan)
+                assert result.bytes_fetched == image.blob_bytes
+                assert await read(other) == first + await read(one)
 
     with FaultServer(image) as server:
         run(main(server))

@@ -82,7 +82,7 @@ class Engine:
         self._transport: Transport | None = None
         self._pool: Pool | None = None
         self._hosts: dict[str, HostState] = {}
-        self._sources: dict[Digest, tuple[str, OpenBlob]] = {}
+        self._sources: dict[Digest, OpenBlob] = {}
 
     async def __aenter__(self) -> Self:
         if self._store is None:
@@ -146,7 +146,7 @@ class Engine:
                 )
         else:
             for layer in found.layers:
-                self._sources[layer.digest] = found.host, found.open_blob
+                self._sources[layer.digest] = found.open_blob
         return ImagePlan(
             reference,
             found.name if name == "" else name,
@@ -271,11 +271,11 @@ class Engine:
         if holding is not None and holding.path is not None:
             await read_file(holding.path, pool, pool_layer)
             return
-        source = self._sources.get(layer.digest)
-        if source is None:
+        open_blob = self._sources.get(layer.digest)
+        if open_blob is None:
             raise ValueError(f"layer {layer.digest} is not of a plan of this engine")
-        host, open_blob = source
-        fetcher = self._fetcher(host, pool)
+        # Connections of its own: a stream that nobody reads keeps one open for as long as it likes.
+        fetcher = Fetcher(pool, self._options.limits)
         async with unwrapped_group() as group:
             watch = group.create_task(fetcher.watch())
             await fetcher.fetch(layer.descriptor, open_blob, pool_layer)
