@@ -1,9 +1,9 @@
 """Whole pulls beside skopeo: ``python -m bench.bench_pull [--runs N] [--shape big] [--small]``.
 
-Whole commands, in rounds whose order is shuffled, each into an empty directory; wall time from spawn
-to exit, CPU (user + system) from wait4, peak RSS (VmHWM) by looking a hundred times a second. What a first, uncounted run wrote
-is hashed once per form, for both. The images are real content of this machine (content.py), built
-once into build/bench.
+Whole commands, in rounds whose order is shuffled, each into an empty directory: wall time from spawn
+to exit, CPU (user + system) from wait4, peak RSS (VmHWM) by looking a hundred times a second. What a
+first, uncounted run wrote is hashed, once per form, for both. The images are real content of this
+machine (content.py), built once into build/bench.
 """
 
 from __future__ import annotations
