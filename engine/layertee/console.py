@@ -150,6 +150,8 @@ class _Bars(_Silent):
 
     def __call__(self, progress: Progress) -> None:
         self.last = progress
+        if not progress.bytes_total:
+            return  # nothing to do so far, and an empty bar says less than none
         now = time.monotonic()
         if now - self._drawn < 0.1 and progress.bytes_done < progress.bytes_total:
             return
