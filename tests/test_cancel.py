@@ -20,9 +20,6 @@ from tests.rig.layers import incompressible_layer, text_layer
 from tests.storekit import assert_store_is_sound
 
 N_POINTS = 12  # moments tried of each program
-# A program that waits for threads takes more steps on a busy machine than on an idle one, so some of
-# the moments may lie behind its end. The first ones never do.
-ENOUGH = 2
 Program = Callable[[Path], Coroutine[Any, Any, object]]
 
 
@@ -92,6 +89,12 @@ async def cancelled_after(program: Coroutine[Any, Any, object], steps: int, *aga
     return False
 
 
+def _whole(program: Program, store: Path, prepare: Callable[[Path], None]) -> int:
+    """How many steps ``program`` takes on a new store when nobody cancels it."""
+    prepare(store)
+    return sync.run(steps_of(program(store)))
+
+
 def cancel_everywhere(
     program: Program,
     root: Path,
@@ -103,8 +106,9 @@ def cancel_everywhere(
 
     The number of runs that were really cancelled. ``server`` must see its connections closed.
     """
-    (prepare or Path.mkdir)(root / "whole")
-    n_steps = sync.run(steps_of(program(root / "whole")))
+    # A program that waits for threads takes more steps while the machine is busy: the shortest of a few
+    # runs keeps the moments within its life.
+    n_steps = min(_whole(program, root / f"whole{n}", prepare or Path.mkdir) for n in range(3))
     n_cancelled = 0
     for steps in range(0, n_steps + 1, max(1, n_steps // N_POINTS)):
         store = root / str(steps)
@@ -145,7 +149,7 @@ def test_a_pull_from_a_registry_can_be_cancelled_at_any_moment(
 ) -> None:
     with FaultServer(image) as server:
         program = puller(server.reference, form, core=core)
-        assert cancel_everywhere(program, tmp_path, server=server) >= ENOUGH
+        assert cancel_everywhere(program, tmp_path, server=server) > N_POINTS // 3
 
 
 @pytest.mark.slow
@@ -156,7 +160,7 @@ def test_a_pull_in_ranges_can_be_cancelled_at_any_moment(
     limits = FetchLimits(ranges=RangeMode.ALWAYS, range_nbytes=300_000, max_connections=3)
     with FaultServer(image, tls=True) as server:
         program = puller(server.reference, form, limits=limits)
-        assert cancel_everywhere(program, tmp_path, server=server) >= ENOUGH
+        assert cancel_everywhere(program, tmp_path, server=server) > N_POINTS // 3
 
 
 @pytest.mark.slow
@@ -165,7 +169,7 @@ def test_a_pull_from_a_layout_can_be_cancelled_at_any_moment(
     image: BuiltImage, form: Form, tmp_path: Path
 ) -> None:
     program = puller(f"oci:{image.root}:{image.ref}", form)
-    assert cancel_everywhere(program, tmp_path) >= ENOUGH
+    assert cancel_everywhere(program, tmp_path) > N_POINTS // 3
 
 
 @pytest.mark.slow
@@ -180,7 +184,7 @@ def test_looking_through_a_store_without_its_catalog_can_be_cancelled_at_any_mom
         for path in (root / "layertee").glob("catalog.sqlite*"):
             path.unlink()
 
-    assert cancel_everywhere(program, tmp_path, prepare=prepare) >= ENOUGH
+    assert cancel_everywhere(program, tmp_path, prepare=prepare) > N_POINTS // 3
 
 
 @pytest.mark.slow
@@ -190,7 +194,7 @@ def test_cancelling_again_while_it_ends_changes_nothing(
 ) -> None:
     with FaultServer(image) as server:
         program = puller(server.reference, Form.UNCOMPRESSED)
-        assert cancel_everywhere(program, tmp_path, *gaps, server=server) >= ENOUGH
+        assert cancel_everywhere(program, tmp_path, *gaps, server=server) > N_POINTS // 3
 
 
 @pytest.mark.slow
@@ -204,7 +208,7 @@ def test_a_verification_can_be_cancelled_at_any_moment(image: BuiltImage, tmp_pa
     def prepare(root: Path) -> None:
         sync.run(pull(root))
 
-    assert cancel_everywhere(verify, tmp_path, prepare=prepare) >= ENOUGH
+    assert cancel_everywhere(verify, tmp_path, prepare=prepare) > N_POINTS // 3
 
 
 def test_one_cancelled_pull_does_not_touch_the_other(image: BuiltImage, tmp_path: Path) -> None:
