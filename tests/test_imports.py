@@ -56,7 +56,7 @@ CORE = {
     "_tee_python": {"errors", "oci"},
     "pool": {"errors", "oci", "tee", "pool_c", "pool_threads"},
     "pool_c": {"pool", "tee"},
-    "pool_threads": {"pool", "tee"},
+    "pool_threads": {"oci", "pool", "tee"},
 }
 # What brings bytes to the core: the network, a local file; and what hands them on to a caller.
 FETCH = {

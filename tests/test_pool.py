@@ -24,7 +24,7 @@ from layertee.errors import DecodeError, NoSpace, OutputBudgetExceeded, SinkErro
 from layertee.oci import Compression
 from layertee.pool import InBuffer, LayerJob, Pool, PoolLayer, open_pool
 from layertee.pulling import run_layer
-from layertee.tee import TeeResult
+from layertee.tee import BlobResult, TeeResult
 from tests.storekit import pack, sha256
 
 T = TypeVar("T")
@@ -115,6 +115,36 @@ def is_right(result: TeeResult, blob: Blob) -> bool:
 
 
 # --- what comes out ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", ["in", None])
+def test_a_blob_that_is_only_hashed_is_not_inflated(core: str, write: str | None, tmp_path: Path) -> None:
+    """What is no gzip at all passes, and nobody can take the outcome for one that was inflated."""
+    data = random.Random(1).randbytes(3 * MIB + 7)
+
+    async def main() -> None:
+        fd = os.open(tmp_path / "blob", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            async with opened(core) as pool:
+                job = job_for(data, Compression.GZIP, fd=fd, write=write, digest_only=True)
+                layer = pool.open_layer(job)
+                await feed(pool, layer, data, None)
+                found = await layer.measured()
+                assert type(found) is BlobResult
+                assert (found.digest, found.size) == (sha256(data), len(data))
+                with pytest.raises(TypeError, match="not inflated"):
+                    await layer.result()
+        finally:
+            os.close(fd)
+
+    run(main())
+    assert (tmp_path / "blob").read_bytes() == (data if write else b"")
+
+
+@pytest.mark.parametrize("more", [{"stream": True}, {"write": "out"}])
+def test_a_job_that_inflates_nothing_has_no_output(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no output"):
+        job_for(b"", Compression.GZIP, digest_only=True, **more)
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -285,7 +285,14 @@ def test_a_result_cannot_be_made_only_measured() -> None:
     with pytest.raises(TypeError, match="measures"):
         dataclasses.replace(result, size=2)
     with pytest.raises(TypeError, match="measures"):
-        TeeResult(result.digest, result.diff_id, 1, 1, Compression.NONE, "me")
+        TeeResult(
+            digest=result.digest,
+            diff_id=result.diff_id,
+            size=1,
+            uncompressed_size=1,
+            compression=Compression.NONE,
+            decoder="me",
+        )
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.size = 2  # type: ignore[misc]
 

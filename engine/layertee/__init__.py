@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .errors import LayerteeError
     from .fetch import FetchLimits, RangeMode
     from .oci import DiffID, Digest, Platform
-    from .plan import Action, Form, LayerPlan
+    from .plan import Action, Form, LayerPlan, Verify
     from .pulling import ImagePlan
     from .report import LayerResult, Progress, PullResult
     from .store import Store
@@ -29,7 +29,7 @@ _HOMES = {
     "errors": ("LayerteeError",),
     "fetch": ("FetchLimits", "RangeMode"),
     "oci": ("DiffID", "Digest", "Platform"),
-    "plan": ("Action", "Form", "LayerPlan"),
+    "plan": ("Action", "Form", "LayerPlan", "Verify"),
     "pulling": ("ImagePlan",),
     "report": ("LayerResult", "Progress", "PullResult"),
     "store": ("Store",),
@@ -59,6 +59,7 @@ __all__ = [
     "Store",
     "Tee",
     "TeeResult",
+    "Verify",
     "__version__",
     "pull",
 ]

@@ -109,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
         default="as-is",
         help="keep layers as transferred, or as plain tars named by their DiffID (default: %(default)s)",
     )
+    pull.add_argument(
+        "--verify",
+        choices=("both", "digest"),
+        default="both",
+        help="check each layer's blob digest and its DiffID, or, of blobs kept as they are, the blob digest "
+        "only: quicker, but what is in them stays unknown until something asks (default: %(default)s)",
+    )
     pull.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
     pull.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
     _add_json(pull)

@@ -17,7 +17,7 @@ from .engine import Engine
 from .errors import InvalidReference, LayerteeError
 from .gc import gc
 from .oci import DiffID, Digest
-from .plan import Action, Form
+from .plan import Action, Form, Verify
 from .pulling import ImagePlan
 from .reference import LayoutReference, parse_reference
 from .report import LayerResult, PullResult
@@ -37,7 +37,9 @@ def pull(args: argparse.Namespace) -> int:
 
     async def main() -> tuple[ImagePlan, PullResult]:
         async with Engine(store, options=options_of(args)) as engine:
-            plan = await engine.plan(args.image, form=Form(args.layers), name=name)
+            plan = await engine.plan(
+                args.image, form=Form(args.layers), verify=Verify(args.verify), name=name
+            )
             if args.dry_run:
                 return plan, PullResult.planned(args.image, plan.manifest, plan.plan)
             with shown:

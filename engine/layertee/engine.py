@@ -20,7 +20,7 @@ from .inventory.own import OwnStore
 from .layout import Layout
 from .local import read_file
 from .oci import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, Platform
-from .plan import Action, Form, LayerPlan, plan
+from .plan import Action, Form, LayerPlan, Verify, plan
 from .pool import LayerJob, Pool, PoolLayer, open_pool
 from .pulling import ImagePlan, Pull, check, unwrapped_group
 from .reference import LayoutReference, Reference, parse_reference
@@ -120,7 +120,14 @@ class Engine:
 
     # --- the three things it does ---
 
-    async def plan(self, reference: str, *, form: Form = Form.AS_IS, name: str | None = "") -> ImagePlan:
+    async def plan(
+        self,
+        reference: str,
+        *,
+        form: Form = Form.AS_IS,
+        verify: Verify = Verify.BOTH,
+        name: str | None = "",
+    ) -> ImagePlan:
         """Resolve ``reference`` and decide what a pull would do. Changes nothing.
 
         ``name`` is what the store will call the image: empty for the reference itself, None for no
@@ -136,7 +143,7 @@ class Engine:
             for path in (*([found.place] if found.place else []), *self._options.places)
         ]
         own, elsewhere, known, sizes = await in_thread(
-            self._take_stock, found.layers, OwnStore(self.store, prefer=prefer), places
+            self._take_stock, found.layers, OwnStore(self.store, layers=found.layers), places
         )
         steps = plan(found.layers, own, elsewhere, form=form, known=known, sizes=sizes)
         if found.open_blob is None:
@@ -156,10 +163,12 @@ class Engine:
             steps,
             found.open_blob,
             found.host,
+            verify,
         )
 
     async def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
-        """Carry ``plan`` out: afterwards the store has the image, every byte of it verified.
+        """Carry ``plan`` out: afterwards the store has the image, every byte of it verified (as far as
+        the plan's ``verify`` goes).
 
         Raises IntegrityError, TransportError, RegistryError, SinkError (NoSpace, StoreBusy). Layers
         that were finished before a failure stay, and are not fetched again.

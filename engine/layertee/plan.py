@@ -16,7 +16,7 @@ from .errors import DiffIDMismatch
 from .inventory import Basis, Form, Holding
 from .oci import Compression, DiffID, Digest, Layer
 
-__all__ = ["Action", "Form", "LayerPlan", "Plan", "plan"]
+__all__ = ["Action", "Form", "LayerPlan", "Plan", "Verify", "plan"]
 
 INFLATION = 3  # OS layers inflate 2.2 to 3 times; the estimate errs towards refusing early
 
@@ -27,6 +27,18 @@ class Action(enum.Enum):
     HAVE = "have"  # nothing: the store holds it
     REUSE = "reuse"  # its bytes are read from a place on this machine
     FETCH = "fetch"  # its bytes come from the registry
+
+
+class Verify(enum.Enum):
+    """What is checked of a layer that is fetched.
+
+    ``DIGEST`` inflates nothing of a blob that is kept as it is: its content is then only what the
+    image says, no pair is recorded, and the first pull or verification that needs it computes it.
+    Layers kept uncompressed are named by their DiffID, so they are always checked against both.
+    """
+
+    BOTH = "both"  # the blob's digest and the DiffID
+    DIGEST = "digest"  # the blob's digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,8 @@ def _step(
     if held is not None and held.diff_id == layer.diff_id and held.basis is Basis.COMPUTED:
         other = "" if held.digest == layer.digest else f", as {_describe(held)}"
         return LayerPlan(layer, Action.HAVE, f"in the {held.place}{other}", held, 0, 0)
+    if held is not None and held.diff_id == layer.diff_id and held.digest == layer.digest:
+        return LayerPlan(layer, Action.REUSE, f"in the {held.place}, to be checked", held, 0, 0)
     source = next(_sources(layer.diff_id, elsewhere), None)
     if source is not None:
         how = "checked while it is read" if source.basis is Basis.CLAIMED else source.basis.value

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from . import tee
 from .errors import LayerteeError, NoSpace, SinkError
 from .oci import Compression
-from .tee import TeeResult
+from .tee import BlobResult, TeeResult
 
 # Buffer sizes were measured flat from 128 KiB to 4 MiB (out) and 256 KiB to 4 MiB (in).
 IN_NBYTES = 1 << 20
@@ -37,7 +37,8 @@ class LayerJob:
 
     ``write`` names the form that goes to ``fd`` (which the caller closes): ``"in"`` the blob as it
     is, ``"out"`` what it inflates to, or None. ``stream`` hands what it inflates to to
-    :meth:`PoolLayer.read`. ``size`` orders the work; ``path`` is for messages.
+    :meth:`PoolLayer.read`. ``digest_only`` hashes the blob and inflates nothing, so there is nothing
+    of the ``"out"`` kind then. ``size`` orders the work; ``path`` is for messages.
     """
 
     compression: Compression
@@ -45,11 +46,16 @@ class LayerJob:
     fd: int = -1
     write: str | None = None
     stream: bool = False
+    digest_only: bool = False
     check_crc: bool = True
     out_budget: int = OUT_BUDGET
     window_max: int = WINDOW_MAX
     media_type: str = ""
     path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.digest_only and (self.stream or self.write == "out"):
+            raise ValueError("a job that inflates nothing has no output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,14 @@ class PoolLayer(Protocol):
     async def abandon(self) -> None:
         """Cancel, and wait until no worker touches the layer; its error, if any, is not raised."""
 
+    async def measured(self) -> BlobResult:
+        """Wait until no worker touches the layer (nor its fd) any more; raises what went wrong.
+
+        A TeeResult, unless the job was ``digest_only``.
+        """
+
     async def result(self) -> TeeResult:
-        """Wait until no worker touches the layer (nor its fd) any more; raises what went wrong."""
+        """``measured`` of a job that inflates. Raises TypeError for another."""
 
     async def read(self) -> memoryview | None:
         """The next output, valid until the next call; None at the end of the output."""
@@ -147,6 +159,13 @@ def write_error(os_errno: int, path: str) -> LayerteeError:
     if os_errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(f"{path or 'destination'}: {text} while writing a layer", path=path)
     return SinkError(f"{path or 'destination'}: {text} while writing a layer", path=path)
+
+
+def inflated(measured: BlobResult) -> TeeResult:
+    """The same, when it was inflated. Raises TypeError."""
+    if not isinstance(measured, TeeResult):
+        raise TypeError(f"{measured.digest} was hashed, not inflated")
+    return measured
 
 
 async def until_done(future: asyncio.Future[Any]) -> None:

@@ -15,10 +15,11 @@ from .pool import (
     LayerJob,
     PoolLayer,
     PoolStats,
+    inflated,
     until_done,
     write_error,
 )
-from .tee import TeeResult
+from .tee import BlobResult, TeeResult
 
 
 class CPool:
@@ -76,6 +77,7 @@ class CPool:
             | (lib.LT_LAYER_WRITE_OUT if job.write == "out" else 0)
             | (lib.LT_LAYER_STREAM_OUT if job.stream else 0)
             | (lib.LT_LAYER_CHECK_CRC if job.check_crc else 0)
+            | (lib.LT_LAYER_DIGEST_ONLY if job.digest_only else 0)
         )
         config = self._ffi.new(
             "struct lt_layer_config *",
@@ -177,6 +179,9 @@ class CLayer:
         self._drop_output()
 
     async def result(self) -> TeeResult:
+        return inflated(await self.measured())
+
+    async def measured(self) -> BlobResult:
         while not self._done.done():
             try:
                 await asyncio.shield(self._done)
@@ -190,8 +195,11 @@ class CLayer:
         raw, job = self._raw, self._job
         if raw.status == self._p._lib.LT_OK:
             buffer = self._p._ffi.buffer
+            digest = bytes(buffer(raw.in_digest))
+            if job.digest_only:
+                return tee.make_blob_result(digest=digest, size=raw.in_total, compression=job.compression)
             return tee.make_result(
-                digest=bytes(buffer(raw.in_digest)),
+                digest=digest,
                 diff_id=bytes(buffer(raw.out_digest)),
                 size=raw.in_total,
                 uncompressed_size=raw.out_total,

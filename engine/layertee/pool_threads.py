@@ -15,8 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from . import tee
-from .pool import IN_NBYTES, FreeWaiters, InBuffer, LayerJob, PoolLayer, PoolStats, until_done, write_error
-from .tee import TeeResult
+from .oci import Compression
+from .pool import (
+    IN_NBYTES,
+    FreeWaiters,
+    InBuffer,
+    LayerJob,
+    PoolLayer,
+    PoolStats,
+    inflated,
+    until_done,
+    write_error,
+)
+from .tee import BlobResult, TeeResult
 
 _STREAM_AHEAD = 8  # outputs of 256 KiB per job, and ahead of a reader
 
@@ -76,7 +87,7 @@ class ThreadLayer:
         self._p = pool
         self._job = job
         self._tee = tee.Tee(
-            job.compression,
+            Compression.NONE if job.digest_only else job.compression,
             check_crc=job.check_crc,
             out_budget=job.out_budget,
             window_max=job.window_max,
@@ -194,6 +205,9 @@ class ThreadLayer:
         await until_done(self._done)
 
     async def result(self) -> TeeResult:
+        return inflated(await self.measured())
+
+    async def measured(self) -> BlobResult:
         while not self._done.done():
             try:
                 await asyncio.shield(self._done)
@@ -205,6 +219,10 @@ class ThreadLayer:
         if result is None:
             assert self._error is not None
             raise self._error
+        if self._job.digest_only:
+            return tee.make_blob_result(
+                digest=bytes.fromhex(result.digest.hex), size=result.size, compression=self._job.compression
+            )
         return result
 
     async def read(self) -> memoryview | None:

@@ -34,13 +34,13 @@ from .local import SourceUnreadable, read_file
 from .localimage import local_manifest
 from .locks import HeldLock
 from .oci import Compression, DiffID, Digest, ImageConfig, Layer, Manifest
-from .plan import Action, Form, LayerPlan, Plan
-from .pool import OUT_BUDGET, LayerJob, Pool, PoolLayer
+from .plan import Action, Form, LayerPlan, Plan, Verify
+from .pool import OUT_BUDGET, LayerJob, Pool, PoolLayer, inflated
 from .report import LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
 from .sink import BlobWriter
 from .space import human
 from .store import SHARED_WAIT_S, Store
-from .tee import TeeResult
+from .tee import BlobResult, TeeResult
 from .threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ class ImagePlan:
     plan: Plan
     open_blob: OpenBlob | None
     host: str
+    verify: Verify = Verify.BOTH
 
     @property
     def layers(self) -> tuple[LayerPlan, ...]:
@@ -193,11 +194,20 @@ class Pull:
             path = await in_thread(self._store.unverified_path, digest)
             if path is None:
                 continue
-            job = LayerJob(forms[digest], layer.size, media_type=layer.media_type, path=str(path))
+            job = LayerJob(
+                forms[digest],
+                layer.size,
+                digest_only=digest == layer.digest and self._digest_only(),
+                media_type=layer.media_type,
+                path=str(path),
+            )
             try:
                 result = await self._through_pool(job, self._reader(path, layer))
                 check(result, layer, digest, layer.size if digest == layer.digest else result.size)
-                held = await in_thread(self._store.adopt, result)
+                if isinstance(result, TeeResult):
+                    held = await in_thread(self._store.adopt, result)
+                else:
+                    held = await in_thread(self._store.adopt_blob, result, layer)
             except LayerteeError:
                 continue  # fetched instead, and replaced
             self._done(step, Action.HAVE, "in the store, checked again now", held, 0)
@@ -208,9 +218,8 @@ class Pull:
         layer = step.layer
         if source.path is None:
             raise SourceUnreadable(f"{source.place}: cannot be read back")
-        writer, result = await self._stage(
-            layer, source.compression, source.size, self._reader(source.path, layer), source.digest
-        )
+        job = LayerJob(source.compression, source.size)
+        writer, result = await self._stage(layer, job, self._reader(source.path, layer), source.digest)
         self._commit(step, lock, writer, result, step.reason, 0)
 
     async def _fetch(self, step: LayerPlan, lock: HeldLock, reason: str) -> None:
@@ -233,9 +242,10 @@ class Pull:
                 layer.descriptor, open_blob, pool_layer, single_stream=single, progress=advance, report=report
             )
 
+        job = LayerJob(layer.compression, layer.size, digest_only=self._digest_only())
         while True:
             try:
-                writer, result = await self._stage(layer, layer.compression, layer.size, feed, layer.digest)
+                writer, result = await self._stage(layer, job, feed, layer.digest)
                 break
             except IntegrityError as exc:
                 if encoding := reports[-1].content_encoding:
@@ -248,6 +258,10 @@ class Pull:
         self._commit(step, lock, writer, result, reason, nbytes, Action.FETCH)
 
     # --- through the pool to the disk ---
+
+    def _digest_only(self) -> bool:
+        """Whether a blob of the image is hashed and no more."""
+        return self._plan.verify is Verify.DIGEST and self._plan.plan.form is Form.AS_IS
 
     def _reader(self, path: Path, layer: Layer) -> Feed:
         progress = self._progress[layer.index]
@@ -262,17 +276,16 @@ class Pull:
         return feed
 
     async def _stage(
-        self, layer: Layer, compression: Compression, size: int, feed: Feed, digest: Digest
-    ) -> tuple[BlobWriter, TeeResult]:
+        self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest
+    ) -> tuple[BlobWriter, BlobResult]:
         """Bring a blob into a part file and check it. The part is gone when this raises."""
         as_is = self._plan.plan.form is Form.AS_IS
         root = self._store.root
         budget = OUT_BUDGET if as_is else max(1, min(OUT_BUDGET, self._store.headroom()))
         writer = self._store.writer(layer.diff_id)  # on this thread: a cancelled thread would leak it
         try:
-            job = LayerJob(
-                compression,
-                size,
+            job = replace(
+                what,
                 fd=writer.fileno(),
                 write="in" if as_is else "out",
                 # Kept as it is, the blob is for others to read, who check its CRC. Where only the
@@ -283,7 +296,7 @@ class Pull:
                 path=str(root),
             )
             result = await self._through_pool(job, feed)
-            check(result, layer, digest, size)
+            check(result, layer, digest, what.size)
         except BaseException as exc:
             writer.abort()
             if isinstance(exc, DecodeError):
@@ -299,15 +312,15 @@ class Pull:
             raise
         return writer, result
 
-    async def _through_pool(self, job: LayerJob, feed: Feed) -> TeeResult:
-        return await run_layer(self._pool.open_layer(job), feed)
+    async def _through_pool(self, job: LayerJob, feed: Feed) -> BlobResult:
+        return await measure_layer(self._pool.open_layer(job), feed)
 
     def _commit(
         self,
         step: LayerPlan,
         lock: HeldLock,
         writer: BlobWriter,
-        result: TeeResult,
+        result: BlobResult,
         reason: str,
         nbytes: int,
         action: Action = Action.REUSE,
@@ -315,7 +328,10 @@ class Pull:
         """Flush and rename on a thread, while the next layer is being brought."""
 
         async def commit() -> None:
-            held = await in_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
+            if isinstance(result, TeeResult):
+                held = await in_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
+            else:
+                held = await in_thread(self._store.commit_blob, writer, result, step.layer)
             self._done(step, action, reason, held, nbytes)
 
         def end(_: object) -> None:  # also of a task that was cancelled before it began
@@ -378,9 +394,9 @@ class Pull:
             self._callback(Progress(layers, time.monotonic() - self._began))
 
 
-def check(result: TeeResult, layer: Layer, digest: Digest, size: int) -> None:
+def check(result: BlobResult, layer: Layer, digest: Digest, size: int) -> None:
     """Raise unless what was measured is what is named: ``digest`` and ``size`` of the blob read, and
-    the DiffID of ``layer``.
+    the DiffID of ``layer`` if it was inflated.
     """
     where = f"layer {layer.index}"
     if result.digest != digest:
@@ -400,7 +416,7 @@ def check(result: TeeResult, layer: Layer, digest: Digest, size: int) -> None:
             want=size,
             got=result.size,
         )
-    if result.diff_id != layer.diff_id:
+    if isinstance(result, TeeResult) and result.diff_id != layer.diff_id:
         raise DiffIDMismatch(
             f"{where}: {digest} inflates to {result.diff_id}, the image config says {layer.diff_id}",
             want=layer.diff_id,
@@ -426,11 +442,16 @@ async def patiently(take: Callable[[float], HeldLock], wait_s: float) -> HeldLoc
         await asyncio.sleep(LOCK_POLL_S)
 
 
-async def run_layer(pool_layer: PoolLayer, feed: Feed) -> TeeResult:
-    """Feed a layer and wait for its result; whatever is raised, no worker touches it any more."""
+async def measure_layer(pool_layer: PoolLayer, feed: Feed) -> BlobResult:
+    """Feed a layer and wait for what it measured; whatever is raised, no worker touches it any more."""
     async with unwrapped_group() as group:
         group.create_task(_feed(feed, pool_layer))
-        return await pool_layer.result()
+        return await pool_layer.measured()
+
+
+async def run_layer(pool_layer: PoolLayer, feed: Feed) -> TeeResult:
+    """``measure_layer`` for a job that inflates."""
+    return inflated(await measure_layer(pool_layer, feed))
 
 
 async def _feed(feed: Feed, pool_layer: PoolLayer) -> None:

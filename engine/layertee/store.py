@@ -33,7 +33,7 @@ from .locks import HeldLock, lock, try_lock
 from .oci import Compression, Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, parse_document
 from .sink import BlobWriter, close, disk_error, make_directory, refuse_unsafe, sync_directory, write_document
 from .space import free_space, human
-from .tee import TeeResult
+from .tee import BlobResult, TeeResult
 
 PLACE: Final = "store"
 SHARED_WAIT_S: Final = 60.0  # gc and verify hold the store for seconds
@@ -158,11 +158,33 @@ class Store:
         compression = Compression.NONE if uncompressed else result.compression
         return self._holding(result.diff_id, name, size, result.uncompressed_size, compression)
 
+    def commit_blob(self, writer: BlobWriter, result: BlobResult, layer: Layer) -> Holding:
+        """Make a blob that was hashed and not inflated a file of the store, and record nothing.
+
+        What it holds is only what the image of ``layer`` claims. Raises as ``commit_layer``.
+        """
+        with writer:
+            writer.commit(result.digest, result.size, replace=self._row(result.digest) is None)
+        return self._claimed(layer)
+
     def adopt(self, result: TeeResult) -> Holding:
         """Count a blob as held whose file was here and has just been hashed, giving ``result``.
 
         Raises NotFound (no such file of that size), DiffIDMismatch, SinkError.
         """
+        self._sync_blob(result)
+        with self._tolerant():
+            self.catalog.record(result, held=True)
+        return self._holding(
+            result.diff_id, result.digest, result.size, result.uncompressed_size, result.compression
+        )
+
+    def adopt_blob(self, result: BlobResult, layer: Layer) -> Holding:
+        """``adopt`` for a blob that was not inflated: it is here, and nothing is recorded."""
+        self._sync_blob(result)
+        return self._claimed(layer)
+
+    def _sync_blob(self, result: BlobResult) -> None:
         path = self.layout.blob_path(result.digest)
         if self.layout.blob_size(result.digest) != result.size:
             raise NotFound(f"{path} is not there, or not {result.size} bytes")
@@ -175,11 +197,6 @@ class Store:
         except OSError as exc:
             raise disk_error(exc, "syncing", path) from exc
         sync_directory(path.parent)
-        with self._tolerant():
-            self.catalog.record(result, held=True)
-        return self._holding(
-            result.diff_id, result.digest, result.size, result.uncompressed_size, result.compression
-        )
 
     def holding(self, diff_id: DiffID, *, prefer: Digest | None = None) -> Holding | None:
         """The layer as the store holds it now, the blob ``prefer`` first. Raises SinkError."""
@@ -199,6 +216,15 @@ class Store:
         if self.layout.blob_size(digest) is None or self._row(digest) is not None:
             return None
         return self.layout.blob_path(digest)
+
+    def unverified(self, layer: Layer) -> Holding | None:
+        """The blob that ``layer`` names, here but not checked against its DiffID: a claim."""
+        path = self.unverified_path(layer.digest)
+        return (
+            None
+            if path is None or self.layout.blob_size(layer.digest) != layer.size
+            else self._claimed(layer)
+        )
 
     def quarantine(self, digest: Digest) -> Path | None:
         """Take a blob whose bytes are wrong out of the layout, row first; None if it is not here.
@@ -325,6 +351,12 @@ class Store:
         path = self.layout.blob_path(digest)
         return Holding(
             diff_id, digest, size, uncompressed_size, compression, PLACE, Basis.COMPUTED, True, path
+        )
+
+    def _claimed(self, layer: Layer) -> Holding:
+        path = self.layout.blob_path(layer.digest)
+        return Holding(
+            layer.diff_id, layer.digest, layer.size, None, layer.compression, PLACE, Basis.CLAIMED, True, path
         )
 
     @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .engine import Engine, Options
-from .plan import Form
+from .plan import Form, Verify
 from .report import ProgressCallback, PullResult
 from .store import Store
 
@@ -34,6 +34,7 @@ def pull(
     *,
     store: Store | Path | str | None = None,
     form: Form | str = Form.AS_IS,
+    verify: Verify | str = Verify.BOTH,
     options: Options | None = None,
     progress: ProgressCallback | None = None,
 ) -> PullResult:
@@ -45,6 +46,7 @@ def pull(
 
     async def main() -> PullResult:
         async with Engine(store, options=options) as engine:
-            return await engine.pull(await engine.plan(reference, form=Form(form)), progress)
+            plan = await engine.plan(reference, form=Form(form), verify=Verify(verify))
+            return await engine.pull(plan, progress)
 
     return run(main())

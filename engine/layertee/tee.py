@@ -6,7 +6,8 @@ both. ``LAYERTEE_CORE=c`` or ``=python`` is a demand, not a preference. A binary
 another version of the sources is refused, not used.
 
 What a tee *measured* is a :class:`TeeResult`. Nothing outside this package can make one, so whatever
-asks for a TeeResult (the catalog, the sinks) cannot be handed a claim.
+asks for a TeeResult (the catalog, the sinks) cannot be handed a claim. Who only hashed a blob has a
+:class:`BlobResult`, which says nothing about content, and which no catalog takes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ._tee_python import PythonCore, Status, versions
 from .errors import DecodeError, LayerteeError, OutputBudgetExceeded
 from .oci import Compression, DiffID, Digest
 
-__all__ = ["Tee", "TeeResult", "core_name", "core_report"]
+__all__ = ["BlobResult", "Tee", "TeeResult", "core_name", "core_report"]
 
 OUT_BUDGET = 64 << 30
 WINDOW_MAX = 128 << 20  # zstd --long=27, and libzstd's own default limit
@@ -32,25 +33,34 @@ _MEASURED = object()
 ReadableBuffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class TeeResult:
-    """What one pass over a complete, well-formed blob measured.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobResult:
+    """What one pass over a blob's bytes measured: ``digest`` and ``size`` of the bytes fed.
 
-    ``digest`` and ``size`` are of the bytes fed, ``diff_id`` and ``uncompressed_size`` of what they
-    inflate to. ``decoder`` names the core and the library that inflated it.
+    ``compression`` is what the blob was said to be; only a TeeResult has seen that it is.
     """
 
     digest: Digest
-    diff_id: DiffID
     size: int
-    uncompressed_size: int
     compression: Compression
-    decoder: str
     _token: InitVar[object] = None
 
     def __post_init__(self, _token: object) -> None:
         if _token is not _MEASURED:
-            raise TypeError("a TeeResult is what a Tee measures; it cannot be made")
+            raise TypeError(f"a {type(self).__name__} is what a tee measures; it cannot be made")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeeResult(BlobResult):
+    """What one pass over a complete, well-formed blob measured.
+
+    ``diff_id`` and ``uncompressed_size`` are of what it inflates to. ``decoder`` names the core and
+    the library that inflated it.
+    """
+
+    diff_id: DiffID
+    uncompressed_size: int
+    decoder: str
 
 
 def make_result(
@@ -71,6 +81,13 @@ def make_result(
         compression=compression,
         decoder=f"{core}/{compression.value}",
         _token=_MEASURED,
+    )
+
+
+def make_blob_result(*, digest: bytes, size: int, compression: Compression) -> BlobResult:
+    """For the pools, which have just hashed it and looked no further."""
+    return BlobResult(
+        digest=Digest("sha256:" + digest.hex()), size=size, compression=compression, _token=_MEASURED
     )
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 
 from ..errors import SinkError
-from ..oci import DiffID, Digest
+from ..oci import DiffID, Layer
 from ..store import PLACE, Store
 from . import Holding
 
 
 class OwnStore:
-    """What the store committed and still has. ``prefer``: the blob an image names, where forms compete."""
+    """What the store committed and still has. ``layers``: of the image that asks; its blobs go first
+    where forms compete, and a blob of it that is here unchecked is a claim.
+    """
 
-    def __init__(self, store: Store, *, prefer: Mapping[DiffID, Digest] | None = None) -> None:
+    def __init__(self, store: Store, *, layers: Sequence[Layer] = ()) -> None:
         self.warnings: list[str] = []
         self._store = store
-        self._prefer = prefer or {}
+        self._layers = {layer.diff_id: layer for layer in layers}
 
     @property
     def name(self) -> str:
@@ -31,7 +33,10 @@ class OwnStore:
         found: dict[DiffID, Holding] = {}
         try:
             for diff_id in diff_ids:
-                holding = self._store.holding(diff_id, prefer=self._prefer.get(diff_id))
+                layer = self._layers.get(diff_id)
+                holding = self._store.holding(diff_id, prefer=layer.digest if layer else None)
+                if holding is None and layer is not None:
+                    holding = self._store.unverified(layer)
                 if holding is not None:
                     found[diff_id] = holding
         except SinkError as exc:
