@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import importlib.metadata
 import zlib
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -398,6 +397,8 @@ class PythonCore:
 
 def versions() -> str:
     """The libraries this core runs on, for a person."""
+    import importlib.metadata
+
     names = ("isal", "zstandard")
     return (
         ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

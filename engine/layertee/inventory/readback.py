@@ -1,0 +1,33 @@
+"""Layers that are here, but not as one file: what can put their tar together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from . import Holding
+
+
+class TarReader(Protocol):
+    """The bytes of one layer's tar, in order. One thread at a time; ``close`` is the caller's."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill ``view`` as far as the tar goes; less than all of it only at the end, then 0.
+
+        Blocks. Raises SourceUnreadable.
+        """
+
+    def close(self) -> None:
+        """Give up what is open; harmless when repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack(Holding):
+    """A readable holding without a ``path``.
+
+    ``open`` begins to read it and raises SourceUnreadable; it opens a few files, no more. What comes
+    out is the plain tar (``compression`` is ``NONE``), to be hashed as everything else is.
+    """
+
+    open: Callable[[], TarReader] = field(compare=False, repr=False)
