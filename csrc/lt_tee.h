@@ -3,7 +3,7 @@
  *
  * Three small parts, each usable and testable alone: the hash (lt_sha256*.c),
  * the codec (lt_codec.c over lt_gzip.c and lt_zstd.c) and, on top, the tee
- * (lt_tee.c, one thread) or the pool (lt_pool.c, many).
+ * (lt_tee.c, one thread) or the pool (lt_pool*.c, many).
  */
 #ifndef LT_TEE_H
 #define LT_TEE_H
