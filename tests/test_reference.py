@@ -96,7 +96,6 @@ def test_docker_hub_is_served_by_another_host() -> None:
         ("[1::2::3]/a", "IPv6"),
         ("[fe80::1%eth0]/a", "host"),
         ("docker:quay.io/a", "docker://quay.io/a"),
-        ("containers-storage:quay.io/a", "oci:path"),
         ("dir:/tmp/x", "oci:path"),
         ("https://quay.io/a", "docker://"),
         ("ostree-unverified-registry://quay.io/a", "docker://"),

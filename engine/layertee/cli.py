@@ -21,6 +21,7 @@ from . import __version__
 
 if TYPE_CHECKING:
     from .engine import Options
+    from .storagename import StorageReference
 
 EXIT_OK, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_INTEGRITY, EXIT_NETWORK, EXIT_NO_SPACE = 0, 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
@@ -250,8 +251,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         dest="places",
-        metavar="oci:DIR",
-        help="take layers from this OCI layout where it has them (may be repeated)",
+        metavar="PLACE",
+        help="take layers from oci:DIR, an OCI layout, or containers-storage:, podman's store (repeatable)",
     )
 
 
@@ -295,15 +296,20 @@ def options_of(args: argparse.Namespace) -> Options:
         limits=FetchLimits(
             max_connections=args.max_connections, ranges=RangeMode(args.ranges), max_rate=args.max_rate
         ),
-        places=tuple(_layout_of(text) for text in args.places),
+        places=tuple(_place_of(text) for text in args.places),
     )
 
 
-def _layout_of(text: str) -> Path:
+def _place_of(text: str) -> Path | StorageReference:
     from .errors import InvalidReference
     from .reference import LayoutReference, parse_reference
+    from .storagename import StorageReference
 
     found = parse_reference(text)
+    if isinstance(found, StorageReference) and found.image is None:
+        return found
     if not isinstance(found, LayoutReference):
-        raise InvalidReference(f"--from {text}: write oci:DIR, the directory of an OCI image layout")
+        raise InvalidReference(
+            f"--from {text}: write oci:DIR, the directory of an OCI image layout, or containers-storage:"
+        )
     return found.path

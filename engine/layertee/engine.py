@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,15 @@ from typing import Self
 from . import __version__
 from .certs import find_cert_dir
 from .credentials import Credentials
-from .errors import CatalogError, NotFound
+from .errors import CatalogError, InvalidReference, NotFound
 from .fetch import Fetcher, FetchLimits, HostState, OpenBlob
 from .inventory import Holding, Place
 from .inventory.oci_layout import OCILayoutPlace
 from .inventory.own import OwnStore
+from .inventory.readback import ReadBack
 from .layout import Layout
 from .local import read_file
+from .localtar import read_tar
 from .oci import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, Platform
 from .plan import Action, Form, LayerPlan, Verify, plan
 from .pool import LayerJob, Pool, PoolLayer, open_pool
@@ -26,6 +28,7 @@ from .pulling import ImagePlan, Pull, check, unwrapped_group
 from .reference import LayoutReference, Reference, parse_reference
 from .registry import Registry
 from .report import ProgressCallback, PullResult
+from .storagename import StorageReference
 from .store import Store, default_root
 from .stream import LayerStream
 from .tee import TeeResult
@@ -42,7 +45,8 @@ class Options:
     """How an engine behaves. The defaults are those of the command line.
 
     ``tls_verify`` False also allows plain HTTP, for the registries that images name; tokens and
-    redirects stay on what the registry offers. ``places`` are OCI layouts to take layers from.
+    redirects stay on what the registry offers. ``places`` to take layers from are OCI layouts and
+    stores of podman.
     """
 
     platform: Platform = field(default_factory=Platform.host)
@@ -50,7 +54,7 @@ class Options:
     tls_verify: bool = True
     cert_dir: Path | None = None
     limits: FetchLimits = field(default_factory=FetchLimits)
-    places: tuple[Path, ...] = ()
+    places: tuple[Path | StorageReference, ...] = ()
     core: str | None = None
 
 
@@ -65,7 +69,7 @@ class _Resolved:
     index_digest: Digest | None
     open_blob: OpenBlob | None
     host: str
-    place: Path | None
+    place: Path | StorageReference | None
 
 
 class Engine:
@@ -137,10 +141,9 @@ class Engine:
         """
         found = await self._resolve(parse_reference(reference))
         prefer = {layer.diff_id: layer.digest for layer in found.layers}
-        catalog = self.store.catalog
-        places: list[Place] = [
-            OCILayoutPlace(path, known=catalog.diff_id, prefer=prefer)
-            for path in (*([found.place] if found.place else []), *self._options.places)
+        places = [
+            await in_thread(self._place, where, prefer)
+            for where in (*([found.place] if found.place else []), *self._options.places)
         ]
         own, elsewhere, known, sizes = await in_thread(
             self._take_stock, found.layers, OwnStore(self.store, layers=found.layers), places
@@ -148,9 +151,7 @@ class Engine:
         steps = plan(found.layers, own, elsewhere, form=form, known=known, sizes=sizes)
         if found.open_blob is None:
             for step in steps.layers_to(Action.FETCH):
-                raise NotFound(
-                    f"{reference}: layer {step.layer.index} ({step.layer.digest}) is not in the layout"
-                )
+                raise NotFound(f"{reference}: layer {step.layer.index} ({step.layer.digest}) is not there")
         else:
             for layer in found.layers:
                 self._sources[layer.digest] = found.open_blob
@@ -213,8 +214,32 @@ class Engine:
 
     # --- inside ---
 
-    async def _resolve(self, reference: Reference | LayoutReference) -> _Resolved:
+    def _place(self, where: Path | StorageReference, prefer: Mapping[DiffID, Digest]) -> Place:
+        if isinstance(where, StorageReference):
+            from .inventory.containers_storage import ContainersStoragePlace  # 20 ms
+
+            return ContainersStoragePlace.of(where)
+        return OCILayoutPlace(where, known=self.store.catalog.diff_id, prefer=prefer)
+
+    async def _resolve(self, reference: Reference | LayoutReference | StorageReference) -> _Resolved:
         platform = self._options.platform
+        if isinstance(reference, StorageReference):
+            from .inventory.containers_storage import ContainersStoragePlace
+
+            if reference.image is None:
+                raise InvalidReference(f"{reference} names a store and no image in it")
+            storage = await in_thread(ContainersStoragePlace.of, reference)
+            stored = await in_thread(storage.resolve, reference.image)
+            return _Resolved(
+                next(iter(stored.names), reference.image),
+                stored.manifest,
+                stored.config,
+                stored.layers,
+                stored.index_digest,
+                None,
+                "",
+                reference,
+            )
         if isinstance(reference, LayoutReference):
             layout = await in_thread(Layout.open, reference.path)
             image = await in_thread(layout.resolve, reference.ref, platform)
@@ -277,6 +302,9 @@ class Engine:
         return held, elsewhere, known, sizes
 
     async def _feed(self, layer: Layer, holding: Holding | None, pool: Pool, pool_layer: PoolLayer) -> None:
+        if isinstance(holding, ReadBack):
+            await read_tar(holding, pool, pool_layer)
+            return
         if holding is not None and holding.path is not None:
             await read_file(holding.path, pool, pool_layer)
             return

@@ -30,8 +30,10 @@ from .errors import (
 )
 from .fetch import Fetcher, FetchReport, OpenBlob
 from .inventory import Holding
+from .inventory.readback import ReadBack
 from .local import SourceUnreadable, read_file
 from .localimage import local_manifest
+from .localtar import read_tar
 from .locks import HeldLock
 from .oci import Compression, DiffID, Digest, ImageConfig, Layer, Manifest
 from .plan import Action, Form, LayerPlan, Plan, Verify
@@ -216,10 +218,11 @@ class Pull:
 
     async def _reuse(self, step: LayerPlan, source: Holding, lock: HeldLock) -> None:
         layer = step.layer
-        if source.path is None:
+        where = source if isinstance(source, ReadBack) else source.path
+        if where is None:
             raise SourceUnreadable(f"{source.place}: cannot be read back")
         job = LayerJob(source.compression, source.size)
-        writer, result = await self._stage(layer, job, self._reader(source.path, layer), source.digest)
+        writer, result = await self._stage(layer, job, self._reader(where, layer), source.digest)
         self._commit(step, lock, writer, result, step.reason, 0)
 
     async def _fetch(self, step: LayerPlan, lock: HeldLock, reason: str) -> None:
@@ -263,7 +266,7 @@ class Pull:
         """Whether a blob of the image is hashed and no more."""
         return self._plan.verify is Verify.DIGEST and self._plan.plan.form is Form.AS_IS
 
-    def _reader(self, path: Path, layer: Layer) -> Feed:
+    def _reader(self, source: Path | ReadBack, layer: Layer) -> Feed:
         progress = self._progress[layer.index]
 
         def advance(nbytes: int) -> None:
@@ -271,7 +274,10 @@ class Pull:
 
         async def feed(pool_layer: PoolLayer) -> None:
             progress.done = 0
-            await read_file(path, self._pool, pool_layer, progress=advance)
+            if isinstance(source, ReadBack):
+                await read_tar(source, self._pool, pool_layer, progress=advance)
+            else:
+                await read_file(source, self._pool, pool_layer, progress=advance)
 
         return feed
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .errors import DocumentError, InvalidReference
 from .oci import Digest
+from .storagename import TRANSPORT, StorageReference, parse_storage
 
 DOCKER_HUB = "docker.io"
 _HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io"})
@@ -34,7 +35,7 @@ _REF_NAME = re.compile(rf"{_REF_PART}(?:/{_REF_PART})*")
 # Transports of other tools, to tell a known word from a host name.
 _FOREIGN = frozenset(
     {
-        *("atomic", "containers-storage", "dir", "docker-archive", "docker-daemon", "oci-archive", "ostree"),
+        *("atomic", "dir", "docker-archive", "docker-daemon", "oci-archive", "ostree"),
         *(
             "ostree-image-signed",
             "ostree-remote-image",
@@ -46,7 +47,7 @@ _FOREIGN = frozenset(
         *("http", "https"),
     }
 )
-_SUPPORTED = "docker://host/name[:tag][@digest] and oci:path[:ref]"
+_SUPPORTED = "docker://host/name[:tag][@digest], oci:path[:ref] and containers-storage:[[store]]name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,8 @@ class LayoutReference:
         return f"oci:{self.path}" + (f":{self.ref}" if self.ref else "")
 
 
-def parse_reference(text: str) -> Reference | LayoutReference:
-    """``docker://…``, a bare ``host/…``, or ``oci:path[:ref]``.
+def parse_reference(text: str) -> Reference | LayoutReference | StorageReference:
+    """``docker://…``, a bare ``host/…``, ``oci:path[:ref]`` or ``containers-storage:…``.
 
     Host names come out in lower case, Docker Hub's names normalised, the tag ``latest`` added when
     there is neither tag nor digest. Raises InvalidReference.
@@ -96,6 +97,8 @@ def parse_reference(text: str) -> Reference | LayoutReference:
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "oci":
         return _parse_layout(rest)
+    if colon and scheme == TRANSPORT:
+        return parse_storage(text)
     if colon and scheme == "docker":
         if not rest.startswith("//"):
             raise InvalidReference(f"image reference {text!r} lacks //: write docker://{rest}")

@@ -32,12 +32,13 @@ from ..oci import (
     parse_config,
     parse_document,
 )
+from ..storagename import StorageReference
 from ..strictjson import printable
 from . import Basis, Holding
 from .beneath import Tree
 from .layerreader import LayerFiles
 from .readback import ReadBack
-from .storageconf import StorageRoots
+from .storageconf import StorageRoots, find_roots
 from .storagerecords import (
     MANIFEST_KEY,
     MANIFEST_PREFIX,
@@ -79,12 +80,17 @@ class _Store:
 
 
 class ContainersStoragePlace:
-    """The store in ``where``, called ``name`` (a reference's ``store``)."""
+    """The store in ``where``, called ``name`` (a reference's ``store``). Every method blocks."""
 
     def __init__(self, where: StorageRoots, *, name: str) -> None:
         self.warnings: list[str] = []
         self._where = where
         self._name = name
+
+    @classmethod
+    def of(cls, reference: StorageReference) -> ContainersStoragePlace:
+        """The store that ``reference`` means on this machine; raises as ``find_roots`` does."""
+        return cls(find_roots(reference), name=reference.store)
 
     @property
     def name(self) -> str:

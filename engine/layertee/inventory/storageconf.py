@@ -109,6 +109,29 @@ def _conf_path(
 
 
 def _read(path: Path, environ: Mapping[str, str], uid: int, *, own: bool) -> _Conf:
+    storage = _table(_load(path).get("storage"), path, "storage")
+    options = _table(storage.get("options"), path, "storage.options")
+
+    def paths(what: str, values: list[object]) -> list[Path]:
+        found = [_path(value, path, what, environ, uid) for value in values]
+        return [value for value in found if value is not None]
+
+    # The system's graphroot is root's; what others use, it says in another field.
+    graphroots = paths("graphroot", [storage.get("graphroot")]) if own else []
+    if uid != 0:
+        graphroots += paths("rootless_storage_path", [storage.get("rootless_storage_path")])
+    listed = options.get("additionalimagestores", [])
+    if not isinstance(listed, list):
+        raise StoreCorrupt(f"{path}: additionalimagestores is not a list", path=str(path))
+    stores = paths("imagestore", [storage.get("imagestore")]) if own else []
+    stores += paths("additionalimagestores", listed)
+    driver = storage.get("driver") or None
+    if driver is not None and not isinstance(driver, str):
+        raise StoreCorrupt(f"{path}: driver is not a string", path=str(path))
+    return _Conf(driver, next(iter(graphroots), None), tuple(stores))
+
+
+def _load(path: Path) -> dict[str, object]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_CONF + 1)
@@ -117,29 +140,9 @@ def _read(path: Path, environ: Mapping[str, str], uid: int, *, own: bool) -> _Co
     if len(raw) > MAX_CONF:
         raise StoreCorrupt(f"{path} is larger than {MAX_CONF} bytes", path=str(path))
     try:
-        document = tomllib.loads(raw.decode())
+        return tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as exc:
         raise StoreCorrupt(f"{path} is not TOML: {exc}", path=str(path)) from exc
-    storage = _table(document.get("storage"), path, "storage")
-    options = _table(storage.get("options"), path, "storage.options")
-    # The system's graphroot is root's; what others use, it says in another field.
-    key = "graphroot" if own else "rootless_storage_path"
-    graphroot = _path(storage.get(key), path, key, environ, uid)
-    if graphroot is None and own and uid != 0:
-        graphroot = _path(storage.get("rootless_storage_path"), path, "rootless_storage_path", environ, uid)
-    listed = options.get("additionalimagestores", [])
-    if not isinstance(listed, list):
-        raise StoreCorrupt(f"{path}: additionalimagestores is not a list", path=str(path))
-    imagestore = storage.get("imagestore") if own else None
-    stores = [
-        _path(item, path, what, environ, uid)
-        for what, items in (("imagestore", [imagestore]), ("additionalimagestores", listed))
-        for item in items
-    ]
-    driver = storage.get("driver") or None
-    if driver is not None and not isinstance(driver, str):
-        raise StoreCorrupt(f"{path}: driver is not a string", path=str(path))
-    return _Conf(driver, graphroot, tuple(store for store in stores if store is not None))
 
 
 def _table(value: object, path: Path, what: str) -> dict[str, object]:

@@ -49,7 +49,10 @@ class LayerRow:
 
 @dataclass(frozen=True, slots=True)
 class KnownBlob:
-    """A compressed blob that was seen to hold a layer, as the tool that did so recorded it."""
+    """A compressed blob that was seen to hold a layer, as the tool that did so recorded it.
+
+    Another tool's record: a hint where content may be known under another name, never a computed pair.
+    """
 
     digest: Digest
     size: int
