@@ -2,7 +2,7 @@
 #
 #   make demo    pull a real OS image from a real registry, twice, and show what happened
 #   make test    everything that must hold: lint, types, C under sanitizers, fuzz, real tools
-#   make bench   kernels, and whole pulls beside skopeo
+#   make bench   kernels, then whole pulls beside other tools, and tables of both (an hour)
 #   make fuzz    the decoders, for FUZZ_SECONDS each (default 600)
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test check bench fuzz setup setup-dev clean
+.PHONY: demo test check bench fuzz setup setup-dev setup-bench clean
 
 demo: setup
 	@$(PY) -m bench.demo
@@ -25,11 +25,13 @@ check: setup-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-bench: setup-dev
+bench: setup-bench
 	@echo "== the core alone, from memory"
 	$(PY) -m pytest -q bench/bench_tee.py --benchmark-only --benchmark-quiet
 	@echo "== whole pulls"
-	$(PY) -m bench.bench_pull
+	$(PY) -m bench
+	$(PY) -m bench.report --readme README.md
+	$(PY) -m bench.plots
 
 fuzz: setup-dev
 	LAYERTEE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -q tests/test_fuzz.py
@@ -39,6 +41,9 @@ setup:
 
 setup-dev:
 	@.ci/setup dev "$(PYTHON)" $(VENV)
+
+setup-bench:
+	@.ci/setup bench "$(PYTHON)" $(VENV)
 
 clean:
 	rm -rf build dist $(VENV) engine/*.egg-info engine/layertee/*.so

@@ -1,0 +1,102 @@
+// Command imagecopy copies one image as `skopeo copy` does, through the library that skopeo is a front for.
+//
+// It is for the benchmark, on machines where the newest skopeo itself can't be had: the same defaults, any image
+// accepted without a signature, no progress.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"go.podman.io/image/v5/copy"
+	"go.podman.io/image/v5/directory"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/oci/layout"
+	"go.podman.io/image/v5/pkg/compression"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/image/v5/types"
+)
+
+const library = "go.podman.io/image/v5"
+
+func main() {
+	decompress := flag.Bool("dest-decompress", false, "write layers uncompressed (dir: only)")
+	format := flag.String("dest-compress-format", "", "compress layers anew: gzip, zstd, zstd:chunked")
+	verify := flag.Bool("src-tls-verify", true, "require HTTPS and a good certificate")
+	certificates := flag.String("src-cert-dir", "", "directory with the registry's ca.crt")
+	version := flag.Bool("version", false, "print the version of the library")
+	flag.Parse()
+	if *version {
+		fmt.Println(libraryVersion())
+		return
+	}
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: imagecopy [options] SOURCE DESTINATION (docker://, oci: or dir:)")
+		os.Exit(2)
+	}
+	source := &types.SystemContext{
+		DockerCertPath:              *certificates,
+		DockerInsecureSkipTLSVerify: types.NewOptionalBool(!*verify),
+	}
+	destination := &types.SystemContext{DirForceDecompress: *decompress}
+	if err := copyImage(source, destination, *format, flag.Arg(0), flag.Arg(1)); err != nil {
+		fmt.Fprintln(os.Stderr, "imagecopy:", err)
+		os.Exit(1)
+	}
+}
+
+func copyImage(source, destination *types.SystemContext, format, from, to string) error {
+	fromRef, err := parse(from)
+	if err != nil {
+		return err
+	}
+	toRef, err := parse(to)
+	if err != nil {
+		return err
+	}
+	options := &copy.Options{SourceCtx: source, DestinationCtx: destination}
+	if format != "" {
+		algorithm, err := compression.AlgorithmByName(format)
+		if err != nil {
+			return err
+		}
+		destination.CompressionFormat = &algorithm
+		options.ForceCompressionFormat = true
+	}
+	policy, err := signature.NewPolicyContext(&signature.Policy{
+		Default: []signature.PolicyRequirement{signature.NewPRInsecureAcceptAnything()},
+	})
+	if err != nil {
+		return err
+	}
+	defer policy.Destroy()
+	_, err = copy.Image(context.Background(), policy, toRef, fromRef, options)
+	return err
+}
+
+func parse(name string) (types.ImageReference, error) {
+	transport, rest, _ := strings.Cut(name, ":")
+	switch transport {
+	case "docker":
+		return docker.ParseReference(rest)
+	case "oci":
+		return layout.ParseReference(rest)
+	case "dir":
+		return directory.NewReference(rest)
+	}
+	return nil, fmt.Errorf("%q is not docker://, oci: or dir:", name)
+}
+
+func libraryVersion() string {
+	info, _ := debug.ReadBuildInfo()
+	for _, dependency := range info.Deps {
+		if dependency.Path == library {
+			return strings.TrimPrefix(dependency.Version, "v")
+		}
+	}
+	return "unknown"
+}
