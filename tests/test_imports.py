@@ -24,9 +24,11 @@ WORDS = {
     "digests": {"errors", "strictjson"},
     "platforms": {"errors"},
     "oci": {"errors", "strictjson", "digests", "platforms"},
-    "reference": {"errors", "oci"},
+    "reference": {"errors", "oci", "storagename"},
+    "storagename": {"errors"},
     "ranges": {"errors"},
     "pacing": set(),
+    "widening": set(),
     "threads": set(),
 }
 # The registry: who may be asked what, and told what.
@@ -60,10 +62,11 @@ CORE = {
 }
 # What brings bytes to the core: the network, a local file; and what hands them on to a caller.
 FETCH = {
-    "segment": {"errors", "pacing", "pool"},
+    "segment": {"errors", "pacing", "pool", "widening"},
     "transfer": {"errors", "oci", "pacing", "pool", "ranges", "segment"},
-    "fetch": {"oci", "pool", "segment", "transfer"},
+    "fetch": {"oci", "pool", "segment", "transfer", "widening"},
     "local": {"errors", "pool", "threads"},
+    "localtar": {"inventory.readback", "pool", "threads"},
     "stream": {"errors", "pool", "tee"},
 }
 # The disk: one commit protocol, a layout that others can read, a map beside it.
@@ -87,6 +90,16 @@ PLAN = {
     "inventory": {"oci"},
     "inventory.own": {"errors", "oci", "inventory", "store"},
     "inventory.oci_layout": {"errors", "oci", "inventory", "layout"},
+    "inventory.readback": {"inventory"},
+    "inventory.beneath": {"strictjson", "local", "sink"},
+    "inventory.tarsplit": {"local"},
+    "inventory.layerreader": {"local", "sink", "inventory.beneath", "inventory.tarsplit"},
+    "inventory.storageconf": {"errors", "storagename", "inventory.layerreader"},
+    "inventory.storagerecords": {"errors", "oci"},
+    "inventory.containers_storage": {
+        *("errors", "strictjson", "oci", "storagename", "local", "inventory", "inventory.beneath"),
+        *("inventory.layerreader", "inventory.readback", "inventory.storageconf", "inventory.storagerecords"),
+    },
     "plan": {"errors", "oci", "inventory"},
     "report": {"oci", "plan"},
 }
@@ -94,7 +107,7 @@ PLAN = {
 JOIN = {
     "pulling": {
         *("errors", "oci", "tee", "pool", "fetch", "local", "sink", "locks", "store", "localimage"),
-        *("inventory", "plan", "report", "space", "threads"),
+        *("inventory", "inventory.readback", "localtar", "plan", "report", "space", "threads"),
     },
     "verify": {"threads", "errors", "oci", "tee", "pool", "local", "store", "pulling"},
     "engine": {
@@ -111,14 +124,15 @@ JOIN = {
             "fetch",
         ),
         *("local", "stream", "layout", "store", "inventory", "plan", "report", "pulling", "verify"),
-        *("inventory.own", "inventory.oci_layout", "threads", "__init__"),
+        *("inventory.own", "inventory.oci_layout", "inventory.readback", "inventory.containers_storage"),
+        *("localtar", "storagename", "threads", "__init__"),
     },
     "sync": {"engine", "plan", "report", "store"},
 }
 # For people.
 FRONT = {
     "console": {"plan", "report", "space"},
-    "cli": {"__init__", "commands", "errors", "engine", "fetch", "platforms", "reference"},
+    "cli": {"__init__", "commands", "errors", "engine", "fetch", "platforms", "reference", "storagename"},
     "commands": {
         *("cli", "console", "sync", "engine", "errors", "oci", "reference", "tee", "plan", "report"),
         *("pulling", "verify", "store", "space", "gc"),

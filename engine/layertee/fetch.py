@@ -1,9 +1,10 @@
 """Blobs from a registry into a pool: which connection brings which bytes.
 
-Each blob is a transfer, and begins as one GET. When the pool's workers starve although the
-connections are busy, the largest transfer gets another connection, for as long as the total
-throughput grows. (Ranges from the start would hurt: a registry may spend milliseconds of CPU on
-each, and a cold pull-through cache fetches the whole blob for each.)
+Each blob is a transfer, and begins as one GET, a few at once. (Ranges from the start would hurt: a
+registry may spend milliseconds of CPU on each, and a cold pull-through cache fetches the whole blob
+for each.) When more connections are worth having, which :mod:`layertee.widening` decides, each new
+one goes to a blob that waits for its first, else to the transfer that would be the last to end, for
+one range; then the next goes where it is needed then.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from .oci import Descriptor
 from .pool import Pool, PoolLayer
 from .segment import FetchLimits, HostState, RangeMode, Shared
 from .transfer import FetchReport, OpenBlob, Transfer
+from .widening import TICK_S, Sample
 
 __all__ = ["FetchLimits", "FetchReport", "Fetcher", "HostState", "OpenBlob", "RangeMode"]
-
-TICK_S = 0.1
 
 
 class Fetcher:
@@ -32,8 +32,10 @@ class Fetcher:
         limits = limits or FetchLimits()
         self._pool = pool
         self._shared = Shared(pool, limits, host or HostState(limits.max_connections))
+        self._shared.fill = self._fill
+        self._shared.host.widening.always = limits.ranges is RangeMode.ALWAYS
         self._transfers: list[Transfer] = []
-        self._widening = _Widening(self._shared, self._transfers)
+        self._counted = self._held = 0
 
     @property
     def nbytes(self) -> int:
@@ -80,64 +82,35 @@ class Fetcher:
                 for transfer in self._transfers:
                     for segment in transfer.segments:
                         segment.check_stall(now)
-                self._widening.tick(now)
+                self._shared.host.widening.sample(self._sample(now))
+                self._shared.slots.wake()
+                self._fill()
         finally:
             self._pool.off_free(self._shared.on_free)
 
-
-class _Widening:
-    """When to add a connection: the workers are idle, and the last one added was worth it."""
-
-    STARVED_TICKS = 3
-    SETTLE_S = 0.5  # a new connection needs about this long to show in the rate
-    HOLD_S = 5.0
-    GAIN = 1.1
-
-    def __init__(self, shared: Shared, transfers: list[Transfer]) -> None:
-        self._shared = shared
-        self._transfers = transfers
-        self._starved = 0
-        self._hold_until = 0.0
-        self._rate_before: float | None = None
-        self._last_change: float | None = None
-        self._mark = (0.0, 0)
-
-    def tick(self, now: float) -> None:
+    def _sample(self, now: float) -> Sample:
         shared = self._shared
-        if shared.limits.ranges is RangeMode.NEVER:
-            return
-        if shared.limits.ranges is RangeMode.ALWAYS:
-            for transfer in self._transfers:
-                transfer.fill()
-            return
-        if not self._wanted(now):
-            return
-        candidates = [t for t in self._transfers if t.can_widen()]
-        if candidates and shared.slots.try_take():
-            max(candidates, key=lambda t: t.nbytes_left).widen()
-            self._last_change = now
-
-    def _wanted(self, now: float) -> bool:
-        shared = self._shared
-        starved = shared.pool.stats().in_queued == 0 and any(
-            s.streaming for t in self._transfers for s in t.segments
+        host = shared.host
+        host.nbytes += shared.nbytes - self._counted
+        self._counted = shared.nbytes
+        segments = [segment for transfer in self._transfers for segment in transfer.segments]
+        held = shared.n_held != self._held or any(segment.held for segment in segments)
+        self._held = shared.n_held
+        return Sample(
+            now,
+            host.nbytes,
+            self._pool.stats().in_queued,
+            held,
+            shared.slots.n_open,
+            shared.slots.n_waiting > 0 or any(transfer.can_widen(now) for transfer in self._transfers),
         )
-        self._starved = self._starved + 1 if starved else 0
-        if not starved:
-            self._mark = (now, shared.nbytes)
-            return False
-        if self._starved == 1:
-            self._mark = (now, shared.nbytes)
-        if self._starved < self.STARVED_TICKS or now < self._hold_until:
-            return False
-        if self._last_change is not None and now - self._last_change < self.SETTLE_S:
-            return False
-        then, before = self._mark
-        rate = (shared.nbytes - before) / max(now - then, TICK_S)
-        self._mark = (now, shared.nbytes)
-        if self._rate_before is not None and rate < self._rate_before * self.GAIN:
-            self._hold_until = now + self.HOLD_S
-            self._rate_before = None
-            return False
-        self._rate_before = rate
-        return True
+
+    def _fill(self) -> None:
+        """Open the connections that are wanted and that there are ranges for."""
+        shared = self._shared
+        now = asyncio.get_running_loop().time()
+        while shared.slots.n_open < shared.host.widening.target:
+            able = [transfer for transfer in self._transfers if transfer.can_widen(now)]
+            if not able or not shared.slots.try_take():
+                return
+            max(able, key=lambda transfer: transfer.nbytes_left / transfer.n_workers).widen()

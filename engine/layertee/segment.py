@@ -16,12 +16,17 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from .errors import LayerteeError, Timeout
 from .pacing import RateLimiter
 from .pool import InBuffer, Pool, PoolLayer
+from .widening import Widening
+
+# More blobs at once gained nothing on a fast server, once two are in flight.
+BLOBS_AT_ONCE = 3
 
 
 class RangeMode(enum.Enum):
@@ -73,20 +78,35 @@ class Body(Protocol):
 
 
 class Slots:
-    """Connections that may be open at once. Helpers take one at once or not at all; blobs wait."""
+    """The connections in use, of which there may be ``widening.limit``.
 
-    def __init__(self, free: int) -> None:
-        self.free = free
+    Helpers take one at once or not at all; blobs wait. Of blobs there are few at once, until more
+    connections turn out to be worth having; then one goes to a blob that waits first.
+    """
+
+    def __init__(self, widening: Widening) -> None:
+        self._widening = widening
         self._queue: deque[asyncio.Future[None]] = deque()
+        self.n_open = 0
+
+    @property
+    def _n_free(self) -> int:
+        """For blobs."""
+        return min(self._widening.limit, max(BLOBS_AT_ONCE, self._widening.target)) - self.n_open
+
+    @property
+    def n_waiting(self) -> int:
+        """Blobs that have no connection yet."""
+        return len(self._queue)
 
     def try_take(self) -> bool:
-        if self.free == 0 or self._queue:
+        if self.n_open >= self._widening.limit or self._queue:
             return False
-        self.free -= 1
+        self.n_open += 1
         return True
 
     async def take(self) -> None:
-        while self.free == 0:
+        while self._n_free <= 0:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._queue.append(turn)
             try:
@@ -94,22 +114,39 @@ class Slots:
             finally:
                 if turn in self._queue:
                     self._queue.remove(turn)
-        self.free -= 1
+        self.n_open += 1
 
     def give(self) -> None:
-        self.free += 1
-        for turn in self._queue:
+        self.n_open -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """More connections may be had now, or one is free: for who waits longest."""
+        for turn in list(self._queue)[: max(0, self._n_free)]:
             if not turn.done():
                 turn.set_result(None)
-                break
 
 
 class HostState:
-    """What is remembered of a registry for as long as an engine lives."""
+    """What is remembered of a registry for as long as an engine lives.
+
+    ``ranged``: it, or where it redirects to, has answered a range properly.
+    """
 
     def __init__(self, max_connections: int) -> None:
-        self.slots = Slots(max_connections)
-        self.rangeless: set[str] = set()  # hosts that answered a range with the whole blob
+        self.widening = Widening(max_connections)
+        self.slots = Slots(self.widening)
+        self.ranged = False
+        self.nbytes = 0  # body bytes of all fetchers, as of their last ticks
+        self.n_served = 0  # bodies that are arriving
+        self._rangeless_until: dict[str, float] = {}
+
+    def no_ranges(self, netloc: str, until: float) -> None:
+        """Ask ``netloc`` for no more ranges than are needed, until then: servers get other settings."""
+        self._rangeless_until[netloc] = until
+
+    def may_range(self, netloc: str, now: float) -> bool:
+        return now >= self._rangeless_until.get(netloc, 0.0)
 
 
 class Shared:
@@ -119,13 +156,16 @@ class Shared:
         self.pool = pool
         self.limits = limits
         self.limiter = RateLimiter(limits.max_rate) if limits.max_rate else None
+        self.host = host
         self.slots = host.slots
-        self.rangeless = host.rangeless
         self.n_transfers = 0
         self.nbytes = 0
+        self.n_held = 0  # times that a connection had to wait for this machine
+        self.fill: Callable[[], None] = _nothing  # opens the connections that are wanted
         self._waiting: deque[Segment] = deque()
 
     def queue(self, segment: Segment) -> None:
+        self.n_held += 1
         self._waiting.append(segment)
 
     def unqueue(self, segment: Segment) -> None:
@@ -138,6 +178,10 @@ class Shared:
             segment.wake()
             if segment.waiting and not segment.is_next:
                 return  # queued again: nothing is left for those behind it
+
+
+def _nothing() -> None:
+    """Nobody is there to open connections."""
 
 
 class Owner(Protocol):
@@ -189,9 +233,14 @@ class Segment:
         return self.buf_start == self._owner.next_byte
 
     @property
+    def held(self) -> bool:
+        """It waits for this machine, not for the network."""
+        return self.waiting or self._throttled
+
+    @property
     def streaming(self) -> bool:
         """Body bytes are arriving as fast as the network lets them."""
-        return self.body is not None and self._n_landed > 0 and not self.waiting and not self._throttled
+        return self.body is not None and self._n_landed > 0 and not self.held
 
     # --- Receiver ---
 
@@ -237,6 +286,7 @@ class Segment:
             wait = limiter.spend(nbytes, loop.time())
             if wait > 0 and self.body is not None:
                 self._throttled = True
+                self._shared.n_held += 1
                 self.body.pause()
                 loop.call_later(wait, self._unthrottle)
 
@@ -262,7 +312,7 @@ class Segment:
 
     def check_stall(self, now: float) -> None:
         limits = self._shared.limits
-        if self.body is None or self.waiting or self._throttled:
+        if self.body is None or self.held:
             self._window = None
             return
         if self._window is None:
@@ -278,9 +328,17 @@ class Segment:
                 Timeout(f"{self._owner.name}: {got} bytes in {now - since:.0f} s, the connection is too slow")
             )
 
+    def attach(self, body: Body, skip: int) -> None:
+        """A body begins, of which the first ``skip`` bytes are here already."""
+        self.body = body
+        self.skip = skip
+        self._shared.host.n_served += 1
+
     def detach(self) -> None:
-        """The connection is gone; what was received stays."""
-        self.body = None
+        """The connection, if there is one, is gone; what was received stays."""
+        if self.body is not None:
+            self.body = None
+            self._shared.host.n_served -= 1
         self.skip = 0
         self._window = None
         if self.waiting:

@@ -1,9 +1,13 @@
 """One blob on its way into a layer of the pool, over one connection or several.
 
-A transfer begins as one GET. When it is told to widen, the rest of the blob is cut into ranges: a
-first helper asks for a range further on, and only when the server has answered it properly is the
-head shortened, so a server without ranges costs one refused answer and nothing else. From then on
-every connection takes the next range in order until none is left.
+A transfer begins as one GET. When it is told to widen, and the answer said that the server has
+ranges, the rest of the blob is cut: a first helper asks for a range further on, and only when the
+server has answered it properly is the head shortened, so one that lied costs a refused answer and
+nothing else. From then on every connection takes the next range in order until none is left.
+
+A server need not say that it has ranges (RFC 9110 §14.3), but those that are hurt by them do not: a
+pull-through cache that has not got the blob yet sends what it receives, all of it, and would ask its
+upstream for the blob once more. A resumed blob is asked for by range in any case.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from .errors import LayerteeError, RangeMismatch, RateLimited
+from .errors import ConnectFailed, LayerteeError, RangeMismatch, RateLimited, ServerError
 from .oci import Descriptor
 from .pacing import backoff_s
 from .pool import InBuffer, PoolLayer
@@ -29,6 +33,11 @@ MAX_DISCARD = 32 << 20
 # Progress below this does not make an attempt a success: a server that drops the connection
 # after every few bytes is a failing server.
 MIN_PROGRESS = 64 << 10
+# A connection that is cut short is closed; before another is opened in its place, the server must have
+# seen that, or it counts one too many.
+CLOSING_S = 0.05
+# How long a server is not probed again, after a 200 to a range and after a probe that failed.
+RANGELESS_S, PROBE_AGAIN_S = 600.0, 60.0
 
 
 class OpenBlob(Protocol):
@@ -72,14 +81,17 @@ class Transfer:
         self.layer = layer
         self._progress = progress
         self._single = single_stream or shared.limits.ranges is RangeMode.NEVER
+        self._offered = False  # the server says that it has ranges
         self._split = False  # ranges are known to work, and the blob is cut
         self._probing = False  # a first helper is asking for a range
         self._failed = False
+        self._over = False  # a connection ended in an error, and the others are being cancelled
         self._discarded = False
         self._etags: dict[str, str] = {}
         self._host = ""
         self._group = asyncio.TaskGroup()
         self.frontier = self.size
+        self.n_workers = 1
 
     @property
     def next_byte(self) -> int:
@@ -91,9 +103,8 @@ class Transfer:
         return self.size - self._pieces.next
 
     async def run(self) -> None:
-        limits = self._shared.limits
-        if limits.ranges is RangeMode.ALWAYS and not self._single:
-            self.frontier = min(self.size, limits.range_nbytes)
+        if not self._single and self._wide:
+            self.frontier = min(self.size, self._shared.limits.range_nbytes)
         failed: BaseException | None = None
         try:
             if self.size:
@@ -110,21 +121,31 @@ class Transfer:
 
     # --- cutting a blob into ranges ---
 
-    def can_widen(self) -> bool:
-        """Whether another connection could help now."""
-        if self._single or self._failed or self._probing or self._host in self._shared.rangeless:
+    @property
+    def _wide(self) -> bool:
+        """Helpers are to be expected: a whole GET would only be cut, and its connection lost."""
+        shared = self._shared
+        if shared.limits.ranges is RangeMode.ALWAYS:
+            return True
+        return shared.host.ranged and shared.host.widening.target > shared.n_transfers
+
+    def can_widen(self, now: float) -> bool:
+        """Whether another connection could help."""
+        if self._single or self._failed or self._over or self._probing:
             return False
         if self._split:
             return self.frontier < self.size
-        head = self.segments[0] if len(self.segments) == 1 else None
-        return head is not None and head.streaming and self._cut_at(head) < self.size
+        if not self._offered or len(self.segments) != 1 or not self._shared.host.may_range(self._host, now):
+            return False
+        head = self.segments[0]
+        return head.streaming and self._cut_at(head) < self.size
 
     def _cut_at(self, head: Segment) -> int:
         """Where a helper may begin: beyond the buffer that the head is filling, by one range."""
         return head.buf_start + max(self._shared.limits.range_nbytes, 2 * self._shared.pool.in_nbytes)
 
     def widen(self) -> None:
-        """One more connection, whose slot is taken already."""
+        """One more connection, whose slot is taken already, for one range."""
         if self._split:
             segment = self._next_segment()
         else:
@@ -133,21 +154,21 @@ class Transfer:
             segment = Segment(
                 self, self._shared, cut, min(cut + self._shared.limits.range_nbytes, self.size), probe=True
             )
-        if segment is None:
-            self._shared.slots.give()
-        else:
-            self._group.create_task(self._help(segment))
+        self.n_workers += 1
+        self._group.create_task(self._help(segment)).add_done_callback(self._helped)
 
-    def fill(self) -> None:
-        """As many connections as there are slots and ranges."""
-        while self.can_widen() and self._shared.slots.try_take():
-            self.widen()
+    def _helped(self, _: object) -> None:
+        """A helper has ended, or was cancelled before it began."""
+        self.n_workers -= 1
+        self._probing = False
+        self._shared.slots.give()
+        self._shared.fill()
 
-    def _next_segment(self) -> Segment | None:
-        if self._failed or self.frontier >= self.size:
-            return None
-        start = self.frontier
-        self.frontier = min(start + self._shared.limits.range_nbytes, self.size)
+    def _next_segment(self) -> Segment:
+        """The next range. Towards the end they get shorter, so that all connections end together."""
+        start, unit = self.frontier, self._shared.pool.in_nbytes
+        share = (self.size - start) // (self.n_workers + 1) // unit * unit
+        self.frontier = min(start + min(self._shared.limits.range_nbytes, max(share, unit)), self.size)
         return Segment(self, self._shared, start, self.frontier)
 
     def _accept_probe(self, segment: Segment) -> bool:
@@ -165,26 +186,30 @@ class Transfer:
     # --- workers: one connection each ---
 
     async def _help(self, segment: Segment) -> None:
-        try:
-            await self._work(segment)
-        finally:
-            self._shared.slots.give()
+        if not self._over:
+            await self._bring(segment)
 
-    async def _work(self, segment: Segment | None) -> None:
-        while segment is not None:
-            self.segments.append(segment)
-            try:
-                if not await self._download(segment):
-                    return
-            finally:
-                self.segments.remove(segment)
-                segment.release()
+    async def _work(self, segment: Segment) -> None:
+        """The connection that a transfer always has."""
+        while await self._bring(segment) and self.frontier < self.size and not self._failed:
             segment = self._next_segment()
+
+    async def _bring(self, segment: Segment) -> bool:
+        self.segments.append(segment)
+        try:
+            return await self._download(segment)
+        except BaseException:
+            self._over = True
+            raise
+        finally:
+            self.segments.remove(segment)
+            segment.release()
 
     async def _download(self, segment: Segment) -> bool:
         """Attempt after attempt until the segment is complete. False: it is not needed any more."""
         failures = 0
-        limits = self._shared.limits
+        shared, limits = self._shared, self._shared.limits
+        others = shared.nbytes
         while segment.pos < segment.stop and not self._failed:
             before = segment.pos
             try:
@@ -197,34 +222,44 @@ class Transfer:
                 failures = 0
             except LayerteeError as exc:
                 if segment.probe:
-                    log.debug("%s: no help from a second connection: %s", self.blob.digest, exc)
-                    self._probing = False
-                    self._shared.rangeless.add(self._host)
+                    self._probe_failed(exc)
                     return False
                 if segment.pos - before >= MIN_PROGRESS:
                     failures = 0
-                failures += 1
+                # Who is turned away while others are served is waiting in line, not failing.
+                if not _too_many(exc) or shared.nbytes - others < MIN_PROGRESS:
+                    failures += 1
+                others = shared.nbytes
                 if not exc.retryable or failures >= limits.attempts:
                     raise
                 self.report.n_retries += 1
-                wait = backoff_s(failures, limits.backoff_s)
+                wait = backoff_s(max(1, failures), limits.backoff_s)
                 if isinstance(exc, RateLimited):
                     wait += exc.retry_after
                 log.info("%s: %s; again from byte %d in %.1f s", self.blob.digest, exc, segment.pos, wait)
                 await asyncio.sleep(wait)
         return True
 
+    def _probe_failed(self, exc: LayerteeError) -> None:
+        """The head goes on as if nothing had been asked."""
+        log.debug("%s: no help from a second connection: %s", self.blob.digest, exc)
+        if not _too_many(exc):
+            self._no_ranges(PROBE_AGAIN_S)
+
+    def _no_ranges(self, for_s: float) -> None:
+        self._shared.host.no_ranges(self._host, asyncio.get_running_loop().time() + for_s)
+
     async def _attempt(self, segment: Segment) -> bool:
-        ranged = segment.pos > 0 or segment.stop < self.size
-        self.report.n_requests += 1
-        body = await self._open_blob(self.blob, segment.pos, segment.stop if ranged else None)
+        asked = ByteRange(segment.pos, segment.stop)  # a head may be shortened while it waits
+        ranged = len(asked) < self.size
+        body = await self._ask(segment.pos, segment.stop if ranged else None)
         try:
             answer = check_answer(
                 body.status,
                 body.headers.getall("Content-Range", []),
                 body.headers.get("Content-Type"),
                 body.content_length,
-                want=ByteRange(segment.pos, segment.stop),
+                want=asked,
                 size=self.size,
                 ranged=ranged,
             )
@@ -236,24 +271,46 @@ class Transfer:
             else:
                 if segment.probe and not self._accept_probe(segment):
                     return False
-                self.report.ranged = True
-                if self._shared.limits.ranges is RangeMode.ALWAYS and not self._single:
+                self.report.ranged = self._shared.host.ranged = True
+                if self.frontier < self.size:
                     self._split = True
-                    self.fill()
+                    self._shared.fill()
                 nbytes = answer.nbytes
-            segment.body = body
-            segment.skip = segment.pos - answer.start
+            segment.attach(body, segment.pos - answer.start)
             await body.receive(segment, nbytes, exact=answer.whole and nbytes == self.size)
-            return True
         finally:
             segment.detach()
             body.close()
+        if segment.stop < asked.stop and self.frontier < self.size:
+            await asyncio.sleep(CLOSING_S)
+        return True
+
+    async def _ask(self, start: int, stop: int | None) -> Body:
+        """One request, not before the server has said that it may be asked again."""
+        loop = asyncio.get_running_loop()
+        widening = self._shared.host.widening
+        asked = loop.time()
+        while asked < widening.pause_until:
+            await asyncio.sleep(widening.pause_until - asked)
+            asked = loop.time()
+        self.report.n_requests += 1
+        try:
+            return await self._open_blob(self.blob, start, stop)
+        except LayerteeError as exc:
+            if _too_many(exc):
+                widening.refused(
+                    loop.time(),
+                    asked=asked,
+                    n_open=self._shared.slots.n_open,
+                    n_served=self._shared.host.n_served,
+                    retry_after=exc.retry_after if isinstance(exc, RateLimited) else 0.0,
+                )
+            raise
 
     def _take_whole(self, segment: Segment) -> bool:
         """The server ignored the range: can this one stream serve?"""
-        self._shared.rangeless.add(self._host)
+        self._no_ranges(RANGELESS_S)
         if segment.probe:
-            self._probing = False
             return False
         if segment.pos == 0:
             if self.frontier == segment.stop:  # nothing else was handed out
@@ -268,6 +325,8 @@ class Transfer:
 
     def _check_source(self, body: Body) -> None:
         self._host = urlsplit(body.url).netloc
+        accepts = ",".join(body.headers.getall("Accept-Ranges", []))
+        self._offered = body.status == 206 or "bytes" in accepts.lower().replace(" ", "").split(",")
         encoding = body.headers.get("Content-Encoding")
         if encoding and encoding.lower() != "identity":
             self.report.content_encoding = encoding
@@ -293,6 +352,13 @@ class Transfer:
                 segment.halt()
             elif segment.waiting and segment.is_next:
                 segment.wake()
+
+
+def _too_many(exc: LayerteeError) -> bool:
+    """The server, or what stands before it, does not take another connection now."""
+    if isinstance(exc, ServerError):
+        return exc.status == 503
+    return isinstance(exc, RateLimited | ConnectFailed)
 
 
 class _CannotResume(RangeMismatch):
