@@ -161,7 +161,7 @@ def measure_case(
     if case.regime.name == "one-core" and results.machine["n_cpus"] < 2:
         results.notes.append("one-core left out: this machine has one CPU")
         return
-    field = [contender for contender in field if case.takes_part(contender)]
+    field = case.field(field)
     destination = DESTINATIONS[case.dest]
     destination.mkdir(parents=True, exist_ok=True)
     require_space(destination, space_needed(case, images[case.pulled], field))

@@ -103,6 +103,19 @@ class Case:
             return (self.shape, self.compression)
         return (self.shape, "gzip") if self.regime.name == "recompressed" else None
 
+    def field(self, contenders: Sequence[Contender]) -> list[Contender]:
+        """Who takes part.
+
+        Where there is a newer skopeo than the distribution's, or its library, the older one only pulls
+        the plain cases: it would take half of the time of all others.
+        """
+        peers = {contender.peer for contender in contenders}
+        plain = (
+            self.regime.name == "loopback" and self.dest == "tmpfs" and self.compression in ("gzip", "zstd")
+        )
+        older = {"skopeo"} if peers & {"skopeo-latest", "imagecopy"} and not plain else set()
+        return [it for it in contenders if it.peer not in older and self.takes_part(it)]
+
     def takes_part(self, contender: Contender) -> bool:
         """Downloads know nothing of what is present. Of an image whose blobs alone were checked, it is not
         known which of another's layers have the same content.
@@ -130,6 +143,8 @@ def cases(
 def _is_possible(case: Case) -> bool:
     if case.regime.name == "recompressed" and case.compression == "gzip":
         return False
+    if case.compression == "zstd:chunked" and case.shape == "big":
+        return False  # to these clients it is zstd with a table at its end, whatever the shape
     return case.shape == "chunked" or case.regime.name != "update"
 
 
