@@ -16,7 +16,7 @@ from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("layertee"))
 CORES = ("c", "python")
-_COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor")
+_COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare")
 PLAIN = "--tls-verify=false"
 _NOT_FOR_USERS = ("Traceback", "never awaited", "Exception ignored", "ResourceWarning")
 

@@ -186,13 +186,26 @@ def test_cases_are_what_each_regime_has_unless_narrowed() -> None:
     every = cases(list(REGIMES), (), (), ())
     assert {case.regime.name for case in every} == set(REGIMES) == set(tables.REGIMES)
     loopback = {(case.shape, case.compression, case.dest) for case in every if case.regime.name == "loopback"}
-    assert len(loopback) == 2 * 3 + 2
+    assert len(loopback) == 2 * 3 + 2 - 1
+    assert ("big", "zstd:chunked", "tmpfs") not in loopback
     assert ("big", "gzip", "disk") in loopback and ("big", "zstd", "disk") not in loopback
     (only,) = cases(["capped"], ["big"], ["zstd"], ["tmpfs"])
     assert (only.shape, only.compression, only.present) == ("big", "zstd", None)
     assert cases(["recompressed"], (), ["gzip"], ()) == []
     (update,) = cases(["update"], (), (), ())
     assert (update.present, update.pulled) == (("chunked", "gzip"), (UPDATED, "gzip"))
+
+
+def test_an_older_skopeo_pulls_only_the_plain_cases_where_a_newer_one_is_there() -> None:
+    field = contenders(TOOLS)
+    everyone = {"skopeo", "imagecopy"}
+    assert everyone <= {it.peer for it in field}
+    without_newer = [it for it in field if it.peer != "imagecopy"]
+    for case in cases(list(REGIMES), (), (), ()):
+        plain = case.regime.name == "loopback" and case.dest == "tmpfs" and case.compression != "zstd:chunked"
+        took_part = {it.peer for it in case.field(field)} & everyone
+        assert took_part == (everyone if plain else {"imagecopy"}), case
+        assert "skopeo" in {it.peer for it in case.field(without_newer)}, case
 
 
 def test_a_case_with_an_image_present_needs_room_for_what_everyone_has_of_it(images: Images) -> None:

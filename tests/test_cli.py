@@ -11,6 +11,7 @@ import pytest
 from layertee import Options, __version__, cli, commands, errors
 from layertee.errors import InvalidReference, LayerteeError
 from layertee.fetch import RangeMode
+from layertee.inventory import Basis
 from layertee.local import SourceUnreadable
 from layertee.oci import Digest
 
@@ -200,12 +201,14 @@ def test_every_option_reaches_the_engine(tmp_path: Path) -> None:
         "--ranges=always",
         f"--from=oci:{tmp_path / 'one'}",
         f"--from=oci:{tmp_path / 'two'}",
+        "--trust=computed",
     )
     assert str(got.platform) == "linux/arm64/v8"
     assert (got.authfile, got.cert_dir, got.tls_verify) == (tmp_path / "auth.json", tmp_path, False)
     assert (got.limits.max_connections, got.limits.max_rate) == (3, 1_000_000)
     assert got.limits.ranges is RangeMode.ALWAYS
     assert got.places == (tmp_path / "one", tmp_path / "two")
+    assert got.trust is Basis.COMPUTED
 
 
 @pytest.mark.parametrize("text", ["docker://host/image", "host/image", "/a/directory", "oci:", ""])

@@ -26,7 +26,10 @@ PULL_KEYS = [
     *("image", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
     *("bytes_fetched", "bytes_reused", "seconds"),
 ]
-LAYER_KEYS = ["digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"]
+LAYER_KEYS = [
+    *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
+    *("place", "basis"),
+]
 SHARED = incompressible_layer(700_000, seed=5)
 
 

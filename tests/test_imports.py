@@ -26,6 +26,7 @@ WORDS = {
     "oci": {"errors", "strictjson", "digests", "platforms"},
     "reference": {"errors", "oci", "storagename"},
     "storagename": {"errors"},
+    "placename": {"errors", "reference", "storagename"},
     "ranges": {"errors"},
     "pacing": set(),
     "widening": set(),
@@ -91,6 +92,9 @@ PLAN = {
     "inventory.own": {"errors", "oci", "inventory", "store"},
     "inventory.oci_layout": {"errors", "oci", "inventory", "layout"},
     "inventory.readback": {"inventory"},
+    "inventory.attested": {"oci", "inventory"},
+    "inventory.blobinfocache": {"errors", "oci", "inventory", "inventory.attested"},
+    "inventory.composefs": {"oci", "inventory"},
     "inventory.beneath": {"strictjson", "local", "sink"},
     "inventory.tarsplit": {"local"},
     "inventory.layerreader": {"local", "sink", "inventory.beneath", "inventory.tarsplit"},
@@ -100,8 +104,17 @@ PLAN = {
         *("errors", "strictjson", "oci", "storagename", "local", "inventory", "inventory.beneath"),
         *("inventory.layerreader", "inventory.readback", "inventory.storageconf", "inventory.storagerecords"),
     },
+    "inventory.gvariant": {"errors"},
+    "inventory.ostreenames": {"digests"},
+    "inventory.ostreeimages": {"oci"},
+    "inventory.ostreerepo": {"errors", "sink", "inventory.gvariant"},
+    "prepared": {"errors", "strictjson", "oci", "sink", "inventory", "inventory.ostreenames"},
+    "inventory.ostree": {
+        *("errors", "oci", "prepared", "inventory", "inventory.ostreeimages", "inventory.ostreenames"),
+        "inventory.ostreerepo",
+    },
     "plan": {"errors", "oci", "inventory"},
-    "report": {"oci", "plan"},
+    "report": {"oci", "inventory", "plan"},
 }
 # Where the stages are joined, and nowhere else.
 JOIN = {
@@ -110,37 +123,52 @@ JOIN = {
         *("inventory", "inventory.readback", "localtar", "plan", "report", "space", "threads"),
     },
     "verify": {"threads", "errors", "oci", "tee", "pool", "local", "store", "pulling"},
+    "options": {"oci", "fetch", "inventory", "placename"},
+    "sources": {
+        *("errors", "oci", "reference", "storagename", "placename", "certs", "credentials", "transport"),
+        *("registry", "fetch", "layout", "options", "threads"),
+        *("inventory", "inventory.blobinfocache", "inventory.composefs", "inventory.containers_storage"),
+        *("inventory.oci_layout", "inventory.ostree"),
+    },
+    "present": {
+        *("errors", "oci", "storagename", "placename", "store", "sources"),
+        *("inventory", "inventory.attested", "inventory.blobinfocache", "inventory.own"),
+    },
     "engine": {
-        *(
-            "errors",
-            "oci",
-            "reference",
-            "certs",
-            "credentials",
-            "transport",
-            "registry",
-            "tee",
-            "pool",
-            "fetch",
-        ),
-        *("local", "stream", "layout", "store", "inventory", "plan", "report", "pulling", "verify"),
-        *("inventory.own", "inventory.oci_layout", "inventory.readback", "inventory.containers_storage"),
-        *("localtar", "storagename", "threads", "__init__"),
+        *("errors", "oci", "reference", "transport", "tee", "pool", "fetch", "local", "localtar", "stream"),
+        *("store", "inventory", "inventory.attested", "inventory.readback", "options", "sources", "present"),
+        *("plan", "report", "pulling", "verify", "threads", "__init__"),
+    },
+    "refwriter": {
+        *("errors", "oci", "sink", "locks", "prepared"),
+        *("inventory.ostree", "inventory.ostreenames", "inventory.ostreerepo"),
+    },
+    "prepare": {
+        *("errors", "oci", "plan", "prepared", "refwriter", "inventory"),
+        *("inventory.ostree", "inventory.ostreeimages", "inventory.ostreerepo"),
     },
     "sync": {"engine", "plan", "report", "store"},
 }
 # For people.
 FRONT = {
     "console": {"plan", "report", "space"},
-    "cli": {"__init__", "commands", "errors", "engine", "fetch", "platforms", "reference", "storagename"},
+    "preparecmd": {
+        *("cli", "commands", "sync", "engine", "errors", "oci", "reference", "inventory", "prepare"),
+        *("space", "store", "printing"),
+    },
+    "printing": set(),
+    "cli": {
+        *("__init__", "commands", "preparecmd", "errors", "fetch", "inventory", "options", "placename"),
+        "platforms",
+    },
     "commands": {
         *("cli", "console", "sync", "engine", "errors", "oci", "reference", "tee", "plan", "report"),
-        *("pulling", "verify", "store", "space", "gc"),
+        *("pulling", "verify", "store", "space", "gc", "printing"),
     },
     "__main__": {"cli"},
     "__init__": {
-        *("engine", "errors", "fetch", "oci", "plan", "pulling", "report", "store", "stream", "sync"),
-        "tee",
+        *("engine", "errors", "fetch", "inventory", "oci", "plan", "pulling", "report", "store", "stream"),
+        *("sync", "tee"),
     },
 }
 ALLOWED = WORDS | REGISTRY | CORE | FETCH | STORE | PLAN | JOIN | FRONT
@@ -153,9 +181,9 @@ FOREIGN = {
     "rich": {"console"},
     "isal": {"_tee_python"},
     "zstandard": {"_tee_python"},
-    "sqlite3": {"catalog", "catalogfile"},
+    "sqlite3": {"catalog", "catalogfile", "inventory.blobinfocache"},
     "ssl": {"transport"},
-    "argparse": {"cli", "commands"},
+    "argparse": {"cli", "commands", "preparecmd"},
     "subprocess": set(),
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))

@@ -22,6 +22,8 @@ from layertee.oci import Compression, Descriptor, DiffID, Digest
 from layertee.plan import Action
 from layertee.store import Store
 from tests.contract.place_suite import PlaceSuite, diff_ids
+from tests.contract.presence_suite import PresenceSuite
+from tests.fakes.place import FakePlace, shows
 from tests.rig.images import BuiltImage, build_image, build_index, recompress
 from tests.rig.layers import text_layer
 from tests.storekit import AMD64, Disk, measure, planned, pull
@@ -68,6 +70,17 @@ class TestOwnStoreUncompressed(TestOwnStore):
 class TestOCILayout(PlaceSuite):
     def make(self, tmp_path: Path, image: BuiltImage) -> Place:
         return OCILayoutPlace(image.root, known=nothing_known)
+
+
+class TestFakePlace(PresenceSuite):
+    """The fake that other tests use is a place like any other."""
+
+    def make(self, tmp_path: Path, image: BuiltImage) -> Place:
+        return shows(*image.layers)
+
+    def take_away(self, place: Place, diff_id: DiffID) -> None:
+        assert isinstance(place, FakePlace)
+        del place.holdings[diff_id]
 
 
 class TestOCILayoutThatIsAStore(PlaceSuite):
@@ -127,6 +140,17 @@ def test_a_claim_is_a_claim_until_the_blob_was_inflated_here(image: BuiltImage) 
     assert found[plain].basis is Basis.COMPUTED, "named by its DiffID: reading it decides"
     found = place_of(image.root, {Digest(image.layers[0].digest): packed}.get).find([packed, plain])
     assert found[packed].basis is Basis.COMPUTED
+
+
+def test_what_another_tool_computed_is_more_than_a_claim_and_less_than_a_pair(image: BuiltImage) -> None:
+    packed = diff_ids(image)[0]
+    pair = {Digest(image.layers[0].digest): packed}.get
+    assert place_of(image.root, attested=pair).find([packed])[packed].basis is Basis.ATTESTED
+    assert place_of(image.root, pair, attested=pair).find([packed])[packed].basis is Basis.COMPUTED
+    other = {Digest(image.layers[0].digest): DiffID("sha256:" + "0" * 64)}.get
+    assert place_of(image.root, attested=other).find([packed])[packed].basis is Basis.CLAIMED
+    place = place_of(image.root, other, attested=pair)
+    assert place.find([packed]) == {}
 
 
 def test_a_claim_that_contradicts_a_computed_pair_is_not_a_holding(image: BuiltImage) -> None:

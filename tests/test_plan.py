@@ -52,8 +52,19 @@ def make(
     form: Form = Form.AS_IS,
     known: Mapping[Digest, DiffID] | None = None,
     sizes: Mapping[DiffID, int] | None = None,
+    origin: Mapping[DiffID, Holding] | None = None,
+    trust: Basis = Basis.ATTESTED,
 ) -> Plan:
-    return plan(layers, own or {}, elsewhere, form=form, known=known or {}, sizes=sizes or {})
+    return plan(
+        layers,
+        own or {},
+        elsewhere,
+        form=form,
+        known=known or {},
+        sizes=sizes or {},
+        origin=origin,
+        trust=trust,
+    )
 
 
 def actions(made: Plan) -> list[Action]:
@@ -105,10 +116,64 @@ def test_what_is_known_comes_before_what_is_claimed_whatever_the_place() -> None
     assert made.layers[0].reason == "from first, checked while it is read"
 
 
-@pytest.mark.parametrize("basis", list(Basis))
-def test_what_cannot_be_read_back_is_no_source(basis: Basis) -> None:
-    made = make(layer(0), elsewhere=[{diff(0): holding(diff(0), basis, readable=False)}])
-    assert actions(made) == [Action.FETCH]
+BASES = list(Basis)  # the strongest first
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("trust", BASES)
+def test_what_cannot_be_read_back_is_no_source_and_left_where_it_is_if_it_is_trusted(
+    basis: Basis, trust: Basis
+) -> None:
+    kept = holding(diff(0), basis, readable=False, place="ostree")
+    (step,) = make(layer(0), elsewhere=[{diff(0): kept}], trust=trust).layers
+    if BASES.index(basis) <= BASES.index(trust):
+        assert (step.action, step.reason) == (Action.HAVE, f"kept by ostree, {basis.value}")
+        assert (step.holding, step.wire_bytes, step.disk_bytes) == (kept, 0, 0)
+        assert step.kept_elsewhere
+    else:
+        assert (step.action, step.reason) == (Action.FETCH, "not on this machine")
+        assert not step.kept_elsewhere
+
+
+def test_what_can_be_read_comes_before_what_can_only_be_shown() -> None:
+    shown = {diff(0): holding(diff(0), Basis.COMPUTED, readable=False, place="ostree")}
+    claimed = {diff(0): holding(diff(0), Basis.CLAIMED, place="stick")}
+    (step,) = make(layer(0), elsewhere=[shown, claimed]).layers
+    assert (step.action, step.kept_elsewhere) == (Action.REUSE, False)
+    (step,) = make(layer(0), elsewhere=[shown, claimed], trust=Basis.COMPUTED).layers
+    assert step.kept_elsewhere
+
+
+def test_of_places_that_show_a_layer_the_best_known_keeps_it() -> None:
+    places = [
+        {diff(0): holding(diff(0), basis, readable=False, place=basis.value)} for basis in reversed(BASES)
+    ]
+    (step,) = make(layer(0), elsewhere=places, trust=Basis.CLAIMED).layers
+    assert step.reason == "kept by computed, computed"
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("trust", BASES)
+def test_reading_is_not_skipping_unless_only_what_was_computed_is_trusted(basis: Basis, trust: Basis) -> None:
+    (step,) = make(layer(0), elsewhere=[{diff(0): holding(diff(0), basis)}], trust=trust).layers
+    unwanted = trust is Basis.COMPUTED and basis is not Basis.COMPUTED
+    assert step.action is (Action.FETCH if unwanted else Action.REUSE)
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_the_place_that_an_image_is_in_is_read_whatever_is_trusted(basis: Basis) -> None:
+    (step,) = make(layer(0), origin={diff(0): holding(diff(0), basis)}, trust=Basis.COMPUTED).layers
+    assert step.action is Action.REUSE
+    shown = {diff(0): holding(diff(0), basis, readable=False)}
+    (step,) = make(layer(0), origin=shown, trust=Basis.CLAIMED).layers
+    assert step.action is Action.FETCH
+
+
+def test_a_repeated_layer_that_is_kept_elsewhere_is_so_each_time() -> None:
+    shown = {diff(0): holding(diff(0), readable=False)}
+    made = make(layer(0), layer(1, content=0), elsewhere=[shown])
+    assert [step.kept_elsewhere for step in made.layers] == [True, True]
+    assert (made.bytes_to_fetch, made.disk_bytes) == (0, 0)
 
 
 def test_the_store_is_not_believed_on_a_claim() -> None:
@@ -207,6 +272,8 @@ hostile = st.dictionaries(contents.map(diff), holdings_)  # the key need not be 
     elsewhere=st.lists(hostile, max_size=3),
     form=st.sampled_from(Form),
     sizes=st.dictionaries(contents.map(diff), st.integers(0, 10**12)),
+    origin=hostile,
+    trust=st.sampled_from(Basis),
 )
 def test_whatever_is_held_each_layer_gets_one_action_that_fits(
     layers: list[Layer],
@@ -214,8 +281,10 @@ def test_whatever_is_held_each_layer_gets_one_action_that_fits(
     elsewhere: list[Mapping[DiffID, Holding]],
     form: Form,
     sizes: dict[DiffID, int],
+    origin: dict[DiffID, Holding],
+    trust: Basis,
 ) -> None:
-    made = plan(layers, own, elsewhere, form=form, known={}, sizes=sizes)
+    made = make(*layers, own=own, elsewhere=elsewhere, form=form, sizes=sizes, origin=origin, trust=trust)
     assert [step.layer for step in made.layers] == layers
     assert made.form is form
     by_action = [made.layers_to(action) for action in Action]
@@ -233,7 +302,11 @@ def test_whatever_is_held_each_layer_gets_one_action_that_fits(
             present = (
                 known is not None and known.basis is Basis.COMPUTED and known.diff_id == step.layer.diff_id
             )
-            assert present or step.layer.diff_id in brought
+            assert present or step.kept_elsewhere or step.layer.diff_id in brought
+            if step.kept_elsewhere and not present and step.layer.diff_id not in brought:
+                assert step.holding is not None
+                assert BASES.index(step.holding.basis) <= BASES.index(trust)
+                assert any(step.holding in place.values() for place in elsewhere), "not of the origin"
             assert step.wire_bytes == step.disk_bytes == 0
         else:
             assert step.layer.diff_id not in brought, "no content is brought twice"

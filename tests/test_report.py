@@ -25,7 +25,10 @@ KEYS = [
     "bytes_reused",
     "seconds",
 ]
-LAYER_KEYS = ["digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"]
+LAYER_KEYS = [
+    *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
+    *("place", "basis"),
+]
 
 
 def digest(n: int) -> Digest:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .engine import Engine, Options
+    from .engine import Engine, Inspection, Options
     from .errors import LayerteeError
     from .fetch import FetchLimits, RangeMode
+    from .inventory import Basis
     from .oci import DiffID, Digest, Platform
     from .plan import Action, Form, LayerPlan, Verify
     from .pulling import ImagePlan
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from .tee import Tee, TeeResult
 
 _HOMES = {
-    "engine": ("Engine", "Options"),
+    "engine": ("Engine", "Inspection", "Options"),
     "errors": ("LayerteeError",),
     "fetch": ("FetchLimits", "RangeMode"),
+    "inventory": ("Basis",),
     "oci": ("DiffID", "Digest", "Platform"),
     "plan": ("Action", "Form", "LayerPlan", "Verify"),
     "pulling": ("ImagePlan",),
@@ -41,12 +43,14 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Action",
+    "Basis",
     "DiffID",
     "Digest",
     "Engine",
     "FetchLimits",
     "Form",
     "ImagePlan",
+    "Inspection",
     "LayerPlan",
     "LayerResult",
     "LayerStream",

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from . import __version__
 
 if TYPE_CHECKING:
-    from .engine import Options
-    from .storagename import StorageReference
+    from .options import Options
 
 EXIT_OK, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_INTEGRITY, EXIT_NETWORK, EXIT_NO_SPACE = 0, 1, 2, 3, 4, 5
 EXIT_INTERRUPTED = 130
@@ -90,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="layertee",
         description="Pull OCI / bootc OS images: only the layers a machine lacks, each verified in one pass.",
-        epilog="IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out) or oci:DIR[:ref]. "
+        epilog="IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out), oci:DIR[:ref] "
+        "or containers-storage:NAME. "
         "Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed, 4 network, 5 no space.",
     )
     parser.add_argument("--version", action="version", version=f"layertee {__version__}")
@@ -162,6 +162,25 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--repair", metavar="IMAGE", dest="image", help="then pull IMAGE again")
     _add_network(verify)
 
+    prepare = command(
+        "prepare", _prepare, "before 'bootc upgrade': name the layers that its repository has already"
+    )
+    prepare.add_argument(
+        "--ostree-repo",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the ostree repository of the system: /sysroot/ostree/repo where it is booted",
+    )
+    prepare.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
+    prepare.add_argument(
+        "--undo", action="store_true", help="remove the refs that were made (for IMAGE) and not used since"
+    )
+    _add_store(prepare)
+    _add_json(prepare)
+    prepare.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
+    _add_network(prepare)
+
     doctor = command(
         "doctor", _commands("doctor"), "show which core runs and why, and the state of the store"
     )
@@ -178,6 +197,13 @@ def _commands(name: str) -> Callable[[argparse.Namespace], int]:
         return function(args)
 
     return run
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    with _quick_imports():
+        from . import preparecmd
+
+    return preparecmd.prepare(args)
 
 
 @contextmanager
@@ -252,7 +278,17 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="places",
         metavar="PLACE",
-        help="take layers from oci:DIR, an OCI layout, or containers-storage:, podman's store (repeatable)",
+        help="take layers from oci:DIR, an OCI layout, or containers-storage:, podman's store; leave those"
+        " that ostree:REPO or composefs:REPO keeps where they are; believe blob-info-cache:[FILE], podman's"
+        " record of which blobs are the same; or auto, whatever of these this machine has (repeatable)",
+    )
+    group.add_argument(
+        "--trust",
+        choices=("computed", "attested", "claimed"),
+        default="attested",
+        help="skip a download where this program computed what a place holds, or another tool of this machine"
+        " did too, or some image says so. What can be read from a place is read and checked in any case, but"
+        " with 'computed' only where that was computed (default: %(default)s)",
     )
 
 
@@ -284,8 +320,10 @@ def _rate(text: str) -> int:
 
 def options_of(args: argparse.Namespace) -> Options:
     """The engine's options as the command line gave them. Raises InvalidReference."""
-    from .engine import Options
     from .fetch import FetchLimits, RangeMode
+    from .inventory import Basis
+    from .options import Options
+    from .placename import parse_place
     from .platforms import Platform
 
     return Options(
@@ -296,20 +334,6 @@ def options_of(args: argparse.Namespace) -> Options:
         limits=FetchLimits(
             max_connections=args.max_connections, ranges=RangeMode(args.ranges), max_rate=args.max_rate
         ),
-        places=tuple(_place_of(text) for text in args.places),
+        places=tuple(parse_place(text) for text in args.places),
+        trust=Basis(args.trust),
     )
-
-
-def _place_of(text: str) -> Path | StorageReference:
-    from .errors import InvalidReference
-    from .reference import LayoutReference, parse_reference
-    from .storagename import StorageReference
-
-    found = parse_reference(text)
-    if isinstance(found, StorageReference) and found.image is None:
-        return found
-    if not isinstance(found, LayoutReference):
-        raise InvalidReference(
-            f"--from {text}: write oci:DIR, the directory of an OCI image layout, or containers-storage:"
-        )
-    return found.path

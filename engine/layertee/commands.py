@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .cli import EXIT_ERROR, EXIT_INTEGRITY, EXIT_OK, options_of
 from .console import display
-from .engine import Engine
+from .engine import Engine, Inspection
 from .errors import InvalidReference, LayerteeError
 from .gc import gc
 from .oci import DiffID, Digest
 from .plan import Action, Form, Verify
+from .printing import print_json, print_table, warn
 from .pulling import ImagePlan
 from .reference import LayoutReference, parse_reference
 from .report import LayerResult, PullResult
@@ -46,7 +45,7 @@ def pull(args: argparse.Namespace) -> int:
                 return plan, await engine.pull(plan, shown)
 
     private = found is None
-    with _look(root, private) if args.dry_run else Store.open(root, private=private) as store:
+    with look_into(root, private) if args.dry_run else Store.open(root, private=private) as store:
         try:
             _, result = run(main())
         except LayerteeError as exc:
@@ -55,35 +54,32 @@ def pull(args: argparse.Namespace) -> int:
                 total = len(shown.last.layers)
                 exc.add_note(f"{done} of {total} layers are in {store.root} and will not be fetched again")
             raise
-    _warn(store.warnings)
+    warn(store.warnings)
     if args.json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     elif not args.quiet:
         _print_result(result, dry_run=args.dry_run)
     return EXIT_OK
 
 
 def inspect(args: argparse.Namespace) -> int:
-    with _look(args.store or default_root()) as store:
+    with look_into(args.store or default_root()) as store:
 
-        async def main() -> ImagePlan:
+        async def main() -> Inspection:
             async with Engine(store, options=options_of(args)) as engine:
-                return await engine.plan(args.image)
+                return await engine.inspect(args.image)
 
-        plan = run(main())
-    config = plan.config
+        found = run(main())
+    warn(store.warnings)
     if args.json:
-        shape = plan.to_json()
-        del shape["seconds"]
-        index = plan.index_digest
-        shape.update(index_digest=index, platform=str(config.platform), created=config.created)
-        shape.update(labels=dict(config.labels))
-        _print_json(shape)
+        print_json(_inspection(found))
         return EXIT_OK
+    plan, config, registry = found.plan, found.plan.config, found.registry_manifest
     facts = [
         ("image", args.image),
         *([("index", plan.index_digest)] if plan.index_digest else []),
         ("manifest", f"{plan.manifest.digest} ({plan.manifest.media_type})"),
+        *([("at registry", registry)] if registry not in (None, plan.manifest.digest) else []),
         ("config", config.digest),
         ("platform", str(config.platform)),
         ("created", config.created or "unknown"),
@@ -103,15 +99,57 @@ def inspect(args: argparse.Namespace) -> int:
         )
         for step in plan.layers
     ]
-    _table(("layer", "digest", "diff id", "form", "size", "on this machine"), rows)
+    print_table(("layer", "digest", "diff id", "form", "size", "on this machine"), rows)
+    names = [
+        (
+            str(step.layer.index),
+            blob.digest,
+            blob.compression.value if blob.compression else "?",
+            human(blob.size) if blob.size is not None else "?",
+            blob.basis.value,
+            blob.source,
+        )
+        for step in plan.layers
+        for blob in found.names[step.layer.diff_id]
+    ]
+    if names:
+        print("\ncompressed blobs with the same content:")
+        print_table(("layer", "digest", "form", "size", "basis", "known from"), names)
     return EXIT_OK
+
+
+def _inspection(found: Inspection) -> dict[str, object]:
+    """The object that ``inspect --json`` prints: a plan's, the image's own facts, and each layer's names."""
+    plan, config = found.plan, found.plan.config
+    shape = plan.to_json()
+    del shape["seconds"]
+    index = plan.index_digest
+    shape.update(index_digest=index, platform=str(config.platform), created=config.created)
+    shape.update(labels=dict(config.labels), registry_manifest_digest=found.registry_manifest)
+    shape["layers"] = [
+        {
+            **layer,
+            "blobs": [
+                {
+                    "digest": blob.digest,
+                    "size": blob.size,
+                    "compression": blob.compression.value if blob.compression else None,
+                    "basis": blob.basis.value,
+                    "source": blob.source,
+                }
+                for blob in found.names[step.layer.diff_id]
+            ],
+        }
+        for layer, step in zip(shape["layers"], plan.layers, strict=True)
+    ]
+    return shape
 
 
 def show_map(args: argparse.Namespace) -> int:
     with _open(args, create=False) as store:
         pairs = store.catalog.lookup(_digest(args.key)) if args.key else store.catalog.pairs()
     if args.json:
-        _print_json(
+        print_json(
             {
                 "pairs": [
                     {
@@ -136,7 +174,7 @@ def show_map(args: argparse.Namespace) -> int:
         )
         for pair in pairs
     ]
-    _table(("blob digest", "diff id", "form", "size", "uncompressed"), rows)
+    print_table(("blob digest", "diff id", "form", "size", "uncompressed"), rows)
     return EXIT_OK
 
 
@@ -144,7 +182,7 @@ def ls(args: argparse.Namespace) -> int:
     with _open(args, create=False) as store:
         images = store.images()
     if args.json:
-        _print_json(
+        print_json(
             {
                 "images": [
                     {
@@ -173,7 +211,7 @@ def ls(args: argparse.Namespace) -> int:
         )
         for image in images
     ]
-    _table(("image", "manifest", "platform", "size", "pulled", ""), rows)
+    print_table(("image", "manifest", "platform", "size", "pulled", ""), rows)
     return EXIT_OK
 
 
@@ -187,9 +225,9 @@ def rm(args: argparse.Namespace) -> int:
 def collect(args: argparse.Namespace) -> int:
     with _open(args, create=False) as store:
         report = gc(store)
-    _warn(report.warnings)
+    warn(report.warnings)
     if args.json:
-        _print_json(
+        print_json(
             {
                 "blobs_removed": report.blobs_removed,
                 "bytes_freed": report.bytes_freed,
@@ -215,12 +253,12 @@ def verify(args: argparse.Namespace) -> int:
                 if not args.image:
                     return report, None
                 form = Form.AS_IS
-                return report, await engine.pull(await engine.plan(args.image, form=form))
+                return report, await engine.pull(await engine.plan(args.image, form=form, complete=True))
 
         report, repaired = run(main())
-    _warn(report.warnings)
+    warn(report.warnings)
     if args.json:
-        _print_json(
+        print_json(
             {
                 "ok": report.ok,
                 "blobs": report.n_blobs,
@@ -264,7 +302,7 @@ def doctor(args: argparse.Namespace) -> int:
         print(f"  {len(store.images())} images, {len(store.catalog.pairs())} pairs in the map")
         if store.rebuild_reason:
             print(f"  the map is incomplete: {store.rebuild_reason}; run: layertee verify")
-        _warn(store.warnings)
+        warn(store.warnings)
         return EXIT_ERROR if store.rebuild_reason else EXIT_OK
 
 
@@ -276,7 +314,7 @@ def _open(args: argparse.Namespace, *, create: bool) -> Store:
 
 
 @contextmanager
-def _look(root: Path, private: bool = True) -> Iterator[Store]:
+def look_into(root: Path, private: bool = True) -> Iterator[Store]:
     """The store in ``root`` for a command that changes nothing: where none is, an empty one elsewhere."""
     if (root / "layertee").is_dir():
         with Store.open(root, create=False, private=private) as store:
@@ -300,36 +338,24 @@ def _digest(text: str) -> Digest | DiffID:
         raise InvalidReference(f"{text!r:.100} is not sha256:<64 hex digits>") from None
 
 
-def _warn(warnings: Iterable[str]) -> None:
-    for warning in dict.fromkeys(warnings):
-        print(f"layertee: warning: {warning}", file=sys.stderr)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
-
-
 def _print_result(result: PullResult, *, dry_run: bool) -> None:
     rows = [_row(index, layer) for index, layer in enumerate(result.layers)]
-    _table(("layer", "digest", "size", "action", "fetched", "why"), rows)
+    print_table(("layer", "digest", "size", "action", "fetched", "why"), rows)
     print()
     fetched, reused = human(result.bytes_fetched), human(result.bytes_reused)
     if dry_run:
         print(f"would fetch {fetched}; {reused} need not be fetched")
         return
-    print(f"{result.image} -> {result.local_manifest_digest}")
-    if result.local_manifest_digest != result.manifest_digest:
-        print(f"  the registry's manifest is {result.manifest_digest}")
+    if result.local_manifest_digest is None:
+        places = " and ".join(result.kept_by)
+        print(f"{result.image}: kept by {places}; the store has the rest, and no image of that name")
+    else:
+        print(f"{result.image} -> {result.local_manifest_digest}")
+        if result.local_manifest_digest != result.manifest_digest:
+            print(f"  the registry's manifest is {result.manifest_digest}")
     print(f"fetched {fetched}, reused {reused}, in {result.seconds:.2f} s")
 
 
 def _row(index: int, layer: LayerResult) -> tuple[str, ...]:
     fetched = human(layer.bytes_fetched) if layer.action is Action.FETCH else "-"
     return str(index), layer.digest[:19], human(layer.size), layer.action.value, fetched, layer.reason
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they must be, so that the output can be cut and grepped."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

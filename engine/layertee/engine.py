@@ -2,74 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from . import __version__
-from .certs import find_cert_dir
-from .credentials import Credentials
-from .errors import CatalogError, InvalidReference, NotFound
-from .fetch import Fetcher, FetchLimits, HostState, OpenBlob
-from .inventory import Holding, Place
-from .inventory.oci_layout import OCILayoutPlace
-from .inventory.own import OwnStore
+from .errors import CatalogError, NotFound
+from .fetch import Fetcher, HostState, OpenBlob
+from .inventory import Holding
+from .inventory.attested import BlobName
 from .inventory.readback import ReadBack
-from .layout import Layout
 from .local import read_file
 from .localtar import read_tar
-from .oci import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, Platform
+from .oci import DiffID, Digest, Layer
+from .options import Options
 from .plan import Action, Form, LayerPlan, Verify, plan
 from .pool import LayerJob, Pool, PoolLayer, open_pool
+from .present import Present, blob_names, look, registry_manifest
 from .pulling import ImagePlan, Pull, check, unwrapped_group
-from .reference import LayoutReference, Reference, parse_reference
-from .registry import Registry
+from .reference import parse_reference
 from .report import ProgressCallback, PullResult
-from .storagename import StorageReference
+from .sources import Resolved, resolve
 from .store import Store, default_root
 from .stream import LayerStream
 from .tee import TeeResult
 from .threads import in_thread
-from .transport import Body, TLSPolicy, Transport
+from .transport import Transport
 from .verify import VerifyReport, verify_store
+
+__all__ = ["Engine", "Inspection", "Options"]
 
 # A stream has a pool of its own, so that a caller who stops reading holds up nobody else.
 STREAM_IN, STREAM_OUT = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How an engine behaves. The defaults are those of the command line.
+class Inspection:
+    """An image and what this machine knows of it.
 
-    ``tls_verify`` False also allows plain HTTP, for the registries that images name; tokens and
-    redirects stay on what the registry offers. ``places`` to take layers from are OCI layouts and
-    stores of podman.
+    ``plan`` is what a pull would do. ``names`` are, for each content, the compressed blobs that are known to
+    hold it, the best known first. ``registry_manifest`` is the digest that the image has at a registry, None
+    where that is not known here.
     """
 
-    platform: Platform = field(default_factory=Platform.host)
-    authfile: Path | None = None
-    tls_verify: bool = True
-    cert_dir: Path | None = None
-    limits: FetchLimits = field(default_factory=FetchLimits)
-    places: tuple[Path | StorageReference, ...] = ()
-    core: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    """An image whose documents were read and hashed, wherever it is."""
-
-    name: str | None
-    manifest: Manifest
-    config: ImageConfig
-    layers: tuple[Layer, ...]
-    index_digest: Digest | None
-    open_blob: OpenBlob | None
-    host: str
-    place: Path | StorageReference | None
+    plan: ImagePlan
+    names: Mapping[DiffID, tuple[BlobName, ...]]
+    registry_manifest: Digest | None
 
 
 class Engine:
@@ -122,7 +103,7 @@ class Engine:
             raise RuntimeError("use the engine inside 'async with'")
         return self._store
 
-    # --- the three things it does ---
+    # --- what it does ---
 
     async def plan(
         self,
@@ -131,41 +112,24 @@ class Engine:
         form: Form = Form.AS_IS,
         verify: Verify = Verify.BOTH,
         name: str | None = "",
+        complete: bool = False,
     ) -> ImagePlan:
         """Resolve ``reference`` and decide what a pull would do. Changes nothing.
 
         ``name`` is what the store will call the image: empty for the reference itself, None for no
-        name (the only image of a layout). Raises
-        InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError (DiffIDMismatch: the
-        image contradicts a pair computed on this machine), UnsupportedImage.
+        name (the only image of a layout). ``complete``: leave no layer to a place that cannot give it
+        back. Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError
+        (DiffIDMismatch: the image contradicts a pair computed on this machine), UnsupportedImage.
         """
-        found = await self._resolve(parse_reference(reference))
-        prefer = {layer.diff_id: layer.digest for layer in found.layers}
-        places = [
-            await in_thread(self._place, where, prefer)
-            for where in (*([found.place] if found.place else []), *self._options.places)
-        ]
-        own, elsewhere, known, sizes = await in_thread(
-            self._take_stock, found.layers, OwnStore(self.store, layers=found.layers), places
-        )
-        steps = plan(found.layers, own, elsewhere, form=form, known=known, sizes=sizes)
-        if found.open_blob is None:
-            for step in steps.layers_to(Action.FETCH):
-                raise NotFound(f"{reference}: layer {step.layer.index} ({step.layer.digest}) is not there")
-        else:
-            for layer in found.layers:
-                self._sources[layer.digest] = found.open_blob
-        return ImagePlan(
-            reference,
-            found.name if name == "" else name,
-            found.manifest,
-            found.config,
-            found.index_digest,
-            steps,
-            found.open_blob,
-            found.host,
-            verify,
-        )
+        found, present = await self._look(reference)
+        return self._planned(reference, found, present, form, verify, name, complete=complete)
+
+    async def inspect(self, reference: str) -> Inspection:
+        """Resolve ``reference`` and tell what is known of it here. Changes nothing; raises as ``plan``."""
+        found, present = await self._look(reference)
+        planned = self._planned(reference, found, present, Form.AS_IS, Verify.BOTH, "", complete=False)
+        names = await in_thread(blob_names, self.store, found, present.attested)
+        return Inspection(planned, names, registry_manifest(found))
 
     async def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
         """Carry ``plan`` out: afterwards the store has the image, every byte of it verified (as far as
@@ -214,92 +178,52 @@ class Engine:
 
     # --- inside ---
 
-    def _place(self, where: Path | StorageReference, prefer: Mapping[DiffID, Digest]) -> Place:
-        if isinstance(where, StorageReference):
-            from .inventory.containers_storage import ContainersStoragePlace  # 20 ms
+    async def _look(self, reference: str) -> tuple[Resolved, Present]:
+        found = await resolve(parse_reference(reference), self._options, self._network)
+        return found, await in_thread(look, self.store, found, self._options.places)
 
-            return ContainersStoragePlace.of(where)
-        return OCILayoutPlace(where, known=self.store.catalog.diff_id, prefer=prefer)
-
-    async def _resolve(self, reference: Reference | LayoutReference | StorageReference) -> _Resolved:
-        platform = self._options.platform
-        if isinstance(reference, StorageReference):
-            from .inventory.containers_storage import ContainersStoragePlace
-
-            if reference.image is None:
-                raise InvalidReference(f"{reference} names a store and no image in it")
-            storage = await in_thread(ContainersStoragePlace.of, reference)
-            stored = await in_thread(storage.resolve, reference.image)
-            return _Resolved(
-                next(iter(stored.names), reference.image),
-                stored.manifest,
-                stored.config,
-                stored.layers,
-                stored.index_digest,
-                None,
-                "",
-                reference,
-            )
-        if isinstance(reference, LayoutReference):
-            layout = await in_thread(Layout.open, reference.path)
-            image = await in_thread(layout.resolve, reference.ref, platform)
-            return _Resolved(
-                reference.ref,
-                image.manifest,
-                image.config,
-                image.layers,
-                image.index_digest,
-                None,
-                "",
-                reference.path,
-            )
-        registry: Registry[Body] = Registry(
-            self._network(),
-            reference,
-            Credentials(self._options.authfile),
-            tls=TLSPolicy(
-                verify=self._options.tls_verify,
-                cert_dir=self._options.cert_dir or find_cert_dir(reference.registry),
-            ),
-            allow_http=not self._options.tls_verify,
+    def _planned(
+        self,
+        reference: str,
+        found: Resolved,
+        present: Present,
+        form: Form,
+        verify: Verify,
+        name: str | None,
+        *,
+        complete: bool,
+    ) -> ImagePlan:
+        elsewhere = present.elsewhere
+        if complete:
+            elsewhere = [{d: held for d, held in one.items() if held.readable} for one in elsewhere]
+        steps = plan(
+            found.layers,
+            present.own,
+            elsewhere,
+            form=form,
+            known=present.known,
+            sizes=present.sizes,
+            origin=present.origin,
+            trust=self._options.trust,
         )
-        found = await registry.resolve(platform)
-
-        async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:
-            return await registry.open_blob(blob, start, stop)
-
-        return _Resolved(
-            str(reference),
+        if found.open_blob is None:
+            for step in steps.layers_to(Action.FETCH):
+                raise NotFound(f"{reference}: layer {step.layer.index} ({step.layer.digest}) is not there")
+        else:
+            for layer in found.layers:
+                self._sources[layer.digest] = found.open_blob
+        return ImagePlan(
+            reference,
+            found.name if name == "" else name,
             found.manifest,
             found.config,
-            found.layers,
             found.index_digest,
-            open_blob,
-            reference.api_host,
-            None,
+            steps,
+            found.open_blob,
+            found.host,
+            verify,
+            present.still_held,
         )
-
-    def _take_stock(
-        self, layers: Sequence[Layer], own: OwnStore, places: Sequence[Place]
-    ) -> tuple[dict[DiffID, Holding], list[dict[DiffID, Holding]], dict[Digest, DiffID], dict[DiffID, int]]:
-        """What this machine holds of ``layers``, and what it has computed about them. Blocks."""
-        diff_ids = {layer.diff_id for layer in layers}
-        held = own.find(diff_ids)
-        missing = diff_ids - held.keys()
-        elsewhere = [place.find(missing) for place in places] if missing else []
-        for place in places:
-            self.store.warnings.extend(place.warnings)
-        catalog = self.store.catalog
-        known: dict[Digest, DiffID] = {}
-        sizes: dict[DiffID, int] = {}
-        try:
-            for layer in layers:
-                if (computed := catalog.diff_id(layer.digest)) is not None:
-                    known[layer.digest] = computed
-            sizes = catalog.uncompressed_sizes(diff_ids)
-        except CatalogError as exc:
-            self.store.warnings.append(str(exc))
-        return held, elsewhere, known, sizes
 
     async def _feed(self, layer: Layer, holding: Holding | None, pool: Pool, pool_layer: PoolLayer) -> None:
         if isinstance(holding, ReadBack):

@@ -4,6 +4,9 @@ Pure: layers and holdings in, one action per layer out, in the image's order. Th
 and from nowhere else; holdings, however wrong, can only change where bytes are looked for. A holding
 that is merely claimed may be read because whatever is read is hashed on the way; what does not have
 the DiffID is discarded and fetched instead.
+
+A place that shows a layer and cannot give it back is another matter: nothing is hashed, and leaving
+the layer to it takes its word. ``trust`` is the weakest basis for which that is done.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from .oci import Compression, DiffID, Digest, Layer
 
 __all__ = ["Action", "Form", "LayerPlan", "Plan", "Verify", "plan"]
 
+_STRENGTH = {basis: rank for rank, basis in enumerate(Basis)}  # the strongest is 0
 INFLATION = 3  # OS layers inflate 2.2 to 3 times; the estimate errs towards refusing early
 
 
 class Action(enum.Enum):
     """What happens to one layer."""
 
-    HAVE = "have"  # nothing: the store holds it
+    HAVE = "have"  # nothing: the store holds it, or a place that keeps it for others
     REUSE = "reuse"  # its bytes are read from a place on this machine
     FETCH = "fetch"  # its bytes come from the registry
 
@@ -55,6 +59,11 @@ class LayerPlan:
     holding: Holding | None
     wire_bytes: int
     disk_bytes: int
+
+    @property
+    def kept_elsewhere(self) -> bool:
+        """Whether the layer is left to a place that has it but cannot give it back."""
+        return self.action is Action.HAVE and self.holding is not None and not self.holding.readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +101,21 @@ def plan(
     form: Form,
     known: Mapping[Digest, DiffID],
     sizes: Mapping[DiffID, int],
+    origin: Mapping[DiffID, Holding] | None = None,
+    trust: Basis = Basis.ATTESTED,
 ) -> Plan:
-    """Decide for each of ``layers``: held by the store, read from another place, or fetched.
+    """Decide for each of ``layers``: held by the store, read from a place, left in a place, or fetched.
 
-    ``own`` is what the store holds, ``elsewhere`` the other places, best first. ``known`` are the
-    computed pairs of the layers' blobs, ``sizes`` the uncompressed sizes that were measured. Raises
-    DiffIDMismatch, before anything is planned, for an image that contradicts a computed pair.
+    ``own`` is what the store holds, ``origin`` what the place holds that the image itself is in,
+    ``elsewhere`` the other places, best first. ``known`` are the computed pairs of the layers' blobs,
+    ``sizes`` the uncompressed sizes that were measured.
+
+    ``trust``: with ``COMPUTED``, other places are used only for what was computed here. Otherwise readable
+    holdings are read whatever their basis; one that is not readable skips the download if its basis is
+    ``trust`` or stronger. Raises DiffIDMismatch, before anything is planned, for an image that contradicts
+    a computed pair.
     """
+    usable = [_from_origin(origin or {}), *(_trusted(place, trust) for place in elsewhere)]
     for layer in layers:
         _refuse_contradiction(layer, known)
     steps: list[LayerPlan] = []
@@ -106,7 +123,7 @@ def plan(
     for position, layer in enumerate(layers):
         first = first_with.setdefault(layer.diff_id, position)
         if first == position:
-            steps.append(_step(layer, own, elsewhere, form, sizes))
+            steps.append(_step(layer, own, usable, form, sizes))
         else:
             reason = f"same content as layer {layers[first].index}"
             steps.append(LayerPlan(layer, Action.HAVE, reason, steps[first].holding, 0, 0))
@@ -127,6 +144,20 @@ def _refuse_contradiction(layer: Layer, known: Mapping[Digest, DiffID]) -> None:
     )
 
 
+def _from_origin(held: Mapping[DiffID, Holding]) -> dict[DiffID, Holding]:
+    """The image's own layers: reading them is no more trust than reading the image."""
+    return {diff_id: holding for diff_id, holding in held.items() if holding.readable}
+
+
+def _trusted(held: Mapping[DiffID, Holding], trust: Basis) -> dict[DiffID, Holding]:
+    enough = _STRENGTH[trust]
+    return {
+        diff_id: holding
+        for diff_id, holding in held.items()
+        if _STRENGTH[holding.basis] <= enough or (holding.readable and trust is not Basis.COMPUTED)
+    }
+
+
 def _step(
     layer: Layer,
     own: Mapping[DiffID, Holding],
@@ -145,6 +176,9 @@ def _step(
         how = "checked while it is read" if source.basis is Basis.CLAIMED else source.basis.value
         reason = f"from {source.place}, {how}"
         return LayerPlan(layer, Action.REUSE, reason, source, 0, _reused_size(source, form, sizes))
+    kept = next(_keepers(layer.diff_id, elsewhere), None)
+    if kept is not None:
+        return LayerPlan(layer, Action.HAVE, f"kept by {kept.place}, {kept.basis.value}", kept, 0, 0)
     disk = (
         layer.size if form is Form.AS_IS else _tar_size(layer.diff_id, layer.compression, layer.size, sizes)
     )
@@ -157,6 +191,13 @@ def _sources(diff_id: DiffID, elsewhere: Sequence[Mapping[DiffID, Holding]]) -> 
     usable = [holding for holding in found if holding.diff_id == diff_id and holding.readable]
     yield from (holding for holding in usable if holding.basis is not Basis.CLAIMED)
     yield from (holding for holding in usable if holding.basis is Basis.CLAIMED)
+
+
+def _keepers(diff_id: DiffID, elsewhere: Sequence[Mapping[DiffID, Holding]]) -> Iterator[Holding]:
+    """Holdings of ``diff_id`` that cannot be read, the best known first."""
+    found = [place[diff_id] for place in elsewhere if diff_id in place]
+    kept = [holding for holding in found if holding.diff_id == diff_id and not holding.readable]
+    yield from sorted(kept, key=lambda holding: _STRENGTH[holding.basis])
 
 
 def _reused_size(source: Holding, form: Form, sizes: Mapping[DiffID, int]) -> int:

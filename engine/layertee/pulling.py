@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import (
     DecodeError,
@@ -62,6 +63,7 @@ class ImagePlan:
 
     ``name`` is what the store will call it, None for the only image of a layout. ``open_blob`` asks
     the image's registry for a blob; None when the image comes from a place on this machine.
+    ``still_held`` looks again whether a holding is where it was; it blocks.
     """
 
     image: str
@@ -73,6 +75,7 @@ class ImagePlan:
     open_blob: OpenBlob | None
     host: str
     verify: Verify = Verify.BOTH
+    still_held: Callable[[Holding], bool] = lambda _: True
 
     @property
     def layers(self) -> tuple[LayerPlan, ...]:
@@ -82,7 +85,7 @@ class ImagePlan:
     def bytes_to_fetch(self) -> int:
         return self.plan.bytes_to_fetch
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """The object that ``--dry-run --json`` prints."""
         return PullResult.planned(self.image, self.manifest, self.plan).to_json()
 
@@ -182,6 +185,13 @@ class Pull:
                     raise
                 await self._fetch(step, lock, f"{step.holding.place} could not give it: {exc}")
                 return
+        if step.kept_elsewhere and step.holding is not None:
+            if await in_thread(self._plan.still_held, step.holding):
+                self._done(step, Action.HAVE, step.reason, None, 0)
+                lock.release()
+                return
+            await self._fetch(step, lock, f"no longer in {step.holding.place}")
+            return
         reason = step.reason if step.action is Action.FETCH else "no longer in the store"
         await self._fetch(step, lock, reason)
 
@@ -352,21 +362,24 @@ class Pull:
             end(None)
             raise
 
-    def _name_image(self) -> Digest:
+    def _name_image(self) -> Digest | None:
+        """Give the image its name, unless layers of it were left elsewhere: the store names no half image."""
         plan = self._plan
+        if any(step.layer.diff_id not in self._held for step in plan.layers):
+            return None
         layers = [step.layer for step in plan.layers]
         local = local_manifest(plan.manifest, layers, self._held, keep_docker=False)
         return self._store.put_image(plan.name, plan.manifest, plan.config, local).digest
 
     # --- telling ---
 
-    def _done(self, step: LayerPlan, action: Action, reason: str, held: Holding, nbytes: int) -> None:
+    def _done(self, step: LayerPlan, action: Action, reason: str, held: Holding | None, nbytes: int) -> None:
+        """``held`` is None for a layer that was left where it is."""
         layer = step.layer
         log.info("layer %d, %s: %s, %s", layer.index, layer.digest, action.value, reason)
-        self._held[layer.diff_id] = held
-        self._results[layer.diff_id] = LayerResult(
-            layer.digest, layer.diff_id, layer.size, held.uncompressed_size, action, reason, nbytes
-        )
+        if held is not None:
+            self._held[layer.diff_id] = held
+        self._results[layer.diff_id] = LayerResult.done(step, action, reason, held, nbytes)
         progress = self._progress[layer.index]
         progress.state = "done"
         progress.action = action
@@ -379,9 +392,7 @@ class Pull:
         layer = step.layer
         if layer.index == self._first[layer.diff_id]:
             return found
-        return LayerResult(
-            layer.digest, layer.diff_id, layer.size, found.uncompressed_size, Action.HAVE, step.reason, 0
-        )
+        return found.repeated(step)
 
     async def _tick(self) -> None:
         while True:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .inventory import Basis, Holding
 from .oci import DiffID, Digest, Manifest
 from .plan import Action, LayerPlan, Plan
 
@@ -16,6 +17,8 @@ class LayerResult:
 
     ``size`` is that of the blob the image names; ``uncompressed_size`` is None where it is not known.
     ``bytes_fetched`` counts all body bytes that came over the network for it, repeated ones included.
+    ``place`` is where on this machine the content is or was read from, and ``basis`` how it was known to be
+    there; both None for what was fetched. ``kept_elsewhere``: it is not in the store, but left in ``place``.
     """
 
     digest: Digest
@@ -25,19 +28,59 @@ class LayerResult:
     action: Action
     reason: str
     bytes_fetched: int
+    place: str | None = None
+    basis: Basis | None = None
+    kept_elsewhere: bool = False
 
     @classmethod
     def planned(cls, step: LayerPlan) -> LayerResult:
         """As it would be if all goes as planned."""
         known = step.holding.uncompressed_size if step.holding is not None else None
         layer = step.layer
-        return cls(layer.digest, layer.diff_id, layer.size, known, step.action, step.reason, step.wire_bytes)
+        return cls(
+            layer.digest,
+            layer.diff_id,
+            layer.size,
+            known,
+            step.action,
+            step.reason,
+            step.wire_bytes,
+            step.holding.place if step.holding is not None else None,
+            step.holding.basis if step.holding is not None else None,
+            step.kept_elsewhere,
+        )
+
+    @classmethod
+    def done(
+        cls, step: LayerPlan, action: Action, reason: str, held: Holding | None, nbytes: int
+    ) -> LayerResult:
+        """What became of ``step``: the store has ``held`` now; None for a layer that was left elsewhere."""
+        layer = step.layer
+        size = held.uncompressed_size if held is not None else None
+        named = (layer.digest, layer.diff_id, layer.size, size, action, reason, nbytes)
+        source = held if action is Action.HAVE and held is not None else step.holding
+        if action is Action.FETCH or source is None:
+            return cls(*named)
+        return cls(*named, source.place, source.basis, kept_elsewhere=held is None)
+
+    def repeated(self, step: LayerPlan) -> LayerResult:
+        """Of ``step``, a later layer with the same content, which cost nothing more."""
+        layer = step.layer
+        return replace(
+            self,
+            digest=layer.digest,
+            size=layer.size,
+            action=Action.HAVE,
+            reason=step.reason,
+            bytes_fetched=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
     """A finished pull. ``manifest_digest`` is the registry's; ``local_manifest_digest`` names the
-    manifest in the store, which differs where a layer is kept in another form.
+    manifest in the store, which differs where a layer is kept in another form. It is None after a pull
+    that left layers in the places of ``kept_by``: the store then has the rest, and no such image.
     """
 
     image: str
@@ -63,6 +106,11 @@ class PullResult:
         """Bytes of the image's blobs that did not have to come over the network."""
         return sum(layer.size for layer in self.layers if layer.action is not Action.FETCH)
 
+    @property
+    def kept_by(self) -> tuple[str, ...]:
+        """The places that layers were left in because they cannot be read back from there."""
+        return tuple(sorted({layer.place for layer in self.layers if layer.kept_elsewhere and layer.place}))
+
     def to_json(self) -> dict[str, Any]:
         """The object that ``--json`` prints."""
         return {
@@ -79,6 +127,8 @@ class PullResult:
                     "action": layer.action.value,
                     "reason": layer.reason,
                     "bytes_fetched": layer.bytes_fetched,
+                    "place": layer.place,
+                    "basis": layer.basis.value if layer.basis else None,
                 }
                 for layer in self.layers
             ],

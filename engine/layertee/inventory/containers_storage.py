@@ -129,7 +129,7 @@ class ContainersStoragePlace:
         """All images, in the store's order. One whose documents are not whole is a warning."""
         self.warnings = []
         found = []
-        blobs = self._blobs()
+        blobs = self.blobs()
         for store, row in self._image_rows():
             try:
                 found.append(self._image(store, row, blobs))
@@ -157,7 +157,7 @@ class ContainersStoragePlace:
         if len({row.image_id for _, row in found}) > 1:
             raise InvalidReference(f"{self.name}: {name!r:.200} may be any of {len(found)} images")
         store, row = found[0]
-        return self._image(store, row, self._blobs(), digest)
+        return self._image(store, row, self.blobs(), digest)
 
     def _image(
         self, store: _Store, row: ImageRow, blobs: Mapping[DiffID, tuple[KnownBlob, ...]], digest: str = ""
@@ -190,8 +190,8 @@ class ContainersStoragePlace:
             {layer.diff_id: blobs[layer.diff_id] for layer in layers if layer.diff_id in blobs},
         )
 
-    def _blobs(self) -> dict[DiffID, tuple[KnownBlob, ...]]:
-        """What each layer was made from."""
+    def blobs(self) -> dict[DiffID, tuple[KnownBlob, ...]]:
+        """What each layer of the store was made from, as far as that was a compressed blob."""
         blobs: dict[DiffID, tuple[KnownBlob, ...]] = {}
         for store in self._stores():
             for row in self._rows(store):

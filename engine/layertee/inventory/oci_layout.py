@@ -1,9 +1,9 @@
 """Another OCI image layout on this machine: a USB stick, a build's output, a mirror.
 
 What its images say about their layers is a claim. It becomes ``computed`` where this machine has
-inflated that very blob before, and where the blob is named by the DiffID itself, so that hashing it
-decides. Either way nothing here has been hashed *now*, except the documents: whoever reads a holding
-back does so through the tee, which does.
+inflated that very blob before (``attested`` where another tool of it has), and where the blob is named by
+the DiffID itself, so that hashing it decides. Either way nothing here has been hashed *now*, except the
+documents: whoever reads a holding back does so through the tee, which does.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _CHEAPEST_TO_READ = (Compression.NONE, Compression.ZSTD, Compression.GZIP)
 class OCILayoutPlace:
     """The layout in ``path``.
 
-    ``known`` answers what a blob was computed to inflate to (``Catalog.diff_id``). ``prefer``: the
-    blob an image names, where several have the content.
+    ``known`` answers what a blob was computed to inflate to (``Catalog.diff_id``), ``attested`` what
+    another tool of this machine computed. ``prefer``: the blob an image names, where several have the
+    content.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class OCILayoutPlace:
         path: Path,
         *,
         known: Callable[[Digest], DiffID | None],
+        attested: Callable[[Digest], DiffID | None] = lambda _: None,
         prefer: Mapping[DiffID, Digest] | None = None,
     ) -> None:
         self.warnings: list[str] = []
         self._path = path
         self._known = known
+        self._attested = attested
         self._prefer = prefer or {}
 
     @property
@@ -114,7 +117,10 @@ class OCILayoutPlace:
                 f" to be {computed}"
             )
             return None
-        basis = Basis.CLAIMED if computed is None else Basis.COMPUTED
+        basis = Basis.COMPUTED
+        if computed is None:
+            is_attested = self._attested(layer.digest) == layer.diff_id
+            basis = Basis.ATTESTED if is_attested else Basis.CLAIMED
         return self._holding(layout, layer.diff_id, layer.digest, layer.size, layer.compression, basis)
 
     def _holding(

@@ -1,0 +1,31 @@
+"""How an engine behaves: one value, the same for the library and for the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .fetch import FetchLimits
+from .inventory import Basis, Place
+from .oci import Platform
+from .placename import Where
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The defaults are those of the command line.
+
+    ``tls_verify`` False also allows plain HTTP, for the registries that images name; tokens and
+    redirects stay on what the registry offers. ``places`` to take layers from: an OCI layout by its
+    path, others by their names, or any object that is a Place. ``trust`` says how well a place must
+    know what it holds before a download is skipped (``plan.plan``).
+    """
+
+    platform: Platform = field(default_factory=Platform.host)
+    authfile: Path | None = None
+    tls_verify: bool = True
+    cert_dir: Path | None = None
+    limits: FetchLimits = field(default_factory=FetchLimits)
+    places: tuple[Where | Place, ...] = ()
+    core: str | None = None
+    trust: Basis = Basis.ATTESTED

@@ -1,0 +1,190 @@
+"""Where images come from, and places to take their layers from. A new kind of place is wired here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .certs import find_cert_dir
+from .credentials import Credentials
+from .errors import InvalidReference, LayerteeError
+from .fetch import OpenBlob
+from .inventory import Place
+from .inventory.blobinfocache import default_path
+from .inventory.composefs import ComposefsPlace
+from .inventory.oci_layout import OCILayoutPlace
+from .layout import Layout
+from .oci import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, Platform
+from .options import Options
+from .placename import PlaceKind, PlaceName, Where
+from .reference import LayoutReference, Reference
+from .registry import Registry
+from .storagename import TRANSPORT, StorageReference, parse_storage
+from .threads import in_thread
+from .transport import Body, TLSPolicy, Transport
+
+if TYPE_CHECKING:
+    from .inventory.containers_storage import ContainersStoragePlace, StorageImage
+
+# bootc's, on a booted system and from an installer's point of view.
+OSTREE_REPOS: Final = (Path("/ostree/repo"), Path("/sysroot/ostree/repo"))
+COMPOSEFS_REPO: Final = Path("/sysroot/composefs")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """An image whose documents were read and hashed, wherever it is.
+
+    ``open_blob`` is None for an image of this machine; its layers are then in ``origin``. ``stored``:
+    what podman's store knows beyond that, for an image of it.
+    """
+
+    name: str | None
+    manifest: Manifest
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    index_digest: Digest | None
+    open_blob: OpenBlob | None
+    host: str
+    origin: Path | StorageReference | None
+    stored: StorageImage | None = None
+
+
+async def resolve(
+    reference: Reference | LayoutReference | StorageReference,
+    options: Options,
+    network: Callable[[], Transport],
+) -> Resolved:
+    """Find the image and read its documents. ``network`` is called only for an image in a registry.
+
+    Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError, UnsupportedImage.
+    """
+    if isinstance(reference, StorageReference):
+        return await in_thread(_in_storage, reference)
+    if isinstance(reference, LayoutReference):
+        return await in_thread(_in_layout, reference, options.platform)
+    return await _in_registry(reference, options, network())
+
+
+def place(
+    where: Where | Place,
+    *,
+    known: Callable[[Digest], DiffID | None],
+    attested: Callable[[Digest], DiffID | None],
+    prefer: Mapping[DiffID, Digest],
+) -> Place | None:
+    """The place that ``where`` names; None for a record of blobs that holds no layers itself.
+
+    ``known`` answers what a blob was computed to inflate to, ``attested`` what other tools of this
+    machine computed; ``prefer`` the blob of a content that the image names. Raises InvalidReference and
+    SinkError where the configuration of podman's store cannot be used. Blocks.
+    """
+    if isinstance(where, Path):
+        return OCILayoutPlace(where, known=known, attested=attested, prefer=prefer)
+    if isinstance(where, StorageReference):
+        return storage(where)
+    if not isinstance(where, PlaceName):
+        return where
+    if where.kind is PlaceKind.OSTREE and where.path is not None:
+        from .inventory.ostree import OSTreePlace
+
+        return OSTreePlace(where.path, known=known, attested=attested)
+    if where.kind is PlaceKind.COMPOSEFS and where.path is not None:
+        return ComposefsPlace(where.path)
+    return None
+
+
+def storage(where: StorageReference) -> ContainersStoragePlace:
+    """Podman's store that ``where`` means; raises as ``place``."""
+    from .inventory.containers_storage import ContainersStoragePlace  # 20 ms
+
+    return ContainersStoragePlace.of(where)
+
+
+def spelled_out(places: Sequence[Where | Place], warnings: list[str]) -> list[Where | Place]:
+    """``places`` with ``auto`` replaced by what is on this machine, each once. Blocks.
+
+    The store that podman's configuration names brings podman's own cache along.
+    """
+    found: list[Where | Place] = []
+    for where in places:
+        is_auto = isinstance(where, PlaceName) and where.kind is PlaceKind.AUTO
+        found += _on_this_machine(warnings) if is_auto else [where]
+    if any(isinstance(where, StorageReference) and where.graphroot is None for where in found):
+        found += _usual_cache()
+    return [where for at, where in enumerate(found) if where not in found[:at]]
+
+
+def _on_this_machine(warnings: list[str]) -> list[Where | Place]:
+    found: list[Where | Place] = []
+    usual = parse_storage(f"{TRANSPORT}:")
+    try:
+        if storage(usual).exists():
+            found.append(usual)
+    except LayerteeError as exc:  # it was not asked for by name
+        warnings.append(f"{usual.store} is left out: {exc}")
+    found += [PlaceName(PlaceKind.OSTREE, repo) for repo in OSTREE_REPOS if (repo / "objects").is_dir()][:1]
+    if (COMPOSEFS_REPO / "streams").is_dir():
+        found.append(PlaceName(PlaceKind.COMPOSEFS, COMPOSEFS_REPO))
+    return found + _usual_cache()
+
+
+def _usual_cache() -> list[Where | Place]:
+    path = default_path()
+    return [PlaceName(PlaceKind.BLOB_INFO_CACHE, path)] if path.exists() else []
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def _in_storage(reference: StorageReference) -> Resolved:
+    if reference.image is None:
+        raise InvalidReference(f"{reference} names a store and no image in it")
+    found = storage(reference).resolve(reference.image)
+    name = next(iter(found.names), reference.image)
+    return Resolved(
+        name, found.manifest, found.config, found.layers, found.index_digest, None, "", reference, found
+    )
+
+
+def _in_layout(reference: LayoutReference, platform: Platform) -> Resolved:
+    found = Layout.open(reference.path).resolve(reference.ref, platform)
+    return Resolved(
+        reference.ref,
+        found.manifest,
+        found.config,
+        found.layers,
+        found.index_digest,
+        None,
+        "",
+        reference.path,
+    )
+
+
+async def _in_registry(reference: Reference, options: Options, transport: Transport) -> Resolved:
+    registry: Registry[Body] = Registry(
+        transport,
+        reference,
+        Credentials(options.authfile),
+        tls=TLSPolicy(
+            verify=options.tls_verify, cert_dir=options.cert_dir or find_cert_dir(reference.registry)
+        ),
+        allow_http=not options.tls_verify,
+    )
+    found = await registry.resolve(options.platform)
+
+    async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:
+        return await registry.open_blob(blob, start, stop)
+
+    return Resolved(
+        str(reference),
+        found.manifest,
+        found.config,
+        found.layers,
+        found.index_digest,
+        open_blob,
+        reference.api_host,
+        None,
+    )
