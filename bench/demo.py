@@ -2,7 +2,8 @@
 
 Builds an OS image out of this machine's /usr, serves it from a real docker-registry on a free
 loopback port, once as gzip and once recompressed to zstd, and pulls it with the command that a user
-would type, and with skopeo beside it. Whatever it made is gone afterwards.
+would type, and with skopeo beside it. Where podman is installed, an image is then built on top of it and
+pushed, and pulled without a download. Whatever it made is gone afterwards.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.demo_local import local_first
 from tests.rig.images import BuiltImage, demo_image, recompress, upload
 from tests.rig.registry import RegistryServer
 
@@ -124,6 +126,7 @@ def main() -> int:
             name = f"oci:{demo.store}:{server.host}/os:zstd"
             show("skopeo", "copy", "-q", name, f"dir:{scratch / 'copy'}")
             print("copied: skopeo, too, found every blob to have the digest that names it")
+            right = shutil.which("podman") is None or local_first(server, scratch, say, show)
         say("What happened (layer bytes as the registry's access log counts them)")
         print_table(demo.table())
         print(
@@ -132,7 +135,7 @@ def main() -> int:
             "\nIn the first pull it also inflated every layer and checked what came out; skopeo only copied."
             "\n'make bench' compares equal work, on a larger image."
         )
-        if [sent for _, _, sent, *_ in demo.sent] != [gzip.blob_bytes, 0, 0]:
+        if not right or [sent for _, _, sent, *_ in demo.sent] != [gzip.blob_bytes, 0, 0]:
             print("but that is not what happened: see the table", file=sys.stderr)
             return 1
     return 0
