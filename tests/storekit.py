@@ -198,7 +198,7 @@ def bring(store: Store, blob: bytes, compression: Compression, form: Form = Form
 def planned(store: Store, image: LayoutImage, source: Path | None, form: Form) -> Plan:
     """The plan for ``image``, with ``source`` as another place."""
     wanted = {layer.diff_id: layer.digest for layer in image.layers}
-    own = OwnStore(store, layers=image.layers).find(wanted)
+    own = OwnStore(store).find(wanted)
     elsewhere: list[Mapping[DiffID, Holding]] = []
     if source is not None:
         elsewhere.append(OCILayoutPlace(source, known=store.catalog.diff_id, prefer=wanted).find(wanted))
