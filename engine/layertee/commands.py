@@ -34,25 +34,32 @@ def pull(args: argparse.Namespace) -> int:
     name = found.ref if found else ""
     shown = display(quiet=args.quiet or args.dry_run)
 
-    async def main() -> tuple[ImagePlan, PullResult]:
+    begun: list[ImagePlan] = []
+
+    async def main() -> PullResult:
         async with Engine(store, options=options_of(args)) as engine:
             plan = await engine.plan(
                 args.image, form=Form(args.layers), verify=Verify(args.verify), name=name
             )
             if args.dry_run:
-                return plan, PullResult.planned(args.image, plan.manifest, plan.plan)
+                return PullResult.planned(args.image, plan.manifest, plan.plan)
+            begun.append(plan)
             with shown:
-                return plan, await engine.pull(plan, shown)
+                return await engine.pull(plan, shown)
 
     private = found is None
     with look_into(root, private) if args.dry_run else Store.open(root, private=private) as store:
         try:
-            _, result = run(main())
+            result = run(main())
         except LayerteeError as exc:
-            if shown.last is not None:
-                done = sum(layer.state == "done" for layer in shown.last.layers)
-                total = len(shown.last.layers)
-                exc.add_note(f"{done} of {total} layers are in {store.root} and will not be fetched again")
+            for plan in begun:
+                layers = [step.layer for step in plan.layers]
+                n_kept = sum(
+                    (store.holding(layer.diff_id) or store.unverified(layer)) is not None for layer in layers
+                )
+                exc.add_note(
+                    f"{n_kept} of {len(layers)} layers are in {store.root} and will not be fetched again"
+                )
             raise
     warn(store.warnings)
     if args.json:
