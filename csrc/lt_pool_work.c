@@ -12,7 +12,7 @@
  * layers, wall time equal. */
 #define LAZY_BUFFERS	6
 /* The same for a layer that inflates nothing, whose buffers are larger: pulls
- * that only hash did 35 % of their bytes in two lanes, and do 85 % now. */
+ * that only hash did 35 % of their bytes in two lanes, and do 60 % now. */
 #define LAZY_IN_BUFFERS	4
 
 /* --- Inflate ------------------------------------------------------------- */
