@@ -6,6 +6,7 @@ lies over ``/var/lib/containers/cache``. Needs root.
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import sqlite3
@@ -13,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
+from bench.tools import find_tools
 from tests.rig.images import run_tool
 
 FILE = "blob-info-cache-v1.sqlite"
 _FIRST_WITH_SQLITE = (1, 14)  # skopeo with containers/image 5.29
-# The newest library, where somebody has run the benchmark; it takes skopeo's options.
-_IMAGECOPY = Path(__file__).parents[2] / "build" / "bench" / "peers" / "imagecopy"
+_PEERS = Path(__file__).parents[2] / "build" / "bench" / "peers"  # as the benchmark builds them
 # As containers/image 5.36 creates them.
 _TABLES = (
     "CREATE TABLE DigestUncompressedPairs(anyDigest TEXT PRIMARY KEY NOT NULL,"
@@ -35,13 +36,19 @@ _TABLES = (
 )
 
 
+@functools.cache
 def writer() -> list[str] | None:
-    """A tool that writes the cache, a command to end in ``SOURCE DESTINATION``; None if none is here."""
+    """A tool that writes the cache, a command to end in ``SOURCE DESTINATION``; None if none can be had.
+
+    Where the machine's skopeo is older, the benchmark's peer over the newest library is built; it takes
+    skopeo's options.
+    """
     if skopeo := shutil.which("skopeo"):
         version = re.search(r"(\d+)\.(\d+)", run_tool(skopeo, "--version"))
         if version and (int(version[1]), int(version[2])) >= _FIRST_WITH_SQLITE:
             return [skopeo, "copy", "-q"]
-    return [str(_IMAGECOPY)] if _IMAGECOPY.exists() else None
+    found, _ = find_tools(_PEERS, ["imagecopy"])
+    return [found["imagecopy"].program] if "imagecopy" in found else None
 
 
 def run_with_cache(cache: Path, *command: str) -> str:
