@@ -77,16 +77,19 @@ def layers_of(server: RegistryServer, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", ["as-is", "uncompressed"])
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "zstd:chunked"])
 def test_an_image_that_was_pushed_from_here_costs_no_layer_bytes(
     filled: StorageRig, registry: RegistryServer, cli: Cli, compression: str, form: str, tmp_path: Path
 ) -> None:
-    name = f"{registry.host}/places/pushed:{filled.driver}-{compression}-{form}"
+    codec, _, chunked = compression.partition(":")
+    name = f"{registry.host}/places/pushed:{filled.driver}-{codec}{chunked}-{form}"
     options = [*registry.skopeo_options("dest"), "--dest-compress-format", compression, "--dest-compress"]
     command = ["skopeo", "copy", "-q", "-f", "oci", *options, f"{filled.name}{NAME}", f"docker://{name}"]
     run_with_cache(tmp_path / "cache", *command)  # knows no blob in another form that it could take instead
     pushed = layers_of(registry, name)
-    assert {layer["mediaType"].rpartition("+")[2] for layer in pushed} == {compression}
+    assert {layer["mediaType"].rpartition("+")[2] for layer in pushed} == {codec}
+    if chunked:
+        assert all("zstd-chunked" in str(layer["annotations"]) for layer in pushed)
     registry.reset()
     ran = cli.pull("--from", filled.name, "--layers", form, name)
     assert registry.blob_bytes(digests={layer["digest"] for layer in pushed}) == 0
