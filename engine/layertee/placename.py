@@ -46,6 +46,8 @@ def parse_place(text: str) -> Where:
     kinds = {kind.value: kind for kind in PlaceKind}
     if word in kinds:
         return _other(kinds[word], rest if colon else None, text)
+    if word not in ("oci", TRANSPORT):
+        raise InvalidReference(f"{text!r:.200} is no place to take layers from; write {_FORMS}")
     found = parse_reference(text)
     if isinstance(found, StorageReference) and found.image is None:
         return found
