@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from layertee import sync
+from layertee.ingest import run_layer
 from layertee.inventory.containers_storage import ContainersStoragePlace
 from layertee.inventory.readback import ReadBack
 from layertee.local import SourceUnreadable
 from layertee.localtar import read_tar
 from layertee.oci import Compression, DiffID
 from layertee.pool import LayerJob, Pool, open_pool
-from layertee.pulling import run_layer
 from layertee.storagename import parse_storage
 from layertee.tee import TeeResult
 from tests.rig.images import BuiltImage, build_image

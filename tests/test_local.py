@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from layertee import sync
+from layertee.ingest import run_layer
 from layertee.local import SourceUnreadable, open_regular, read_file
 from layertee.oci import Compression
 from layertee.pool import LayerJob, Pool, open_pool
-from layertee.pulling import run_layer
 from layertee.tee import TeeResult
 from tests.storekit import sha256
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from layertee import sync
 from layertee.errors import DecodeError, NoSpace, OutputBudgetExceeded, SinkError
+from layertee.ingest import run_layer
 from layertee.oci import Compression
 from layertee.pool import InBuffer, LayerJob, Pool, PoolLayer, open_pool
-from layertee.pulling import run_layer
 from layertee.tee import BlobResult, TeeResult
 from tests.storekit import pack, sha256
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from layertee.credentials import Credentials
 from layertee.fetch import Fetcher, FetchLimits, FetchReport, HostState
+from layertee.ingest import run_layer
 from layertee.oci import Descriptor, Platform
 from layertee.pool import LayerJob, PoolLayer, PoolStats, open_pool
-from layertee.pulling import run_layer, unwrapped_group
 from layertee.reference import Reference, parse_reference
 from layertee.registry import Registry
 from layertee.sync import run
+from layertee.tasks import unwrapped_group
 from layertee.tee import TeeResult
 from layertee.transport import Body, TLSPolicy, Transport
 from tests.fakes.fault_server import FaultServer

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from .engine import Engine, Inspection, Options
     from .errors import LayerteeError
     from .fetch import FetchLimits, RangeMode
+    from .imageplan import ImagePlan
     from .inventory import Basis
     from .oci import DiffID, Digest, Platform
     from .plan import Action, Form, LayerPlan, Verify
-    from .pulling import ImagePlan
     from .report import LayerResult, Progress, PullResult
     from .store import Store
     from .stream import LayerStream
@@ -29,10 +29,10 @@ _HOMES = {
     "engine": ("Engine", "Inspection", "Options"),
     "errors": ("LayerteeError",),
     "fetch": ("FetchLimits", "RangeMode"),
+    "imageplan": ("ImagePlan",),
     "inventory": ("Basis",),
     "oci": ("DiffID", "Digest", "Platform"),
     "plan": ("Action", "Form", "LayerPlan", "Verify"),
-    "pulling": ("ImagePlan",),
     "report": ("LayerResult", "Progress", "PullResult"),
     "store": ("Store",),
     "stream": ("LayerStream",),

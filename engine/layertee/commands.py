@@ -14,10 +14,10 @@ from .console import display
 from .engine import Engine, Inspection
 from .errors import InvalidReference, LayerteeError
 from .gc import gc
+from .imageplan import ImagePlan
 from .oci import DiffID, Digest
 from .plan import Action, Form, Verify
 from .printing import print_json, print_table, warn
-from .pulling import ImagePlan
 from .reference import LayoutReference, parse_reference
 from .report import LayerResult, PullResult
 from .space import free_space, human

@@ -12,6 +12,8 @@ from typing import Self
 from . import __version__
 from .errors import CatalogError, NotFound
 from .fetch import Fetcher, HostState, OpenBlob
+from .imageplan import ImagePlan, name_in
+from .ingest import Ingest, check, patiently
 from .inventory import Holding
 from .inventory.attested import BlobName
 from .inventory.readback import ReadBack
@@ -22,12 +24,13 @@ from .options import Options
 from .plan import Action, Form, LayerPlan, Verify, plan
 from .pool import LayerJob, Pool, PoolLayer, open_pool
 from .present import Present, blob_names, look, registry_manifest
-from .pulling import ImagePlan, Pull, check, unwrapped_group
+from .pulling import Pull
 from .reference import parse_reference
 from .report import ProgressCallback, PullResult
 from .sources import Resolved, resolve
-from .store import Store, default_root
+from .store import SHARED_WAIT_S, Store, default_root
 from .stream import LayerStream
+from .tasks import unwrapped_group
 from .tee import TeeResult
 from .threads import in_thread
 from .transport import Transport
@@ -113,16 +116,19 @@ class Engine:
         verify: Verify = Verify.BOTH,
         name: str | None = "",
         complete: bool = False,
+        exact: bool = False,
     ) -> ImagePlan:
         """Resolve ``reference`` and decide what a pull would do. Changes nothing.
 
         ``name`` is what the store will call the image: empty for the reference itself, None for no
         name (the only image of a layout). ``complete``: leave no layer to a place that cannot give it
-        back. Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError
-        (DiffIDMismatch: the image contradicts a pair computed on this machine), UnsupportedImage.
+        back. ``exact``: what counts is only the layer as ``form`` names it, not another blob of the same
+        content; implies ``complete``. Raises InvalidReference, NotFound, Unauthorized, TransportError,
+        IntegrityError (DiffIDMismatch: the image contradicts a pair computed on this machine),
+        UnsupportedImage.
         """
         found, present = await self._look(reference)
-        return self._planned(reference, found, present, form, verify, name, complete=complete)
+        return self._planned(reference, found, present, form, verify, name, complete=complete, exact=exact)
 
     async def inspect(self, reference: str) -> Inspection:
         """Resolve ``reference`` and tell what is known of it here. Changes nothing; raises as ``plan``."""
@@ -172,6 +178,24 @@ class Engine:
         finally:
             pool.close()
 
+    @asynccontextmanager
+    async def ingest(self, plan: ImagePlan, *, recheck: bool = False) -> AsyncIterator[Ingest]:
+        """The layers of ``plan``, to be brought in one by one in whatever order the caller likes.
+
+        Nothing is removed from the store inside the block. ``recheck``: what the store has already is
+        hashed again before it counts. Raises StoreBusy.
+        """
+        pool = self._workers()
+        fetcher = self._fetcher(plan.host, pool)
+        shared = await patiently(self.store.shared, SHARED_WAIT_S)
+        try:
+            async with unwrapped_group() as group:
+                watch = group.create_task(fetcher.watch())
+                yield Ingest(self.store, pool, fetcher, plan, recheck=recheck)
+                watch.cancel()
+        finally:
+            shared.release()
+
     async def verify(self) -> VerifyReport:
         """Hash everything in the store again; what is wrong goes to quarantine. Raises StoreBusy."""
         return await verify_store(self.store, self._workers())
@@ -192,18 +216,26 @@ class Engine:
         name: str | None,
         *,
         complete: bool,
+        exact: bool = False,
     ) -> ImagePlan:
-        elsewhere = present.elsewhere
-        if complete:
+        own, elsewhere, origin = present.own, present.elsewhere, present.origin
+        if complete or exact:
             elsewhere = [{d: held for d, held in one.items() if held.readable} for one in elsewhere]
+        if exact:
+            names = {layer.diff_id: name_in(form, layer) for layer in found.layers}
+            if form is Form.AS_IS:  # a tar cannot become the blob again
+                origin, *elsewhere = (_named(one, names) for one in (origin, *elsewhere))
+            else:
+                elsewhere = [own, *elsewhere]
+            own = _named(own, names)
         steps = plan(
             found.layers,
-            present.own,
+            own,
             elsewhere,
             form=form,
             known=present.known,
             sizes=present.sizes,
-            origin=present.origin,
+            origin=origin,
             trust=self._options.trust,
         )
         if found.open_blob is None:
@@ -223,6 +255,7 @@ class Engine:
             found.host,
             verify,
             present.still_held,
+            exact,
         )
 
     async def _feed(self, layer: Layer, holding: Holding | None, pool: Pool, pool_layer: PoolLayer) -> None:
@@ -262,3 +295,8 @@ class Engine:
         limits = self._options.limits
         state = self._hosts.setdefault(host, HostState(limits.max_connections))
         return Fetcher(pool, limits, state)
+
+
+def _named(held: Mapping[DiffID, Holding], names: Mapping[DiffID, Digest]) -> dict[DiffID, Holding]:
+    """Those of ``held`` that have the name that is wanted."""
+    return {diff_id: one for diff_id, one in held.items() if one.digest == names.get(diff_id)}

@@ -26,6 +26,7 @@ __all__ = [
     "NoSpace",
     "NotFound",
     "OutputBudgetExceeded",
+    "PolicyRefused",
     "RangeMismatch",
     "RateLimited",
     "RedirectRefused",
@@ -81,6 +82,12 @@ class UnsupportedImage(LayerteeError):
     """A valid image of a kind this program does not pull (schema 1, foreign or encrypted layers)."""
 
     code = "UNSUPPORTED_IMAGE"
+
+
+class PolicyRefused(LayerteeError):
+    """The signature policy of this machine does not allow the image, or cannot be applied to it."""
+
+    code = "POLICY"
 
 
 # --- the registry said no -----------------------------------------------------

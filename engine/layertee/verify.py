@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import IntegrityError, LayerteeError
+from .ingest import patiently, run_layer
 from .local import SourceUnreadable, read_file
 from .oci import Compression, DiffID, Digest
 from .pool import LayerJob, Pool, PoolLayer
-from .pulling import patiently, run_layer, unwrapped_group
 from .store import EXCLUSIVE_WAIT_S, Store
+from .tasks import unwrapped_group
 from .tee import TeeResult
 from .threads import in_thread
 
