@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 from .oci import Descriptor
 from .pool import Pool, PoolLayer
-from .segment import FetchLimits, Hold, HostState, RangeMode, Shared
+from .segment import FetchLimits, HostState, RangeMode, Shared
 from .transfer import FetchReport, OpenBlob, Transfer
 from .widening import TICK_S, Sample
 
-__all__ = ["FetchLimits", "FetchReport", "Fetcher", "Hold", "HostState", "OpenBlob", "RangeMode"]
+__all__ = ["FetchLimits", "FetchReport", "Fetcher", "HostState", "OpenBlob", "RangeMode"]
 
 
 class Fetcher:
@@ -51,20 +51,16 @@ class Fetcher:
         single_stream: bool = False,
         progress: Callable[[int], None] | None = None,
         report: FetchReport | None = None,
-        hold: Hold | None = None,
     ) -> FetchReport:
         """Bring ``blob`` to ``layer`` and end it. Raises what the last attempt failed with.
 
         ``single_stream`` fetches without ranges whatever the mode. ``progress`` is called with
-        the number of new bytes of the blob; ``report`` is kept up to date and returned. ``hold`` stops
-        it part of the way, without a connection, until it is released. When the layer itself fails, the
-        transfer stops and returns: the layer's result tells why.
+        the number of new bytes of the blob; ``report`` is kept up to date and returned. When the
+        layer itself fails, the transfer stops and returns: the layer's result tells why.
         """
         shared = self._shared
         await shared.slots.take()
-        transfer = Transfer(
-            shared, blob, open_blob, layer, single_stream, progress, report or FetchReport(), hold
-        )
+        transfer = Transfer(shared, blob, open_blob, layer, single_stream, progress, report or FetchReport())
         self._transfers.append(transfer)
         shared.n_transfers += 1
         try:

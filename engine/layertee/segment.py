@@ -127,30 +127,6 @@ class Slots:
                 turn.set_result(None)
 
 
-class Hold:
-    """Lets a transfer that nobody waits for yet go no further than ``nbytes`` bytes until it is released."""
-
-    def __init__(self, nbytes: int) -> None:
-        self.nbytes = nbytes
-        self.on_release: Callable[[], None] | None = None
-        self._event = asyncio.Event()
-
-    @property
-    def released(self) -> bool:
-        return self._event.is_set()
-
-    def release(self) -> None:
-        """The blob is wanted now. Harmless when repeated."""
-        if not self.released:
-            self._event.set()
-            if self.on_release is not None:
-                self.on_release()
-
-    async def wait(self) -> None:
-        """Returns once it is released."""
-        await self._event.wait()
-
-
 class HostState:
     """What is remembered of a registry for as long as an engine lives.
 

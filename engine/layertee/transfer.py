@@ -24,7 +24,7 @@ from .oci import Descriptor
 from .pacing import backoff_s
 from .pool import InBuffer, PoolLayer
 from .ranges import ByteRange, Reassembly, check_answer
-from .segment import Body, Hold, RangeMode, Segment, Shared
+from .segment import Body, RangeMode, Segment, Shared
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,6 @@ class Transfer:
         single_stream: bool,
         progress: Callable[[int], None] | None,
         report: FetchReport,
-        hold: Hold | None = None,
     ) -> None:
         self._shared = shared
         self.blob = blob
@@ -90,7 +89,6 @@ class Transfer:
         self._discarded = False
         self._etags: dict[str, str] = {}
         self._host = ""
-        self._hold = hold if hold is not None and not hold.released else None
         self._group = asyncio.TaskGroup()
         self.frontier = self.size
         self.n_workers = 1
@@ -105,10 +103,7 @@ class Transfer:
         return self.size - self._pieces.next
 
     async def run(self) -> None:
-        if self._hold is not None:
-            self.frontier = min(self.size, max(1, self._hold.nbytes))
-            self._hold.on_release = self._let_go
-        elif not self._single and self._wide:
+        if not self._single and self._wide:
             self.frontier = min(self.size, self._shared.limits.range_nbytes)
         failed: BaseException | None = None
         try:
@@ -118,8 +113,6 @@ class Transfer:
         except BaseExceptionGroup as group:
             failed = group.exceptions[0]
         finally:
-            if self._hold is not None:
-                self._hold.on_release = None
             for buf in self._pieces.drain():
                 self._shared.pool.give_back(buf)
         if failed is not None:
@@ -138,7 +131,7 @@ class Transfer:
 
     def can_widen(self, now: float) -> bool:
         """Whether another connection could help."""
-        if self._single or self._failed or self._over or self._probing or self._hold is not None:
+        if self._single or self._failed or self._over or self._probing:
             return False
         if self._split:
             return self.frontier < self.size
@@ -199,33 +192,7 @@ class Transfer:
     async def _work(self, segment: Segment) -> None:
         """The connection that a transfer always has."""
         while await self._bring(segment) and self.frontier < self.size and not self._failed:
-            if self._hold is not None:
-                await self._wait(self._hold)
-                segment = Segment(self, self._shared, self.frontier, self.size)
-                self.frontier = self.size
-            else:
-                segment = self._next_segment()
-
-    # --- held by who wants the blob, not yet ---
-
-    async def _wait(self, hold: Hold) -> None:
-        """As far as it may go; without a connection, and without the right to one, until it may go on."""
-        slots = self._shared.slots
-        slots.give()
-        try:
-            await hold.wait()
-            await slots.take()
-        except BaseException:
-            slots.n_open += 1  # what the fetcher gives back
-            raise
-        self._hold = None
-
-    def _let_go(self) -> None:
-        """Released while the head is still on its way to where it would have stopped: it goes on."""
-        head = next(iter(self.segments), None)
-        if head is not None and head.pos < head.stop == self.frontier:
-            head.stop = self.frontier = self.size
-            self._hold = None
+            segment = self._next_segment()
 
     async def _bring(self, segment: Segment) -> bool:
         self.segments.append(segment)
@@ -284,7 +251,7 @@ class Transfer:
 
     async def _attempt(self, segment: Segment) -> bool:
         asked = ByteRange(segment.pos, segment.stop)  # a head may be shortened while it waits
-        ranged = len(asked) < self.size and not (self._hold is not None and segment.pos == 0)
+        ranged = len(asked) < self.size
         body = await self._ask(segment.pos, segment.stop if ranged else None)
         try:
             answer = check_answer(
@@ -300,7 +267,7 @@ class Transfer:
             if answer.whole:
                 if ranged and not self._take_whole(segment):
                     return False
-                nbytes = segment.stop if self._hold is None else self.size
+                nbytes = segment.stop
             else:
                 if segment.probe and not self._accept_probe(segment):
                     return False
