@@ -16,6 +16,8 @@ from layertee.storagename import StorageReference
     [
         ("oci:/mnt/usb", Path("/mnt/usb")),
         ("oci:/mnt/usb:ref", Path("/mnt/usb")),
+        ("oci-archive:/mnt/os.tar", PlaceName(PlaceKind.OCI_ARCHIVE, Path("/mnt/os.tar"))),
+        ("oci-archive:os.tar:ref", PlaceName(PlaceKind.OCI_ARCHIVE, Path("os.tar"))),
         ("containers-storage:", StorageReference(None, None, None, (), None)),
         ("containers-storage:[vfs@/s+/r]", StorageReference(Path("/s"), "vfs", Path("/r"), (), None)),
         ("ostree:/ostree/repo", PlaceName(PlaceKind.OSTREE, Path("/ostree/repo"))),
@@ -31,7 +33,7 @@ def test_a_place_is_read(text: str, place: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["ostree:/r", "composefs:/r", "blob-info-cache:", "blob-info-cache:/c", "auto"]
+    "text", ["oci-archive:/a", "ostree:/r", "composefs:/r", "blob-info-cache:", "blob-info-cache:/c", "auto"]
 )
 def test_a_place_is_written_as_it_is_read(text: str) -> None:
     assert str(parse_place(text)) == text
@@ -42,6 +44,7 @@ def test_a_place_is_written_as_it_is_read(text: str) -> None:
     [
         *("", "oci:", "ostree:", "composefs:", "ostree", "blob-info-cache", "auto:", "auto:/x", "automatic"),
         *("docker://host/image", "host/image:tag", "/a/directory", "containers-storage:localhost/image"),
+        *("oci-archive", "oci-archive:", "oci-archive::ref", "oci-archive:/x ", "docker-archive:/x"),
         *("ostree:/repo\n", "ostree: /repo ", "blob-info-cache:/x\x00", "dir:/x"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from layertee.errors import InvalidReference
 from layertee.oci import Digest
-from layertee.reference import LayoutReference, Reference, parse_reference
+from layertee.reference import ArchiveReference, LayoutReference, Reference, parse_reference
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -103,6 +103,9 @@ def test_docker_hub_is_served_by_another_host() -> None:
         ("oci::x", "no path"),
         ("oci:/x:", "reference name"),
         ("oci:/x:a b", "reference name"),
+        ("oci-archive:", "write oci-archive:path[:ref]"),
+        ("oci-archive:/x.tar:", "oci-archive:/x.tar: '' is not a reference name"),
+        ("docker-archive:/x.tar", "oci-archive:path"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_hint(text: str, says: str) -> None:
@@ -129,6 +132,9 @@ def test_a_layout_is_a_path_and_a_name(text: str, path: str, ref: str | None) ->
     parsed = parse_reference(text)
     assert parsed == LayoutReference(Path(path), ref)
     assert str(parsed) == text
+    archive = f"oci-archive:{text.removeprefix('oci:')}"
+    assert parse_reference(archive) == ArchiveReference(Path(path), ref)
+    assert str(parse_reference(archive)) == archive
 
 
 @given(st.text(alphabet="aA0.:/@[]-_%\\ é\n", max_size=30) | st.text(max_size=40))

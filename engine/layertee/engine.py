@@ -23,7 +23,7 @@ from .oci import DiffID, Digest, Layer
 from .options import Options
 from .plan import Action, Form, LayerPlan, Verify, plan
 from .pool import LayerJob, Pool, PoolLayer, open_pool
-from .present import Present, blob_names, look, registry_manifest
+from .present import Present, blob_names, look, registry_layers
 from .pulling import Pull
 from .reference import parse_reference
 from .report import ProgressCallback, PullResult
@@ -47,13 +47,14 @@ class Inspection:
     """An image and what this machine knows of it.
 
     ``plan`` is what a pull would do. ``names`` are, for each content, the compressed blobs that are known to
-    hold it, the best known first. ``registry_manifest`` is the digest that the image has at a registry, None
-    where that is not known here.
+    hold it, the best known first. ``registry_manifest`` is the digest that the image has at a registry, and
+    ``registry_layers`` are its layers there; None and empty where that is not known here.
     """
 
     plan: ImagePlan
     names: Mapping[DiffID, tuple[BlobName, ...]]
     registry_manifest: Digest | None
+    registry_layers: tuple[Layer, ...] = ()
 
 
 class Engine:
@@ -130,12 +131,13 @@ class Engine:
         found, present = await self._look(reference)
         return self._planned(reference, found, present, form, verify, name, complete=complete, exact=exact)
 
-    async def inspect(self, reference: str) -> Inspection:
-        """Resolve ``reference`` and tell what is known of it here. Changes nothing; raises as ``plan``."""
+    async def inspect(self, reference: str, *, form: Form = Form.AS_IS, exact: bool = False) -> Inspection:
+        """Resolve ``reference`` and tell what is known of it here. Changes nothing; as ``plan``."""
         found, present = await self._look(reference)
-        planned = self._planned(reference, found, present, Form.AS_IS, Verify.BOTH, "", complete=False)
+        planned = self._planned(reference, found, present, form, Verify.BOTH, "", complete=False, exact=exact)
         names = await in_thread(blob_names, self.store, found, present.attested)
-        return Inspection(planned, names, registry_manifest(found))
+        manifest, layers = registry_layers(found) or (None, ())
+        return Inspection(planned, names, manifest, layers)
 
     async def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
         """Carry ``plan`` out: afterwards the store has the image, every byte of it verified (as far as
@@ -283,7 +285,9 @@ class Engine:
 
     def _network(self) -> Transport:
         if self._transport is None:
-            self._transport = Transport(user_agent=f"layertee/{__version__}")
+            prefix = self._options.user_agent_prefix
+            agent = f"{prefix} layertee/{__version__}" if prefix else f"layertee/{__version__}"
+            self._transport = Transport(user_agent=agent)
         return self._transport
 
     def _workers(self) -> Pool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,36 @@ def gc(store: Store, *, timeout: float = EXCLUSIVE_WAIT_S, keep_quarantine: bool
                 report.bytes_freed += _unlink(path)
         _sweep_blobs(store, needed, report)
         _sweep_images(store, report)
+    return report
+
+
+def trim(store: Store, limit_of: Callable[[int], int], *, keep: Collection[Digest] = ()) -> GCReport:
+    """Remove blobs that no image needs, those first that were not used for longest, down to a limit.
+
+    ``limit_of`` is told how many bytes they have, and says how many may stay; ``keep`` stay in any case. Does
+    not wait: raises StoreBusy while somebody pulls, and the rest as ``gc``.
+    """
+    if store.catalog_error is not None:
+        raise store.catalog_error
+    report = GCReport()
+    with store.exclusive(0.0):
+        needed = reachable(store.layout) | set(keep)
+        unneeded: list[tuple[float, Digest, int]] = []
+        for digest in store.layout.blobs():
+            with suppress(FileNotFoundError):
+                found = os.stat(store.layout.blob_path(digest), follow_symlinks=False)
+                if digest not in needed:
+                    unneeded.append((found.st_mtime, digest, found.st_size))
+        total = sum(size for _, _, size in unneeded)
+        limit = limit_of(total)
+        dead: set[Digest] = set()
+        for _, digest, size in sorted(unneeded):
+            if total <= limit:
+                break
+            dead.add(digest)
+            total -= size
+        _sweep_ingest(store, report)
+        _drop(store, dead, {row.digest for row in store.catalog.holdings()} & dead, report)
     return report
 
 
@@ -131,9 +162,14 @@ def _sweep_blobs(store: Store, needed: set[Digest], report: GCReport) -> None:
     dead = {digest for digest in present if digest not in needed or _is_hollow(store.layout, digest)}
     report.blobs_kept = len(present) - len(dead)
     rows = {row.digest for row in store.catalog.holdings()}
+    _drop(store, dead, (rows & dead) | (rows - set(present)), report)
+
+
+def _drop(store: Store, dead: set[Digest], rows: set[Digest], report: GCReport) -> None:
+    """Remove the files of ``dead``, and ``rows`` of the catalog before the files that they are of."""
     _remove_blobs(store.layout, dead - rows, report)
-    if gone := (rows & dead) | (rows - set(present)):
-        store.catalog.forget(*gone)
+    if rows:
+        store.catalog.forget(*rows)
     _remove_blobs(store.layout, dead & rows, report)
 
 

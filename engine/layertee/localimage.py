@@ -20,6 +20,7 @@ from .layout import ORIGINAL_MANIFEST, Layout
 from .oci import (
     OCI_CONFIG,
     OCI_MANIFEST,
+    Compression,
     Descriptor,
     DiffID,
     Digest,
@@ -72,6 +73,18 @@ def local_manifest(
     as_named = all(held[layer.diff_id].digest == layer.digest for layer in layers)
     if as_named and (keep_docker or manifest.media_type == OCI_MANIFEST):
         return manifest.raw
+    return oci_manifest(
+        manifest,
+        [_descriptor(layer, held[layer.diff_id]) for layer in layers],
+        {ORIGINAL_MANIFEST: manifest.digest},
+    )
+
+
+def oci_manifest(
+    manifest: Manifest, layers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]
+) -> bytes:
+    """``manifest`` as an OCI one that names ``layers`` (descriptors); its config stays. Deterministic."""
+    merged = {**manifest.annotations, **annotations}
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -80,8 +93,8 @@ def local_manifest(
             "digest": manifest.config.digest,
             "size": manifest.config.size,
         },
-        "layers": [_descriptor(layer, held[layer.diff_id]) for layer in layers],
-        "annotations": {**manifest.annotations, ORIGINAL_MANIFEST: manifest.digest},
+        "layers": layers,
+        **({"annotations": merged} if merged else {}),
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
@@ -116,12 +129,20 @@ def _problem(layout: Layout, manifest: Manifest) -> str | None:
 
 
 def _descriptor(layer: Layer, holding: Holding) -> dict[str, Any]:
+    return layer_descriptor(layer, holding.digest, holding.size, holding.compression)
+
+
+def layer_descriptor(
+    layer: Layer, digest: Digest, size: int, compression: Compression, extra: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The descriptor of ``layer`` in a form of ``size`` bytes that is called ``digest``."""
     annotations = dict(layer.descriptor.annotations)
-    if holding.digest != layer.digest:
+    if digest != layer.digest:
         annotations = {k: v for k, v in annotations.items() if not k.startswith(_OF_THE_BLOB)}
+    annotations |= extra or {}
     return {
-        "mediaType": media_type_of(holding.compression),
-        "digest": holding.digest,
-        "size": holding.size,
+        "mediaType": media_type_of(compression),
+        "digest": digest,
+        "size": size,
         **({"annotations": annotations} if annotations else {}),
     }

@@ -18,7 +18,8 @@ class Options:
     ``tls_verify`` False also allows plain HTTP, for the registries that images name; tokens and
     redirects stay on what the registry offers. ``places`` to take layers from: an OCI layout by its
     path, others by their names, or any object that is a Place. ``trust`` says how well a place must
-    know what it holds before a download is skipped (``plan.plan``).
+    know what it holds before a download is skipped (``plan.plan``). ``anonymous``: use no credentials,
+    whatever files there are. ``user_agent_prefix`` names the program that this one works for.
     """
 
     platform: Platform = field(default_factory=Platform.host)
@@ -29,3 +30,5 @@ class Options:
     places: tuple[Where | Place, ...] = ()
     core: str | None = None
     trust: Basis = Basis.ATTESTED
+    anonymous: bool = False
+    user_agent_prefix: str = ""

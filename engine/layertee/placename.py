@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InvalidReference
-from .reference import LayoutReference, parse_reference
+from .reference import ARCHIVE, ArchiveReference, LayoutReference, parse_reference
 from .storagename import TRANSPORT, StorageReference
 
 
 class PlaceKind(enum.Enum):
     """What ``--from`` knows besides image layouts and podman's store, by the word before the colon."""
 
+    OCI_ARCHIVE = ARCHIVE  # an image layout that is one tar file
     OSTREE = "ostree"  # a repository with bootc's layers
     COMPOSEFS = "composefs"  # a repository of composefs-rs
     BLOB_INFO_CACHE = "blob-info-cache"  # what podman and skopeo computed about blobs
@@ -37,22 +38,25 @@ class PlaceName:
 Where = Path | StorageReference | PlaceName
 
 _USUAL_PATH = frozenset({PlaceKind.BLOB_INFO_CACHE, PlaceKind.AUTO})
-_FORMS = f"oci:DIR, {TRANSPORT}:, ostree:REPO, composefs:REPO, blob-info-cache:[FILE] or auto"
+_FORMS = f"oci:DIR, {ARCHIVE}:FILE, {TRANSPORT}:, ostree:REPO, composefs:REPO, blob-info-cache:[FILE] or auto"
+_IMAGES_TOO = ("oci", ARCHIVE, TRANSPORT)  # places that are named as the images in them are
 
 
 def parse_place(text: str) -> Where:
     """``oci:DIR``, ``containers-storage:…``, ``ostree:REPO`` and so on. Raises InvalidReference."""
     word, colon, rest = text.partition(":")
     kinds = {kind.value: kind for kind in PlaceKind}
-    if word in kinds:
+    if word in kinds and word not in _IMAGES_TOO:
         return _other(kinds[word], rest if colon else None, text)
-    if word not in ("oci", TRANSPORT):
+    if word not in _IMAGES_TOO:
         raise InvalidReference(f"{text!r:.200} is no place to take layers from; write {_FORMS}")
     found = parse_reference(text)
     if isinstance(found, StorageReference) and found.image is None:
         return found
     if isinstance(found, LayoutReference):
         return found.path
+    if isinstance(found, ArchiveReference):
+        return PlaceName(PlaceKind.OCI_ARCHIVE, found.path)
     raise InvalidReference(f"{text!r:.200} is an image and no place to take layers from; write {_FORMS}")
 
 

@@ -109,20 +109,34 @@ def blob_names(store: Store, image: Resolved, attested: Attested) -> dict[DiffID
     return found
 
 
-def registry_manifest(image: Resolved) -> Digest | None:
-    """The digest under which a registry had ``image``, as far as this machine still knows.
+def registry_layers(image: Resolved) -> tuple[Digest, tuple[Layer, ...]] | None:
+    """The manifest under which a registry had ``image``, and its layers, as far as this machine knows.
 
     Podman's store keeps the manifest of what it pulled. Where all it has names plain tars, the image was
     built or copied here (or had uncompressed layers at the registry, too, which looks the same).
     """
     if image.open_blob is not None:
-        return image.manifest.digest
+        return image.manifest.digest, image.layers
     if image.stored is None:
         return None
     for manifest, layers in _manifests(image):
         if any(layer.compression is not Compression.NONE for layer in layers):
-            return manifest.digest
+            return manifest.digest, layers
     return None
+
+
+def kept_by(store: Store, layers: Sequence[Layer], places: Sequence[Where | Place]) -> set[DiffID]:
+    """The contents of ``layers`` that ``places`` have, on whatever basis: a guess at what their owners will
+    not ask for. Raises as ``look``; blocks.
+    """
+    diff_ids = {layer.diff_id for layer in layers}
+    prefer = {layer.diff_id: layer.digest for layer in layers}
+    found: set[DiffID] = set()
+    for where in spelled_out(places, store.warnings):
+        one = place(where, known=store.catalog.diff_id, attested=lambda _: None, prefer=prefer)
+        if one is not None:
+            found |= one.find(diff_ids).keys()
+    return found
 
 
 def _manifests(image: Resolved) -> list[tuple[Manifest, tuple[Layer, ...]]]:

@@ -1,4 +1,5 @@
-"""What the user calls an image: ``host[:port]/namespace/name[:tag][@digest]``, or a local layout.
+"""What the user calls an image: ``host[:port]/namespace/name[:tag][@digest]``, or a local layout
+or archive.
 
 The grammar is that of distribution/reference (reference.md), Docker Hub's short forms
 included. Names without a host are refused: which registry they mean depends on the
@@ -17,6 +18,7 @@ from .oci import Digest
 from .storagename import TRANSPORT, StorageReference, parse_storage
 
 DOCKER_HUB = "docker.io"
+ARCHIVE = "oci-archive"
 _HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io"})
 _HUB_API = "registry-1.docker.io"
 _MAX_REPOSITORY = 255
@@ -35,7 +37,7 @@ _REF_NAME = re.compile(rf"{_REF_PART}(?:/{_REF_PART})*")
 # Transports of other tools, to tell a known word from a host name.
 _FOREIGN = frozenset(
     {
-        *("atomic", "dir", "docker-archive", "docker-daemon", "oci-archive", "ostree"),
+        *("atomic", "dir", "docker-archive", "docker-daemon", "ostree"),
         *(
             "ostree-image-signed",
             "ostree-remote-image",
@@ -47,7 +49,10 @@ _FOREIGN = frozenset(
         *("http", "https"),
     }
 )
-_SUPPORTED = "docker://host/name[:tag][@digest], oci:path[:ref] and containers-storage:[[store]]name"
+_SUPPORTED = (
+    "docker://host/name[:tag][@digest], oci:path[:ref], oci-archive:path[:ref]"
+    " and containers-storage:[[store]]name"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,23 @@ class LayoutReference:
         return f"oci:{self.path}" + (f":{self.ref}" if self.ref else "")
 
 
-def parse_reference(text: str) -> Reference | LayoutReference | StorageReference:
-    """``docker://…``, a bare ``host/…``, ``oci:path[:ref]`` or ``containers-storage:…``.
+@dataclass(frozen=True, slots=True)
+class ArchiveReference:
+    """An image in an OCI image layout that is one tar file; ``ref`` as in LayoutReference."""
+
+    path: Path
+    ref: str | None
+
+    def __str__(self) -> str:
+        return f"{ARCHIVE}:{self.path}" + (f":{self.ref}" if self.ref else "")
+
+
+ImageReference = Reference | LayoutReference | ArchiveReference | StorageReference
+
+
+def parse_reference(text: str) -> ImageReference:
+    """``docker://…``, a bare ``host/…``, ``oci:path[:ref]``, ``oci-archive:path[:ref]`` or
+    ``containers-storage:…``.
 
     Host names come out in lower case, Docker Hub's names normalised, the tag ``latest`` added when
     there is neither tag nor digest. Raises InvalidReference.
@@ -96,7 +116,9 @@ def parse_reference(text: str) -> Reference | LayoutReference | StorageReference
         raise InvalidReference(f"image reference {text!r:.200} is empty or has stray characters")
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "oci":
-        return _parse_layout(rest)
+        return LayoutReference(*_path_and_ref(scheme, rest))
+    if colon and scheme == ARCHIVE:
+        return ArchiveReference(*_path_and_ref(scheme, rest))
     if colon and scheme == TRANSPORT:
         return parse_storage(text)
     if colon and scheme == "docker":
@@ -108,13 +130,13 @@ def parse_reference(text: str) -> Reference | LayoutReference | StorageReference
     return _parse_docker(text)
 
 
-def _parse_layout(rest: str) -> LayoutReference:
+def _path_and_ref(transport: str, rest: str) -> tuple[Path, str | None]:
     path, colon, ref = rest.partition(":")
     if not path:
-        raise InvalidReference("oci: is followed by no path; write oci:path[:ref]")
+        raise InvalidReference(f"{transport}: is followed by no path; write {transport}:path[:ref]")
     if colon and not _REF_NAME.fullmatch(ref):
-        raise InvalidReference(f"oci:{path}: {ref!r} is not a reference name")
-    return LayoutReference(Path(path), ref or None)
+        raise InvalidReference(f"{transport}:{path}: {ref!r} is not a reference name")
+    return Path(path), ref or None
 
 
 def _parse_docker(text: str) -> Reference:

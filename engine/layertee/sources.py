@@ -14,12 +14,13 @@ from .fetch import OpenBlob
 from .inventory import Place
 from .inventory.blobinfocache import default_path
 from .inventory.composefs import ComposefsPlace
+from .inventory.oci_archive import Archive, OCIArchivePlace
 from .inventory.oci_layout import OCILayoutPlace
-from .layout import Layout
+from .layout import Layout, LayoutImage
 from .oci import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, Platform
 from .options import Options
 from .placename import PlaceKind, PlaceName, Where
-from .reference import LayoutReference, Reference
+from .reference import ArchiveReference, ImageReference, LayoutReference, Reference
 from .registry import Registry
 from .storagename import TRANSPORT, StorageReference, parse_storage
 from .threads import in_thread
@@ -48,12 +49,12 @@ class Resolved:
     index_digest: Digest | None
     open_blob: OpenBlob | None
     host: str
-    origin: Path | StorageReference | None
+    origin: Where | None
     stored: StorageImage | None = None
 
 
 async def resolve(
-    reference: Reference | LayoutReference | StorageReference,
+    reference: ImageReference,
     options: Options,
     network: Callable[[], Transport],
 ) -> Resolved:
@@ -65,6 +66,8 @@ async def resolve(
         return await in_thread(_in_storage, reference)
     if isinstance(reference, LayoutReference):
         return await in_thread(_in_layout, reference, options.platform)
+    if isinstance(reference, ArchiveReference):
+        return await in_thread(_in_archive, reference, options.platform)
     return await _in_registry(reference, options, network())
 
 
@@ -87,6 +90,8 @@ def place(
         return storage(where)
     if not isinstance(where, PlaceName):
         return where
+    if where.kind is PlaceKind.OCI_ARCHIVE and where.path is not None:
+        return OCIArchivePlace(where.path, known=known, attested=attested, prefer=prefer)
     if where.kind is PlaceKind.OSTREE and where.path is not None:
         from .inventory.ostree import OSTreePlace
 
@@ -117,6 +122,15 @@ def spelled_out(places: Sequence[Where | Place], warnings: list[str]) -> list[Wh
     return [where for at, where in enumerate(found) if where not in found[:at]]
 
 
+def client_repositories() -> list[Where]:
+    """Where bootc keeps its layers on this machine, if it does."""
+    found: list[Where] = []
+    found += [PlaceName(PlaceKind.OSTREE, repo) for repo in OSTREE_REPOS if (repo / "objects").is_dir()][:1]
+    if (COMPOSEFS_REPO / "streams").is_dir():
+        found.append(PlaceName(PlaceKind.COMPOSEFS, COMPOSEFS_REPO))
+    return found
+
+
 def _on_this_machine(warnings: list[str]) -> list[Where | Place]:
     found: list[Where | Place] = []
     usual = parse_storage(f"{TRANSPORT}:")
@@ -125,9 +139,7 @@ def _on_this_machine(warnings: list[str]) -> list[Where | Place]:
             found.append(usual)
     except LayerteeError as exc:  # it was not asked for by name
         warnings.append(f"{usual.store} is left out: {exc}")
-    found += [PlaceName(PlaceKind.OSTREE, repo) for repo in OSTREE_REPOS if (repo / "objects").is_dir()][:1]
-    if (COMPOSEFS_REPO / "streams").is_dir():
-        found.append(PlaceName(PlaceKind.COMPOSEFS, COMPOSEFS_REPO))
+    found += client_repositories()
     return found + _usual_cache()
 
 
@@ -151,23 +163,23 @@ def _in_storage(reference: StorageReference) -> Resolved:
 
 def _in_layout(reference: LayoutReference, platform: Platform) -> Resolved:
     found = Layout.open(reference.path).resolve(reference.ref, platform)
-    return Resolved(
-        reference.ref,
-        found.manifest,
-        found.config,
-        found.layers,
-        found.index_digest,
-        None,
-        "",
-        reference.path,
-    )
+    return _of_layout(found, reference.ref, reference.path)
+
+
+def _in_archive(reference: ArchiveReference, platform: Platform) -> Resolved:
+    found = Archive.open(reference.path).resolve(reference.ref, platform)
+    return _of_layout(found, reference.ref, PlaceName(PlaceKind.OCI_ARCHIVE, reference.path))
+
+
+def _of_layout(found: LayoutImage, name: str | None, origin: Where) -> Resolved:
+    return Resolved(name, found.manifest, found.config, found.layers, found.index_digest, None, "", origin)
 
 
 async def _in_registry(reference: Reference, options: Options, transport: Transport) -> Resolved:
     registry: Registry[Body] = Registry(
         transport,
         reference,
-        Credentials(options.authfile),
+        Credentials.no_credentials() if options.anonymous else Credentials(options.authfile),
         tls=TLSPolicy(
             verify=options.tls_verify, cert_dir=options.cert_dir or find_cert_dir(reference.registry)
         ),

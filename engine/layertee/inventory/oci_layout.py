@@ -56,7 +56,7 @@ class OCILayoutPlace:
         wanted = set(diff_ids)
         found: dict[DiffID, Holding] = {}
         try:
-            layout = Layout.open(self._path)
+            layout = self._open()
             for diff_id in wanted:
                 self._offer(found, self._tar(layout, diff_id))
             for layer in self._layers(layout):
@@ -65,6 +65,9 @@ class OCILayoutPlace:
         except LayerteeError as exc:
             self.warnings.append(str(exc))
         return found
+
+    def _open(self) -> Layout:
+        return Layout.open(self._path)
 
     def _layers(self, layout: Layout) -> Iterator[Layer]:
         todo: list[tuple[Descriptor, int]] = [(entry, 0) for entry in reversed(layout.entries())]

@@ -1,4 +1,4 @@
-"""Layers that are here, but not as one file: what can put their tar together again."""
+"""Layers that are here, but not as files of their own: what can give their bytes all the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from . import Holding
 
 
 class TarReader(Protocol):
-    """The bytes of one layer's tar, in order. One thread at a time; ``close`` is the caller's."""
+    """The bytes of one layer, tar or blob, in order. One thread at a time; ``close`` is the caller's."""
 
     def readinto(self, view: memoryview) -> int:
-        """Fill ``view`` as far as the tar goes; less than all of it only at the end, then 0.
+        """Fill ``view`` as far as the layer goes; less than all of it only at the end, then 0.
 
         Blocks. Raises SourceUnreadable.
         """
@@ -27,7 +27,8 @@ class ReadBack(Holding):
     """A readable holding without a ``path``.
 
     ``open`` begins to read it and raises SourceUnreadable; it opens a few files, no more. What comes
-    out is the plain tar (``compression`` is ``NONE``), to be hashed as everything else is.
+    out are the ``size`` bytes that ``digest`` names, in the form ``compression``, to be hashed as
+    everything else is.
     """
 
     open: Callable[[], TarReader] = field(compare=False, repr=False)
