@@ -1,0 +1,50 @@
+"""``layertee install-shim``: the command. Returns an exit code and prints its result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from .cli import EXIT_OK
+from .printing import warn
+from .shim import first_on_path, is_shim, remove
+from .shim import install as install_shim
+
+
+def install(args: argparse.Namespace) -> int:
+    """``args``: ``dir``, ``skopeo`` (None: as on PATH), ``force``, ``remove``, ``options`` to bake in."""
+    if args.remove:
+        return _remove(args.dir)
+    path = os.environ.get("PATH", os.defpath)
+    done = install_shim(
+        args.dir,
+        python=Path(sys.executable),
+        path=path,
+        skopeo=args.skopeo,
+        options=args.options,
+        force=args.force,
+    )
+    print(f"installed {done.path}")
+    if done.kept is not None:
+        print(f"what was there before is {done.kept}")
+    if done.real is None:
+        warn(["there is no skopeo on PATH: until there is, only experimental-image-proxy will work"])
+    else:
+        print(f"everything but experimental-image-proxy goes to {done.real}")
+    first = first_on_path(path, shims=True)
+    if first is None or not os.path.samefile(first, done.path):
+        before = f" before {first.parent}" if first is not None else ""
+        print(f"clients will use it once {done.path.parent} is on their PATH{before}")
+    return EXIT_OK
+
+
+def _remove(directory: Path) -> int:
+    there = is_shim(directory / "skopeo")
+    restored = remove(directory)
+    if restored is not None:
+        print(f"{restored} is again what it was before")
+    else:
+        print(f"removed {directory / 'skopeo'}" if there else f"there is no shim in {directory}")
+    return EXIT_OK
