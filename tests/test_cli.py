@@ -14,6 +14,7 @@ from layertee.fetch import RangeMode
 from layertee.inventory import Basis
 from layertee.local import SourceUnreadable
 from layertee.oci import Digest
+from layertee.proxy.delegate import DelegateError
 
 COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor")
 SOME = Digest.of(b"")
@@ -23,6 +24,8 @@ CODES: dict[LayerteeError, int] = {
     errors.InvalidReference("x"): 1,
     errors.AuthConfigError("x"): 1,
     errors.UnsupportedImage("x"): 1,
+    errors.PolicyRefused("x"): 1,
+    DelegateError("x"): 1,
     errors.RegistryError("x", status=418): 1,
     errors.Unauthorized("x", status=401): 1,
     errors.NotFound("x", status=404): 2,

@@ -61,7 +61,7 @@ def environment(server: RegistryServer, tmp_path: Path) -> dict[str, str]:
 def localized(text: str, server: RegistryServer, directory: Path) -> str:
     """``text`` with the example registry at ``server`` and absolute paths inside ``directory``."""
     text = text.replace(EXAMPLE, server.host)
-    return re.sub(r"(?<![\w.])/(?=(srv|var|tmp)/)", f"{directory}/", text)
+    return re.sub(r"(?<![\w.])/(?=(srv|var|tmp|usr/local)/)", f"{directory}/", text)
 
 
 def run(command: list[str], environment: dict[str, str], directory: Path) -> str:
@@ -91,7 +91,8 @@ def test_the_lines_of_a_console_block_run_one_after_the_other(
 ) -> None:
     for line in localized(block, server, tmp_path).splitlines():
         words = shlex.split(line.removeprefix("$ "), comments=True)
-        if words[:1] == ["layertee"] and "--to" not in words and "--store" not in words:
+        has_store = words[:1] == ["layertee"] and words[1] != "install-shim"
+        if has_store and "--to" not in words and "--store" not in words:
             words[2:2] = ["--store", str(tmp_path / "store")]  # the default one is the machine's
         if words:
             run(words, environment, tmp_path)

@@ -31,6 +31,7 @@ WORDS = {
     "pacing": set(),
     "widening": set(),
     "threads": set(),
+    "tasks": set(),
 }
 # The registry: who may be asked what, and told what.
 REGISTRY = {
@@ -91,6 +92,11 @@ PLAN = {
     "inventory": {"oci"},
     "inventory.own": {"errors", "oci", "inventory", "store"},
     "inventory.oci_layout": {"errors", "oci", "inventory", "layout"},
+    "inventory.oci_archive": {
+        *("errors", "strictjson", "oci", "local", "sink", "layout", "inventory", "inventory.oci_layout"),
+        *("inventory.readback", "inventory.tarindex"),
+    },
+    "inventory.tarindex": set(),
     "inventory.readback": {"inventory"},
     "inventory.attested": {"oci", "inventory"},
     "inventory.blobinfocache": {"errors", "oci", "inventory", "inventory.attested"},
@@ -118,17 +124,24 @@ PLAN = {
 }
 # Where the stages are joined, and nowhere else.
 JOIN = {
-    "pulling": {
-        *("errors", "oci", "tee", "pool", "fetch", "local", "sink", "locks", "store", "localimage"),
-        *("inventory", "inventory.readback", "localtar", "plan", "report", "space", "threads"),
+    "imageplan": {"oci", "fetch", "inventory", "plan", "report"},
+    "ingest": {
+        *("errors", "oci", "tee", "pool", "fetch", "local", "localtar", "sink", "locks", "space", "store"),
+        *("inventory", "inventory.readback", "plan", "imageplan", "report", "tasks", "threads"),
     },
-    "verify": {"threads", "errors", "oci", "tee", "pool", "local", "store", "pulling"},
+    "pulling": {
+        *("oci", "pool", "fetch", "locks", "store", "localimage", "inventory", "plan", "imageplan", "ingest"),
+        *("report", "tasks", "threads"),
+    },
+    "verify": {"threads", "errors", "oci", "tee", "pool", "local", "store", "ingest", "tasks"},
+    "policyfile": {"errors", "strictjson"},
+    "policy": {"errors", "strictjson", "reference", "storagename", "policyfile"},
     "options": {"oci", "fetch", "inventory", "placename"},
     "sources": {
         *("errors", "oci", "reference", "storagename", "placename", "certs", "credentials", "transport"),
         *("registry", "fetch", "layout", "options", "threads"),
         *("inventory", "inventory.blobinfocache", "inventory.composefs", "inventory.containers_storage"),
-        *("inventory.oci_layout", "inventory.ostree"),
+        *("inventory.oci_archive", "inventory.oci_layout", "inventory.ostree"),
     },
     "present": {
         *("errors", "oci", "storagename", "placename", "store", "sources"),
@@ -137,7 +150,7 @@ JOIN = {
     "engine": {
         *("errors", "oci", "reference", "transport", "tee", "pool", "fetch", "local", "localtar", "stream"),
         *("store", "inventory", "inventory.attested", "inventory.readback", "options", "sources", "present"),
-        *("plan", "report", "pulling", "verify", "threads", "__init__"),
+        *("plan", "imageplan", "ingest", "report", "pulling", "verify", "tasks", "threads", "__init__"),
     },
     "refwriter": {
         *("errors", "oci", "sink", "locks", "prepared"),
@@ -149,6 +162,29 @@ JOIN = {
     },
     "sync": {"engine", "plan", "report", "store"},
 }
+# For programs that speak the image-proxy protocol: an engine behind a socket.
+PROXY = {
+    "proxy": set(),
+    "proxy.wire": set(),
+    "proxy.server": {"errors", "proxy.wire"},
+    "proxy.prefetch": {"errors", "oci", "locks", "store", "inventory", "plan", "report", "ingest"},
+    "proxy.cache": {"errors", "oci", "space", "store", "gc"},
+    "proxy.documents": {"errors", "oci", "inventory", "layout", "localimage", "store", "engine"},
+    "proxy.images": {
+        *("errors", "oci", "reference", "storagename", "placename", "local", "inventory", "plan", "present"),
+        *("engine", "threads", "proxy", "proxy.documents", "proxy.prefetch", "proxy.server", "proxy.wire"),
+    },
+    "proxy.delegate": {"errors", "proxy.wire"},
+    "proxy.realskopeo": {
+        *("errors", "strictjson", "oci", "platforms", "reference", "storagename", "policy", "shim", "sink"),
+        "threads",
+    },
+    "proxy.judge": {"errors", "reference", "platforms", "policy", "engine", "threads", "proxy.realskopeo"},
+    "proxy.session": {
+        *("errors", "reference", "storagename", "policy", "engine", "threads", "proxy.cache"),
+        *("proxy.delegate", "proxy.images", "proxy.judge", "proxy.server", "proxy.wire"),
+    },
+}
 # For people.
 FRONT = {
     "console": {"plan", "report", "space"},
@@ -157,21 +193,30 @@ FRONT = {
         *("space", "store", "printing"),
     },
     "printing": set(),
+    "proxyargs": set(),
+    "shim": {"errors", "sink"},
+    "shimcmd": {"cli", "printing", "shim"},
+    "proxycmd": {
+        *("cli", "sync", "engine", "errors", "options", "placename", "platforms", "sources"),
+        *("proxy.cache", "proxy.delegate", "proxy.images", "proxy.judge", "proxy.realskopeo", "proxy.server"),
+        *("proxy.session", "proxy.wire"),
+    },
     "cli": {
-        *("__init__", "commands", "preparecmd", "errors", "fetch", "inventory", "options", "placename"),
+        *("__init__", "commands", "preparecmd", "proxyargs", "proxycmd", "shimcmd", "errors", "fetch"),
+        *("inventory", "options", "placename"),
         "platforms",
     },
     "commands": {
         *("cli", "console", "sync", "engine", "errors", "oci", "reference", "tee", "plan", "report"),
-        *("pulling", "verify", "store", "space", "gc", "printing"),
+        *("imageplan", "verify", "store", "space", "gc", "printing"),
     },
     "__main__": {"cli"},
     "__init__": {
-        *("engine", "errors", "fetch", "inventory", "oci", "plan", "pulling", "report", "store", "stream"),
+        *("engine", "errors", "fetch", "imageplan", "inventory", "oci", "plan", "report", "store", "stream"),
         *("sync", "tee"),
     },
 }
-ALLOWED = WORDS | REGISTRY | CORE | FETCH | STORE | PLAN | JOIN | FRONT
+ALLOWED = WORDS | REGISTRY | CORE | FETCH | STORE | PLAN | JOIN | PROXY | FRONT
 
 # Who alone may import what. Anything else outside the standard library is nobody's.
 FOREIGN = {
@@ -183,7 +228,7 @@ FOREIGN = {
     "zstandard": {"_tee_python"},
     "sqlite3": {"catalog", "catalogfile", "inventory.blobinfocache"},
     "ssl": {"transport"},
-    "argparse": {"cli", "commands", "preparecmd"},
+    "argparse": {"cli", "commands", "preparecmd", "proxyargs", "proxycmd", "shimcmd"},
     "subprocess": set(),
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))

@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
+from .proxyargs import add_arguments as add_proxy_arguments
+from .proxyargs import normalized
 
 if TYPE_CHECKING:
+    from .fetch import FetchLimits
     from .options import Options
 
 EXIT_OK, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_INTEGRITY, EXIT_NETWORK, EXIT_NO_SPACE = 0, 1, 2, 3, 4, 5
@@ -30,7 +33,11 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)[bB]?(?:/s)?")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    args = _parser().parse_args(argv)
+    words, baked = _cut(sys.argv[1:] if argv is None else argv)
+    if "image-proxy" in words:
+        words = normalized(words)
+    args = _parser().parse_args(words)
+    args.options = baked
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING,
@@ -77,6 +84,15 @@ def exit_code(exc: Exception) -> int:
 # --- arguments --------------------------------------------------------------------------------
 
 
+def _cut(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``argv``, and what follows ``--`` of install-shim: arguments of another command, for a later time."""
+    words = list(argv)
+    if "install-shim" not in words or "--" not in words:
+        return words, []
+    at = words.index("--")
+    return words[:at], words[at + 1 :]
+
+
 class _Parser(argparse.ArgumentParser):
     """Exits with 1 where argparse has 2, which here means that an image was not found."""
 
@@ -89,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="layertee",
         description="Pull OCI / bootc OS images: only the layers a machine lacks, each verified in one pass.",
-        epilog="IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out), oci:DIR[:ref] "
-        "or containers-storage:NAME. "
+        epilog="IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out), oci:DIR[:ref], "
+        "oci-archive:FILE[:ref] or containers-storage:NAME. "
         "Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed, 4 network, 5 no space.",
     )
     parser.add_argument("--version", action="version", version=f"layertee {__version__}")
@@ -99,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(run=run)
         return sub
 
@@ -181,6 +197,29 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
     _add_network(prepare)
 
+    proxy = command(
+        "image-proxy",
+        _image_proxy,
+        "serve bootc and other clients of 'skopeo experimental-image-proxy', on their socket",
+    )
+    add_proxy_arguments(proxy, _boolean)
+    _add_limits(proxy.add_argument_group("transfer"))
+
+    shim = command(
+        "install-shim",
+        _install_shim,
+        "write DIR/skopeo: 'experimental-image-proxy' is answered by layertee, all else by the real skopeo",
+    )
+    shim.usage = (
+        "layertee install-shim [-h] [--skopeo PATH] [--force] [--remove] DIR [-- OPTIONS of image-proxy]"
+    )
+    shim.add_argument("dir", type=Path, metavar="DIR", help="to come first on the PATH of clients")
+    shim.add_argument("--skopeo", type=Path, metavar="PATH", help="the real skopeo (default: as on PATH)")
+    shim.add_argument(
+        "--force", action="store_true", help="displace a file that is not a shim, and keep it beside"
+    )
+    shim.add_argument("--remove", action="store_true", help="take it away and put back what it displaced")
+
     doctor = command(
         "doctor", _commands("doctor"), "show which core runs and why, and the state of the store"
     )
@@ -204,6 +243,20 @@ def _prepare(args: argparse.Namespace) -> int:
         from . import preparecmd
 
     return preparecmd.prepare(args)
+
+
+def _image_proxy(args: argparse.Namespace) -> int:
+    with _quick_imports():
+        from . import proxycmd
+
+    return proxycmd.serve(args)
+
+
+def _install_shim(args: argparse.Namespace) -> int:
+    _parser().parse_args(["image-proxy", *normalized(args.options)])  # what it would refuse is refused now
+    from . import shimcmd
+
+    return shimcmd.install(args)
 
 
 @contextmanager
@@ -264,6 +317,29 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cert-dir", type=Path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
     )
+    _add_limits(group)
+    group.add_argument(
+        "--from",
+        action="append",
+        default=[],
+        dest="places",
+        metavar="PLACE",
+        help="take layers from oci:DIR, an OCI layout, oci-archive:FILE, one in a tar, or"
+        " containers-storage:, podman's store; leave those that ostree:REPO or composefs:REPO keeps where"
+        " they are; believe blob-info-cache:[FILE], podman's record of which blobs are the same; or auto,"
+        " whatever of these this machine has (repeatable)",
+    )
+    group.add_argument(
+        "--trust",
+        choices=("computed", "attested", "claimed"),
+        default="attested",
+        help="skip a download where this program computed what a place holds, or another tool of this machine"
+        " did too, or some image says so. What can be read from a place is read and checked in any case, but"
+        " with 'computed' only where that was computed (default: %(default)s)",
+    )
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--max-connections", type=_count, default=8, metavar="N", help="default: %(default)s")
     group.add_argument("--max-rate", type=_rate, metavar="RATE", help="bytes per second: 500k, 20M, 1.5Gi")
     group.add_argument(
@@ -273,22 +349,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="fetch a layer in ranges over several connections: when it helps, always or never",
     )
     group.add_argument(
-        "--from",
-        action="append",
-        default=[],
-        dest="places",
-        metavar="PLACE",
-        help="take layers from oci:DIR, an OCI layout, or containers-storage:, podman's store; leave those"
-        " that ostree:REPO or composefs:REPO keeps where they are; believe blob-info-cache:[FILE], podman's"
-        " record of which blobs are the same; or auto, whatever of these this machine has (repeatable)",
-    )
-    group.add_argument(
-        "--trust",
-        choices=("computed", "attested", "claimed"),
-        default="attested",
-        help="skip a download where this program computed what a place holds, or another tool of this machine"
-        " did too, or some image says so. What can be read from a place is read and checked in any case, but"
-        " with 'computed' only where that was computed (default: %(default)s)",
+        "--stall-timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="give a connection up that brings less than 10 KiB/s for so long (default: %(default)g)",
     )
 
 
@@ -306,6 +371,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", text) or float(text) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
 def _rate(text: str) -> int:
     """``20M`` is 20,000,000 bytes per second, ``20Mi`` 1024-based."""
     match = _RATE.fullmatch(text.strip())
@@ -320,7 +391,6 @@ def _rate(text: str) -> int:
 
 def options_of(args: argparse.Namespace) -> Options:
     """The engine's options as the command line gave them. Raises InvalidReference."""
-    from .fetch import FetchLimits, RangeMode
     from .inventory import Basis
     from .options import Options
     from .placename import parse_place
@@ -331,9 +401,19 @@ def options_of(args: argparse.Namespace) -> Options:
         authfile=args.authfile,
         tls_verify=args.tls_verify,
         cert_dir=args.cert_dir,
-        limits=FetchLimits(
-            max_connections=args.max_connections, ranges=RangeMode(args.ranges), max_rate=args.max_rate
-        ),
+        limits=limits_of(args),
         places=tuple(parse_place(text) for text in args.places),
         trust=Basis(args.trust),
+    )
+
+
+def limits_of(args: argparse.Namespace) -> FetchLimits:
+    """How fast and over how many connections, as the command line gave it."""
+    from .fetch import FetchLimits, RangeMode
+
+    return FetchLimits(
+        max_connections=args.max_connections,
+        ranges=RangeMode(args.ranges),
+        max_rate=args.max_rate,
+        stall_s=args.stall_timeout,
     )

@@ -1,0 +1,196 @@
+"""The layers of an open image, brought into the store in the order in which its client will ask for them.
+
+Clients ask for one layer after the other and work on each before they ask for the next, so what is ahead
+of them is brought meanwhile: layers that together have at most ``ahead`` bytes, counted from the furthest
+one that was asked for. A client that stops stops the network. Layers that the client has already are
+left out, and brought only if it asks for them after all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import IntegrityError, SinkError
+from ..ingest import LOCK_POLL_S, Ingest, Staged
+from ..inventory import Holding
+from ..locks import HeldLock
+from ..oci import DiffID, ImageConfig, Layer
+from ..plan import LayerPlan
+from ..report import LayerProgress
+from ..store import Store
+
+log = logging.getLogger(__name__)
+
+AHEAD: Final = 32 << 20
+# Beside the layer that the client waits for. More at once gained nothing (pulling.LAYERS_IN_FLIGHT).
+_N_AHEAD: Final = 2
+# Label of images that are made of an ostree commit; it names the last layer that belongs to that.
+FINAL_DIFFID: Final = "ostree.final-diffid"
+
+
+def asking_order(config: ImageConfig, layers: Sequence[Layer]) -> list[Layer]:
+    """As ostree-ext asks: the chunks of the ostree commit, the layer with the commit itself, which is the
+    first of the image, then what was derived from it.
+    """
+    final = config.labels.get(FINAL_DIFFID)
+    last = next((at for at, layer in enumerate(layers) if layer.diff_id == final), 0)
+    return [*layers[1 : last + 1], *layers[:1], *layers[last + 1 :]]
+
+
+@dataclass(slots=True)
+class _Job:
+    """A layer that is being brought, or was."""
+
+    step: LayerPlan
+    task: asyncio.Task[Holding]
+    asked: bool = False
+
+
+class LayerQueue:
+    """Brings the layers of ``steps``, which are in the order of asking; ``close`` it.
+
+    ``client_has``: layers that are not brought before they are asked for. ``ahead`` in bytes, 0 for none.
+    """
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        store: Store,
+        steps: Iterable[LayerPlan],
+        *,
+        client_has: Collection[DiffID] = (),
+        ahead: int = AHEAD,
+    ) -> None:
+        self._ingest = ingest
+        self._store = store
+        self._steps: dict[DiffID, LayerPlan] = {}
+        for step in steps:
+            self._steps.setdefault(step.layer.diff_id, step)
+        self._ahead = ahead
+        self._jobs: dict[DiffID, _Job] = {}
+        wanted = [step for step in self._steps.values() if step.layer.diff_id not in client_has]
+        by_size = sorted(wanted, key=lambda step: step.layer.size, reverse=True)
+        # Other clients ask for the largest first. Which kind this one is shows with its first requests.
+        self._orders = ([s.layer.diff_id for s in wanted], [s.layer.diff_id for s in by_size])
+        self._broken = False
+        self._fill()
+
+    async def close(self) -> None:
+        """Give up what is under way; finished layers stay in the store."""
+        self._broken = True
+        tasks = [job.task for job in self._jobs.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def get(self, diff_id: DiffID) -> Holding:
+        """The layer, in the store and checked. Raises what kept it from getting there."""
+        job = self._jobs.get(diff_id)
+        if job is None or _may_go_better(job.task):
+            job = self._begin(self._steps[diff_id])
+        job.asked = True
+        self._asked(diff_id)
+        self._fill()
+        return await asyncio.shield(job.task)
+
+    async def get_all(self, diff_ids: Iterable[DiffID]) -> dict[DiffID, Holding]:
+        """Several layers, a few at a time, the largest first. Raises the first error."""
+        todo = sorted(diff_ids, key=lambda diff_id: self._steps[diff_id].layer.size)
+        found: dict[DiffID, Holding] = {}
+
+        async def work() -> None:
+            while todo:
+                diff_id = todo.pop()
+                found[diff_id] = await self.get(diff_id)
+
+        workers = [asyncio.ensure_future(work()) for _ in range(_N_AHEAD + 1)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        return found
+
+    # --- what comes next ---
+
+    def _asked(self, diff_id: DiffID) -> None:
+        """Guess from what is asked for which order the client has, and where in it the client is."""
+        current, other = self._orders
+        if current[:1] != [diff_id] and other[:1] == [diff_id]:
+            current, other = self._orders = other, current
+        if diff_id in current:
+            # What comes before was not asked for, so the client has it. If not, it will ask.
+            del current[: current.index(diff_id) + 1]
+        if diff_id in other:
+            other.remove(diff_id)
+
+    def _fill(self) -> None:
+        """Begin layers that nobody has asked for yet, as far as that is allowed."""
+        order = self._orders[0]
+        room = self._ahead - sum(
+            self._steps[diff_id].layer.size for diff_id in order if diff_id in self._jobs
+        )
+        running = sum(not job.asked and not job.task.done() for job in self._jobs.values())
+        for diff_id in order:
+            if diff_id in self._jobs:
+                continue
+            step = self._steps[diff_id]
+            if self._broken or running >= _N_AHEAD or step.layer.size > room:
+                return
+            self._begin(step)
+            running += 1
+            room -= step.layer.size
+
+    def _begin(self, step: LayerPlan) -> _Job:
+        job = self._jobs[step.layer.diff_id] = _Job(step, asyncio.ensure_future(self._bring(step)))
+        job.task.add_done_callback(self._ended)
+        return job
+
+    def _ended(self, task: asyncio.Task[Holding]) -> None:
+        if task.cancelled():
+            return
+        if (exc := task.exception()) is not None:
+            log.info("a layer failed: %s", exc)
+            self._broken = True  # the client will hear of it when it asks; no more is fetched unasked
+        self._fill()
+
+    # --- one layer ---
+
+    async def _bring(self, step: LayerPlan) -> Holding:
+        layer = step.layer
+        lock = await self._lock(layer)
+        try:
+            progress = LayerProgress(layer.index, layer.digest, step.action, layer.size)
+            got = await self._ingest.stage(step, progress)
+            if isinstance(got, Staged):
+                with got.writer:  # whatever happens, no part stays
+                    got = await self._ingest.commit(step, got)
+        finally:
+            lock.release()
+        log.info("layer %d, %s: %s, %s", layer.index, layer.digest, got.action.value, got.reason)
+        if got.held is None or got.held.path is None:
+            raise SinkError(f"layer {layer.index} ({layer.digest}) is not in the store")
+        with suppress(OSError):
+            os.utime(got.held.path)  # the cache gives up what was not used for longest
+        return got.held
+
+    async def _lock(self, layer: Layer) -> HeldLock:
+        """Others who bring the same layer are waited for: then it is here."""
+        while True:
+            if (lock := self._store.layer_lock(layer.diff_id)) is not None:
+                return lock
+            await asyncio.sleep(LOCK_POLL_S)
+
+
+def _may_go_better(task: asyncio.Task[Holding]) -> bool:
+    """Whether a failure is worth another attempt: not when what is there was looked at, and is wrong."""
+    if not task.done() or task.cancelled():
+        return task.cancelled()
+    exc = task.exception()
+    return exc is not None and not isinstance(exc, IntegrityError)

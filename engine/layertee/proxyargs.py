@@ -1,0 +1,126 @@
+"""The arguments of ``layertee image-proxy``: those of ``skopeo experimental-image-proxy``, and ours.
+
+Clients build the command line (the Rust client in imageproxy.rs, build_cmd), so names and forms are theirs.
+Skopeo takes some of them before the subcommand's name; a shim hands all on, that name included.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SUBCOMMAND = "experimental-image-proxy"
+_SWITCHES = frozenset({"--debug", "--insecure-policy", "--no-creds", "--annotate-layers"})
+
+
+def normalized(words: Sequence[str]) -> list[str]:
+    """Arguments that were written for skopeo's parser, whose switches may have ``=true`` or ``=false``."""
+    found = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "--tls-verify" and not value:
+            found.append("--tls-verify=true")
+        elif name in _SWITCHES and value in ("true", "false"):
+            found += [name] if value == "true" else []
+        else:
+            found.append(word)
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser, boolean: Callable[[str], bool]) -> None:
+    """``boolean`` reads ``true`` and ``false``."""
+    parser.add_argument("subcommand", nargs="*", metavar=SUBCOMMAND, help=argparse.SUPPRESS)
+    _add_client(parser, boolean)
+    ours = parser.add_argument_group("layers and where they are")
+    ours.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="where layers are kept (default: /var/lib/layertee for root, else ~/.local/share/layertee)",
+    )
+    ours.add_argument(
+        "--cache-max",
+        default="10%",
+        metavar="SIZE|N%",
+        help="what layers may keep of the disk once their image is closed (default: %(default)s of the free)",
+    )
+    ours.add_argument(
+        "--ahead",
+        default="32Mi",
+        metavar="SIZE",
+        help="fetch layers of at most this size together before they are asked for (default: %(default)s)",
+    )
+    ours.add_argument(
+        "--client-repo",
+        default="auto",
+        metavar="PLACE",
+        help="where the client keeps its layers, which are then not fetched before they are asked for: the"
+        " directory of an ostree repository, composefs:REPO, auto or none (default: %(default)s)",
+    )
+    ours.add_argument(
+        "--layer-identity",
+        choices=("as-is", "diffid"),
+        default="as-is",
+        help="name layers by their blobs, or by their DiffIDs, as uncompressed tars: then a layer is the same"
+        " wherever an image comes from, and a manifest has another digest than at the registry"
+        " (default: %(default)s)",
+    )
+    ours.add_argument(
+        "--annotate-layers",
+        action="store_true",
+        help="name the registry's blobs in the manifests of images whose layers are tars here",
+    )
+    ours.add_argument(
+        "--from",
+        action="append",
+        default=[],
+        dest="places",
+        metavar="PLACE",
+        help="take layers from there, as for pull (repeatable; default: auto with --layer-identity diffid)",
+    )
+    ours.add_argument(
+        "--skopeo",
+        type=Path,
+        metavar="PATH",
+        help="the real skopeo, which checks signatures and serves other transports (default: as on PATH)",
+    )
+
+
+def _add_client(parser: argparse.ArgumentParser, boolean: Callable[[str], bool]) -> None:
+    group = parser.add_argument_group("as skopeo has them")
+    group.add_argument("--sockfd", type=int, default=0, metavar="N", help="the client's socket (default: 0)")
+    group.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="log every step to stderr"
+    )
+    logins = group.add_mutually_exclusive_group()
+    logins.add_argument("--authfile", type=Path, metavar="FILE", help="credentials")
+    logins.add_argument(
+        "--no-creds", action="store_true", help="use no credentials, whatever files there are"
+    )
+    group.add_argument(
+        "--cert-dir", type=Path, metavar="DIR", help="*.crt, *.cert and *.key for the registry"
+    )
+    group.add_argument(
+        "--tls-verify",
+        type=boolean,
+        default=True,
+        metavar="true|false",
+        help="false: accept any certificate and plain HTTP",
+    )
+    group.add_argument(
+        "--decryption-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="leave all images to the real skopeo, which can decrypt them (repeatable)",
+    )
+    group.add_argument("--insecure-policy", action="store_true", help="apply no signature policy")
+    group.add_argument("--policy", type=Path, metavar="FILE", help="the signature policy to apply")
+    group.add_argument(
+        "--registries.d", type=Path, dest="registries_d", metavar="DIR", help="where signatures are"
+    )
+    group.add_argument("--user-agent-prefix", metavar="TEXT", help="who asks, for the registry's log")
+    group.add_argument("--override-os", metavar="OS", help="of an index, take the image for this system")
+    group.add_argument("--override-arch", metavar="ARCH", help="… for this architecture")
+    group.add_argument("--override-variant", metavar="VARIANT", help="… for this variant of it")
