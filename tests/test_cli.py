@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layertee import Options, __version__, cli, commands, errors
+from layertee import Options, __version__, arguments, cli, commands, errors
 from layertee.errors import InvalidReference, LayerteeError
 from layertee.fetch import RangeMode
 from layertee.inventory import Basis
@@ -59,7 +59,7 @@ def all_below(kind: type[LayerteeError]) -> set[type[LayerteeError]]:
 
 
 def options(*more: str) -> Options:
-    return cli.options_of(cli._parser().parse_args(["pull", *more, "host/image:tag"]))
+    return cli.options_of(arguments.parser_of(cli.COMMANDS).parse_args(["pull", *more, "host/image:tag"]))
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -194,6 +194,7 @@ FRONT = {
     },
     "printing": set(),
     "proxyargs": set(),
+    "arguments": {"__init__", "proxyargs"},
     "shim": {"errors", "sink"},
     "shimcmd": {"cli", "printing", "shim"},
     "proxycmd": {
@@ -202,7 +203,7 @@ FRONT = {
         *("proxy.session", "proxy.wire"),
     },
     "cli": {
-        *("__init__", "commands", "preparecmd", "proxyargs", "proxycmd", "shimcmd", "errors", "fetch"),
+        *("arguments", "commands", "preparecmd", "proxyargs", "proxycmd", "shimcmd", "errors", "fetch"),
         *("inventory", "options", "placename"),
         "platforms",
     },
@@ -228,7 +229,7 @@ FOREIGN = {
     "zstandard": {"_tee_python"},
     "sqlite3": {"catalog", "catalogfile", "inventory.blobinfocache"},
     "ssl": {"transport"},
-    "argparse": {"cli", "commands", "preparecmd", "proxyargs", "proxycmd", "shimcmd"},
+    "argparse": {"arguments", "cli", "commands", "preparecmd", "proxyargs", "proxycmd", "shimcmd"},
     "subprocess": set(),
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))

@@ -96,6 +96,16 @@ def test_wrong_bytes_are_refused_and_the_other_layers_are_not(
         assert proxy.blob(again, bad) == content(image, bad), "the registry is honest again"
 
 
+def test_a_connection_that_stalls_is_given_up_and_the_layer_goes_on(image: BuiltImage, store: Path) -> None:
+    """Nobody has to kill a client whose registry fell silent in the middle of a layer."""
+    layer = image.layers[0]
+    script = [on("blob", Stall(1000), reference=layer.digest, last=1)]
+    with FaultServer(image, script) as server, serving(store, "--stall-timeout", "1") as proxy:
+        number = proxy.open(docker(server))
+        assert proxy.blob(number, layer) == content(image, layer)
+        assert len(server.requests("blob", layer.digest)) == 2
+
+
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_a_layer_that_is_not_what_the_config_says_is_refused(
     store: Path, tmp_path: Path, compression: str
