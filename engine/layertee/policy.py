@@ -38,7 +38,7 @@ _SYSTEM: Final = (Path("/etc") / _NAME, Path("/usr/share") / _NAME)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``section`` says where in the file the verdict is written."""
+    """``section`` says where in the file the verdict is written, and why it holds if that is not plain."""
 
     verdict: Verdict
     section: str
@@ -60,7 +60,7 @@ class Policy:
             transport = "oci" if isinstance(image, LayoutReference) else ARCHIVE
             path = os.path.realpath(image.path)
             # The manual has scopes with a reference name; containers/image has not.
-            beside = [f"{path}:{image.ref}"] if image.ref else []
+            beside = {f"{path}:{image.ref}": "skopeo does not apply it"} if image.ref else {}
             return self._search(transport, _and_parents(path), beside)
         return self.judge_other(STORAGE)
 
@@ -75,16 +75,21 @@ class Policy:
         scopes = [image.name + pin, *_and_parents(image.name), *_wildcards(image.registry)]
         sections = self.sections.get("docker", {})
         # skopeo takes no name with a tag and a digest. By the digest, it would not find the tag's section.
-        beside = [f"{image.name}:{image.tag}"] if image.digest and image.tag else []
+        both = image.digest is not None and image.tag is not None
+        beside = {f"{image.name}:{image.tag}": "leave out the tag or the digest"} if both else {}
         found = {*scopes, *beside}
-        beside += [scope for scope in sections if scope not in found and _lower_host(scope) in found]
+        upper = [scope for scope in sections if scope not in found and _lower_host(scope) in found]
+        beside |= dict.fromkeys(upper, "a host is written in lower case")
         return self._search("docker", scopes, beside)
 
-    def _search(self, transport: str, scopes: Iterable[str], beside: Iterable[str] = ()) -> Judgement:
+    def _search(
+        self, transport: str, scopes: Iterable[str], beside: Mapping[str, str] | None = None
+    ) -> Judgement:
+        """``beside``: scopes that only seem to hold, and what to say of them."""
         sections = self.sections.get(transport, {})
-        for scope in beside:
+        for scope, why in (beside or {}).items():
             if sections.get(scope, Verdict.ACCEPT) is not Verdict.ACCEPT:
-                return Judgement(Verdict.REJECT, _section(transport, scope))
+                return Judgement(Verdict.REJECT, f"{_section(transport, scope)} ({why})")
         for scope in (*scopes, ""):
             if scope in sections:
                 return Judgement(sections[scope], _section(transport, scope))
