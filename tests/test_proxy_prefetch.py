@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,9 @@ from layertee.ingest import Ingest, Ingested
 from layertee.inventory import Basis, Holding
 from layertee.oci import OCI_LAYER, Compression, Descriptor, DiffID, Digest, ImageConfig, Layer, Platform
 from layertee.plan import Action, LayerPlan
+from layertee.proxy import prefetch
 from layertee.proxy.prefetch import AHEAD, FINAL_DIFFID, LayerQueue, asking_order
+from layertee.report import LayerProgress
 from layertee.store import Store
 
 MIB = 1 << 20
@@ -41,10 +44,17 @@ class Bringer:
     def __init__(self) -> None:
         self.begun: list[int] = []
         self.ends: dict[int, asyncio.Future[None]] = {}
+        self.progress: dict[int, LayerProgress] = {}
+        self.pace: dict[int, Callable[[], float]] = {}
         self.n_cancelled = 0
+        self.busy = False
 
-    async def stage(self, step: LayerPlan, progress: object) -> Ingested:
+    def is_busy(self) -> bool:
+        return self.busy
+
+    async def stage(self, step: LayerPlan, progress: LayerProgress, *, pace: Callable[[], float]) -> Ingested:
         index = step.layer.index
+        self.progress[index], self.pace[index] = progress, pace
         self.begun.append(index)
         self.ends[index] = asyncio.get_running_loop().create_future()
         try:
@@ -58,6 +68,11 @@ class Bringer:
             one.diff_id, one.digest, one.size, None, one.compression, "store", Basis.COMPUTED, True, path
         )
         return Ingested(Action.FETCH, step.reason, held, one.size)
+
+    def received(self, index: int, nbytes: int) -> bool:
+        """So much of a layer has arrived; whether more may come."""
+        self.progress[index].done = nbytes
+        return self.pace[index]() == 0
 
     async def end(self, *indexes: int, error: Exception | None = None) -> None:
         for index in indexes:
@@ -126,11 +141,118 @@ def test_what_is_asked_for_is_begun_at_once_however_large_it_is(store: Store) ->
     async def main() -> None:
         wanted = steps(MIB, 2 * AHEAD, MIB)
         async with queue(store, wanted) as (made, bringer):
-            assert bringer.begun == [0], "what is too large waits, and so does what comes after it"
+            assert bringer.begun == [0], "what does not fit waits until nothing else is on its way"
             asked = ask(made, wanted[1])
             await settle()
             assert bringer.begun == [0, 1, 2]
+            assert bringer.received(1, 2 * AHEAD - 1)
             await bringer.end(0, 1, 2)
+            await asked
+
+    asyncio.run(main())
+
+
+def test_of_a_layer_that_is_larger_than_the_limit_comes_a_part(store: Store) -> None:
+    async def main() -> None:
+        wanted = steps(3 * AHEAD, MIB)
+        async with queue(store, wanted) as (made, bringer):
+            assert bringer.begun == [0], "the one after it has no room"
+            assert bringer.received(0, 20 * MIB)
+            assert not bringer.received(0, 22 * MIB), "with what is in the sockets, that is all"
+            asked = ask(made, wanted[0])
+            await settle()
+            assert bringer.received(0, 22 * MIB), "somebody waits for it now"
+            await bringer.end(0)
+            await asked
+
+    asyncio.run(main())
+
+
+def test_what_is_ahead_leaves_the_processor_to_what_the_client_waits_for(store: Store) -> None:
+    async def main() -> None:
+        wanted = steps(10 * MIB, 10 * MIB)
+        async with queue(store, wanted) as (made, bringer):
+            bringer.busy = True
+            assert bringer.received(1, MIB), "nobody waits"
+            asked = ask(made, wanted[0])
+            await settle()
+            assert not bringer.received(1, 2 * MIB)
+            assert bringer.received(0, 2 * MIB)
+            bringer.busy = False
+            assert bringer.received(1, 3 * MIB), "the network is what is slow: both may use it"
+            bringer.busy = True
+            await bringer.end(0)
+            await asked
+            assert bringer.received(1, 4 * MIB)
+
+    asyncio.run(main())
+
+
+def test_what_the_client_reads_makes_room(store: Store, tmp_path: Path) -> None:
+    async def main() -> None:
+        wanted = steps(64 * MIB, 3 * AHEAD)
+        async with queue(store, wanted) as (made, bringer):
+            asked = ask(made, wanted[0])
+            await settle()
+            await bringer.end(0)
+            await asked
+            assert bringer.begun == [0, 1]
+            assert not bringer.received(1, 22 * MIB)
+            content = tmp_path / "tar"
+            content.touch()
+            os.truncate(content, 128 * MIB)  # what the layer of 64 MiB inflates to
+            with content.open("rb", buffering=0) as theirs:
+                made.reads(theirs.fileno(), 0.5)
+                assert not bringer.received(1, 22 * MIB)
+                theirs.seek(40 * MIB)
+                assert bringer.received(1, 22 * MIB)
+                assert bringer.received(1, 42 * MIB - 1)
+                assert not bringer.received(1, 42 * MIB)
+
+    asyncio.run(main())
+
+
+def test_what_the_client_reads_makes_room_for_another_layer(store: Store, tmp_path: Path) -> None:
+    async def main() -> None:
+        wanted = steps(*[15 * MIB] * 4)
+        async with queue(store, wanted) as (made, bringer):
+            await bringer.end(0, 1)
+            await made.get(wanted[0].layer.diff_id)
+            await settle()
+            await bringer.end(2)
+            content = tmp_path / "blob"
+            content.touch()
+            os.truncate(content, 15 * MIB)
+            with content.open("rb", buffering=0) as theirs:
+                made.reads(theirs.fileno())
+                await asyncio.sleep(2 * prefetch._POLL_S)
+                assert bringer.begun == [0, 1, 2]
+                theirs.seek(0, os.SEEK_END)
+                await asyncio.sleep(2 * prefetch._POLL_S)
+                assert bringer.begun == [0, 1, 2, 3]
+
+    asyncio.run(main())
+
+
+def test_a_layer_that_waits_too_long_for_its_client_is_given_up_until_it_is_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may want it, and cannot bring it meanwhile."""
+
+    async def main() -> None:
+        wanted = steps(3 * AHEAD, MIB)
+        async with queue(store, wanted) as (made, bringer):
+            assert not bringer.received(0, AHEAD)
+            monkeypatch.setattr(prefetch, "PATIENCE_S", -1.0)
+            assert not bringer.received(0, AHEAD)
+            await settle()
+            assert bringer.n_cancelled == 1
+            await asyncio.sleep(2 * prefetch._POLL_S)
+            assert bringer.begun == [0], "and it is not begun again by itself"
+            asked = ask(made, wanted[0])
+            await settle()
+            assert bringer.begun == [0, 0, 1]
+            await bringer.end(0)
             await asked
 
     asyncio.run(main())

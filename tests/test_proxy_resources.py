@@ -10,7 +10,7 @@ import pytest
 
 from tests.clikit import flip_a_byte, wait_until
 from tests.fakes.fault_server import FaultServer
-from tests.proxykit import Disconnected, layertee_proxy, serving
+from tests.proxykit import Disconnected, layertee_proxy, read_all, serving
 from tests.rig.blobs import BuiltLayer, blob_path
 from tests.rig.images import BuiltImage, build_image, push
 from tests.rig.layers import incompressible_layer, text_layer
@@ -99,6 +99,23 @@ def test_a_client_that_stops_stops_the_network(long: BuiltImage, store: Path, as
             proxy.close_fd(proxy.piped("GetBlob", number, layer.digest, layer.size).fds[0])
         server.settle()
         assert layer_bytes(server, long) <= 1.02 * long.blob_bytes
+
+
+def test_a_client_that_stops_before_a_large_layer_stops_the_network_in_it(
+    store: Path, tmp_path: Path
+) -> None:
+    specs = [incompressible_layer(n << 20, seed=70 + n) for n in (4, 80, 4)]
+    large = build_image(tmp_path / "large", specs, compression="gzip-fast")
+    with FaultServer(large, send_buffer=64 << 10) as server, serving(store) as proxy:
+        number = proxy.open(docker(server))
+        first = proxy.piped("GetBlob", number, large.layers[0].digest, large.layers[0].size)
+        sent = settled(server, large)
+        assert large.layers[0].size + (8 << 20) < sent <= large.layers[0].size + AHEAD + SLACK
+        assert read_all(first.fds[0]) == content(large, large.layers[0])
+        wait_until(lambda: layer_bytes(server, large) > sent, "what the client has read makes no room")
+        proxy.close_fd(proxy.piped("GetBlob", number, large.layers[1].digest, large.layers[1].size).fds[0])
+        server.settle()
+        assert server.bytes_sent("blob", large.layers[1].digest) <= 1.02 * large.layers[1].size
 
 
 def layer_bytes(server: FaultServer, image: BuiltImage) -> int:

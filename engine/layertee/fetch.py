@@ -51,16 +51,19 @@ class Fetcher:
         single_stream: bool = False,
         progress: Callable[[int], None] | None = None,
         report: FetchReport | None = None,
+        pace: Callable[[], float] | None = None,
     ) -> FetchReport:
         """Bring ``blob`` to ``layer`` and end it. Raises what the last attempt failed with.
 
         ``single_stream`` fetches without ranges whatever the mode. ``progress`` is called with
-        the number of new bytes of the blob; ``report`` is kept up to date and returned. When the
-        layer itself fails, the transfer stops and returns: the layer's result tells why.
+        the number of new bytes of the blob; ``report`` is kept up to date and returned. ``pace`` is asked
+        after every read how many seconds to wait before the next, and again after those; 0 goes on. When
+        the layer itself fails, the transfer stops and returns: the layer's result tells why.
         """
         shared = self._shared
         await shared.slots.take()
-        transfer = Transfer(shared, blob, open_blob, layer, single_stream, progress, report or FetchReport())
+        report = report or FetchReport()
+        transfer = Transfer(shared, blob, open_blob, layer, single_stream, progress, report, pace)
         self._transfers.append(transfer)
         shared.n_transfers += 1
         try:

@@ -89,10 +89,13 @@ class Ingest:
         self._plan = plan
         self._recheck = recheck
 
-    async def stage(self, step: LayerPlan, progress: LayerProgress) -> Ingested | Staged:
+    async def stage(
+        self, step: LayerPlan, progress: LayerProgress, *, pace: Callable[[], float] | None = None
+    ) -> Ingested | Staged:
         """See that the layer is there, or bring it as far as a part file. Only with its lock held.
 
-        Raises IntegrityError, TransportError, RegistryError, SinkError, SourceUnreadable.
+        ``pace`` as ``Fetcher.fetch`` has it. Raises IntegrityError, TransportError, RegistryError, SinkError,
+        SourceUnreadable.
         """
         layer = step.layer
         held = await in_thread(self._store.holding, layer.diff_id, prefer=self._plan.name_of(layer))
@@ -111,13 +114,17 @@ class Ingest:
             except (IntegrityError, SourceUnreadable) as exc:
                 if self._plan.open_blob is None:
                     raise
-                return await self._fetch(step, progress, f"{source.place} could not give it: {exc}")
+                return await self._fetch(step, progress, pace, f"{source.place} could not give it: {exc}")
         if step.kept_elsewhere and step.holding is not None:
             if await in_thread(self._plan.still_held, step.holding):
                 return Ingested(Action.HAVE, step.reason, None)
-            return await self._fetch(step, progress, f"no longer in {step.holding.place}")
+            return await self._fetch(step, progress, pace, f"no longer in {step.holding.place}")
         reason = step.reason if step.action is Action.FETCH else "no longer in the store"
-        return await self._fetch(step, progress, reason)
+        return await self._fetch(step, progress, pace, reason)
+
+    def is_busy(self) -> bool:
+        """Whether bytes that have arrived wait for a processor."""
+        return self._pool.stats().in_queued > 0
 
     async def commit(self, step: LayerPlan, staged: Staged) -> Ingested:
         """Flush, rename, record; on a thread. Whatever is raised, the part is gone."""
@@ -184,7 +191,9 @@ class Ingest:
         reason = step.reason if source is step.holding else f"from the {source.place}, inflated"
         return Staged(writer, result, Action.REUSE, reason, 0)
 
-    async def _fetch(self, step: LayerPlan, progress: LayerProgress, reason: str) -> Staged:
+    async def _fetch(
+        self, step: LayerPlan, progress: LayerProgress, pace: Callable[[], float] | None, reason: str
+    ) -> Staged:
         layer = step.layer
         open_blob = self._plan.open_blob
         if open_blob is None:
@@ -206,6 +215,7 @@ class Ingest:
                 single_stream=single,
                 progress=advance,
                 report=report,
+                pace=pace,
             )
 
         job = LayerJob(layer.compression, layer.size, digest_only=self._digest_only())

@@ -189,6 +189,8 @@ class Owner(Protocol):
 
     name: str
     layer: PoolLayer
+    pace: Callable[[], float] | None
+    """The seconds to wait before more is read, asked again after these; 0 to go on."""
 
     @property
     def next_byte(self) -> int:
@@ -217,6 +219,7 @@ class Segment:
         self.skip = 0  # bytes of the body still to be discarded
         self.waiting = False  # for a buffer
         self._throttled = False
+        self._paced = False  # because nobody wants the blob yet
         self._buf: InBuffer | None = None
         self._fill = 0
         self._scratch: memoryview | None = None
@@ -235,12 +238,12 @@ class Segment:
     @property
     def held(self) -> bool:
         """It waits for this machine, not for the network."""
-        return self.waiting or self._throttled
+        return self.waiting or (self._throttled and not self._paced)
 
     @property
     def streaming(self) -> bool:
         """Body bytes are arriving as fast as the network lets them."""
-        return self.body is not None and self._n_landed > 0 and not self.held
+        return self.body is not None and self._n_landed > 0 and not self.held and not self._throttled
 
     # --- Receiver ---
 
@@ -280,20 +283,24 @@ class Segment:
             if self.pos == self.stop:
                 self.halt()
                 return
+        pace = self._owner.pace() if self._owner.pace is not None else 0.0
         limiter = self._shared.limiter
-        if limiter is not None:
-            loop = asyncio.get_running_loop()
-            wait = limiter.spend(nbytes, loop.time())
-            if wait > 0 and self.body is not None:
-                self._throttled = True
-                self._shared.n_held += 1
-                self.body.pause()
-                loop.call_later(wait, self._unthrottle)
+        limit = limiter.spend(nbytes, asyncio.get_running_loop().time()) if limiter is not None else 0.0
+        if max(pace, limit) > 0 and self.body is not None:
+            self._throttled, self._paced = True, pace > limit
+            self._shared.n_held += not self._paced
+            self.body.pause()
+            asyncio.get_running_loop().call_later(max(pace, limit), self._unthrottle)
 
     # --- flow ---
 
     def _unthrottle(self) -> None:
-        self._throttled = False
+        wait = self._owner.pace() if self._owner.pace is not None and self.body is not None else 0.0
+        if wait > 0:
+            self._paced = True
+            asyncio.get_running_loop().call_later(wait, self._unthrottle)
+            return
+        self._throttled = self._paced = False
         if self.body is not None and not self.waiting:
             self.body.resume()
 
@@ -312,7 +319,7 @@ class Segment:
 
     def check_stall(self, now: float) -> None:
         limits = self._shared.limits
-        if self.body is None or self.held:
+        if self.body is None or self.held or self._throttled:
             self._window = None
             return
         if self._window is None:

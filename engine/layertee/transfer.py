@@ -69,12 +69,14 @@ class Transfer:
         single_stream: bool,
         progress: Callable[[int], None] | None,
         report: FetchReport,
+        pace: Callable[[], float] | None = None,
     ) -> None:
         self._shared = shared
         self.blob = blob
         self.name: str = blob.digest
         self.size = blob.size
         self.report = report
+        self.pace = pace
         self.segments: list[Segment] = []
         self._pieces: Reassembly[InBuffer] = Reassembly()
         self._open_blob = open_blob

@@ -213,7 +213,9 @@ class ServedImage:
         presented = self._presented_as(step)
         if presented is None or not presented.estimated:
             _check_size(digest, size, held.size)
-        return self._open_file(held), held.size
+        fd = self._open_file(held)
+        self._queue.reads(fd, step.layer.size / max(1, held.size))
+        return fd, held.size
 
     def _open_file(self, held: Holding) -> int:
         assert held.path is not None

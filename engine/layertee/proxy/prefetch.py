@@ -1,9 +1,10 @@
 """The layers of an open image, brought into the store in the order in which its client will ask for them.
 
 Clients ask for one layer after the other and work on each before they ask for the next, so what is ahead
-of them is brought meanwhile: layers that together have at most ``ahead`` bytes, counted from the furthest
-one that was asked for. A client that stops stops the network. Layers that the client has already are
-left out, and brought only if it asks for them after all.
+of them is brought meanwhile: at most ``ahead`` bytes more than they have read of the layer that they got
+last. (How far a client has read shows in the descriptor that it was given: its offset is ours, too.) A client
+that stops stops the network. Layers that the client has already are left out, and brought only if it
+asks for them after all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import IntegrityError, SinkError
@@ -30,6 +31,13 @@ log = logging.getLogger(__name__)
 AHEAD: Final = 32 << 20
 # Beside the layer that the client waits for. More at once gained nothing (pulling.LAYERS_IN_FLIGHT).
 _N_AHEAD: Final = 2
+# What the kernels at both ends still hold of a connection that is not read any more.
+_IN_KERNELS: Final = 10 << 20
+_LEAST: Final = 4 << 20  # below, a layer that does not fit is not begun
+_POLL_S: Final = 0.05
+_YIELD_S: Final = 0.01  # to the layer that the client waits for, while it is the processor that is short
+# A layer that waits for its client keeps others from bringing it. It is given up after this.
+PATIENCE_S: Final = 30.0
 # Label of images that are made of an ostree commit; it names the last layer that belongs to that.
 FINAL_DIFFID: Final = "ostree.final-diffid"
 
@@ -48,8 +56,10 @@ class _Job:
     """A layer that is being brought, or was."""
 
     step: LayerPlan
-    task: asyncio.Task[Holding]
+    progress: LayerProgress
+    task: asyncio.Task[Holding] = field(init=False)
     asked: bool = False
+    held_since: float | None = None
 
 
 class LayerQueue:
@@ -74,20 +84,24 @@ class LayerQueue:
             self._steps.setdefault(step.layer.diff_id, step)
         self._ahead = ahead
         self._jobs: dict[DiffID, _Job] = {}
+        self._tasks: set[asyncio.Task[Holding]] = set()  # of layers that were given up as well
         wanted = [step for step in self._steps.values() if step.layer.diff_id not in client_has]
         by_size = sorted(wanted, key=lambda step: step.layer.size, reverse=True)
         # Other clients ask for the largest first. Which kind this one is shows with its first requests.
         self._orders = ([s.layer.diff_id for s in wanted], [s.layer.diff_id for s in by_size])
         self._broken = False
+        self._reading: tuple[int, float] | None = None  # of what the client got last: descriptor, scale
         self._fill()
+        self._watch = asyncio.ensure_future(self._poll())
 
     async def close(self) -> None:
         """Give up what is under way; finished layers stay in the store."""
         self._broken = True
-        tasks = [job.task for job in self._jobs.values()]
-        for task in tasks:
+        self._watch.cancel()
+        self.reads(None)
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def get(self, diff_id: DiffID) -> Holding:
         """The layer, in the store and checked. Raises what kept it from getting there."""
@@ -95,6 +109,7 @@ class LayerQueue:
         if job is None or _may_go_better(job.task):
             job = self._begin(self._steps[diff_id])
         job.asked = True
+        self._broken = False
         self._asked(diff_id)
         self._fill()
         return await asyncio.shield(job.task)
@@ -117,6 +132,12 @@ class LayerQueue:
                 worker.cancel()
         return found
 
+    def reads(self, fd: int | None, scale: float = 1.0) -> None:
+        """The client was given ``fd`` to read. ``scale`` bytes come over the network for each byte of it."""
+        if self._reading is not None:
+            os.close(self._reading[0])
+        self._reading = (os.dup(fd), scale) if fd is not None else None
+
     # --- what comes next ---
 
     def _asked(self, diff_id: DiffID) -> None:
@@ -130,29 +151,75 @@ class LayerQueue:
         if diff_id in other:
             other.remove(diff_id)
 
+    def _allowed(self) -> int:
+        """Bytes that may be fetched of layers that nobody has asked for yet."""
+        if self._reading is None or self._ahead == 0:
+            return self._ahead
+        fd, scale = self._reading
+        return self._ahead + int(os.lseek(fd, 0, os.SEEK_CUR) * scale)
+
+    def _room(self, but: DiffID | None = None) -> int:
+        """What is left of that by layers that were begun, all of each, ``but`` one."""
+        begun = (diff_id for diff_id in self._orders[0] if diff_id in self._jobs and diff_id != but)
+        return self._allowed() - sum(self._steps[diff_id].layer.size for diff_id in begun)
+
     def _fill(self) -> None:
         """Begin layers that nobody has asked for yet, as far as that is allowed."""
-        order = self._orders[0]
-        room = self._ahead - sum(
-            self._steps[diff_id].layer.size for diff_id in order if diff_id in self._jobs
-        )
+        room = self._room()
         running = sum(not job.asked and not job.task.done() for job in self._jobs.values())
-        for diff_id in order:
+        for diff_id in self._orders[0]:
             if diff_id in self._jobs:
                 continue
-            step = self._steps[diff_id]
-            if self._broken or running >= _N_AHEAD or step.layer.size > room:
+            if self._broken or running >= _N_AHEAD:
                 return
-            self._begin(step)
+            size = self._steps[diff_id].layer.size
+            if size > room and (running or room < _IN_KERNELS + _LEAST):
+                return
+            self._begin(self._steps[diff_id])
             running += 1
-            room -= step.layer.size
+            room -= size
+
+    def _pace(self, job: _Job) -> float:
+        """How long a layer that is on its way has to wait: not at all, once somebody wants it."""
+        diff_id = job.step.layer.diff_id
+        room = self._room(but=diff_id)
+        if job.step.layer.size > room:
+            room -= _IN_KERNELS
+        if job.asked:
+            return 0.0
+        if job.progress.done < room:
+            job.held_since = None
+            return _YIELD_S if self._someone_waits() and self._ingest.is_busy() else 0.0
+        now = asyncio.get_running_loop().time()
+        if job.held_since is None:
+            job.held_since = now
+        elif now - job.held_since > PATIENCE_S and self._jobs.get(diff_id) is job:
+            log.info("layer %d: nobody reads any more; it is given up for now", job.step.layer.index)
+            self._broken = True
+            del self._jobs[diff_id]
+            job.task.cancel()
+        return _POLL_S
+
+    def _someone_waits(self) -> bool:
+        return any(job.asked and not job.task.done() for job in self._jobs.values())
+
+    async def _poll(self) -> None:
+        """A client that reads on makes room."""
+        while self._orders[0]:
+            await asyncio.sleep(_POLL_S)
+            self._fill()
 
     def _begin(self, step: LayerPlan) -> _Job:
-        job = self._jobs[step.layer.diff_id] = _Job(step, asyncio.ensure_future(self._bring(step)))
+        layer = step.layer
+        progress = LayerProgress(layer.index, layer.digest, step.action, layer.size)
+        job = self._jobs[layer.diff_id] = _Job(step, progress)
+        job.task = asyncio.ensure_future(self._bring(job))
         job.task.add_done_callback(self._ended)
+        self._tasks.add(job.task)
         return job
 
     def _ended(self, task: asyncio.Task[Holding]) -> None:
+        self._tasks.discard(task)
         if task.cancelled():
             return
         if (exc := task.exception()) is not None:
@@ -162,12 +229,11 @@ class LayerQueue:
 
     # --- one layer ---
 
-    async def _bring(self, step: LayerPlan) -> Holding:
-        layer = step.layer
+    async def _bring(self, job: _Job) -> Holding:
+        step, layer = job.step, job.step.layer
         lock = await self._lock(layer)
         try:
-            progress = LayerProgress(layer.index, layer.digest, step.action, layer.size)
-            got = await self._ingest.stage(step, progress)
+            got = await self._ingest.stage(step, job.progress, pace=lambda: self._pace(job))
             if isinstance(got, Staged):
                 with got.writer:  # whatever happens, no part stays
                     got = await self._ingest.commit(step, got)
