@@ -272,16 +272,30 @@ def test_nothing_is_brought_ahead_where_that_is_not_wanted(store: Store) -> None
     asyncio.run(main())
 
 
-def test_layers_that_the_client_has_are_left_out_until_it_asks(store: Store) -> None:
+def test_layers_that_the_client_has_are_left_out(store: Store) -> None:
     async def main() -> None:
         wanted = steps(MIB, MIB, MIB)
         has = {wanted[0].layer.diff_id, wanted[1].layer.diff_id}
         async with queue(store, wanted, client_has=has) as (made, bringer):
+            await bringer.end(2)
+            await made.get(wanted[2].layer.diff_id)
             assert bringer.begun == [2]
-            asked = ask(made, wanted[0])
+
+    asyncio.run(main())
+
+
+def test_a_client_that_asks_for_what_it_has_will_ask_for_the_rest_of_it_too(store: Store) -> None:
+    """Its layers have other names: it has them as tars, say, and looks for blobs."""
+
+    async def main() -> None:
+        wanted = steps(MIB, MIB, MIB, MIB)
+        has = {step.layer.diff_id for step in wanted}
+        async with queue(store, wanted, client_has=has) as (made, bringer):
+            assert bringer.begun == []
+            asked = ask(made, wanted[1])
             await settle()
-            assert bringer.begun == [2, 0]
-            await bringer.end(0)
+            assert bringer.begun == [1, 2, 3]
+            await bringer.end(1)
             await asked
 
     asyncio.run(main())

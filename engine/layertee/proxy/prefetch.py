@@ -85,10 +85,8 @@ class LayerQueue:
         self._ahead = ahead
         self._jobs: dict[DiffID, _Job] = {}
         self._tasks: set[asyncio.Task[Holding]] = set()  # of layers that were given up as well
-        wanted = [step for step in self._steps.values() if step.layer.diff_id not in client_has]
-        by_size = sorted(wanted, key=lambda step: step.layer.size, reverse=True)
-        # Other clients ask for the largest first. Which kind this one is shows with its first requests.
-        self._orders = ([s.layer.diff_id for s in wanted], [s.layer.diff_id for s in by_size])
+        self._client_has = set(client_has)
+        self._orders = self._expected(list(self._steps))
         self._broken = False
         self._reading: tuple[int, float] | None = None  # of what the client got last: descriptor, scale
         self._fill()
@@ -140,8 +138,23 @@ class LayerQueue:
 
     # --- what comes next ---
 
+    def _expected(self, diff_ids: list[DiffID]) -> tuple[list[DiffID], list[DiffID]]:
+        """The orders in which those of ``diff_ids`` may be asked for that the client does not have.
+
+        In the one of ``steps``, or the largest first, as other clients do. Which kind this one is shows with
+        its first requests.
+        """
+        wanted = [diff_id for diff_id in diff_ids if diff_id not in self._client_has]
+        by_size = sorted(wanted, key=lambda diff_id: self._steps[diff_id].layer.size, reverse=True)
+        return wanted, by_size
+
     def _asked(self, diff_id: DiffID) -> None:
         """Guess from what is asked for which order the client has, and where in it the client is."""
+        if diff_id in self._client_has:
+            # It has the content, but does not know it by this name: so it will ask for the others as well.
+            self._client_has.clear()
+            order = list(self._steps)
+            self._orders = self._expected(order[order.index(diff_id) :])
         current, other = self._orders
         if current[:1] != [diff_id] and other[:1] == [diff_id]:
             current, other = self._orders = other, current
