@@ -190,7 +190,7 @@ def test_what_is_ahead_leaves_the_processor_to_what_the_client_waits_for(store: 
 
 def test_what_the_client_reads_makes_room(store: Store, tmp_path: Path) -> None:
     async def main() -> None:
-        wanted = steps(64 * MIB, 3 * AHEAD)
+        wanted = steps(64 * MIB, 4 * AHEAD)
         async with queue(store, wanted) as (made, bringer):
             asked = ask(made, wanted[0])
             await settle()
@@ -208,6 +208,8 @@ def test_what_the_client_reads_makes_room(store: Store, tmp_path: Path) -> None:
                 assert bringer.received(1, 22 * MIB)
                 assert bringer.received(1, 42 * MIB - 1)
                 assert not bringer.received(1, 42 * MIB)
+                theirs.seek(1 << 40)
+                assert not bringer.received(1, 86 * MIB), "there is no more to read than there is"
 
     asyncio.run(main())
 

@@ -169,7 +169,8 @@ class LayerQueue:
         if self._reading is None or self._ahead == 0:
             return self._ahead
         fd, scale = self._reading
-        return self._ahead + int(os.lseek(fd, 0, os.SEEK_CUR) * scale)
+        read = min(os.lseek(fd, 0, os.SEEK_CUR), os.fstat(fd).st_size)  # it may seek to wherever it likes
+        return self._ahead + int(read * scale)
 
     def _room(self, but: DiffID | None = None) -> int:
         """What is left of that by layers that were begun, all of each, ``but`` one."""
