@@ -201,6 +201,11 @@ def metadata(repo: OSTreeRig, commit: str, key: str) -> str:
     return text
 
 
+def stored(home: Path) -> set[str]:
+    """The digests of what our image-proxy has stored for that user."""
+    return {f"sha256:{path.name}" for path in (home / "store" / "blobs" / "sha256").iterdir()}
+
+
 def layer_refs(digests: Iterable[str]) -> set[str]:
     return {layer_ref(digest) for digest in digests}
 
@@ -443,21 +448,19 @@ def test_what_was_finished_before_an_import_was_killed_is_not_fetched_again(
     gate, last = Gate(), machine.pushed.layers[N_BASE]
     repo = OSTreeRig.create(tmp_path / "repo")
     home = tmp_path / "us"
+    parts = home / "store" / "layertee" / "ingest"
     user = machine.user(home, "--client-repo", "none")
     with FaultServer(machine.pushed, [on("blob", Held(gate, 1000), reference=last.digest)]) as server:
         image = f"docker://{server.reference}"
-        process = user.start(*pull_words(repo, image))
-        gate.wait_arrived()
-        base = {layer.digest for layer in machine.pushed.layers[:N_BASE]}
-        wait_until(lambda: layer_refs(base) <= set(repo.refs()), "the base is imported")
-        parts = home / "store" / "layertee" / "ingest"
-        wait_until(lambda: list(parts.iterdir()), "a layer is on its way")
-        process.kill()
-        process.communicate()
+        with user.started(*pull_words(repo, image)):
+            gate.wait_arrived(timeout_s=30)
+            base = {layer.digest for layer in machine.pushed.layers[:N_BASE]}
+            wait_until(lambda: all(repo.ref_path(digest).exists() for digest in base), "the base is there")
+            wait_until(lambda: base < stored(home), "a layer was read ahead")
+            wait_until(lambda: list(parts.iterdir()), "a layer is on its way")
         wait_until(lambda: not list(parts.iterdir()), "its server has cleaned up")
         gate.open()
-        kept = {f"sha256:{path.name}" for path in (home / "store/blobs/sha256").iterdir()}
-        assert base < kept, "and what was read ahead"
+        kept = stored(home)
         server.script([])
         server.forget()
         assert user.pull(repo, image).layers[:2] == (N_BASE, N_DERIVED)

@@ -11,7 +11,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +73,10 @@ class OSTreeClient:
     path: str
     home: Path
 
-    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        """Run it with these arguments, in a session of its own; both outputs are pipes."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *words: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+        """Run it with these arguments, in a session of its own; both outputs are pipes. Killed at the end."""
+        process = subprocess.Popen(
             [str(self.program), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -83,17 +85,21 @@ class OSTreeClient:
             env={"PATH": self.path, "HOME": str(self.home), "LANG": "C.UTF-8"} | env,
             start_new_session=True,
         )
+        try:
+            yield process
+        except Exception as exc:
+            os.killpg(process.pid, signal.SIGKILL)  # its server, too
+            exc.add_note("".join(process.communicate()))
+            raise
+        finally:
+            process.kill()
+            process.communicate()
 
     def run(self, *words: str, **env: str) -> Pulled:
         """The same, to its end. Raises TimeoutExpired."""
-        process = self.start(*words, **env)
-        try:
+        with self.started(*words, **env) as process:
             out, err = process.communicate(timeout=_RUN_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise
-        return Pulled(process.returncode, out, err)
+            return Pulled(process.returncode, out, err)
 
     def pull(self, repo: OSTreeRig, image: str, *options: str, **env: str) -> Pulled:
         """Import ``image`` (``docker://…`` or of another transport) into ``repo``, over plain HTTP."""
