@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from layertee import shimcmd
+from layertee import cli, shimcmd
 from layertee.errors import LayerteeError, SinkError
 from layertee.shim import SHIM_MARKER, first_on_path, install, is_shim, remove, script
 from layertee.store import Store
@@ -547,3 +547,9 @@ def test_systemd_takes_the_drop_in(tmp_path: Path) -> None:
     with (tmp_path / f"{unit.name}.d" / DROP_IN.name).open("a") as file:
         file.write("NoSuchSetting=1\n")
     assert b"NoSuchSetting" in ran("systemd-analyze", "verify", "--man=no", unit, env=env).err
+
+
+@pytest.mark.parametrize("option", ["--from=nowhere", "--cache-max=much", "--ahead=x", "--client-repo=a:b"])
+def test_what_image_proxy_would_refuse_is_not_installed(tmp_path: Path, option: str) -> None:
+    assert cli.main(["install-shim", str(tmp_path / "bin"), "--", option]) == cli.EXIT_ERROR
+    assert not (tmp_path / "bin").exists()

@@ -111,11 +111,10 @@ def _image_proxy(args: argparse.Namespace) -> int:
 
 
 def _install_shim(args: argparse.Namespace) -> int:
-    parser_of(COMMANDS).parse_args(
-        ["image-proxy", *normalized(args.options)]
-    )  # what it would refuse is refused now
-    from . import shimcmd
+    from . import proxycmd, shimcmd
 
+    # What it would refuse is refused now.
+    proxycmd.check(parser_of(COMMANDS).parse_args(["image-proxy", *normalized(args.options)]))
     return shimcmd.install(args)
 
 

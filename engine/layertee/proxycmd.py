@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .cli import EXIT_OK, limits_of
 from .engine import Engine
-from .errors import InvalidReference
+from .errors import InvalidReference, LayerteeError
 from .options import Options
 from .placename import PlaceKind, PlaceName, Where, parse_place
 from .platforms import Platform
@@ -22,7 +22,7 @@ from .proxy.delegate import RealProxy
 from .proxy.images import Identity, ProxyOptions
 from .proxy.judge import Judge
 from .proxy.realskopeo import Access, find_skopeo
-from .proxy.server import Server
+from .proxy.server import Server, refuse
 from .proxy.session import SERVED, Session
 from .proxy.wire import Channel
 from .sources import client_repositories
@@ -32,11 +32,29 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Serve the client on ``args.sockfd`` until it is done, or gone."""
+    """Serve the client on ``args.sockfd`` until it is done, or gone.
+
+    Raises LayerteeError where that can't begin, which the client is told as well.
+    """
+    sock = _socket(args.sockfd)
+    try:
+        return _serve_on(sock, args)
+    except LayerteeError as exc:
+        refuse(sock, exc)
+        raise
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises InvalidReference for arguments that :func:`serve` would refuse."""
+    engine_options(args)
+    proxy_options(args)
+    CacheLimit.parse(args.cache_max)
+
+
+def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
     options = engine_options(args)
     proxy = proxy_options(args)
     limit = CacheLimit.parse(args.cache_max)
-    sock = _socket(args.sockfd)
 
     async def main() -> int:
         task = asyncio.current_task()

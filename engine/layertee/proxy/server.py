@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -117,9 +119,9 @@ class Server:
         except RequestError as exc:
             return failure(str(exc))
         except LayerteeError as exc:
-            notes = "".join(f"; {note}" for note in getattr(exc, "__notes__", ()))
-            log.warning("%s [%s]%s", exc, exc.code, notes)
-            return failure(f"{exc} [{exc.code}]{notes}", "retryable" if exc.retryable else "other")
+            reply = _typed(exc)
+            log.warning("%s", reply.error)
+            return reply
         except Exception as exc:
             log.exception("a request failed in a way that was not foreseen")
             return failure(f"internal error: {exc!r}")
@@ -194,6 +196,23 @@ class Server:
         if image is None:
             raise RequestError(f"no image {image_id}")
         return image
+
+
+def refuse(sock: socket.socket, exc: LayerteeError) -> None:
+    """For a server that can't begin: answer everything with ``exc`` until the client is gone.
+
+    A client that finds its server gone has nothing to show for it: not all of them read its stderr.
+    """
+    packet = _typed(exc).packet()
+    with suppress(OSError):  # the client is gone, or was served
+        sock.setblocking(True)
+        while sock.recv(MAX_PACKET):
+            sock.send(packet)
+
+
+def _typed(exc: LayerteeError) -> Reply:
+    notes = "".join(f"; {note}" for note in getattr(exc, "__notes__", ()))
+    return failure(f"{exc} [{exc.code}]{notes}", "retryable" if exc.retryable else "other")
 
 
 def _count(args: tuple[Any, ...], wanted: int) -> None:
