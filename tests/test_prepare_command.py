@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from layertee.cli import exit_code
+from layertee.arguments import parser_of
+from layertee.cli import COMMANDS, exit_code
 from layertee.errors import DiffIDMismatch, InvalidReference
 from layertee.preparecmd import prepare
 from tests.clikit import Cli
@@ -46,29 +46,17 @@ class Command:
 
     def __init__(self, rig: OSTreeRig, store: Path, printed: pytest.CaptureFixture[str]) -> None:
         self._printed = printed
-        self._options: dict[str, Any] = {
-            "ostree_repo": rig.root,
-            "store": store,
-            "platform": "linux/amd64",
-            "authfile": None,
-            "tls_verify": False,
-            "cert_dir": None,
-            "max_connections": 8,
-            "max_rate": None,
-            "ranges": "auto",
-            "places": [],
-            "dry_run": False,
-            "undo": False,
-            "trust": "attested",
-            "json": False,
-        }
+        self._words = ["prepare", "--tls-verify=false", "--platform", "linux/amd64"]
+        self._words += ["--ostree-repo", str(rig.root)]
+        self._store = store
 
-    def __call__(self, image: str | None, **options: Any) -> str:
-        assert prepare(argparse.Namespace(image=image, **(self._options | options))) == 0
+    def __call__(self, image: str | None, *options: str, store: Path | None = None) -> str:
+        words = [*self._words, "--store", str(store or self._store), *options, *([image] if image else [])]
+        assert prepare(parser_of(COMMANDS).parse_args(words)) == 0
         return self._printed.readouterr().out
 
-    def json(self, image: str | None, **options: Any) -> dict[str, Any]:
-        document = json.loads(self(image, json=True, **options))
+    def json(self, image: str | None, *options: str, store: Path | None = None) -> dict[str, Any]:
+        document = json.loads(self(image, "--json", *options, store=store))
         assert isinstance(document, dict)
         return document
 
@@ -97,7 +85,7 @@ def test_build_install_push_prepare_leaves_nothing_to_download(
     image = push(pushed, f"prepare-{compression}/os:1", registry)
     before = rig.refs()
 
-    planned = command.json(image, dry_run=True)
+    planned = command.json(image, "--dry-run")
     assert steps(planned) == ["link"] * 6
     assert rig.refs() == before
     registry.reset()
@@ -111,7 +99,7 @@ def test_build_install_push_prepare_leaves_nothing_to_download(
 
     again = command.json(image)
     assert steps(again) == ["present"] * 6
-    assert command.json(image, undo=True)["removed"] == [layer.digest for layer in pushed.layers]
+    assert command.json(image, "--undo")["removed"] == [layer.digest for layer in pushed.layers]
     assert rig.refs() == before
 
 
@@ -127,7 +115,7 @@ def test_one_layer_changed_is_one_layer_to_download(
     assert [line.split()[4] for line in text.splitlines()[1:7]] == ["link"] * 4 + ["download", "link"]
     assert "made 5 refs; 0 layers had theirs" in text
     assert "the upgrade will download 97." in text
-    assert "removed 5 refs" in command(image, undo=True)
+    assert "removed 5 refs" in command(image, "--undo")
 
 
 def test_what_was_pulled_before_is_what_is_known(
@@ -140,7 +128,7 @@ def test_what_was_pulled_before_is_what_is_known(
     assert steps(command.json(again)) == ["download"] * 6
     user = Cli(tmp_path / "home")
     user.pull(push(packed, "prepare-known/os:gzip", registry))
-    assert steps(command.json(again, store=user.store, trust="computed")) == ["link"] * 6
+    assert steps(command.json(again, "--trust", "computed", store=user.store)) == ["link"] * 6
 
 
 def test_what_podman_unpacked_is_attested(
@@ -155,10 +143,10 @@ def test_what_podman_unpacked_is_attested(
         *(f"docker://{source}", f"{storage.name}localhost/os:1"),
     )
     again = push(recompress(plain, "zstd", tmp_path / "zstd"), "prepare-podman/os:zstd", registry)
-    found = command.json(again, places=[storage.name], dry_run=True)
+    found = command.json(again, "--from", storage.name, "--dry-run")
     assert steps(found) == ["link"] * 6
     assert {layer["basis"] for layer in found["layers"]} == {"attested"}
-    assert steps(command.json(again, places=[storage.name], trust="computed")) == ["download"] * 6
+    assert steps(command.json(again, "--from", storage.name, "--trust", "computed")) == ["download"] * 6
 
 
 def test_a_lying_image_is_refused_once_its_blob_is_known(
@@ -184,4 +172,4 @@ def test_a_lying_image_is_refused_once_its_blob_is_known(
 def test_no_image_is_asked_for(command: Command) -> None:
     with pytest.raises(InvalidReference, match="--undo"):
         command(None)
-    assert command(None, undo=True) == "removed 0 refs\n"
+    assert command(None, "--undo") == "removed 0 refs\n"
