@@ -133,6 +133,43 @@ def settled(server: FaultServer, image: BuiltImage) -> int:
     return before
 
 
+# -- what stays ----------------------------------------------------------------------------------------
+
+
+def kept(store: Path, image: BuiltImage) -> set[str]:
+    """The digests of the image's layers that are in the store."""
+    return {layer.digest for layer in image.layers if blob_path(store, layer.digest).exists()}
+
+
+def test_layers_stay_until_their_image_is_closed_whatever_the_cache_may_have(
+    image: BuiltImage, registry: RegistryServer, store: Path
+) -> None:
+    name = f"docker://{push(image, 'resources/cache:1', registry)}"
+    with serving(store, "--cache-max", "0") as proxy:
+        first, second = proxy.open(name), proxy.open(name)
+        for layer in image.layers:
+            proxy.blob(first, layer)
+        proxy.value("CloseImage", first)
+        assert kept(store, image) == image.layer_digests, "the other one is open"
+        proxy.value("CloseImage", second)
+        assert kept(store, image) == set()
+
+
+def test_what_was_used_last_stays_when_the_cache_is_full(
+    image: BuiltImage, registry: RegistryServer, store: Path, tmp_path: Path
+) -> None:
+    other = build_image(tmp_path / "other", [incompressible_layer(300_000, seed=91)])
+    names = [f"docker://{push(one, f'resources/full:{n}', registry)}" for n, one in enumerate((image, other))]
+    with serving(store, "--cache-max", str(other.blob_bytes), "--ahead", "0") as proxy:
+        for name, one in zip(names, (image, other), strict=True):
+            number = proxy.open(name)
+            for layer in one.layers:
+                proxy.blob(number, layer)
+            proxy.value("CloseImage", number)
+        assert kept(store, other) == other.layer_digests
+        assert kept(store, image) == set()
+
+
 # -- a second run on the same store --------------------------------------------------------------------
 
 
