@@ -196,7 +196,7 @@ FRONT = {
     "proxyargs": set(),
     "arguments": {"__init__", "proxyargs"},
     "shim": {"errors", "sink"},
-    "shimcmd": {"cli", "printing", "shim"},
+    "shimcmd": {"cli", "errors", "policy", "printing", "shim", "proxy.realskopeo"},
     "proxycmd": {
         *("cli", "sync", "engine", "errors", "options", "placename", "platforms", "sources"),
         *("proxy.cache", "proxy.delegate", "proxy.images", "proxy.judge", "proxy.realskopeo", "proxy.server"),
@@ -209,7 +209,7 @@ FRONT = {
     },
     "commands": {
         *("cli", "console", "sync", "engine", "errors", "oci", "reference", "tee", "plan", "report"),
-        *("imageplan", "verify", "store", "space", "gc", "printing"),
+        *("imageplan", "verify", "store", "space", "gc", "printing", "shimcmd"),
     },
     "__main__": {"cli"},
     "__init__": {

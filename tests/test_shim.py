@@ -553,3 +553,20 @@ def test_systemd_takes_the_drop_in(tmp_path: Path) -> None:
 def test_what_image_proxy_would_refuse_is_not_installed(tmp_path: Path, option: str) -> None:
     assert cli.main(["install-shim", str(tmp_path / "bin"), "--", option]) == cli.EXIT_ERROR
     assert not (tmp_path / "bin").exists()
+
+
+def test_doctor_says_whether_clients_start_the_shim_and_what_the_policy_is(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"default": [{"type": "reject"}]}')
+    shim = install(tmp_path / "bin", python=PYTHON, path=PATH, options=[]).path
+    command = [str(PYTHON), "-m", "layertee", "doctor", "--store", str(tmp_path / "store")]
+    env = {"HOME": str(tmp_path), "CONTAINERS_POLICY_JSON": str(policy)}
+    without = ran(*command, env=env | {"PATH": PATH}).out.decode()
+    assert "not the shim" in without
+    told = ran(*command, env=env | {"PATH": f"{shim.parent}:{PATH}"}).out.decode()
+    assert f"skopeo on PATH is {shim}, the shim" in told
+    assert "for signatures and other transports: /usr/bin/skopeo" in told
+    assert f"policy: {policy}; by default: reject" in told
+    policy.unlink()
+    told = ran(*command, env=env | {"PATH": PATH}).out.decode()
+    assert "no image will be opened" in told and str(policy) in told

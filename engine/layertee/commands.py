@@ -297,7 +297,10 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
+    from . import shimcmd
+
     print(core_report())
+    print("\n".join(shimcmd.report()))
     root = args.store or default_root()
     print(f"store: {root}")
     if not root.exists():

@@ -1,4 +1,4 @@
-"""``layertee install-shim``: the command. Returns an exit code and prints its result."""
+"""``layertee install-shim``: the command, and what ``layertee doctor`` says of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import sys
 from pathlib import Path
 
 from .cli import EXIT_OK
+from .errors import PolicyRefused
+from .policy import Verdict, read_policy
 from .printing import warn
+from .proxy.realskopeo import find_skopeo
 from .shim import first_on_path, is_shim, remove
 from .shim import install as install_shim
+
+_BY_DEFAULT = {
+    Verdict.ACCEPT: "accept",
+    Verdict.REJECT: "reject",
+    Verdict.SIGNATURES: "signatures are checked by the real skopeo",
+}
 
 
 def install(args: argparse.Namespace) -> int:
@@ -38,6 +47,24 @@ def install(args: argparse.Namespace) -> int:
         before = f" before {first.parent}" if first is not None else ""
         print(f"clients will use it once {done.path.parent} is on their PATH{before}")
     return EXIT_OK
+
+
+def report() -> list[str]:
+    """Which skopeo clients start, which one judges signatures, and what the policy says; a line each."""
+    first = first_on_path(os.environ.get("PATH", os.defpath), shims=True)
+    if first is None:
+        lines = ["image-proxy: there is no skopeo on PATH, which is what clients start"]
+    else:
+        which = "the shim: clients get layertee" if is_shim(first) else "not the shim: see install-shim"
+        lines = [f"image-proxy: skopeo on PATH is {first}, {which}"]
+    real = find_skopeo()
+    lines.append(f"  the real one, for signatures and other transports: {real or 'there is none'}")
+    try:
+        policy = read_policy()
+        lines.append(f"  policy: {policy.path}; by default: {_BY_DEFAULT[policy.default]}")
+    except PolicyRefused as exc:
+        lines.append(f"  no image will be opened: {exc}")
+    return lines
 
 
 def _remove(directory: Path) -> int:
