@@ -70,7 +70,7 @@ DIFFERENCES = {
         {"0.2.3": "at FinishPipe"},
         "ours gives a file; both suit clients, who finish while they read",
     ),
-    "FinishPipe without arguments": Difference("refused", {"0.2.3": "dies"}, "a client's mistake is its own"),
+    "FinishPipe without arguments": Difference("refused", {"0.2.3": "dies"}, "ours answers and goes on"),
     "ids that are no uint32": Difference(
         "refused",
         {"0.2.3": "cut off"},

@@ -1,10 +1,8 @@
 """Where each file in a tar begins and ends: one pass over the headers, each read once.
 
-For archives that anybody may have made. ``tarfile`` will not do: it takes extended headers into memory at
-whatever size they claim, parses them with expressions that backtrack (CVE-2024-6232), follows sizes below
-zero round in circles (CVE-2025-8194), and takes a header that makes no sense for the end. Here time and
-memory are bounded, and what is not understood is an error. Understood is what archivers write: ustar with pax
-records (POSIX.1-2001, pax(1), "pax Interchange Format"), and GNU's long names and large numbers (tar.h).
+For archives that anybody may have made: time and memory are bounded, whatever headers claim, and what
+is not understood is an error. Understood is what archivers write: ustar with pax records (POSIX.1-2001,
+pax(1), "pax Interchange Format"), and GNU's long names and large numbers (tar.h).
 """
 
 from __future__ import annotations

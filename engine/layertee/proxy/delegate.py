@@ -1,9 +1,9 @@
 """Images left to the real skopeo: a client of its ``experimental-image-proxy``, which runs as a child.
 
 For transports that are not served here (dir:, docker-archive:, docker-daemon:, …) and for encrypted layers.
-What comes through it is checked by skopeo alone: sizes and blob digests, told at FinishPipe. No DiffID is
-checked. And versions of the protocol before 0.2.6 do not apply policy.json when an image is opened (skopeo
-1.9.3, of Debian 12, opens what a policy rejects), so **whoever delegates an image applies the policy first**.
+What comes through it is checked by skopeo: sizes and blob digests, told at FinishPipe. The protocol has the
+policy applied when an image is opened only from version 0.2.6 on, so **whoever delegates an image applies it
+first**.
 
 The protocol is that of wire.py, from the other end: one request under way, its reply in one packet.
 """
