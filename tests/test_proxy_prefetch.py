@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from layertee.errors import DiffIDMismatch, TransportError
+from layertee.errors import DiffIDMismatch, NoSpace, TransportError
 from layertee.ingest import Ingest, Ingested
 from layertee.inventory import Basis, Holding
 from layertee.oci import OCI_LAYER, Compression, Descriptor, DiffID, Digest, ImageConfig, Layer, Platform
@@ -372,6 +372,29 @@ def test_a_layer_that_the_network_failed_to_bring_is_tried_again_when_asked_for(
             assert bringer.begun.count(0) == 2
             await bringer.end(0)
             await asked
+
+    asyncio.run(main())
+
+
+def test_the_space_that_stays_free_for_the_system_is_not_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that are under way count together: none of them has taken its room yet."""
+    monkeypatch.setattr("layertee.store.free_space", lambda _: (100 * MIB, 85 * MIB))
+
+    async def main() -> None:
+        wanted = steps(10 * MIB, 10 * MIB)
+        async with queue(store, wanted, ahead=0) as (made, bringer):
+            first, second = ask(made, wanted[0]), ask(made, wanted[1])
+            with pytest.raises(NoSpace, match=r"layer 1 needs 20\.0 MiB"):
+                await second
+            assert bringer.begun == [0]
+            await bringer.end(0)
+            await first
+            third = ask(made, wanted[1])
+            await settle()
+            await bringer.end(1)
+            await third
 
     asyncio.run(main())
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..engine import Engine, Inspection
-from ..errors import CatalogError, DocumentError, SizeMismatch, StoreCorrupt
+from ..errors import CatalogError, DocumentError, LayerteeError, SizeMismatch, StoreCorrupt
 from ..inventory import Holding, Place
 from ..local import open_regular
 from ..oci import Compression, DiffID, Digest, Layer
@@ -105,8 +105,10 @@ class ServedImage:
     async def _begin(self) -> None:
         layers = [step.layer for step in self._plan.layers]
         repos = self._options.client_repos
-        if repos:
+        try:
             self._client_has = await in_thread(kept_by, self._engine.store, layers, repos)
+        except LayerteeError as exc:  # it only says what need not be fetched ahead
+            log.warning("what the client has is not known: %s", exc)
         began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeper = asyncio.ensure_future(self._keep(began))
         try:

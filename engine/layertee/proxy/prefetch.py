@@ -59,6 +59,7 @@ class _Job:
     progress: LayerProgress
     task: asyncio.Task[Holding] = field(init=False)
     asked: bool = False
+    room: int = 0  # bytes that it was granted on the disk
     held_since: float | None = None
 
 
@@ -247,6 +248,7 @@ class LayerQueue:
         step, layer = job.step, job.step.layer
         lock = await self._lock(layer)
         try:
+            self._take_room(job)
             got = await self._ingest.stage(step, job.progress, pace=lambda: self._pace(job))
             if isinstance(got, Staged):
                 with got.writer:  # whatever happens, no part stays
@@ -259,6 +261,14 @@ class LayerQueue:
         with suppress(OSError):
             os.utime(got.held.path)  # the cache gives up what was not used for longest
         return got.held
+
+    def _take_room(self, job: _Job) -> None:
+        """Raise NoSpace unless the layer, and others that have not taken up their room yet, fit above what
+        stays free for the system.
+        """
+        others = sum(other.room for other in self._jobs.values() if not other.task.done())
+        self._store.check_space(others + job.step.disk_bytes, f"layer {job.step.layer.index}")
+        job.room = job.step.disk_bytes
 
     async def _lock(self, layer: Layer) -> HeldLock:
         """Others who bring the same layer are waited for: then it is here."""
