@@ -157,11 +157,11 @@ def test_of_a_layer_that_is_larger_than_the_limit_comes_a_part(store: Store) -> 
         wanted = steps(3 * AHEAD, MIB)
         async with queue(store, wanted) as (made, bringer):
             assert bringer.begun == [0], "the one after it has no room"
-            assert bringer.received(0, 20 * MIB)
-            assert not bringer.received(0, 22 * MIB), "with what is in the sockets, that is all"
+            assert bringer.received(0, 10 * MIB)
+            assert not bringer.received(0, 12 * MIB), "with what is in the sockets, that is all"
             asked = ask(made, wanted[0])
             await settle()
-            assert bringer.received(0, 22 * MIB), "somebody waits for it now"
+            assert bringer.received(0, 12 * MIB), "somebody waits for it now"
             await bringer.end(0)
             await asked
 
@@ -197,19 +197,19 @@ def test_what_the_client_reads_makes_room(store: Store, tmp_path: Path) -> None:
             await bringer.end(0)
             await asked
             assert bringer.begun == [0, 1]
-            assert not bringer.received(1, 22 * MIB)
+            assert not bringer.received(1, 12 * MIB)
             content = tmp_path / "tar"
             content.touch()
             os.truncate(content, 128 * MIB)  # what the layer of 64 MiB inflates to
             with content.open("rb", buffering=0) as theirs:
                 made.reads(theirs.fileno(), 0.5)
-                assert not bringer.received(1, 22 * MIB)
+                assert not bringer.received(1, 12 * MIB)
                 theirs.seek(40 * MIB)
-                assert bringer.received(1, 22 * MIB)
-                assert bringer.received(1, 42 * MIB - 1)
-                assert not bringer.received(1, 42 * MIB)
+                assert bringer.received(1, 12 * MIB)
+                assert bringer.received(1, 32 * MIB - 1)
+                assert not bringer.received(1, 32 * MIB)
                 theirs.seek(1 << 40)
-                assert not bringer.received(1, 86 * MIB), "there is no more to read than there is"
+                assert not bringer.received(1, 76 * MIB), "there is no more to read than there is"
 
     asyncio.run(main())
 

@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 AHEAD: Final = 32 << 20
 # Beside the layer that the client waits for. More at once gained nothing (pulling.LAYERS_IN_FLIGHT).
 _N_AHEAD: Final = 2
-# What the kernels at both ends still hold of a connection that is not read any more.
-_IN_KERNELS: Final = 10 << 20
+# What the kernels at both ends may hold of a connection that is not read any more: their buffers grow with
+# the speed, to several MiB on a fast network.
+_IN_KERNELS: Final = 20 << 20
 _LEAST: Final = 4 << 20  # below, a layer that does not fit is not begun
 _POLL_S: Final = 0.05
 _YIELD_S: Final = 0.01  # to the layer that the client waits for, while it is the processor that is short
