@@ -34,7 +34,7 @@ bench: setup-bench
 	$(PY) -m bench.plots
 
 fuzz: setup-dev
-	LAYERTEE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -q tests/test_fuzz.py
+	LAYERTEE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -q tests/c/test_fuzz.py
 
 setup:
 	@.ci/setup run "$(PYTHON)" $(VENV)
@@ -46,4 +46,4 @@ setup-bench:
 	@.ci/setup bench "$(PYTHON)" $(VENV)
 
 clean:
-	rm -rf build dist $(VENV) engine/*.egg-info engine/layertee/*.so
+	rm -rf build dist $(VENV) engine/*.egg-info engine/layertee/core/*.so

@@ -25,8 +25,8 @@ from bench.regimes import REGIMES, SMALL, Case, Server, cases, client_cpu, serve
 from bench.results import Results, Row, machine
 from bench.runner import Round, run_case, space_needed
 from bench.tools import PEERS, Tool, find_tools
-from tests.rig.images import BuiltImage
-from tests.rig.registry import RigError
+from tests.support.rig.images import BuiltImage
+from tests.support.rig.registry import RigError
 
 BUILT = Path("build/bench")
 RESULTS = Path("bench/results")

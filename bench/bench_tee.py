@@ -18,13 +18,13 @@ import pytest
 import zstandard
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from layertee import tee
+from layertee.core import tee
+from layertee.core.pool import LayerJob, Pool, PoolLayer, open_pool
+from layertee.core.tee import Tee, TeeResult
 from layertee.errors import LayerteeError
-from layertee.oci import Compression
-from layertee.pool import LayerJob, Pool, PoolLayer, open_pool
+from layertee.image.document import Compression
 from layertee.sync import run
-from layertee.tee import Tee, TeeResult
-from tests.rig.layers import content_layers, write_tar
+from tests.support.rig.layers import content_layers, write_tar
 
 NBYTES = 64 << 20
 PIECE = 1 << 20  # as the pool's input buffers

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.tools import Tool
-from tests.rig.images import BuiltImage
+from tests.support.rig.images import BuiltImage
 
 __all__ = ["Contender", "Source", "WrongResult", "check", "contenders"]
 

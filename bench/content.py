@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.packages import Content, PackageError, debian_content
-from tests.rig.blobs import BuiltLayer, blob_path
-from tests.rig.images import BuiltImage, build_image, recompress, run_tool
-from tests.rig.layers import Entry, LayerSpec, content_layers, directory_layer
+from tests.support.rig.blobs import BuiltLayer, blob_path
+from tests.support.rig.images import BuiltImage, build_image, recompress, run_tool
+from tests.support.rig.layers import Entry, LayerSpec, content_layers, directory_layer
 
 TOTAL = 1_540_000_000
 COMPRESSIONS = ("gzip", "zstd", "zstd:chunked")

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.demo_local import local_first
-from tests.rig.images import BuiltImage, demo_image, recompress, upload
-from tests.rig.registry import RegistryServer
+from tests.support.rig.images import BuiltImage, demo_image, recompress, upload
+from tests.support.rig.registry import RegistryServer
 
 LAYERTEE = Path(sys.executable).with_name("layertee")
 NBYTES, N_LAYERS = 320 << 20, 14

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.rig.registry import RegistryServer
+from tests.support.rig.registry import RegistryServer
 
 __all__ = ["local_first"]
 

@@ -1,9 +1,10 @@
 """The image-proxy beside skopeo's: ``python -m bench.proxy [--small] [--runs N]``.
 
-One Rust client (tests/rust/proxyclient, over the crate that bootc uses) asks for the layers of the *chunked*
-gzip image one after the other, inflates each where it is compressed, and throws it away. It starts the server
-that is measured. Rounds are shuffled, the first is not counted; every run of ours has an empty store. Wall
-time is the client's, from spawn to exit; CPU is the client's and the proxy's, told apart by the client.
+One Rust client (tests/peers/rust/crates/proxyclient, over the crate that bootc uses) asks for the layers
+of the *chunked* gzip image one after the other, inflates each where it is compressed, and throws it away.
+It starts the server that is measured. Rounds are shuffled, the first is not counted; every run of ours has an
+empty store. Wall time is the client's, from spawn to exit; CPU is the client's and the proxy's, told apart by
+the client.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from bench.content import TOTAL, Images
 from bench.measure import CommandFailed, measure
 from bench.regimes import REGIMES, Server, serve, server_versions
 from bench.results import machine
-from tests.rig import proxyclient
-from tests.rig.images import BuiltImage
-from tests.rig.registry import RigError
+from tests.support.rig import proxyclient
+from tests.support.rig.images import BuiltImage
+from tests.support.rig.registry import RigError
 
 SHAPE, COMPRESSION = "chunked", "gzip"
 PEER = "skopeo"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bench.contenders import Contender, Source
 from bench.content import COMPRESSIONS, SHAPES, UPDATED
-from tests.rig.certs import Certificates, make_certificates
-from tests.rig.images import BuiltImage, upload
-from tests.rig.nginx import NginxRegistry, process_cpu_s
-from tests.rig.registry import RegistryServer
+from tests.support.rig.certs import Certificates, make_certificates
+from tests.support.rig.images import BuiltImage, upload
+from tests.support.rig.nginx import NginxRegistry, process_cpu_s
+from tests.support.rig.registry import RegistryServer
 
 __all__ = ["REGIMES", "SMALL", "Case", "Regime", "Server", "cases", "client_cpu", "serve", "server_versions"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.rig.images import BuiltImage
+from tests.support.rig.images import BuiltImage
 
 __all__ = ["Results", "Row", "machine"]
 

@@ -16,7 +16,7 @@ from bench.contenders import Contender, Source, WrongResult, check
 from bench.measure import CommandFailed, measure
 from bench.regimes import Case, Server
 from bench.results import Row
-from tests.rig.images import BuiltImage
+from tests.support.rig.images import BuiltImage
 
 __all__ = ["Round", "run_case", "space_needed"]
 

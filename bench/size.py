@@ -22,10 +22,10 @@ import zstandard
 
 from bench.measure import Usage
 from bench.measure import measure as run_command
-from tests.rig.blobs import BuiltLayer, blob_path, digest_of
-from tests.rig.images import OCI_CONFIG, OCI_MANIFEST, BuiltImage, upload
-from tests.rig.layers import content_layers, write_tar
-from tests.rig.registry import RegistryServer
+from tests.support.rig.blobs import BuiltLayer, blob_path, digest_of
+from tests.support.rig.images import OCI_CONFIG, OCI_MANIFEST, BuiltImage, upload
+from tests.support.rig.layers import content_layers, write_tar
+from tests.support.rig.registry import RegistryServer
 
 LAYERTEE = str(Path(sys.executable).with_name("layertee"))
 DEST = Path("build/bench")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig.images import BuiltImage, build_image
-from tests.rig.layers import incompressible_layer, text_layer
-from tests.rig.registry import RegistryServer
+from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.layers import incompressible_layer, text_layer
+from tests.support.rig.registry import RegistryServer
 
 
 @pytest.fixture(scope="session")

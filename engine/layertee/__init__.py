@@ -9,35 +9,35 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__
 
 if TYPE_CHECKING:
+    from .core.tee import Tee, TeeResult
     from .engine import Engine, Inspection, Options
     from .errors import LayerteeError
-    from .fetch import FetchLimits, RangeMode
-    from .imageplan import ImagePlan
-    from .inventory import Basis
-    from .oci import DiffID, Digest, Platform
-    from .plan import Action, Form, LayerPlan, Verify
-    from .report import LayerResult, Progress, PullResult
-    from .store import Store
-    from .stream import LayerStream
+    from .image.document import DiffID, Digest, Platform
+    from .image.holding import Basis
+    from .pulling.imageplan import ImagePlan
+    from .pulling.plan import Action, Form, LayerPlan, Verify
+    from .pulling.report import LayerResult, Progress, PullResult
+    from .pulling.stream import LayerStream
+    from .store.store import Store
     from .sync import pull
-    from .tee import Tee, TeeResult
+    from .transfer.fetcher import FetchLimits, RangeMode
 
 _HOMES = {
+    "core.tee": ("Tee", "TeeResult"),
     "engine": ("Engine", "Inspection", "Options"),
     "errors": ("LayerteeError",),
-    "fetch": ("FetchLimits", "RangeMode"),
-    "imageplan": ("ImagePlan",),
-    "inventory": ("Basis",),
-    "oci": ("DiffID", "Digest", "Platform"),
-    "plan": ("Action", "Form", "LayerPlan", "Verify"),
-    "report": ("LayerResult", "Progress", "PullResult"),
-    "store": ("Store",),
-    "stream": ("LayerStream",),
+    "image.document": ("DiffID", "Digest", "Platform"),
+    "image.holding": ("Basis",),
+    "pulling.imageplan": ("ImagePlan",),
+    "pulling.plan": ("Action", "Form", "LayerPlan", "Verify"),
+    "pulling.report": ("LayerResult", "Progress", "PullResult"),
+    "pulling.stream": ("LayerStream",),
+    "store.store": ("Store",),
     "sync": ("pull",),
-    "tee": ("Tee", "TeeResult"),
+    "transfer.fetcher": ("FetchLimits", "RangeMode"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

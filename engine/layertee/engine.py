@@ -9,32 +9,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from . import __version__
+from .aio import in_thread, unwrapped_group
+from .core.pool import LayerJob, Pool, PoolLayer, open_pool
+from .core.tee import TeeResult
 from .errors import CatalogError, NotFound
-from .fetch import Fetcher, HostState, OpenBlob
-from .imageplan import ImagePlan, name_in
-from .ingest import Ingest, check, patiently
-from .inventory import Holding
-from .inventory.attested import BlobName
-from .inventory.readback import ReadBack
-from .local import read_file
-from .localtar import read_tar
-from .oci import DiffID, Digest, Layer
+from .image.document import DiffID, Digest, Layer
+from .image.holding import Holding
+from .image.readback import ReadBack
+from .image.reference import parse_reference
 from .options import Options
-from .plan import Action, Form, LayerPlan, Verify, plan
-from .pool import LayerJob, Pool, PoolLayer, open_pool
-from .present import Present, blob_names, look, registry_layers
-from .pulling import Pull
-from .reference import parse_reference
-from .report import ProgressCallback, PullResult
-from .sources import Resolved, resolve
-from .store import SHARED_WAIT_S, Store, default_root
-from .stream import LayerStream
-from .tasks import unwrapped_group
-from .tee import TeeResult
-from .threads import in_thread
-from .transport import Transport
-from .verify import VerifyReport, verify_store
+from .places.names import BlobName
+from .pulling.imageplan import ImagePlan, name_in
+from .pulling.ingest import Ingest, check, patiently
+from .pulling.local import read_file
+from .pulling.localtar import read_tar
+from .pulling.plan import Action, Form, LayerPlan, Verify, plan
+from .pulling.pull import Pull
+from .pulling.report import ProgressCallback, PullResult
+from .pulling.resolve import Resolved, resolve
+from .pulling.stream import LayerStream
+from .pulling.survey import Present, blob_names, look, registry_layers
+from .pulling.verify import VerifyReport, verify_store
+from .registry.http import Transport
+from .store.store import SHARED_WAIT_S, Store, default_root
+from .transfer.fetcher import Fetcher, HostState, OpenBlob
+from .version import __version__
 
 __all__ = ["Engine", "Inspection", "Options"]
 
@@ -143,7 +142,7 @@ class Engine:
         """Carry ``plan`` out: afterwards the store has the image, every byte of it verified (as far as
         the plan's ``verify`` goes).
 
-        Raises IntegrityError, TransportError, RegistryError, SinkError (NoSpace, StoreBusy). Layers
+        Raises IntegrityError, TransportError, RegistryError, LocalError (NoSpace, StoreBusy). Layers
         that were finished before a failure stay, and are not fetched again.
         """
         pool = self._workers()

@@ -1,4 +1,4 @@
-"""Every error this package raises, grouped by who must act.
+"""The errors that callers meet, grouped by who must act. A room may refine one for its own use.
 
 Each class carries ``code`` (stable, for programs), ``retryable`` (whether the
 same call may succeed later without anyone acting) and its facts as attributes.
@@ -23,8 +23,10 @@ __all__ = [
     "IntegrityError",
     "InvalidReference",
     "LayerteeError",
+    "LocalError",
     "NoSpace",
     "NotFound",
+    "NotInRegistry",
     "OutputBudgetExceeded",
     "PolicyRefused",
     "RangeMismatch",
@@ -34,6 +36,7 @@ __all__ = [
     "ServerError",
     "SinkError",
     "SizeMismatch",
+    "SourceUnreadable",
     "StoreBusy",
     "StoreCorrupt",
     "TLSFailed",
@@ -78,6 +81,12 @@ class AuthConfigError(LayerteeError):
     code = "AUTH_CONFIG"
 
 
+class NotFound(LayerteeError):
+    """The image, or a part of it, is not where it was looked for: in a registry, a layout, a store."""
+
+    code = "NOT_FOUND"
+
+
 class UnsupportedImage(LayerteeError):
     """A valid image of a kind this program does not pull (schema 1, foreign or encrypted layers)."""
 
@@ -110,8 +119,8 @@ class Unauthorized(RegistryError):
     code = "UNAUTHORIZED"
 
 
-class NotFound(RegistryError):
-    """The image, or a part of it, is not there."""
+class NotInRegistry(RegistryError, NotFound):
+    """404: the registry does not have the image, or a part of it."""
 
     code = "NOT_FOUND"
 
@@ -258,11 +267,11 @@ class OutputBudgetExceeded(DecodeError):
     code = "OUTPUT_BUDGET"
 
 
-# --- the local disk, or whoever consumes the bytes -------------------------------
+# --- this machine: its disk, its configuration, the consumer of the bytes ---------
 
 
-class SinkError(LayerteeError):
-    """Writing to, reading from or locking a local place failed. ``path`` says where."""
+class LocalError(LayerteeError):
+    """Writing to, reading from or locking something of this machine failed. ``path`` says where."""
 
     code = "STORE_IO"
 
@@ -271,7 +280,7 @@ class SinkError(LayerteeError):
         self.path = path
 
 
-class NoSpace(SinkError):
+class NoSpace(LocalError):
     """``need`` bytes are wanted above the floor, ``free`` are there."""
 
     code = "STORE_FULL"
@@ -282,20 +291,29 @@ class NoSpace(SinkError):
         self.free = free
 
 
-class StoreBusy(SinkError):
+class StoreBusy(LocalError):
     """Another process holds the store in a way that excludes this operation."""
 
     code = "STORE_BUSY"
     retryable = True
 
 
-class StoreCorrupt(SinkError):
+class StoreCorrupt(LocalError):
     """A local place is not what its format demands."""
 
     code = "STORE_CORRUPT"
+
+
+class SourceUnreadable(LayerteeError):
+    """A local blob vanished, changed its kind or cannot be read. Its caller looks elsewhere."""
+
+    code = "SOURCE_UNREADABLE"
 
 
 class CatalogError(LayerteeError):
     """The map cannot be read or written. It never fails a pull; it is rebuilt."""
 
     code = "MAP"
+
+
+SinkError = LocalError  # its name in version 0.1

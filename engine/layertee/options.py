@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .fetch import FetchLimits
-from .inventory import Basis, Place
-from .oci import Platform
-from .placename import Where
+from .image.document import Platform
+from .image.holding import Basis, Place
+from .image.placename import Where
+from .transfer.fetcher import FetchLimits
 
 
 @dataclass(frozen=True, slots=True)

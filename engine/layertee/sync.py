@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .engine import Engine, Options
-from .plan import Form, Verify
-from .report import ProgressCallback, PullResult
-from .store import Store
+from .pulling.plan import Form, Verify
+from .pulling.report import ProgressCallback, PullResult
+from .store.store import Store
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from layertee.inventory import Basis, Holding, Place
-from layertee.oci import Compression, DiffID
-from tests.rig.images import BuiltImage, build_image
-from tests.rig.layers import incompressible_layer, text_layer
-from tests.storekit import measure, sha256
+from layertee.image.document import Compression, DiffID
+from layertee.image.holding import Basis, Holding, Place
+from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.layers import incompressible_layer, text_layer
+from tests.support.store import measure, sha256
 
 STRANGER = DiffID("sha256:" + hashlib.sha256(b"no layer has this").hexdigest())
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import abc
 from pathlib import Path
 
-from layertee.inventory import Place
-from layertee.oci import DiffID
+from layertee.image.document import DiffID
+from layertee.image.holding import Place
 from tests.contract.place_suite import PlaceSuite, diff_ids
-from tests.rig.images import BuiltImage
+from tests.support.rig.images import BuiltImage
 
 
 class PresenceSuite(PlaceSuite, abc.ABC):

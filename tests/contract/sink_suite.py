@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from layertee.errors import NoSpace, SinkError, SizeMismatch
-from layertee.oci import Digest
-from layertee.sink import BlobWriter, Sink
-from tests.storekit import Disk, fill, visible_blobs
+from layertee.disk.files import BlobWriter, Sink
+from layertee.errors import LocalError, NoSpace, SizeMismatch
+from layertee.image.document import Digest
+from tests.support.store import Disk, fill, visible_blobs
 
 DATA = b"the bytes of one layer, as they came\n" * 300
 DIGEST = Digest.of(DATA)
@@ -153,7 +153,7 @@ class SinkSuite(abc.ABC):
             with disk.watched(n, code, for_good=for_good):
                 try:
                     writer.commit(DIGEST, len(DATA))
-                except SinkError as exc:
+                except LocalError as exc:
                     outcome = exc
             assert len(os.listdir("/proc/self/fd")) < fds, "a descriptor leaked"
             for path in visible_blobs(root).values():
@@ -178,7 +178,7 @@ class SinkSuite(abc.ABC):
         n = disk.names().index("fdatasync") + 1
         next(iter(visible_blobs(root).values())).unlink()
         writer = fill(self.open(root), DATA)
-        with disk.watched(n), pytest.raises(SinkError):
+        with disk.watched(n), pytest.raises(LocalError):
             writer.commit(DIGEST, len(DATA))
         assert disk.names().count("fdatasync") == 1
         assert visible_blobs(root) == {}

@@ -1,0 +1,40 @@
+/*
+ * lt_cpu.c: CPU detection, and nothing else.
+ *
+ * SHA-NI works on XMM registers in legacy encoding.  Every x86-64 OS saves
+ * those (the ABI passes doubles in them), so no XCR0 check is needed for it; a
+ * kernel that uses YMM or ZMM would need one.
+ */
+#include "lt_cpu.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+bool lt_cpu_has_shani(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
+		return false;
+	if (!(ecx & bit_SSSE3) || !(ecx & bit_SSE4_1))
+		return false;
+	if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+		return false;
+	return (ebx >> 29) & 1;		/* CPUID.7.0:EBX.SHA */
+}
+
+bool lt_cpu_has_avx(void)
+{
+	return __builtin_cpu_supports("avx");	/* asks XCR0, too */
+}
+#else
+bool lt_cpu_has_shani(void)
+{
+	return false;
+}
+
+bool lt_cpu_has_avx(void)
+{
+	return false;
+}
+#endif

@@ -1,0 +1,12 @@
+/* lt_cpu.h: what this CPU, and the OS on it, let us execute. */
+#ifndef LT_CPU_H
+#define LT_CPU_H
+
+#include "lt_common.h"
+
+/* SHA-NI with the SSSE3 and SSE4.1 shuffles the kernel needs. */
+bool lt_cpu_has_shani(void);
+/* AVX, and an OS that saves its registers. */
+bool lt_cpu_has_avx(void);
+
+#endif

@@ -1,0 +1,153 @@
+/*
+ * lt_pool.h: worker threads that run many tees, from the inside.
+ *
+ * lt_pool.c is the interface, lt_pool_work.c what a worker does, lt_pool_state.c
+ * what both do to buffers, events and finished layers.  No other file of the
+ * core knows of threads.
+ *
+ * A layer is two streams: "in", its blob, and "out", what that inflates to.
+ * Three kinds of work follow from a submitted buffer, and each may be done by
+ * any worker:
+ *
+ *   inflate   in buffers -> one out buffer, in order, one worker per layer
+ *   hash      the oldest bytes of a stream, in order, one worker per stream
+ *   write     the bytes just hashed, by the same worker, still in its cache
+ *
+ * Splitting inflate from hash is what makes two-lane hashing possible: two
+ * SHA-256 streams interleaved on one core run at 1.5 (Zen 5) to 1.9 (Zen 3)
+ * times the rate of one, and any two waiting streams will do, a layer's own two
+ * included.
+ *
+ * One mutex guards all state.  It is taken about three times per 256 KiB of
+ * output (some 20,000 times per GB), which does not show in a profile; no lock
+ * is held while bytes are touched.  Who may touch what without the lock:
+ * 'inflating' makes codec, infl_* and out_cur the worker's; 'busy' of a stream
+ * makes its hash state and its cursor the worker's.
+ */
+#ifndef LT_POOL_H
+#define LT_POOL_H
+
+#include <pthread.h>
+#include <time.h>
+
+#include "lt_tee.h"
+
+#define MAX_WORKERS	64
+#define MAX_LAYERS	64
+/* Decoders kept for reuse: a zstd context costs its window (8 MiB) in page
+ * faults each time it is made anew. */
+#define MAX_SPARE_CODECS	4
+/* In buffers that only the layer with the large window may take, when the
+ * layers that wait for it hold all others: without them nobody could go on. */
+#define N_RESERVED	2
+
+enum buf_state { FREE, TAKEN, QUEUED };
+
+struct buf {
+	u8 *ptr;		/* in buffers: NULL until first taken */
+	u32 nbytes;
+	u8 users;		/* in: consumers still to come (hash, inflate) */
+	u8 state;
+	int32_t next;		/* in its layer's queue, or in the free list */
+};
+
+/* One direction of a layer: what to hash, how far, and whether to write it. */
+struct stream {
+	struct lt_sha256_state sha;
+	int32_t cur;		/* buffer being hashed, -1: none waits */
+	u32 cur_off;		/* bytes of it hashed already */
+	u32 n_waiting;		/* buffers from 'cur' on */
+	u64 pos;		/* bytes hashed (and written) so far */
+	bool busy;
+	bool hash;
+	bool write;
+};
+
+struct layer {
+	bool used;
+	bool ended;		/* no more input will come */
+	bool inflating;
+	bool inflated;		/* codec finished, last out buffer queued */
+	bool more_out;		/* codec stopped because its buffer was full */
+	bool window_wait;
+	bool done;
+	int status;
+	int os_errno;
+	int fd;
+	u32 flags;
+	u64 in_size;
+
+	lt_codec *codec;	/* NULL: nothing to inflate */
+	int32_t infl_cur;
+	u32 infl_off;
+	u64 infl_pos;
+	int32_t out_cur;	/* being filled */
+	u32 out_fill;
+
+	int32_t in_tail;
+	int32_t out_tail;
+	struct stream in;
+	struct stream out;
+	u64 out_total;
+	struct lt_result result;
+};
+
+struct lt_pool {
+	pthread_mutex_t lock;
+	pthread_cond_t work;
+	pthread_t threads[MAX_WORKERS];
+	u32 n_threads;
+	bool stopping;
+	int efd;
+
+	struct lt_pool_config cfg;
+	struct buf *in, *out;
+	u8 *in_memory, *out_memory;
+	int32_t in_free, in_reserve, out_free;
+	u32 n_in_reserve, n_in_free, n_out_free, n_in_touched, n_in_queued;
+	bool want_in;
+
+	struct layer layers[MAX_LAYERS];
+	u32 n_layers;
+	u32 n_inflating;
+	int32_t window_owner;	/* the one layer allowed a large zstd window */
+	lt_codec *spare[MAX_SPARE_CODECS];
+	u32 n_spare;
+
+	struct lt_event *events;	/* ring */
+	u32 n_events_max, ev_head, ev_count;
+
+	u64 idle_ns, inflate_ns, hash_ns, write_ns;
+	u64 pair_nbytes, single_nbytes;
+};
+
+static inline u64 lt_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000000000u + (u64)ts.tv_nsec;
+}
+
+/* All of these are called with the lock held. */
+
+static inline void lt_layer_fail(struct layer *l, int status, int os_errno)
+{
+	if (l->status == LT_OK) {
+		l->status = status;
+		l->os_errno = os_errno;
+	}
+}
+
+/* If all is done and no worker is on it: the result, the buffers, LT_EVENT_DONE. */
+void lt_layer_settle(lt_pool *p, int32_t id);
+void lt_event_post(lt_pool *p, int kind, int32_t layer, int32_t buf, u32 nbytes);
+void lt_call_takers(lt_pool *p);
+void lt_in_release(lt_pool *p, int32_t b);
+void lt_in_consumed(lt_pool *p, struct layer *l, int32_t b);
+void lt_out_release(lt_pool *p, int32_t b);
+
+/* A worker thread's body: jobs, until the pool stops.  Takes the lock itself. */
+void *lt_pool_worker(void *arg);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * lt_tee.c: one stream, one thread: hash, decode, hash.
+ *
+ * Each call decodes first and then hashes what was taken and what was made,
+ * side by side in two lanes: both are still in the cache.  A stored stream is
+ * hashed once, as its two digests are the same.
+ */
+#include "lt_tee.h"
+
+#ifdef LT_HAVE_ISAL
+#include <isa-l.h>
+#else
+#include <zlib.h>
+#endif
+#ifdef LT_HAVE_ZSTD
+#include <zstd.h>
+#endif
+#ifdef LT_HAVE_OPENSSL
+#include <openssl/opensslv.h>
+#endif
+
+#define TEXT_(x)	#x
+#define TEXT(x)		TEXT_(x)
+
+struct lt_tee {
+	lt_codec *codec;
+	int format;
+	int status;
+	u64 in_total;
+	u64 out_total;
+	struct lt_sha256_state in_hash;
+	struct lt_sha256_state out_hash;
+};
+
+uint32_t lt_abi(void)
+{
+	return LT_ABI;
+}
+
+const char *lt_build(void)
+{
+	return
+#ifdef LT_HAVE_ISAL
+		"ISA-L " TEXT(ISAL_MAJOR_VERSION) "." TEXT(ISAL_MINOR_VERSION)
+		"." TEXT(ISAL_PATCH_VERSION)
+#else
+		"zlib " ZLIB_VERSION " (no ISA-L)"
+#endif
+#ifdef LT_HAVE_ZSTD
+		", libzstd " ZSTD_VERSION_STRING
+#else
+		", no zstd"
+#endif
+#ifdef LT_HAVE_OPENSSL
+		", " OPENSSL_VERSION_TEXT
+#endif
+		", compiled by "
+#if defined(__clang__)
+		"clang " __clang_version__;
+#else
+		"gcc " __VERSION__;
+#endif
+}
+
+lt_tee *lt_tee_new(int format, int check_crc, uint64_t out_budget,
+		   uint64_t window_max)
+{
+	lt_tee *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->codec = lt_codec_new();
+	if (!t->codec || lt_codec_begin(t->codec, format, check_crc != 0, true,
+					out_budget, window_max) != LT_OK) {
+		lt_tee_free(t);
+		return NULL;
+	}
+	t->format = format;
+	lt_sha256_init(&t->in_hash);
+	lt_sha256_init(&t->out_hash);
+	return t;
+}
+
+void lt_tee_free(lt_tee *t)
+{
+	if (t)
+		lt_codec_free(t->codec);
+	free(t);
+}
+
+int lt_tee_feed(lt_tee *t, const void *in, size_t in_nbytes,
+		void *out, size_t out_nbytes_avail,
+		size_t *in_nbytes_ret, size_t *out_nbytes_ret)
+{
+	int ret;
+
+	*in_nbytes_ret = 0;
+	*out_nbytes_ret = 0;
+	if (t->status < 0)
+		return t->status;
+	ret = lt_codec_step(t->codec, in, in_nbytes, out, out_nbytes_avail,
+			    in_nbytes_ret, out_nbytes_ret);
+	t->in_total += *in_nbytes_ret;
+	t->out_total += *out_nbytes_ret;
+	if (t->format == LT_FORMAT_NONE)
+		lt_sha256_update(&t->in_hash, in, *in_nbytes_ret);
+	else
+		lt_sha256_update2(&t->in_hash, in, *in_nbytes_ret,
+				  &t->out_hash, out, *out_nbytes_ret);
+	t->status = ret;
+	return ret;
+}
+
+int lt_tee_finish(lt_tee *t, uint64_t *in_total_ret, uint64_t *out_total_ret,
+		  uint8_t *in_digest_ret, uint8_t *out_digest_ret)
+{
+	int ret = t->status < 0 ? t->status : lt_codec_finish(t->codec);
+
+	/* A second finish would hash the padding again. */
+	t->status = ret < 0 ? ret : LT_ERR_MISUSE;
+	if (ret != LT_OK)
+		return ret;
+	lt_sha256_final(&t->in_hash, in_digest_ret);
+	if (t->format == LT_FORMAT_NONE)
+		memcpy(out_digest_ret, in_digest_ret, 32);
+	else
+		lt_sha256_final(&t->out_hash, out_digest_ret);
+	*in_total_ret = t->in_total;
+	*out_total_ret = t->out_total;
+	return LT_OK;
+}
+
+uint64_t lt_tee_error_offset(const lt_tee *t)
+{
+	return lt_codec_error_offset(t->codec);
+}

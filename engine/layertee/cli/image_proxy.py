@@ -1,0 +1,186 @@
+"""``layertee image-proxy``: the server for bootc and others, on the socket that they give."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from ..engine import Engine
+from ..errors import InvalidReference, LayerteeError
+from ..image.placename import PlaceKind, PlaceName, Where, parse_place
+from ..image.platform import Platform
+from ..imageproxy.cache import CacheLimit
+from ..imageproxy.delegate import RealProxy
+from ..imageproxy.images import Identity, ProxyOptions
+from ..imageproxy.judge import Judge
+from ..imageproxy.server import Server, refuse
+from ..imageproxy.session import SERVED, Session
+from ..imageproxy.wire import Channel
+from ..options import Options
+from ..pulling.resolve import client_repositories
+from ..skopeo.check import Access, find_skopeo
+from ..sync import run
+from .main import EXIT_OK, limits_of
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve the client on ``args.sockfd`` until it is done, or gone.
+
+    Raises LayerteeError where that can't begin, which the client is told as well.
+    """
+    sock = _socket(args.sockfd)
+    try:
+        return _serve_on(sock, args)
+    except LayerteeError as exc:
+        refuse(sock, exc)
+        raise
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises InvalidReference for arguments that :func:`serve` would refuse."""
+    engine_options(args)
+    proxy_options(args)
+    CacheLimit.parse(args.cache_max)
+
+
+def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
+    options = engine_options(args)
+    proxy = proxy_options(args)
+    limit = CacheLimit.parse(args.cache_max)
+
+    async def main() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        terminated: list[bool] = []
+
+        def terminate() -> None:
+            terminated.append(True)
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        try:
+            async with Engine(args.store, options=options) as engine:
+                await _serve(args, engine, options.platform, proxy, limit, sock)
+        except asyncio.CancelledError:
+            if not terminated:
+                raise  # interrupted from the keyboard
+            return EXIT_TERMINATED
+        return EXIT_OK
+
+    return run(main())
+
+
+async def _serve(
+    args: argparse.Namespace,
+    engine: Engine,
+    platform: Platform,
+    proxy: ProxyOptions,
+    limit: CacheLimit,
+    sock: socket.socket,
+) -> None:
+    skopeo = find_skopeo(args.skopeo)
+    real = RealProxy(_real_command(args, skopeo)) if skopeo is not None else None
+    judge = Judge(
+        SERVED,
+        skopeo,
+        platform,
+        args.policy,
+        args.insecure_policy,
+        Access(args.authfile, args.no_creds, args.cert_dir, args.tls_verify, args.registries_d),
+    )
+    session = Session(engine, judge, proxy, limit, real, everything=bool(args.decryption_key))
+    channel = Channel(sock)
+    try:
+        await Server(channel, session.open_image).serve()
+    finally:
+        channel.close()
+        await session.close()
+        for warning in dict.fromkeys(engine.store.warnings):
+            print(f"layertee: warning: {warning}", file=sys.stderr)
+
+
+def engine_options(args: argparse.Namespace) -> Options:
+    """Raises InvalidReference."""
+    host = Platform.host()
+    variant = args.override_variant or (None if args.override_arch else host.variant)
+    platform = Platform(args.override_os or host.os, args.override_arch or host.architecture, variant)
+    places = args.places
+    if not places and args.layer_identity == Identity.DIFF_ID.value:
+        places = ["auto"]  # what is presented as a tar can be taken from anywhere
+    return Options(
+        platform=platform,
+        authfile=args.authfile,
+        anonymous=args.no_creds,
+        tls_verify=args.tls_verify,
+        cert_dir=args.cert_dir,
+        places=tuple(parse_place(text) for text in places),
+        limits=limits_of(args),
+        user_agent_prefix=args.user_agent_prefix or "",
+    )
+
+
+def proxy_options(args: argparse.Namespace) -> ProxyOptions:
+    """Raises InvalidReference."""
+    return ProxyOptions(
+        identity=Identity(args.layer_identity),
+        annotate=args.annotate_layers,
+        client_repos=_client_repos(args.client_repo),
+        ahead=CacheLimit.parse(args.ahead).nbytes or 0,
+    )
+
+
+def _client_repos(given: str) -> tuple[Where, ...]:
+    if given == "none":
+        return ()
+    if given == "auto":
+        return tuple(client_repositories())
+    if given.startswith("/"):
+        return (PlaceName(PlaceKind.OSTREE, Path(given)),)
+    return (parse_place(given),)
+
+
+def _socket(fd: int) -> socket.socket:
+    """The client's socket, taken away from where children would inherit it. Raises InvalidReference."""
+    try:
+        sock = socket.fromfd(fd, socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if sock.family != socket.AF_UNIX or sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != (
+            socket.SOCK_SEQPACKET
+        ):
+            sock.close()
+            raise OSError("not a SOCK_SEQPACKET socket")
+    except OSError as exc:
+        raise InvalidReference(
+            f"descriptor {fd} is not the socket of a client ({exc}): programs start this command, not people"
+        ) from exc
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    with suppress(OSError):
+        os.dup2(nowhere, fd, inheritable=fd <= 2)
+    os.close(nowhere)
+    return sock
+
+
+def _real_command(args: argparse.Namespace, skopeo: Path) -> list[str]:
+    """The real skopeo's proxy with what this one was told."""
+    command = [str(skopeo)]
+    command += ["--insecure-policy"] if args.insecure_policy else []
+    command += ["--policy", str(args.policy)] if args.policy else []
+    command += ["--registries.d", str(args.registries_d)] if args.registries_d else []
+    command += ["--debug"] if args.debug else []
+    for name in ("os", "arch", "variant"):
+        value = getattr(args, f"override_{name}")
+        command += [f"--override-{name}", value] if value else []
+    command += ["experimental-image-proxy"]
+    command += ["--authfile", str(args.authfile)] if args.authfile else []
+    command += ["--no-creds"] if args.no_creds else []
+    command += ["--cert-dir", str(args.cert_dir)] if args.cert_dir else []
+    command += [word for key in args.decryption_key for word in ("--decryption-key", key)]
+    command += [] if args.tls_verify else ["--tls-verify=false"]
+    return command

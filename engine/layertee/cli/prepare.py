@@ -1,0 +1,132 @@
+"""``layertee prepare``: the command. Returns an exit code and prints its result."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from ..disk.space import human
+from ..engine import Engine, Inspection
+from ..errors import InvalidReference
+from ..image.document import DiffID, Digest
+from ..image.holding import Basis
+from ..image.reference import parse_reference
+from ..places.ostree.prepare import LayerStep, Preparation, Prepare, Step, Undone, undo
+from ..store.store import default_root
+from ..sync import run
+from .commands import look_into
+from .main import EXIT_OK, options_of
+from .output import print_json, print_table, warn
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """``args``: those of ``inspect``, and ``ostree_repo``, ``dry_run`` and ``undo``.
+
+    Without ``undo`` there must be an ``image``.
+    """
+    if args.undo:
+        return _undo(args)
+    if not args.image:
+        raise InvalidReference("name the image that the upgrade will be to, or give --undo")
+    options = options_of(args)
+    with look_into(args.store or default_root()) as store:
+
+        async def inspect() -> Inspection:
+            async with Engine(store, options=options) as engine:
+                return await engine.inspect(args.image)
+
+        image = run(inspect())
+        work = Prepare(
+            args.ostree_repo,
+            str(parse_reference(args.image)),
+            image.plan.manifest,
+            image.plan.config,
+            [step.layer for step in image.plan.layers],
+            known=store.catalog.diff_id,
+            attested=_attested(image).get,
+            trust=options.trust,
+        )
+        found = work.look() if args.dry_run else work.run()
+    warn([*store.warnings, *found.warnings])
+    if args.json:
+        print_json(_as_json(args, image, found))
+    else:
+        _print(found, dry_run=args.dry_run)
+    return EXIT_OK
+
+
+def _attested(image: Inspection) -> dict[Digest, DiffID]:
+    """The pairs that other tools of this machine computed, of the image's layers."""
+    return {
+        blob.digest: diff_id
+        for diff_id, blobs in image.names.items()
+        for blob in blobs
+        if blob.basis is Basis.ATTESTED
+    }
+
+
+def _undo(args: argparse.Namespace) -> int:
+    image = str(parse_reference(args.image)) if args.image else None
+    undone = undo(args.ostree_repo, image=image, dry_run=args.dry_run)
+    if args.json:
+        print_json(
+            {
+                "repo": str(args.ostree_repo),
+                "dry_run": args.dry_run,
+                "removed": [row.digest for row in undone.removed],
+                "in_use": [row.digest for row in undone.in_use],
+            }
+        )
+    else:
+        _print_undone(undone, dry_run=args.dry_run)
+    return EXIT_OK
+
+
+def _as_json(args: argparse.Namespace, image: Inspection, found: Preparation) -> dict[str, object]:
+    return {
+        "image": args.image,
+        "manifest_digest": image.plan.manifest.digest,
+        "repo": str(args.ostree_repo),
+        "trust": args.trust,
+        "dry_run": args.dry_run,
+        "layers": [
+            {
+                "index": step.layer.index,
+                "digest": step.layer.digest,
+                "diff_id": step.layer.diff_id,
+                "size": step.layer.size,
+                "step": step.step.value,
+                "basis": step.held.basis.value if step.held else None,
+                "commit": step.held.commit if step.held else None,
+                "reason": step.reason,
+            }
+            for step in found.layers
+        ],
+        "withdrawn": [row.digest for row in found.stale],
+        "bytes_to_download": found.bytes_to_download,
+    }
+
+
+def _print(found: Preparation, *, dry_run: bool) -> None:
+    rows = [_row(step) for step in found.layers]
+    print_table(("layer", "digest", "size", "step", "to download", "why"), rows)
+    print()
+    if found.stale:
+        named = ", ".join(sorted({row.image for row in found.stale}))
+        print(f"{'would withdraw' if dry_run else 'withdrew'} {len(found.stale)} refs made for {named}")
+    count = Counter(step.step for step in found.layers)
+    made = "would make" if dry_run else "made"
+    print(f"{made} {len(found.refs)} refs; {count[Step.PRESENT]} layers had theirs")
+    print(f"the upgrade will download {human(found.bytes_to_download)}")
+
+
+def _row(step: LayerStep) -> tuple[str, ...]:
+    layer = step.layer
+    left = human(layer.size) if step.step is Step.DOWNLOAD else "-"
+    return str(layer.index), layer.digest[:19], human(layer.size), step.step.value, left, step.reason
+
+
+def _print_undone(undone: Undone, *, dry_run: bool) -> None:
+    print(f"{'would remove' if dry_run else 'removed'} {len(undone.removed)} refs")
+    if undone.in_use:
+        print(f"{len(undone.in_use)} stay: an image of the repository uses them")

@@ -1,0 +1,1 @@
+"""What this machine's administrator and user say: homes, logins, certificates, policy.json, storage.conf."""

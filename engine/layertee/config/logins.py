@@ -1,0 +1,288 @@
+"""Where a user's registry logins are kept: auth.json, Docker's config, credential helpers.
+
+containers-auth.json(5) is the format and the search order. Rules of this file: a place
+that was named explicitly must be there and be right; a broken place is an error, never
+"no credentials" (CVE-2021-41092: what fails must not fall through to another login);
+no value read here appears in a message or a repr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import AuthConfigError, DocumentError
+from ..image.strictjson import as_object, as_text, load_object
+
+_MAX_FILE = 4 << 20
+_HELPER = re.compile(r"[a-z0-9-]+")
+_HELPER_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")  # a newline here fooled git's helpers (CVE-2020-5260)
+_HELPER_S = 30.0
+_HELPER_OUTPUT = 64 << 10
+_DRAIN_S = 1.0
+_HELPER_ENV = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "DOCKER_CONFIG", "DBUS_SESSION_BUS_ADDRESS"}
+)
+_TOKEN_USER = "<token>"  # docker-credential-helpers: the secret is an identity token
+_NOT_FOUND = b"credentials not found"  # docker-credential-helpers, credentials/error.go; the rest varies
+_HUB = "docker.io"
+_HUB_KEY = "https://index.docker.io/v1/"  # what `docker login` stores for the hub
+_HUB_NAMES = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
+# Free-form maps of the two formats, keyed by host names.
+_MAPS = frozenset({"auths", "credHelpers", "HttpHeaders", "plugins", "aliases", "proxies", "features"})
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user name and password, or an identity token for the token service."""
+
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+
+class Credentials:
+    """The logins of one user, looked up when a registry asks.
+
+    ``authfile``: only this file. ``login``: this login, for whatever registry. ``trusted_realms``: hosts of
+    token services that may be sent credentials although they are not the registry's own.
+    """
+
+    def __init__(
+        self,
+        authfile: str | Path | None = None,
+        *,
+        login: Login | None = None,
+        trusted_realms: frozenset[str] | set[str] | tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.trusted_realms = frozenset(host.lower() for host in trusted_realms)
+        self._env = dict(os.environ if env is None else env)
+        self._login = login
+        self._explicit = authfile if authfile is not None else self._env.get("REGISTRY_AUTH_FILE") or None
+        self._disabled = False
+
+    @classmethod
+    def no_credentials(cls) -> Credentials:
+        """Never logs in, whatever files there are."""
+        found = cls(env={})
+        found._disabled = True
+        return found
+
+    async def lookup(self, registry: str, repository: str) -> Login | None:
+        """The login for ``registry/repository``: most specific key of the first file that has one.
+
+        Raises AuthConfigError when a file is malformed, one named explicitly is missing, or a
+        credential helper fails.
+        """
+        if self._disabled:
+            return None
+        if self._login is not None:
+            return self._login
+        if not _HELPER_HOST.fullmatch(registry):
+            raise AuthConfigError(f"{registry!r:.200} is not a registry host")
+        host = _normal(registry)
+        for path, required in self._files():
+            config = await asyncio.to_thread(_load, path, required)
+            if config is None:
+                continue
+            login = await self._from_file(config, path, host, repository)
+            if login is not None:
+                return login
+        return None
+
+    def _files(self) -> Iterator[tuple[Path, bool]]:
+        """Candidate files in order, and whether each has to exist."""
+        if self._explicit is not None:
+            yield Path(self._explicit), True
+            return
+        env = self._env
+        home = (
+            Path(env["HOME"]) if env.get("HOME") else Path("/root" if os.geteuid() == 0 else "/nonexistent")
+        )
+        runtime = env.get("XDG_RUNTIME_DIR")
+        if runtime:
+            yield Path(runtime, "containers/auth.json"), False
+        else:
+            yield Path(f"/run/containers/{os.geteuid()}/auth.json"), False
+        yield Path(env.get("XDG_CONFIG_HOME") or home / ".config", "containers/auth.json"), False
+        yield Path(env.get("DOCKER_CONFIG") or home / ".docker", "config.json"), False
+
+    async def _from_file(
+        self, config: Mapping[str, object], path: Path, host: str, repository: str
+    ) -> Login | None:
+        try:
+            auths = _section(config, "auths")
+            helpers = _section(config, "credHelpers")
+            store = config.get("credsStore")
+            helper = next((name for key, name in helpers.items() if _normal(key) == host), None)
+            if helper is not None and (login := await self._ask(as_text(helper, "credHelpers"), host, path)):
+                return login
+            if login := _from_auths(auths, host, repository):
+                return login
+            if store is not None and store != "":
+                return await self._ask(as_text(store, "credsStore"), host, path)
+        except DocumentError as exc:
+            raise AuthConfigError(f"{path}: {exc}") from exc
+        return None
+
+    async def _ask(self, helper: str, host: str, path: Path) -> Login | None:
+        for server in (_HUB_KEY, host) if host == _HUB else (host,):
+            if login := await _run_helper(helper, server, self._env, path):
+                return login
+        return None
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    """HOME, or for a service that has none, the user database's answer."""
+    if env.get("HOME"):
+        return Path(env["HOME"])
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return Path("/")
+
+
+def _load(path: Path, required: bool) -> dict[str, object] | None:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        if not required:
+            return None
+        raise AuthConfigError(f"credentials file {path} does not exist") from exc
+    except OSError as exc:
+        raise AuthConfigError(f"credentials file {path} cannot be read: {exc.strerror}") from exc
+    if not raw.strip():
+        return {}  # podman and skopeo take an empty file for an empty configuration
+    try:
+        return load_object(raw, "credentials file", limit=_MAX_FILE, maps=_MAPS)
+    except DocumentError as exc:
+        raise AuthConfigError(f"{path}: {exc}") from exc
+
+
+def _section(config: Mapping[str, object], key: str) -> dict[str, object]:
+    found = config.get(key)
+    return {} if found is None else as_object(found, key)
+
+
+def _normal(key: str) -> str:
+    """A key as ``host[:port]`` or ``host/path``, in the form it is compared in.
+
+    Keys with a scheme come from ``docker login``: their path is the API's (``/v1/``), not a namespace.
+    """
+    scheme, found, rest = key.partition("://")
+    if found and scheme in ("http", "https"):
+        key = rest.partition("/")[0]
+    host, slash, path = key.rstrip("/").partition("/")
+    host = host.lower()
+    return (_HUB if host in _HUB_NAMES else host) + slash + path
+
+
+def _from_auths(auths: Mapping[str, object], host: str, repository: str) -> Login | None:
+    entries: dict[str, object] = {}
+    for key, entry in auths.items():
+        entries.setdefault(_normal(key), entry)
+    wanted = f"{host}/{repository}"
+    while True:
+        if wanted in entries and (login := _decode(as_object(entries[wanted], "auths entry"), wanted)):
+            return login
+        if "/" not in wanted:
+            return None
+        wanted = wanted.rpartition("/")[0]
+
+
+def _decode(entry: Mapping[str, object], key: str) -> Login | None:
+    """The login in one ``auths`` entry; an empty entry is Docker's marker for "ask the helper"."""
+    token = entry.get("identitytoken")
+    if token:
+        return Login(identity_token=as_text(token, f"identitytoken of {key}"))
+    auth = entry.get("auth")
+    if not auth:
+        return None
+    try:
+        decoded = base64.b64decode(as_text(auth, f"auth of {key}").encode("ascii"), validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        raise DocumentError(f"auth of {key} is not base64") from None  # the cause would show the value
+    username, colon, password = decoded.partition(":")
+    if not colon:
+        raise DocumentError(f"auth of {key} is not user:password")
+    return _login(username, password.rstrip("\0"))
+
+
+def _login(username: str, secret: str) -> Login | None:
+    if username == _TOKEN_USER:
+        return Login(identity_token=secret)
+    return Login(username, secret) if username or secret else None
+
+
+async def _run_helper(helper: str, server: str, env: Mapping[str, str], path: Path) -> Login | None:
+    """Ask ``docker-credential-<helper> get`` for ``server``; None when it has nothing."""
+    if not _HELPER.fullmatch(helper):
+        raise AuthConfigError(f"{path}: {helper!r:.100} is not the name of a credential helper")
+    program = f"docker-credential-{helper}"
+    directories = [d for d in env.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(d)]
+    found = shutil.which(program, path=os.pathsep.join(directories)) if directories else None
+    if found is None:
+        raise AuthConfigError(f"{path} names the credential helper {program}, which is not installed")
+    clean = {k: v for k, v in env.items() if k in _HELPER_ENV or k.startswith(("XDG_", "LC_"))}
+    status, output = await _converse(found, server, clean)
+    if status != 0:
+        if output.lstrip().lower().startswith(_NOT_FOUND):
+            return None
+        raise AuthConfigError(f"credential helper {program} failed for {server} (exit status {status})")
+    try:
+        answer = load_object(output, f"answer of {program}", limit=_HELPER_OUTPUT)
+        username = as_text(answer.get("Username"), f"Username from {program}")
+        secret = as_text(answer.get("Secret"), f"Secret from {program}")
+    except DocumentError as exc:
+        raise AuthConfigError(f"credential helper for {server}: {exc}") from exc
+    return _login(username, secret)
+
+
+async def _converse(program: str, server: str, env: dict[str, str]) -> tuple[int, bytes]:
+    """Run ``program get`` with ``server`` on its input; its exit status and output.
+
+    Its group dies with it when it takes more than 30 s or says more than 64 KiB.
+    """
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program, "get", stdin=pipe, stdout=pipe, stderr=null, env=env, cwd="/", start_new_session=True
+        )
+    except OSError as exc:
+        raise AuthConfigError(f"credential helper {program} cannot be run: {exc.strerror}") from exc
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_HELPER_S):
+            with contextlib.suppress(ConnectionError):  # it need not read its input
+                process.stdin.write(server.encode() + b"\n")
+                await process.stdin.drain()
+            process.stdin.close()
+            output = b""
+            while chunk := await process.stdout.read(4096):
+                output += chunk
+                if len(output) > _HELPER_OUTPUT:
+                    raise AuthConfigError(f"credential helper {program} answered more than 64 KiB")
+            return await process.wait(), output
+    except TimeoutError as exc:
+        raise AuthConfigError(f"credential helper {program} did not answer in {_HELPER_S:.0f} s") from exc
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            with contextlib.suppress(TimeoutError):  # what is left in the pipe keeps its transport open
+                async with asyncio.timeout(_DRAIN_S):
+                    while await process.stdout.read(_HELPER_OUTPUT):
+                        pass
+            await process.wait()

@@ -1,0 +1,234 @@
+"""The pool over the fallback core: each layer is a chain of jobs on a thread pool.
+
+Correct everywhere, fast nowhere: it exists so that the package works without a compiler, and as
+the second opinion of the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ..aio import until_done
+from ..image.document import Compression
+from . import tee
+from .pool import (
+    IN_NBYTES,
+    FreeWaiters,
+    InBuffer,
+    LayerJob,
+    PoolLayer,
+    PoolStats,
+    inflated,
+    write_error,
+)
+from .tee import BlobResult, TeeResult
+
+_STREAM_AHEAD = 8  # outputs of 256 KiB per job, and ahead of a reader
+
+
+class ThreadPool:
+    """Each layer is a chain of jobs on a thread pool; correct everywhere, fast nowhere."""
+
+    def __init__(self, workers: int, n_in: int) -> None:
+        self.in_nbytes = IN_NBYTES
+        self._n_in = n_in
+        self._free = list(range(n_in))
+        self._buffers: dict[int, InBuffer] = {}
+        self._waiters = FreeWaiters(self)
+        self._starved = False
+        self._queued = 0
+        self._loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="layertee")
+
+    def on_free(self, callback: Callable[[], None]) -> None:
+        self._waiters.add(callback)
+
+    def off_free(self, callback: Callable[[], None]) -> None:
+        self._waiters.remove(callback)
+
+    async def take_soon(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer:
+        return await self._waiters.take(keep, layer)
+
+    def take(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer | None:
+        if len(self._free) <= keep:
+            self._starved = True
+            return None
+        index = self._free.pop()
+        if index not in self._buffers:
+            self._buffers[index] = InBuffer(index, memoryview(bytearray(IN_NBYTES)))
+        return self._buffers[index]
+
+    def give_back(self, buf: InBuffer) -> None:
+        self._free.append(buf.index)
+        if self._starved:
+            self._starved = False
+            self._loop.call_soon(self._waiters.notify)
+
+    def open_layer(self, job: LayerJob) -> ThreadLayer:
+        return ThreadLayer(self, job)
+
+    def stats(self) -> PoolStats:
+        return PoolStats(self._queued, self._n_in - len(self._free), 0, 0, 0, 0, 0, 0)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True)
+
+
+class ThreadLayer:
+    number = -1  # no layer waits for another here
+
+    def __init__(self, pool: ThreadPool, job: LayerJob) -> None:
+        self._p = pool
+        self._job = job
+        self._tee = tee.Tee(
+            Compression.NONE if job.digest_only else job.compression,
+            check_crc=job.check_crc,
+            out_budget=job.out_budget,
+            window_max=job.window_max,
+            media_type=job.media_type,
+            core="python",
+        )
+        self._pos = 0
+        self._todo: deque[tuple[InBuffer, int]] = deque()
+        self._current: InBuffer | None = None  # the tee still reads from it
+        self._running = False
+        self._ended = False
+        self._error: BaseException | None = None
+        self._done: asyncio.Future[TeeResult | None] = pool._loop.create_future()
+        self._out: deque[memoryview] = deque()
+        self._news = asyncio.Event()
+
+    def submit(self, buf: InBuffer, nbytes: int) -> bool:
+        if self._error is not None or self._done.done():
+            self._p.give_back(buf)
+            return False
+        self._todo.append((buf, nbytes))
+        self._p._queued += 1
+        self._pump()
+        return True
+
+    def end(self) -> None:
+        self._ended = True
+        self._pump()
+
+    def cancel(self) -> None:
+        self._fail(asyncio.CancelledError())
+
+    def _fail(self, exc: BaseException) -> None:
+        if self._error is None:
+            self._error = exc
+        self._pump()
+
+    def _pump(self) -> None:
+        """Start the next job, or finish. Runs on the loop's thread, like every method but _work."""
+        if self._running or self._done.done():
+            return
+        if self._error is not None:
+            self._release_current()
+            while self._todo:
+                self._p._queued -= 1
+                self._p.give_back(self._todo.popleft()[0])
+            self._done.set_result(None)
+            self._news.set()
+            return
+        if self._job.stream and len(self._out) >= _STREAM_AHEAD:
+            return  # the reader is behind; read() pumps again
+        data: memoryview | None = memoryview(b"")
+        if not self._tee.pending:
+            self._release_current()
+            if self._todo:
+                self._current, nbytes = self._todo.popleft()
+                data = self._current.view[:nbytes]
+            elif self._ended:
+                data = None
+            else:
+                return
+        self._running = True
+        job = self._p._loop.run_in_executor(self._p._executor, self._work, data)
+        job.add_done_callback(self._worked)
+
+    def _release_current(self) -> None:
+        if self._current is not None:
+            buf, self._current = self._current, None
+            self._p._queued -= 1
+            self._p.give_back(buf)
+
+    def _work(self, data: memoryview | None) -> tuple[list[memoryview], TeeResult | None]:
+        """A bounded step: finish (None), or feed ``data`` and take at most a few outputs."""
+        job = self._job
+        kept: list[memoryview] = []
+        if data is None:
+            return kept, self._tee.finish()
+        if job.write == "in":
+            self._write(data)
+        out = self._tee.feed(data)
+        for left in reversed(range(_STREAM_AHEAD)):
+            if job.write == "out":
+                self._write(out)
+            elif job.stream and len(out):
+                kept.append(memoryview(bytes(out)))
+            if not left or not self._tee.pending:
+                break
+            out = self._tee.feed(b"")
+        return kept, None
+
+    def _write(self, data: memoryview) -> None:
+        while len(data):
+            try:
+                n = os.pwrite(self._job.fd, data, self._pos)
+            except OSError as exc:
+                raise write_error(exc.errno or errno.EIO, self._job.path) from exc
+            self._pos += n
+            data = data[n:]
+
+    def _worked(self, future: asyncio.Future[Any]) -> None:
+        self._running = False
+        if (exc := future.exception()) is not None:
+            self._fail(exc)
+            return
+        kept, result = future.result()
+        self._out.extend(kept)
+        self._news.set()
+        if result is not None and self._error is None:
+            self._done.set_result(result)
+            return
+        self._pump()
+
+    async def abandon(self) -> None:
+        self.cancel()
+        await until_done(self._done)
+
+    async def result(self) -> TeeResult:
+        return inflated(await self.measured())
+
+    async def measured(self) -> BlobResult:
+        try:
+            await asyncio.shield(self._done)
+        except asyncio.CancelledError:
+            self.cancel()
+            await until_done(self._done)
+            raise
+        result = self._done.result()
+        if result is None:
+            assert self._error is not None
+            raise self._error
+        if self._job.digest_only:
+            return tee.make_blob_result(
+                digest=bytes.fromhex(result.digest.hex), size=result.size, compression=self._job.compression
+            )
+        return result
+
+    async def read(self) -> memoryview | None:
+        while not self._out:
+            if self._done.done():
+                return None
+            self._pump()
+            self._news.clear()
+            await self._news.wait()
+        return self._out.popleft()

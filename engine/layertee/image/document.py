@@ -1,0 +1,379 @@
+"""The words of the OCI specifications as Python values, and the parsers that make them.
+
+Rules of this file: no I/O; a value exists only if it was valid; each document keeps
+the raw bytes its digest is of. Everything here is what an image *claims*. What was
+*measured* is a ``TeeResult``, a different type (tee.py).
+
+image-spec v1.1: manifest.md, image-index.md, descriptor.md, config.md. Docker's
+schema 2 differs in media types only. Bounds: schema 2 or OCI, 4 MiB, 1000 entries.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import DiffIDMismatch, DocumentError, NotFound, SizeMismatch, UnsupportedImage
+from .digest import EMPTY_DIFF_ID, DiffID, Digest
+from .platform import Platform
+from .strictjson import as_list, as_object, as_text, as_text_map, check_fields, load_object, printable
+
+__all__ = [
+    "EMPTY_DIFF_ID",
+    "INDEX_TYPES",
+    "MANIFEST_TYPES",
+    "MAX_DOCUMENT",
+    "Compression",
+    "Descriptor",
+    "DiffID",
+    "Digest",
+    "ImageConfig",
+    "Index",
+    "Layer",
+    "Manifest",
+    "Platform",
+    "choose_platform",
+    "compression_of",
+    "image_layers",
+    "media_type_of",
+    "parse_config",
+    "parse_document",
+]
+
+SCHEMA_VERSION = 2  # Docker's numbering, kept by OCI
+MAX_DOCUMENT = 4 << 20
+MAX_ENTRIES = 1000
+MAX_DATA = 64 << 10
+MAX_SIZE = (1 << 53) - 1  # the largest integer JavaScript, and so the image-proxy protocol, carries
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_EMPTY = "application/vnd.oci.empty.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+_CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+_SCHEMA1_TYPES = frozenset(
+    f"application/vnd.docker.distribution.manifest.v1+{suffix}" for suffix in ("json", "prettyjws")
+)
+# Content-Types that say nothing; the document's own mediaType then decides.
+_GENERIC_TYPES = frozenset(
+    {"", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
+)
+
+_ZSTD_INSTANCE = "io.github.containers.compression.zstd"  # set by podman push --add-compression
+
+_DESCRIPTOR_FIELDS = {"mediaType", "digest", "size", "urls", "annotations", "data", "platform"}
+_DOCUMENT_FIELDS = {"schemaVersion", "mediaType", "artifactType", "subject", "annotations"} | {
+    *("config", "layers"),
+    *("manifests",),
+    *("fsLayers", "signatures"),  # schema 1
+}
+_CONFIG_FIELDS = ("created", "architecture", "os", "variant", "config", "rootfs", "history")
+_CONFIG_MAPS = frozenset({"Labels", "labels", "annotations", "Annotations", "Volumes", "ExposedPorts"})
+
+
+class Compression(enum.Enum):
+    """How a layer's tar is wrapped for transfer."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+_OCI_LAYER_TYPES = {
+    Compression.NONE: OCI_LAYER,
+    Compression.GZIP: OCI_LAYER + "+gzip",
+    Compression.ZSTD: OCI_LAYER + "+zstd",
+}
+_DOCKER_LAYER_TYPES = {
+    Compression.NONE: DOCKER_LAYER,
+    Compression.GZIP: DOCKER_LAYER + ".gzip",
+    Compression.ZSTD: DOCKER_LAYER + ".zstd",  # not registered, but seen
+}
+_COMPRESSIONS = {
+    name: form for table in (_OCI_LAYER_TYPES, _DOCKER_LAYER_TYPES) for form, name in table.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a document says about a blob. ``data`` is its content, embedded and already verified."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    data: bytes | None = field(default=None, repr=False)
+    platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Manifest layer ``index`` paired with the DiffID that the config claims for it."""
+
+    index: int
+    descriptor: Descriptor
+    diff_id: DiffID
+    compression: Compression
+
+    @property
+    def digest(self) -> Digest:
+        return self.descriptor.digest
+
+    @property
+    def size(self) -> int:
+        return self.descriptor.size
+
+    @property
+    def media_type(self) -> str:
+        return self.descriptor.media_type
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One image for one platform. ``digest`` is the SHA-256 of ``raw``."""
+
+    raw: bytes = field(repr=False)
+    digest: Digest
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A list of manifests, by platform or by form. ``digest`` is the SHA-256 of ``raw``."""
+
+    raw: bytes = field(repr=False)
+    digest: Digest
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What the image runs on and the DiffIDs of its layers, in order."""
+
+    raw: bytes = field(repr=False)
+    digest: Digest
+    diff_ids: tuple[DiffID, ...]
+    platform: Platform
+    created: str | None
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def media_type_of(compression: Compression, docker: bool = False) -> str:
+    """The media type of a layer in that form."""
+    return (_DOCKER_LAYER_TYPES if docker else _OCI_LAYER_TYPES)[compression]
+
+
+def compression_of(media_type: str) -> Compression:
+    """The form of a layer. Raises UnsupportedImage for foreign, encrypted and unknown types."""
+    found = _COMPRESSIONS.get(media_type)
+    if found is not None:
+        return found
+    shown = printable(media_type)
+    if media_type.endswith("+encrypted"):
+        raise UnsupportedImage(f"layer type {shown} is encrypted; decrypt the image when pushing it")
+    if "nondistributable" in media_type or ".foreign." in media_type:
+        raise UnsupportedImage(f"layer type {shown} is foreign: the registry need not have it; push it there")
+    raise UnsupportedImage(f"layer type {shown!r} is not a tar, plain or compressed with gzip or zstd")
+
+
+def parse_document(raw: bytes, content_type: str | None) -> Manifest | Index:
+    """A manifest or index from its bytes and the Content-Type (or descriptor media type) it came with.
+
+    Raises DocumentError (malformed, ambiguous, or its kinds disagree) and UnsupportedImage (schema 1,
+    artifacts). Neither the caller's digest nor size is checked here: ``Digest.check`` first.
+    """
+    document = load_object(raw, "manifest", limit=MAX_DOCUMENT, maps=frozenset({"annotations"}))
+    check_fields(document, _DOCUMENT_FIELDS, "manifest")
+    media_type = _kind(document, content_type)
+    digest = Digest.of(raw)
+    if media_type in INDEX_TYPES:
+        entries = as_list(document.get("manifests"), "index manifests")
+        if len(entries) > MAX_ENTRIES:
+            raise DocumentError(f"index lists {len(entries)} manifests, more than {MAX_ENTRIES}")
+        manifests = tuple(_descriptor(entry, f"manifests[{i}]") for i, entry in enumerate(entries))
+        return Index(raw, digest, media_type, manifests)
+    config = _descriptor(document.get("config"), "config")
+    listed = as_list(document.get("layers"), "manifest layers")
+    layers = tuple(_descriptor(entry, f"layers[{i}]") for i, entry in enumerate(listed))
+    annotations = as_text_map(document.get("annotations"), "annotations")
+    if config.media_type not in _CONFIG_TYPES:
+        kind = printable(str(document.get("artifactType") or config.media_type))
+        raise UnsupportedImage(f"this is an artifact of type {kind}, not an image; name an image instead")
+    return Manifest(raw, digest, media_type, config, layers, annotations)
+
+
+def parse_config(raw: bytes, descriptor: Descriptor) -> ImageConfig:
+    """The image config, its bytes hashed before a field is believed.
+
+    Raises SizeMismatch, DigestMismatch, DocumentError, UnsupportedImage (named by SHA-512).
+    """
+    _require_sha256(descriptor.digest, "the image config")
+    if len(raw) != descriptor.size:
+        message = f"image config {descriptor.digest} is {len(raw)} bytes, the manifest says {descriptor.size}"
+        raise SizeMismatch(message, want=descriptor.size, got=len(raw))
+    descriptor.digest.check(raw, "image config")
+    document = load_object(raw, "image config", limit=MAX_DOCUMENT, maps=_CONFIG_MAPS)
+    check_fields(document, _CONFIG_FIELDS, "image config")
+    rootfs = as_object(document.get("rootfs"), "image config rootfs")
+    check_fields(rootfs, ("type", "diff_ids"), "image config rootfs")
+    if rootfs.get("type") != "layers":
+        raise DocumentError("image config rootfs.type is not 'layers'")
+    diff_ids = tuple(
+        DiffID.parse(item, f"diff_ids[{i}]")
+        for i, item in enumerate(as_list(rootfs.get("diff_ids"), "image config diff_ids"))
+    )
+    created = document.get("created")
+    inner = document.get("config")
+    labels = as_object(inner, "image config config").get("Labels") if inner is not None else None
+    return ImageConfig(
+        raw=raw,
+        digest=descriptor.digest,
+        diff_ids=diff_ids,
+        platform=_platform(document, "image config"),
+        created=None if created is None else as_text(created, "image config created"),
+        labels=as_text_map(labels, "image config labels"),
+    )
+
+
+def image_layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
+    """The layers of an image, bottom first.
+
+    Raises DocumentError (counts differ, one blob with two DiffIDs), DiffIDMismatch (an uncompressed
+    layer not named by its DiffID), UnsupportedImage (foreign, encrypted or unknown layers, SHA-512).
+    """
+    n_layers, n_ids = len(manifest.layers), len(config.diff_ids)
+    if n_layers != n_ids:
+        raise DocumentError(f"the manifest has {n_layers} layers, the image config {n_ids} DiffIDs")
+    claimed: dict[Digest, DiffID] = {}
+    layers = []
+    for index, (descriptor, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True)):
+        compression = compression_of(descriptor.media_type)
+        if descriptor.urls:
+            raise UnsupportedImage(
+                f"layer {index} ({descriptor.digest}) points at foreign URLs; not supported"
+            )
+        _require_sha256(descriptor.digest, f"layer {index}")
+        _require_sha256(diff_id, f"the DiffID of layer {index}")
+        if claimed.setdefault(descriptor.digest, diff_id) != diff_id:
+            raise DocumentError(f"the image config gives blob {descriptor.digest} two different DiffIDs")
+        if compression is Compression.NONE and str(descriptor.digest) != diff_id:
+            message = f"layer {index} is the plain tar {descriptor.digest}; the config says {diff_id}"
+            raise DiffIDMismatch(message, want=diff_id, got=descriptor.digest)
+        layers.append(Layer(index, descriptor, diff_id, compression))
+    return tuple(layers)
+
+
+def choose_platform(index: Index, platform: Platform) -> Descriptor:
+    """The entry that skopeo would pull: best variant, then zstd before gzip, then first.
+
+    An OCI entry without a platform serves when nothing else does. Raises NotFound, which names the
+    platforms there are. containers/image: ``oci_index.go`` chooseInstance, ``docker_schema2_list.go``.
+    """
+    candidates: list[tuple[int, bool, int]] = []
+    last = len(platform.variants())
+    for position, entry in enumerate(index.manifests):
+        if entry.platform is not None:
+            rank = platform.rank(entry.platform)
+        else:
+            rank = last if index.media_type == OCI_INDEX else None
+        if rank is not None:
+            candidates.append((rank, entry.annotations.get(_ZSTD_INSTANCE) != "true", position))
+    if candidates:
+        return index.manifests[min(candidates)[2]]
+    offered = sorted({str(entry.platform) for entry in index.manifests if entry.platform})
+    shown = printable(", ".join(p for p in offered if p != "unknown/unknown"), 400) or "none"
+    raise NotFound(f"no image for platform {platform} in index {index.digest}; there is: {shown}")
+
+
+def _kind(document: Mapping[str, object], content_type: str | None) -> str:
+    """The media type of a manifest or index, on which all evidence must agree."""
+    carried = (content_type or "").partition(";")[0].strip().lower()
+    own = document.get("mediaType")
+    body = as_text(own, "manifest mediaType").lower() if own is not None else ""
+    version = document.get("schemaVersion")
+    if (type(version) is int and version == 1) or (version is None and {carried, body} & _SCHEMA1_TYPES):
+        raise UnsupportedImage("a Docker schema 1 manifest; push the image again with a tool made since 2017")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise DocumentError("manifest schemaVersion is not 2")
+    if body and carried not in _GENERIC_TYPES and body != carried:
+        shown = f"{printable(body)!r}, the Content-Type {printable(carried)!r}"
+        raise DocumentError(f"manifest mediaType is {shown}; they must agree")
+    is_index = "manifests" in document
+    is_manifest = not document.keys().isdisjoint({"layers", "config", "fsLayers"})
+    if is_index and is_manifest:
+        raise DocumentError("one document is both an index (manifests) and a manifest (layers, config)")
+    kind = body or (carried if carried not in _GENERIC_TYPES else OCI_INDEX if is_index else OCI_MANIFEST)
+    if is_index and kind in INDEX_TYPES:
+        return kind
+    if kind in MANIFEST_TYPES and {"layers", "config"} <= document.keys():
+        return kind
+    if kind in INDEX_TYPES | MANIFEST_TYPES:
+        raise DocumentError(f"manifest of type {kind} lacks what that type must have")
+    raise UnsupportedImage(f"{printable(kind)!r} is not the type of an image or an image index")
+
+
+def _descriptor(value: object, what: str) -> Descriptor:
+    found = as_object(value, what)
+    check_fields(found, _DESCRIPTOR_FIELDS, what)
+    media_type = as_text(found.get("mediaType"), f"{what} mediaType")
+    digest = Digest.parse(found.get("digest"), f"{what} digest")
+    size = found.get("size")
+    if type(size) is not int or not 0 <= size <= MAX_SIZE:  # bool is an int, and 1.0 is not a size
+        raise DocumentError(f"{what} size is not an integer from 0 to 2^53-1")
+    platform = None
+    if found.get("platform") is not None:
+        platform = _platform(as_object(found["platform"], f"{what} platform"), f"{what} platform")
+    return Descriptor(
+        media_type=media_type,
+        digest=digest,
+        size=size,
+        annotations=as_text_map(found.get("annotations"), f"{what} annotations"),
+        data=_data(found.get("data"), digest, size, what),
+        platform=platform,
+        urls=tuple(as_text(url, f"{what} urls") for url in as_list(found.get("urls"), f"{what} urls")),
+    )
+
+
+def _data(value: object, digest: Digest, size: int, what: str) -> bytes | None:
+    """Embedded content: valid or an error; used only while small (descriptor.md, "Embedded Content")."""
+    if value is None:
+        return None
+    try:
+        data = base64.b64decode(as_text(value, f"{what} data").encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error) as exc:
+        raise DocumentError(f"{what} data is not base64") from exc
+    if len(data) != size:
+        message = f"{what} data is {len(data)} bytes, its size says {size}"
+        raise SizeMismatch(message, want=size, got=len(data))
+    digest.check(data, f"{what} data")
+    return data if size <= MAX_DATA else None
+
+
+def _platform(found: Mapping[str, object], what: str) -> Platform:
+    check_fields(found, ("os", "architecture", "variant"), what)
+    os, architecture, variant = (
+        "" if found.get(key) is None else as_text(found[key], f"{what} {key}")
+        for key in ("os", "architecture", "variant")
+    )
+    return Platform(os or "unknown", architecture or "unknown", variant or None)
+
+
+def _require_sha256(name: Digest | DiffID, what: str) -> None:
+    if name.algorithm != "sha256":
+        raise UnsupportedImage(f"{what} is named by {name.algorithm}; only sha256 is supported")

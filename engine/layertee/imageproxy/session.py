@@ -1,0 +1,135 @@
+"""What one client may open: the policy first, then the image, here or at the real skopeo."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..aio import in_thread
+from ..config.policy import Policy
+from ..engine import Engine, Inspection
+from ..errors import InvalidReference, PolicyRefused
+from ..image.reference import ARCHIVE
+from ..image.reference_storage import TRANSPORT as STORAGE
+from .cache import CacheLimit, keep_within, make_room
+from .delegate import DelegatedImage, Forwarded, RealProxy
+from .images import ProxyOptions, ServedImage
+from .judge import Judge
+from .server import IDENTITY_METHOD, Answer, Image, Pipe
+from .wire import RequestError
+
+# Transports of containers-transports(5) whose images are served here.
+SERVED: Final = ("docker", "oci", ARCHIVE, STORAGE)
+
+
+class Session:
+    """Opens images for one client; ``close`` it when all of them are closed.
+
+    ``real``: the real skopeo's proxy, for what is not served here; None where there is none. ``everything``:
+    leave every image to it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        judge: Judge,
+        options: ProxyOptions,
+        limit: CacheLimit,
+        real: RealProxy | None,
+        *,
+        everything: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._judge = judge
+        self._options = options
+        self._limit = limit
+        self._real = real
+        self._everything = everything
+
+    async def open_image(self, name: str) -> Image:
+        """``name`` is as in containers-transports(5). Raises PolicyRefused, InvalidReference, DelegateError
+        and as ``ServedImage.open``.
+        """
+        transport, colon, _ = name.partition(":")
+        if not colon or not transport:
+            raise InvalidReference(f"{name!r:.200} is not TRANSPORT:IMAGE, like docker://host/name:tag")
+        policy = await self._judge.by_name(name)
+        if transport in SERVED and not self._everything:
+            return await self._open_here(name, policy)
+        if self._real is None:
+            raise InvalidReference(
+                f"{name!r:.200}: {transport}: is not served here ({', '.join(SERVED)} are), and there is no"
+                " skopeo on this machine to leave it to"
+            )
+        if policy is not None:
+            raise PolicyRefused(
+                f"{policy.path} wants signatures for {name}, which cannot be checked where an image is left"
+                " to skopeo"
+            )
+        if not self._real.alive:
+            await self._real.close()
+            self._real = self._real.again()
+        return LeftToSkopeo(await DelegatedImage.open(self._real, name))
+
+    async def close(self) -> None:
+        if self._real is not None:
+            await self._real.close()
+
+    async def _open_here(self, name: str, policy: Policy | None) -> Image:
+        async def examine(found: Inspection) -> None:
+            if policy is not None:
+                await self._judge.check(name, policy, found)
+            need = sum(step.disk_bytes for step in found.plan.layers)
+            keep = {found.plan.name_of(step.layer) for step in found.plan.layers}
+            await in_thread(make_room, self._engine.store, need, keep)
+
+        async def closed() -> None:
+            await in_thread(keep_within, self._engine.store, self._limit)
+
+        image = await ServedImage.open(self._engine, name, self._options, examine=examine, closed=closed)
+        warnings = self._engine.store.warnings
+        warnings[:] = dict.fromkeys(warnings)  # a client may open many images, which all bring the same ones
+        return image
+
+
+class LeftToSkopeo:
+    """An image that the real skopeo serves: requests and replies are handed on."""
+
+    def __init__(self, image: DelegatedImage) -> None:
+        self._image = image
+
+    async def manifest(self) -> Answer:
+        return await self._forward("GetManifest")
+
+    async def config(self) -> Answer:
+        return await self._forward("GetConfig")
+
+    async def full_config(self) -> Answer:
+        return await self._forward("GetFullConfig")
+
+    async def blob(self, digest: str, size: int) -> Answer:
+        return await self._forward("GetBlob", digest, size)
+
+    async def raw_blob(self, digest: str) -> Answer:
+        return await self._forward("GetRawBlob", digest)
+
+    async def layer_info(self) -> Answer:
+        return await self._forward("GetLayerInfo")
+
+    async def layer_info_piped(self) -> Answer:
+        return await self._forward("GetLayerInfoPiped")
+
+    async def layer_identity(self) -> Answer:
+        raise RequestError(f"{IDENTITY_METHOD} is not for images that are left to skopeo")
+
+    async def close(self) -> None:
+        await self._image.close()
+
+    async def _forward(self, method: str, *args: Any) -> Answer:
+        got: Forwarded = await self._image.forward(method, *args)
+        if not got.pipe_id:
+            return Answer(got.value, fds=got.fds)
+
+        async def finish() -> None:
+            await self._image.finish(got.pipe_id)
+
+        return Answer(got.value, Pipe(got.fds[0], finish))

@@ -1,0 +1,1 @@
+"""What other owners on this machine hold: layouts, archives, podman, ostree, composefs."""

@@ -1,0 +1,111 @@
+"""What podman, buildah and skopeo computed about blobs: containers/image's blob info cache.
+
+The file is SQLite since containers/image 5.29. A row of ``DigestUncompressedPairs`` is written only by a
+process that saw both digests of one stream (types.BlobInfoCache, RecordDigestUncompressedPair), so here it
+is ``attested``: a statement of another tool of this machine, never to be recorded as our own.
+
+It is their file: opened read-only, for one short query, and left as it was. A cache that is locked, damaged
+or of another version answers nothing and is a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from ..errors import DocumentError
+from ..image.document import Compression, DiffID, Digest
+from ..image.holding import Basis
+from .names import BlobName
+
+FILE: Final = "blob-info-cache-v1.sqlite"
+MAX_NAMES: Final = 1000  # of one content
+_BUSY_S: Final = 1.0  # their transactions take milliseconds
+_AT_ONCE: Final = 500  # values in one query; SQLite takes 999 at least
+_MAGIC: Final = b"SQLite format 3\0"
+_WAL: Final = 2  # https://sqlite.org/fileformat.html, "File format version numbers"
+_COMPRESSIONS: Final = {
+    "gzip": Compression.GZIP,
+    "zstd": Compression.ZSTD,
+    "zstd:chunked": Compression.ZSTD,
+}
+# Closing any descriptor of a file drops this process's POSIX locks on it, SQLite's among them: one at a time.
+_MUTEX: Final = threading.Lock()
+
+
+def default_path(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
+    """Where the tools keep the cache of this user (containers/image, blobinfocache/default.go)."""
+    if (os.geteuid() if uid is None else uid) == 0:
+        return Path("/var/lib/containers/cache") / FILE
+    data = environ.get("XDG_DATA_HOME")
+    home = Path(environ.get("HOME") or "/")
+    return (Path(data) if data else home / ".local/share") / "containers/cache" / FILE
+
+
+class BlobInfoCache:
+    """The cache in ``path``. Blocks."""
+
+    def __init__(self, path: Path) -> None:
+        self.warnings: list[str] = []
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        return f"blob-info-cache:{self._path}"
+
+    def blobs(self, diff_ids: Collection[DiffID]) -> dict[DiffID, tuple[BlobName, ...]]:
+        """The compressed blobs that were seen to inflate to each of ``diff_ids``."""
+        self.warnings = []
+        found: dict[DiffID, list[BlobName]] = {}
+        try:
+            with _MUTEX:
+                self._check()
+                uri = f"{self._path.absolute().as_uri()}?mode=ro"
+                with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as db:
+                    db.execute("PRAGMA query_only = ON")
+                    for diff_id, blob in self._read(db, sorted(diff_ids)):
+                        found.setdefault(diff_id, []).append(blob)
+        except (OSError, sqlite3.Error) as exc:
+            self.warnings.append(f"{self.name} cannot be read: {getattr(exc, 'strerror', None) or exc}")
+            return {}
+        return {diff_id: tuple(blobs) for diff_id, blobs in found.items()}
+
+    def _check(self) -> None:
+        """Raise OSError for what SQLite should not be given: it would wait for a pipe, or write for a WAL."""
+        with open(self._path, "rb", opener=_opener) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError("not a regular file")
+            head = file.read(100)
+        if not head.startswith(_MAGIC):
+            raise OSError("not a SQLite database")
+        if _WAL in head[18:20]:
+            raise OSError("its journal is a write-ahead log, which cannot be read without writing")
+
+    def _read(self, db: sqlite3.Connection, diff_ids: list[DiffID]) -> Iterator[tuple[DiffID, BlobName]]:
+        for start in range(0, len(diff_ids), _AT_ONCE):
+            asked = [str(diff_id) for diff_id in diff_ids[start : start + _AT_ONCE]]
+            rows = db.execute(
+                "SELECT anyDigest, uncompressedDigest, compressor FROM DigestUncompressedPairs"
+                " LEFT JOIN DigestCompressors ON digest = anyDigest"
+                f" WHERE uncompressedDigest IN ({', '.join('?' * len(asked))})"
+                " AND anyDigest != uncompressedDigest"
+                f" LIMIT {MAX_NAMES * len(asked)}",
+                asked,
+            )
+            for digest, uncompressed, compressor in rows:
+                try:
+                    blob, diff_id = Digest.parse(digest), DiffID.parse(uncompressed)
+                except DocumentError:
+                    continue
+                compression = _COMPRESSIONS.get(compressor) if isinstance(compressor, str) else None
+                yield diff_id, BlobName(blob, None, compression, Basis.ATTESTED, self.name)
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)

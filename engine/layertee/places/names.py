@@ -1,0 +1,86 @@
+"""Which blobs hold which content, as other tools of this machine computed it.
+
+They saw both digests of one stream, on this machine, as we do; but it was not us. So what they say counts
+as ``attested``, stays in the memory of one plan, and gives way to what was computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..image.document import Compression, DiffID, Digest
+from ..image.holding import Basis
+from ..image.pairs import contradicts
+
+
+@dataclass(frozen=True, slots=True)
+class BlobName:
+    """A blob that holds some content, and how that is known. ``size`` in bytes, None where nobody says."""
+
+    digest: Digest
+    size: int | None
+    compression: Compression | None
+    basis: Basis
+    source: str
+
+
+Teller = Callable[[Collection[DiffID]], Mapping[DiffID, Sequence[BlobName]]]
+
+
+class Attested:
+    """What ``tellers`` know about the blobs of ``diff_ids``; they are asked when it is first needed.
+
+    ``known`` answers what a blob was computed here to inflate to. Of statements about one blob that differ
+    none is used, nor one that differs from what is known; ``warnings`` then gets a line. One thread at a
+    time; blocks.
+    """
+
+    def __init__(
+        self,
+        diff_ids: Collection[DiffID],
+        tellers: Sequence[Teller],
+        *,
+        known: Callable[[Digest], DiffID | None],
+        warnings: list[str],
+    ) -> None:
+        self._warnings = warnings
+        self._diff_ids = diff_ids
+        self._tellers = tellers
+        self._known = known
+        self._blobs: dict[Digest, tuple[DiffID, BlobName]] | None = None
+
+    def diff_id(self, digest: Digest) -> DiffID | None:
+        """Which of the contents the blob holds; None also when that is not known. Raises CatalogError."""
+        found = self._asked().get(digest)
+        return None if found is None else found[0]
+
+    def names(self, diff_id: DiffID) -> tuple[BlobName, ...]:
+        """The blobs that hold ``diff_id``. Raises CatalogError."""
+        return tuple(blob for content, blob in self._asked().values() if content == diff_id)
+
+    def _asked(self) -> dict[Digest, tuple[DiffID, BlobName]]:
+        if self._blobs is None:
+            said: dict[Digest, dict[DiffID, BlobName]] = {}
+            for teller in self._tellers:
+                for diff_id, blobs in teller(self._diff_ids).items():
+                    for blob in blobs:
+                        said.setdefault(blob.digest, {}).setdefault(diff_id, blob)
+            self._blobs = {
+                digest: next(iter(contents.items()))
+                for digest, contents in said.items()
+                if self._is_one(digest, contents)
+            }
+        return self._blobs
+
+    def _is_one(self, digest: Digest, contents: Mapping[DiffID, BlobName]) -> bool:
+        """Whether all that is known agrees on the content of the blob."""
+        computed = self._known(digest)
+        wrong = any(contradicts(digest, said, computed, blob.compression) for said, blob in contents.items())
+        if wrong or len(contents) > 1:
+            who = ", ".join(sorted({blob.source for blob in contents.values()}))
+            said = " and ".join(sorted(contents))
+            against = f"; it was computed here to be {computed}" if wrong else ""
+            self._warnings.append(f"{who}: {digest} is said to inflate to {said}{against}; not used")
+            return False
+        return True

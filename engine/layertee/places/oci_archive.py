@@ -1,0 +1,246 @@
+"""An OCI image layout in one tar file, as ``skopeo copy … oci-archive:FILE`` and ``podman save`` write it.
+
+Nothing is unpacked. The headers are read once, for where each blob begins and ends; documents and layers
+are then read from there, and hashed like those of a directory. What the archive means must not depend on
+who reads it: a blob that is there twice, a link, or a sparse file, where a plain file has to be, spoils all
+of it. Members with other names are nobody's business.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from ..disk.files import close, disk_error, open_regular
+from ..errors import DocumentError, NotFound, SizeMismatch, SourceUnreadable, StoreCorrupt
+from ..image.document import MAX_DOCUMENT, Compression, Descriptor, DiffID, Digest
+from ..image.holding import Basis, Holding
+from ..image.readback import ReadBack
+from ..image.strictjson import load_object
+from ..store.layout import Layout
+from .oci_layout import OCILayoutPlace
+from .tarindex import DamagedTar, Member, members
+
+_MARKER: Final = "oci-layout"
+_INDEX: Final = "index.json"
+_VERSION: Final = "1.0.0"
+_NAME: Final = re.compile(
+    rb"(?:\./)*(oci-layout|index\.json|blobs/sha256/[a-f0-9]{64}|blobs/sha512/[a-f0-9]{128})/*"
+)
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class _Stamp(NamedTuple):
+    """What tells a file from the one that replaced it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class Archive(Layout):
+    """The layout in the tar ``path``, for reading only. Holds nothing open.
+
+    The members are those that were there when it was opened; once the file is another, every read raises
+    SourceUnreadable.
+    """
+
+    def __init__(self, path: Path, *, private: bool = False) -> None:
+        """Use ``open``."""
+        super().__init__(path, private=private)
+        self._members, self._stamp = _read_members(path)
+
+    @classmethod
+    def open(cls, path: Path, *, private: bool = False) -> Self:
+        """The layout that is in the file ``path``.
+
+        Raises NotFound (nothing there), StoreCorrupt (something else, or damaged), LocalError.
+        """
+        archive = cls(Path(os.path.realpath(path)), private=private)
+        archive._check_marker()
+        archive.index()
+        return archive
+
+    def blob_size(self, digest: Digest) -> int | None:
+        """The size of the member under that name, or None."""
+        member = self._member(digest)
+        return None if member is None else member.size
+
+    def blobs(self) -> Iterator[Digest]:
+        """Every blob name that is here, in order."""
+        for name in sorted(self._members):
+            directory, _, rest = name.partition("/")
+            if directory == "blobs":
+                yield Digest(rest.replace("/", ":"))
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """As of any layout; raises SourceUnreadable besides."""
+        shown = f"{self.path}: {descriptor.digest}"
+        if descriptor.size > MAX_DOCUMENT:
+            raise DocumentError(f"{shown}: a document of {descriptor.size} bytes is too large")
+        member = self._member(descriptor.digest)
+        if member is None:
+            raise NotFound(f"{shown} is missing")
+        if member.size != descriptor.size:
+            message = f"{shown} is not the {descriptor.size} bytes that the image names"
+            raise SizeMismatch(message, want=descriptor.size, got=member.size)
+        raw = self._content(member)
+        descriptor.digest.check(raw, shown)
+        return raw
+
+    def open_blob(self, digest: Digest) -> _MemberReader:
+        """The bytes of a blob, which nobody has hashed yet. Raises SourceUnreadable."""
+        member = self._member(digest)
+        if member is None:
+            raise SourceUnreadable(f"{self.path}: {digest} is missing")
+        return _MemberReader(self.path, self._stamp, member)
+
+    # --- inside ---
+
+    def _member(self, digest: Digest) -> Member | None:
+        return self._members.get(f"blobs/{digest.algorithm}/{digest.hex}")
+
+    def _content(self, member: Member) -> bytes:
+        room = bytearray(member.size)
+        reader = _MemberReader(self.path, self._stamp, member)
+        try:
+            reader.readinto(memoryview(room))
+        finally:
+            reader.close()
+        return bytes(room)
+
+    def _file(self, name: str) -> bytes:
+        member = self._members.get(name)
+        if member is None:
+            raise StoreCorrupt(f"{self.path} is not an OCI archive: it has no {name}", path=str(self.path))
+        if member.size > MAX_DOCUMENT:
+            raise StoreCorrupt(
+                f"{self.path}: {name} of {member.size} bytes is too large", path=str(self.path)
+            )
+        return self._content(member)
+
+    def _read_index(self) -> bytes:
+        return self._file(_INDEX)
+
+    def _check_marker(self) -> None:
+        raw = self._file(_MARKER)
+        try:
+            version = load_object(raw, _MARKER).get("imageLayoutVersion")
+        except DocumentError as exc:
+            raise StoreCorrupt(f"{self.path}: {exc}", path=str(self.path)) from exc
+        if version != _VERSION:
+            message = (
+                f"{self.path}: layout version {version!r:.40} is not known; this program knows {_VERSION}"
+            )
+            raise StoreCorrupt(message, path=str(self.path))
+
+
+class OCIArchivePlace(OCILayoutPlace):
+    """The archive in ``path``. All else is as with a layout in a directory; each holding is a ReadBack."""
+
+    @property
+    def name(self) -> str:
+        return f"oci-archive:{self._path}"
+
+    def _open(self) -> Archive:
+        return Archive.open(self._path)
+
+    def _holding(
+        self,
+        layout: Layout,
+        diff_id: DiffID,
+        digest: Digest,
+        size: int,
+        compression: Compression,
+        basis: Basis,
+    ) -> Holding:
+        if not isinstance(layout, Archive):
+            raise TypeError("the layers of an archive are in an archive")
+        tar_size = size if compression is Compression.NONE else None
+        begin = partial(layout.open_blob, digest)
+        return ReadBack(diff_id, digest, size, tar_size, compression, self.name, basis, True, None, begin)
+
+
+class _MemberReader:
+    """The content of one member. Raises SourceUnreadable, also when the archive is another file by now."""
+
+    def __init__(self, path: Path, stamp: _Stamp, member: Member) -> None:
+        self._path = path
+        self._pos = member.offset
+        self._end = member.offset + member.size
+        self._fd = open_regular(path)
+        if _stamp(self._fd) != stamp:
+            self.close()
+            raise SourceUnreadable(f"{path}: was replaced or written to since it was looked at")
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill ``view``; less than all of it only at the end, then 0. Blocks."""
+        want = min(len(view), self._end - self._pos)
+        done = 0
+        while done < want:
+            try:
+                n = os.preadv(self._fd, [view[done:want]], self._pos)
+            except OSError as exc:
+                raise SourceUnreadable(f"{self._path}: {exc.strerror}") from exc
+            if n == 0:
+                raise SourceUnreadable(f"{self._path}: became shorter while it was read")
+            done += n
+            self._pos += n
+        return done
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            close(self._fd)
+            self._fd = -1
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def _read_members(path: Path) -> tuple[Mapping[str, Member], _Stamp]:
+    """The members that a layout is made of, by name. Raises NotFound, StoreCorrupt, LocalError."""
+    try:
+        fd = os.open(path, _READ)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"{path} is not there") from None
+    except OSError as exc:
+        raise disk_error(exc, "opening", path) from exc
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise StoreCorrupt(f"{path} is not a plain file", path=str(path))
+        stamp = _stamp(fd)
+        return _members_of(fd), stamp
+    except DamagedTar as exc:
+        message = f"{path} is not an archive that can be read: {exc} (only plain tar files are)"
+        raise StoreCorrupt(message, path=str(path)) from exc
+    except OSError as exc:
+        raise disk_error(exc, "reading", path) from exc
+    finally:
+        close(fd)
+
+
+def _members_of(fd: int) -> dict[str, Member]:
+    """Raises DamagedTar and OSError."""
+    found: dict[str, Member] = {}
+    for member in members(fd):
+        match = _NAME.fullmatch(member.name)
+        if match is None:
+            continue
+        name = match[1].decode("ascii")
+        if not member.is_plain:
+            raise DamagedTar(f"{name} in it is not a plain file")
+        if name in found:
+            raise DamagedTar(f"{name} is in it twice")
+        found[name] = member
+    return found
+
+
+def _stamp(fd: int) -> _Stamp:
+    found = os.fstat(fd)
+    return _Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

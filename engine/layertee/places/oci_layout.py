@@ -1,0 +1,156 @@
+"""Another OCI image layout on this machine: a USB stick, a build's output, a mirror.
+
+What its images say about their layers is a claim. It becomes ``computed`` where this machine has
+inflated that very blob before (``attested`` where another tool of it has), and where the blob is named by
+the DiffID itself, so that hashing it decides. Either way nothing here has been hashed *now*, except the
+documents: whoever reads a holding back does so through the tee, which does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+from ..errors import LayerteeError
+from ..image.document import Compression, Descriptor, DiffID, Digest, Index, Layer
+from ..image.holding import Basis, Holding
+from ..image.pairs import contradicts
+from ..store.layout import INDEX_DEPTH, Layout, is_document
+
+MAX_DOCUMENTS = 2000  # manifests and indexes looked at in one layout
+
+_CHEAPEST_TO_READ = (Compression.NONE, Compression.ZSTD, Compression.GZIP)
+
+
+class OCILayoutPlace:
+    """The layout in ``path``.
+
+    ``known`` answers what a blob was computed to inflate to (``Catalog.diff_id``), ``attested`` what
+    another tool of this machine computed. ``prefer``: the blob an image names, where several have the
+    content.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        known: Callable[[Digest], DiffID | None],
+        attested: Callable[[Digest], DiffID | None] = lambda _: None,
+        prefer: Mapping[DiffID, Digest] | None = None,
+    ) -> None:
+        self.warnings: list[str] = []
+        self._path = path
+        self._known = known
+        self._attested = attested
+        self._prefer = prefer or {}
+
+    @property
+    def name(self) -> str:
+        return f"oci:{self._path}"
+
+    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+        """Layers of all images for all platforms, and tars stored under their DiffID.
+
+        Documents that are broken or of another kind are skipped, with a warning.
+        """
+        self.warnings = []
+        wanted = set(diff_ids)
+        found: dict[DiffID, Holding] = {}
+        try:
+            layout = self._open()
+            for diff_id in wanted:
+                self._offer(found, self._tar(layout, diff_id))
+            for layer in self._layers(layout):
+                if layer.diff_id in wanted:
+                    self._offer(found, self._blob(layout, layer))
+        except LayerteeError as exc:
+            self.warnings.append(str(exc))
+        return found
+
+    def _open(self) -> Layout:
+        return Layout.open(self._path)
+
+    def _layers(self, layout: Layout) -> Iterator[Layer]:
+        todo: list[tuple[Descriptor, int]] = [(entry, 0) for entry in reversed(layout.entries())]
+        seen: set[Digest] = set()
+        while todo:
+            entry, depth = todo.pop()
+            if entry.digest in seen:
+                continue
+            if len(seen) == MAX_DOCUMENTS:
+                self.warnings.append(
+                    f"{self.name}: more than {MAX_DOCUMENTS} manifests; the rest is not looked at"
+                )
+                return
+            seen.add(entry.digest)
+            try:
+                yield from self._layers_of(layout, entry, depth, todo)
+            except LayerteeError as exc:
+                self.warnings.append(f"{self.name}: skipping {entry.digest}: {exc}")
+
+    def _layers_of(
+        self, layout: Layout, entry: Descriptor, depth: int, todo: list[tuple[Descriptor, int]]
+    ) -> Iterator[Layer]:
+        """The layers of one entry, or its children onto ``todo``; children that are not here are no fault."""
+        if not is_document(entry) or (depth and layout.blob_size(entry.digest) is None):
+            return
+        document = layout.document(entry)
+        if not isinstance(document, Index):
+            yield from layout.image(entry, document).layers
+        elif depth < INDEX_DEPTH:
+            todo.extend((child, depth + 1) for child in reversed(document.manifests))
+        else:
+            self.warnings.append(f"{self.name}: skipping {entry.digest}: indexes are nested too deep")
+
+    def _tar(self, layout: Layout, diff_id: DiffID) -> Holding | None:
+        digest = Digest(str(diff_id))
+        size = layout.blob_size(digest)
+        if size is None:
+            return None
+        return self._holding(layout, diff_id, digest, size, Compression.NONE, Basis.COMPUTED)
+
+    def _blob(self, layout: Layout, layer: Layer) -> Holding | None:
+        if layout.blob_size(layer.digest) != layer.size:
+            return None
+        if str(layer.digest) == layer.diff_id:
+            return self._tar(layout, layer.diff_id)
+        computed = self._known(layer.digest)
+        if contradicts(layer.digest, layer.diff_id, computed, layer.compression):
+            self.warnings.append(
+                f"{self.name}: an image says that {layer.digest} has DiffID {layer.diff_id}; it was computed"
+                f" to be {computed}"
+            )
+            return None
+        basis = Basis.COMPUTED
+        if computed != layer.diff_id:
+            is_attested = self._attested(layer.digest) == layer.diff_id
+            basis = Basis.ATTESTED if is_attested else Basis.CLAIMED
+        return self._holding(layout, layer.diff_id, layer.digest, layer.size, layer.compression, basis)
+
+    def _holding(
+        self,
+        layout: Layout,
+        diff_id: DiffID,
+        digest: Digest,
+        size: int,
+        compression: Compression,
+        basis: Basis,
+    ) -> Holding:
+        tar_size = size if compression is Compression.NONE else None
+        path = layout.blob_path(digest)
+        return Holding(diff_id, digest, size, tar_size, compression, self.name, basis, True, path)
+
+    def _offer(self, found: dict[DiffID, Holding], new: Holding | None) -> None:
+        if new is None:
+            return
+        old = found.get(new.diff_id)
+        if old is None or self._rank(new) < self._rank(old):
+            found[new.diff_id] = new
+
+    def _rank(self, holding: Holding) -> tuple[bool, bool, int]:
+        """Smaller is better: known rather than claimed, the blob asked for, then the least to decode."""
+        return (
+            holding.basis is Basis.CLAIMED,
+            holding.digest != self._prefer.get(holding.diff_id),
+            _CHEAPEST_TO_READ.index(holding.compression),
+        )

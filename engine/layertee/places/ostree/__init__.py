@@ -1,0 +1,1 @@
+"""ostree repositories that container images are imported into, as bootc does."""

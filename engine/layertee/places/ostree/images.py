@@ -1,0 +1,110 @@
+"""What the images of an ostree repository say about its layers: claims, to be judged by others.
+
+The importer of container images keeps an image's manifest and config as text in the metadata of a commit,
+written anew from what it parsed. So neither hashes to the digest that it once had, and a pair (blob digest,
+DiffID) taken from them is what the maker of the image said, whoever that was. Pure, no I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ...image.document import (
+    Compression,
+    DiffID,
+    Digest,
+    ImageConfig,
+    Layer,
+    Manifest,
+    image_layers,
+    parse_config,
+    parse_document,
+)
+
+MANIFEST_KEY: Final = "ostree.manifest"
+CONFIG_KEY: Final = "ostree.container.image-config"
+# On the image: the DiffID of the last layer that is part of an ostree commit. ostree-ext, encapsulate.rs
+FINAL_DIFF_ID: Final = "ostree.final-diffid"
+
+
+class Role(enum.Enum):
+    """How a layer is imported. One tar gives different commits in different roles."""
+
+    BASE = "base"  # the ostree commit itself
+    CHUNK = "chunk"  # a set of its objects
+    DERIVED = "derived"  # files
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an image of the repository says of a blob. ``image`` is the ref it was found under."""
+
+    diff_id: DiffID
+    compression: Compression
+    role: Role | None
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What all images say. Blobs of which they say different things are ``disputed`` and not in ``of``."""
+
+    of: Mapping[Digest, Claim]
+    disputed: frozenset[Digest]
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        """Every blob that an image names."""
+        return self.disputed.union(self.of)
+
+
+def stored_layers(metadata: Mapping[str, str], image: str) -> dict[Digest, Claim]:
+    """The layers of the image that a commit's metadata describe; nothing if they describe none.
+
+    Raises DocumentError, DiffIDMismatch and UnsupportedImage, as the parsers of ``oci`` do.
+    """
+    if MANIFEST_KEY not in metadata or CONFIG_KEY not in metadata:
+        return {}
+    manifest = parse_document(metadata[MANIFEST_KEY].encode(), None)
+    if not isinstance(manifest, Manifest):
+        return {}
+    raw = metadata[CONFIG_KEY].encode()
+    config = parse_config(raw, replace(manifest.config, digest=Digest.of(raw), size=len(raw)))
+    layers = image_layers(manifest, config)
+    roles = roles_of(layers, config)
+    return {
+        layer.digest: Claim(layer.diff_id, layer.compression, roles.get(layer.digest), image)
+        for layer in layers
+    }
+
+
+def gather(images: Iterable[Mapping[Digest, Claim]]) -> Claims:
+    """The claims of several images, as far as they agree."""
+    found: dict[Digest, Claim] = {}
+    disputed: set[Digest] = set()
+    for claims in images:
+        for digest, claim in claims.items():
+            first = found.setdefault(digest, claim)
+            if first.diff_id != claim.diff_id:
+                disputed.add(digest)
+            elif first.role is not claim.role:
+                found[digest] = replace(first, role=None)
+    agreed = {digest: claim for digest, claim in found.items() if digest not in disputed}
+    return Claims(agreed, frozenset(disputed))
+
+
+def roles_of(layers: Sequence[Layer], config: ImageConfig) -> dict[Digest, Role]:
+    """How each blob of an image is imported; nothing for an image whose label fits none of its layers."""
+    final = config.labels.get(FINAL_DIFF_ID)
+    positions = [layer.index for layer in layers if layer.diff_id == final]
+    if final is not None and not positions:
+        return {}
+    last = positions[0] if positions else -1
+    roles: dict[Digest, Role] = {}
+    for layer in layers:
+        role = Role.DERIVED if layer.index > last else Role.CHUNK if layer.index else Role.BASE
+        roles.setdefault(layer.digest, role)
+    return roles

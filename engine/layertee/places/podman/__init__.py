@@ -1,0 +1,1 @@
+"""containers-storage, the store of podman, buildah and skopeo."""

@@ -1,0 +1,133 @@
+"""A layer of containers-storage, put together again as the tar it was unpacked from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...config.storage import TREES
+from ...disk.files import close
+from ...disk.tree import Tree
+from ...errors import SourceUnreadable
+from .tarsplit import Payload, entries
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFiles:
+    """Where a layer is: in the store ``root`` of ``driver`` (a key of ``TREES``), under ``layer_id``.
+
+    ``size`` is that of its tar, in bytes.
+    """
+
+    root: Path
+    driver: str
+    layer_id: str
+    size: int
+
+    @property
+    def tree_name(self) -> str:
+        """The directory with the layer's files, beneath ``root``."""
+        return TREES[self.driver].format(self.layer_id)
+
+    @property
+    def tarsplit_name(self) -> str:
+        """The tar-split file, beneath ``root``."""
+        return f"{self.driver}-layers/{self.layer_id}.tar-split.gz"
+
+    def check(self) -> None:
+        """Raise SourceUnreadable unless both are there."""
+        with Tree.open(self.root) as root:
+            root.size(os.fsencode(self.tarsplit_name))
+            root.sub(self.tree_name).close()
+
+    def open(self) -> LayerReader:
+        """Begin to read. Raises SourceUnreadable."""
+        return LayerReader(self)
+
+
+class LayerReader:
+    """The tar of ``files``, from the layer's own tree. A TarReader.
+
+    Drivers can show more than that tree, as a mounted layer has its parents' files, too. But a file
+    with bytes in the tar was written from those bytes, into this tree. What is not there, or has
+    another size, is not the layer any more: SourceUnreadable, in the middle if need be. What has
+    changed without changing its size is for the reader's hash to find.
+    """
+
+    def __init__(self, files: LayerFiles) -> None:
+        with Tree.open(files.root) as root:
+            fd, _ = root.file(os.fsencode(files.tarsplit_name))
+            try:
+                self._tree = root.sub(files.tree_name)
+            except SourceUnreadable:
+                close(fd)
+                raise
+        self._shown = f"{files.root}/{files.tarsplit_name}"
+        self._split = os.fdopen(fd, "rb")
+        self._entries = entries(self._split, self._shown, files.size)
+        self._segment = memoryview(b"")
+        self._name = b""
+        self._fd = -1
+        self._left = 0
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill ``view`` as far as the tar goes; less than all of it only at the end, then 0.
+
+        Blocks. Raises SourceUnreadable.
+        """
+        filled = 0
+        while filled < len(view):
+            if self._segment:
+                n = min(len(self._segment), len(view) - filled)
+                view[filled : filled + n] = self._segment[:n]
+                self._segment = self._segment[n:]
+            elif self._left:
+                n = self._read(view[filled : filled + self._left])
+            elif self._advance():
+                continue
+            else:
+                break
+            filled += n
+        return filled
+
+    def close(self) -> None:
+        """Close what is open; harmless when repeated."""
+        self._entries.close()
+        self._close_file()
+        self._split.close()
+        self._tree.close()
+
+    def _advance(self) -> bool:
+        """Go to the next segment or file; False at the end."""
+        self._close_file()
+        entry = next(self._entries, None)
+        if entry is None:
+            return False
+        if not isinstance(entry, Payload):
+            self._segment = memoryview(entry)
+            return True
+        self._fd, size = self._tree.file(entry.name)
+        self._name = entry.name
+        self._left = entry.size
+        if size != entry.size:
+            raise SourceUnreadable(f"{self._file()}: has {size} bytes, the layer {entry.size}")
+        return True
+
+    def _read(self, view: memoryview) -> int:
+        try:
+            n = os.readv(self._fd, [view])
+        except OSError as exc:
+            raise SourceUnreadable(f"{self._file()}: {exc.strerror}") from exc
+        if n == 0:
+            raise SourceUnreadable(f"{self._file()}: was cut short while it was read")
+        self._left -= n
+        return n
+
+    def _close_file(self) -> None:
+        if self._fd >= 0:
+            close(self._fd)
+            self._fd = -1
+
+    def _file(self) -> str:
+        return f"{self._shown}: {os.fsdecode(self._name)!r:.200}"

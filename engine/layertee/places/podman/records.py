@@ -1,0 +1,153 @@
+"""What containers-storage writes down about its layers and images.
+
+``layers.json`` and ``images.json`` are arrays of objects (containers/storage, ``layers.go`` and
+``images.go``), replaced by rename: read in one go, without a lock, each is whole. They may be of
+different moments, so one may name what the other has no more.
+
+They are records of a tool on this machine, and not documents that are hashed or signed: plain JSON is
+read, and a record that makes no sense is passed over. Names of files are made from layer and image ids
+only once those look like ids.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ...errors import DocumentError
+from ...image.document import Compression, DiffID, Digest
+
+# Some 500 bytes a layer: 10,000 are 5 MB, in 0.1 s.
+MAX_RECORDS: Final = 64 << 20
+
+_ID: Final = re.compile(r"[a-f0-9]{64}")
+_PLAIN_KEY: Final = re.compile(r"[a-z0-9.]+")
+# archive.Compression of containers/storage; others are nothing that an image would name today.
+_COMPRESSIONS: Final = {0: Compression.NONE, 2: Compression.GZIP, 4: Compression.ZSTD}
+MANIFEST_KEY: Final = "manifest"
+MANIFEST_PREFIX: Final = "manifest-"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """A layer. ``problem`` says why its bytes cannot be had from it; sizes are in bytes.
+
+    ``diff_id`` was computed by the tool that wrote the layer; where there is a ``problem`` it may be
+    only what an image said. ``blob`` is what it was made from, None when that was the plain tar.
+    """
+
+    layer_id: str
+    diff_id: DiffID
+    size: int
+    blob: KnownBlob | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBlob:
+    """A compressed blob that was seen to hold a layer, as the tool that did so recorded it.
+
+    Another tool's record: a hint where content may be known under another name, never a computed pair.
+    """
+
+    digest: Digest
+    size: int
+    compression: Compression
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image: its documents are found under ``keys``. ``digest`` is that of its manifest."""
+
+    image_id: str
+    names: tuple[str, ...]
+    digest: str
+    keys: tuple[str, ...]
+
+    @property
+    def manifest_keys(self) -> tuple[str, ...]:
+        """Where its manifests and indexes are, the one that counts first."""
+        return tuple(sorted(k for k in self.keys if k == MANIFEST_KEY or k.startswith(MANIFEST_PREFIX)))
+
+
+def layer_rows(raw: bytes, what: str) -> Iterator[LayerRow]:
+    """The layers in ``raw`` that have a DiffID, in its order. Raises DocumentError when it is no list."""
+    for record in _records(raw, what):
+        layer_id = record.get("id")
+        if not isinstance(layer_id, str) or not _ID.fullmatch(layer_id):
+            continue
+        flags = record.get("flags")
+        flags = flags if isinstance(flags, dict) else {}
+        problem = _problem(record, flags)
+        try:
+            diff_id = DiffID.parse(record.get("diff-digest") or flags.get("expected-layer-diffid"))
+        except DocumentError:
+            continue
+        size = record.get("diff-size")
+        if type(size) is not int or size <= 0:
+            size, problem = 0, problem or "its size is not recorded"
+        yield LayerRow(layer_id, diff_id, size, _blob(record, diff_id), problem)
+
+
+def image_rows(raw: bytes, what: str) -> Iterator[ImageRow]:
+    """The images in ``raw``, in its order. Raises DocumentError when it is no list."""
+    for record in _records(raw, what):
+        image_id = record.get("id")
+        if isinstance(image_id, str) and _ID.fullmatch(image_id):
+            digest = record.get("digest")
+            yield ImageRow(
+                image_id,
+                _texts(record.get("names")),
+                digest if isinstance(digest, str) else "",
+                _texts(record.get("big-data-names")),
+            )
+
+
+def file_name(key: str) -> str:
+    """The file that an image's document ``key`` is in (containers/storage, ``makeBigDataBaseName``)."""
+    if _PLAIN_KEY.fullmatch(key):
+        return key
+    return "=" + base64.b64encode(key.encode()).decode()
+
+
+def _records(raw: bytes, what: str) -> Iterator[Mapping[str, object]]:
+    try:
+        found: object = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        raise DocumentError(f"{what} is not JSON: {exc}") from exc
+    if found is None:  # Go's spelling of an empty list
+        return
+    if not isinstance(found, list):
+        raise DocumentError(f"{what} is not a list")
+    for record in found:
+        if isinstance(record, dict):
+            yield record
+
+
+def _problem(record: Mapping[str, object], flags: Mapping[str, object]) -> str | None:
+    if flags.get("incomplete"):
+        return "it is not complete"
+    if record.get("toc-digest") or not record.get("diff-digest"):
+        return "it was pulled in part, and its tar was never seen"
+    return None
+
+
+def _blob(record: Mapping[str, object], diff_id: DiffID) -> KnownBlob | None:
+    size = record.get("compressed-size")
+    number = record.get("compression", 0)
+    try:
+        digest = Digest.parse(record.get("compressed-diff-digest"))
+    except DocumentError:
+        return None
+    if str(digest) == diff_id or type(size) is not int or size <= 0 or type(number) is not int:
+        return None
+    compression = _COMPRESSIONS.get(number)
+    return None if compression is None else KnownBlob(digest, size, compression)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()

@@ -1,0 +1,109 @@
+"""tar-split: what a tar was, less the files in it.
+
+containers/storage unpacks a layer and keeps beside it, gzipped, one JSON object a line (vbatts/tar-split,
+``tar/storage/entry.go``): *segments*, the tar's own bytes (headers, padding, trailer), and between them
+*files*, named with their sizes, whose bytes are in the tree. One after the other they are the tar again.
+
+A file's entry also has a CRC-64 of its bytes. It is not checked: the tar is hashed as a whole, and its
+SHA-256, the DiffID, judges every byte that the CRC would.
+
+The records come from whoever owns the store, and the tar they describe from the network. So memory is
+bounded by ``MAX_LINE``, and the time by the size the tar should have.
+"""
+
+from __future__ import annotations
+
+import binascii
+import gzip
+import json
+import zlib
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import IO, Final
+
+from ...errors import SourceUnreadable
+
+# Go's tar readers take no extension header larger than 1 MiB. Several may come before one file, and
+# base64 makes them a third longer.
+MAX_LINE: Final = 8 << 20
+# Each file has a header of 512 bytes, so that entries that stand for nothing can only be few.
+_NBYTES_PER_ENTRY: Final = 256
+_SPARE_ENTRIES: Final = 1000
+
+_FILE_TYPE: Final = 1
+_SEGMENT_TYPE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """``size`` > 0 bytes of the file ``name``, as the tar spells that."""
+
+    name: bytes
+    size: int
+
+
+def entries(file: IO[bytes], where: str, size: int) -> Generator[bytes | Payload, None, None]:
+    """What makes up the tar of ``size`` bytes: its own bytes, and the files between them.
+
+    ``file`` is the gzip stream, read as it goes and left open. ``where`` names it in messages. Raises
+    SourceUnreadable for whatever is not tar-split, and as soon as more than ``size`` bytes would come out.
+    """
+    left = size
+    n_left = size // _NBYTES_PER_ENTRY + _SPARE_ENTRIES
+    for line in _lines(file, where):
+        n_left -= 1
+        try:
+            entry = _entry(line)
+        except (ValueError, RecursionError) as exc:  # what is not base64 or UTF-8 is a ValueError, too
+            raise SourceUnreadable(f"{where}: not tar-split: {exc}") from exc
+        nbytes = entry.size if isinstance(entry, Payload) else len(entry or b"")
+        left -= nbytes
+        if left < 0 or n_left < 0:
+            raise SourceUnreadable(f"{where}: describes more than the {size} bytes that the layer has")
+        if entry is not None:
+            yield entry
+    if left:
+        raise SourceUnreadable(f"{where}: ends {left} bytes before the layer does")
+
+
+def _lines(file: IO[bytes], where: str) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=file, mode="rb") as inflated:
+        while True:
+            try:
+                line = inflated.readline(MAX_LINE + 1)
+            except (EOFError, OSError, zlib.error) as exc:  # truncated; not gzip, unreadable; corrupt
+                raise SourceUnreadable(f"{where}: {exc}") from exc
+            if not line:
+                return
+            if len(line) > MAX_LINE:
+                raise SourceUnreadable(f"{where}: a line is longer than {MAX_LINE} bytes")
+            yield line
+
+
+def _entry(line: bytes) -> bytes | Payload | None:
+    """One line; None for an entry without bytes. Raises ValueError, RecursionError."""
+    found: object = json.loads(str(line, "utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError("a line is not an object")
+    kind = found.get("type")
+    if kind == _SEGMENT_TYPE:
+        return _bytes(found.get("payload"), "payload") or None
+    if kind != _FILE_TYPE:
+        raise ValueError(f"an entry of type {kind!r:.40}")
+    size = found.get("size", 0)
+    if type(size) is not int or size < 0:
+        raise ValueError("the size of an entry is not a number of bytes")
+    if size == 0:
+        return None
+    if found.get("name_raw") is not None:  # a name that is not UTF-8
+        return Payload(_bytes(found["name_raw"], "name_raw"), size)
+    name = found.get("name")
+    if not isinstance(name, str):
+        raise ValueError("an entry has no name")
+    return Payload(name.encode(), size)
+
+
+def _bytes(text: object, what: str) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"{what} is not a string")
+    return binascii.a2b_base64(text.encode("ascii"), strict_mode=True) if text else b""

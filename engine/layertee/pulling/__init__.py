@@ -1,0 +1,1 @@
+"""Decide and do: resolve an image, survey the machine, plan, bring layers in, verify."""

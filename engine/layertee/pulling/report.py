@@ -1,0 +1,169 @@
+"""What a plan or a pull tells its caller: values, and the one JSON shape they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..image.document import DiffID, Digest, Manifest
+from ..image.holding import Basis, Holding
+from .plan import Action, LayerPlan, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResult:
+    """What happened, or is planned, for one layer. Sizes in bytes.
+
+    ``size`` is that of the blob the image names; ``uncompressed_size`` is None where it is not known.
+    ``bytes_fetched`` counts all body bytes that came over the network for it, repeated ones included.
+    ``place`` is where on this machine the content is or was read from, and ``basis`` how it was known to be
+    there; both None for what was fetched. ``kept_elsewhere``: it is not in the store, but left in ``place``.
+    """
+
+    digest: Digest
+    diff_id: DiffID
+    size: int
+    uncompressed_size: int | None
+    action: Action
+    reason: str
+    bytes_fetched: int
+    place: str | None = None
+    basis: Basis | None = None
+    kept_elsewhere: bool = False
+
+    @classmethod
+    def planned(cls, step: LayerPlan) -> LayerResult:
+        """As it would be if all goes as planned."""
+        known = step.holding.uncompressed_size if step.holding is not None else None
+        layer = step.layer
+        return cls(
+            layer.digest,
+            layer.diff_id,
+            layer.size,
+            known,
+            step.action,
+            step.reason,
+            step.wire_bytes,
+            step.holding.place if step.holding is not None else None,
+            step.holding.basis if step.holding is not None else None,
+            step.kept_elsewhere,
+        )
+
+    @classmethod
+    def done(
+        cls, step: LayerPlan, action: Action, reason: str, held: Holding | None, nbytes: int
+    ) -> LayerResult:
+        """What became of ``step``: the store has ``held`` now; None for a layer that was left elsewhere."""
+        layer = step.layer
+        size = held.uncompressed_size if held is not None else None
+        named = (layer.digest, layer.diff_id, layer.size, size, action, reason, nbytes)
+        source = held if action is Action.HAVE and held is not None else step.holding
+        if action is Action.FETCH or source is None:
+            return cls(*named)
+        return cls(*named, source.place, source.basis, kept_elsewhere=held is None)
+
+    def repeated(self, step: LayerPlan) -> LayerResult:
+        """Of ``step``, a later layer with the same content, which cost nothing more."""
+        layer = step.layer
+        return replace(
+            self,
+            digest=layer.digest,
+            size=layer.size,
+            action=Action.HAVE,
+            reason=step.reason,
+            bytes_fetched=0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """A finished pull. ``manifest_digest`` is the registry's; ``local_manifest_digest`` names the
+    manifest in the store, which differs where a layer is kept in another form. It is None after a pull
+    that left layers in the places of ``kept_by``: the store then has the rest, and no such image.
+    """
+
+    image: str
+    manifest_digest: Digest
+    local_manifest_digest: Digest | None
+    config_digest: Digest
+    layers: tuple[LayerResult, ...]
+    seconds: float
+    warnings: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def planned(cls, image: str, manifest: Manifest, plan: Plan) -> PullResult:
+        """What ``--dry-run`` shows: the same shape, with planned bytes."""
+        layers = tuple(LayerResult.planned(step) for step in plan.layers)
+        return cls(image, manifest.digest, None, manifest.config.digest, layers, 0.0)
+
+    @property
+    def bytes_fetched(self) -> int:
+        return sum(layer.bytes_fetched for layer in self.layers)
+
+    @property
+    def bytes_reused(self) -> int:
+        """Bytes of the image's blobs that did not have to come over the network."""
+        return sum(layer.size for layer in self.layers if layer.action is not Action.FETCH)
+
+    @property
+    def kept_by(self) -> tuple[str, ...]:
+        """The places that layers were left in because they cannot be read back from there."""
+        return tuple(sorted({layer.place for layer in self.layers if layer.kept_elsewhere and layer.place}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return {
+            "image": self.image,
+            "manifest_digest": self.manifest_digest,
+            "local_manifest_digest": self.local_manifest_digest,
+            "config_digest": self.config_digest,
+            "layers": [
+                {
+                    "digest": layer.digest,
+                    "diff_id": layer.diff_id,
+                    "size": layer.size,
+                    "uncompressed_size": layer.uncompressed_size,
+                    "action": layer.action.value,
+                    "reason": layer.reason,
+                    "bytes_fetched": layer.bytes_fetched,
+                    "place": layer.place,
+                    "basis": layer.basis.value if layer.basis else None,
+                }
+                for layer in self.layers
+            ],
+            "bytes_fetched": self.bytes_fetched,
+            "bytes_reused": self.bytes_reused,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(slots=True)
+class LayerProgress:
+    """One layer under way. ``done`` of ``size`` bytes; ``state`` is waiting, running or done."""
+
+    index: int
+    digest: Digest
+    action: Action
+    size: int
+    done: int = 0
+    state: str = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A snapshot, at most ten a second and one at the end. Bytes are of blobs, as transferred."""
+
+    layers: tuple[LayerProgress, ...]
+    seconds: float
+
+    @property
+    def bytes_done(self) -> int:
+        return sum(layer.done for layer in self.layers)
+
+    @property
+    def bytes_total(self) -> int:
+        return sum(layer.size for layer in self.layers if layer.action is not Action.HAVE or layer.done)
+
+
+ProgressCallback = Callable[[Progress], None]

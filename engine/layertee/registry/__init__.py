@@ -1,0 +1,1 @@
+"""Asking a registry: HTTP, credentials, redirects, documents."""

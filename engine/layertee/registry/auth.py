@@ -1,0 +1,309 @@
+"""What goes into an Authorization field, and how it is obtained.
+
+A registry answers 401 with challenges (RFC 9110 §11); the usual one names a token
+service (distribution: docs/spec/auth/token.md). Rules of this file: a token service is
+asked over https, is not followed through redirects, and is told the user's secret only
+if it is the registry's own (origins.py); tokens are kept by (realm, service, scope), for
+a time counted here from receipt; many requests refused at once cause one token request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlencode, urlsplit
+
+from ..config.logins import Credentials, Login
+from ..errors import DocumentError, LayerteeError, NotInRegistry, RedirectRefused, RegistryError, Unauthorized
+from ..image.strictjson import load_object, printable
+from .origins import Origin, may_know_secret, realm_problem
+from .statuses import server_says, status_error
+
+if TYPE_CHECKING:
+    from .http import Response, TLSPolicy
+
+_MAX_TOKEN_BODY = 1 << 20  # containers/image's limit
+_MAX_TOKEN = 48 << 10  # a request head of 64 KiB has to hold it
+_LIFETIME_MIN_S, _LIFETIME_MAX_S = 60.0, 24 * 3600.0
+_CLIENT_ID = "layertee"
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
+_PARAM = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s,\"]+))")
+_GAP = re.compile(r"[ \t,]*")
+_BEARER = re.compile(r"[\x21-\x7e]+")
+
+
+class Fetcher(Protocol):
+    """The part of a transport that does one whole exchange."""
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        limit: int,
+        body: bytes | None = None,
+        tls: TLSPolicy | None = None,
+    ) -> Response: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way a server would let the client in. ``scheme`` and parameter names are in lower case."""
+
+    scheme: str
+    params: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def parse_challenges(fields: Iterable[str]) -> tuple[Challenge, ...]:
+    """The challenges of all WWW-Authenticate fields, in order. RFC 9110 §11.6.1.
+
+    Never fails: a field is read as far as it makes sense. Unquoted values may hold what RFC 9110
+    wants quoted, as servers do; a challenge that gives a parameter twice is left out.
+    """
+    return tuple(challenge for value in fields for challenge in _challenges(value))
+
+
+def _challenges(value: str) -> list[Challenge]:
+    found: list[tuple[str, dict[str, str]]] = []
+    broken: set[int] = set()
+    at = _skip(value, 0)
+    while at < len(value):
+        param = _PARAM.match(value, at)
+        if param is not None and found:
+            name, quoted, bare = param[1].lower(), param[2], param[3]
+            if name in found[-1][1]:
+                broken.add(len(found) - 1)
+            found[-1][1][name] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            at = _skip(value, param.end())
+            continue
+        scheme = _TOKEN.match(value, at)
+        if scheme is None:
+            break
+        found.append((scheme[0].lower(), {}))
+        end = scheme.end()
+        at = _skip(value, end)
+        if at > end and "," not in value[end:at] and (token68 := _TOKEN68.match(value, at)):
+            at = _skip(value, token68.end())
+    return [Challenge(scheme, params) for n, (scheme, params) in enumerate(found) if n not in broken]
+
+
+def _skip(value: str, at: int) -> int:
+    gap = _GAP.match(value, at)
+    return gap.end() if gap else at
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    realm: str
+    service: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str = field(repr=False)
+    expires: float
+
+
+class Authorizer:
+    """The Authorization field for one repository at one registry origin.
+
+    ``registry`` and ``repository`` are the names logins are kept under. Safe for many tasks of one loop.
+    """
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        credentials: Credentials,
+        *,
+        registry: str,
+        repository: str,
+        origin: Origin,
+        tls: TLSPolicy,
+        allow_http: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fetcher = fetcher
+        self._credentials = credentials
+        self._registry = registry
+        self._repository = repository
+        self._origin = origin
+        self._tls = tls
+        self._allow_http = allow_http
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._tokens: dict[_Key, _Token] = {}
+        self._key: _Key | None = None  # what the registry last asked for
+        self._basic: str | None = None
+        self._rounds = 0  # completed refreshes; a task that waited through one shares its outcome
+        self._failure: LayerteeError | None = None
+        self._login: Login | None = None
+        self._looked_up = False
+        self._withheld = ""  # the token service that was not told the login, for the error message
+
+    async def authorization(self) -> str | None:
+        """The field to send now, or None. A token that has expired is renewed first."""
+        if self._key is None:
+            return self._basic
+        current = self._fresh(self._key)
+        return current if current is not None else await self._renew(None, self._key)
+
+    async def refused(self, challenges: Iterable[str], sent: str | None) -> str:
+        """The field to try after a 401 whose request carried ``sent``.
+
+        Raises Unauthorized when there is nothing (else) to try, and what the token request raises.
+        """
+        parsed = parse_challenges(challenges)
+        bearer = next((c for c in parsed if c.scheme == "bearer" and c.params.get("realm")), None)
+        if bearer is not None:
+            scope = bearer.params.get("scope") or f"repository:{self._repository}:pull"
+            key = _Key(bearer.params["realm"], bearer.params.get("service", ""), scope)
+            return await self._renew(sent, key)
+        if any(c.scheme == "basic" for c in parsed):
+            return await self._use_basic(sent)
+        raise Unauthorized(
+            f"{self._registry} refuses access and names no way in that is known here", status=401
+        )
+
+    def explain(self, error: Unauthorized) -> Unauthorized:
+        """``error``, with what the user can do about it."""
+        if self._withheld:
+            advice = f"; credentials were not sent to {self._withheld}, which is not {self._registry}'s own"
+            advice += f" (allow it with trusted_realms={{{self._withheld!r}}})"
+        elif self._looked_up and self._login is None:
+            advice = f"; there is no login for {self._registry} (podman login, or --authfile)"
+        else:
+            return error
+        return Unauthorized(f"{error}{advice}", status=error.status, url=error.url)
+
+    def scrub(self, text: str) -> str:
+        """``text`` without the secrets held here: a server may send them back."""
+        secrets = [token.value for token in self._tokens.values()]
+        if self._login is not None:
+            secrets += [self._login.password, self._login.identity_token, _basic(self._login)]
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "…")
+        return text
+
+    def _fresh(self, key: _Key) -> str | None:
+        token = self._tokens.get(key)
+        if token is None or token.expires <= self._clock():
+            return None
+        return f"Bearer {token.value}"
+
+    async def _use_basic(self, sent: str | None) -> str:
+        login = await self._find_login()
+        if login is None or login.identity_token:
+            raise self.explain(Unauthorized(f"{self._registry} wants a user name and password", status=401))
+        if self._origin.scheme != "https" and not self._allow_http:
+            raise Unauthorized(f"{self._registry} wants a password over http; it is not sent", status=401)
+        value = f"Basic {_basic(login)}"
+        if value == sent:
+            raise Unauthorized(f"{self._registry} does not accept the login it has been sent", status=401)
+        self._basic, self._key = value, None
+        return value
+
+    async def _renew(self, sent: str | None, key: _Key) -> str:
+        """A token for ``key`` that is not ``sent``; one request at a time, its outcome shared."""
+        rounds = self._rounds
+        async with self._lock:
+            current = self._fresh(key)
+            waited = self._rounds != rounds
+            if waited and self._failure is not None:
+                raise self._failure
+            if current is not None and (waited or current != sent):
+                self._key = key
+                return current
+            try:
+                token = await self._request_token(key)
+            except LayerteeError as exc:
+                self._failure = exc
+                self._rounds += 1
+                raise
+            self._failure = None
+            self._rounds += 1
+            self._tokens[key] = token
+            self._key = key
+            return f"Bearer {token.value}"
+
+    async def _request_token(self, key: _Key) -> _Token:
+        problem = realm_problem(key.realm, self._origin, allow_http=self._allow_http)
+        shown = printable(key.realm.partition("?")[0].rpartition("@")[2], 100)
+        if problem is not None:
+            message = f"{self._registry} names the token service {shown}, which is not asked: {problem}"
+            raise Unauthorized(message, status=401)
+        login = await self._find_login()
+        service = Origin.of(key.realm)
+        if login is not None and not may_know_secret(
+            key.realm, self._origin, self._credentials.trusted_realms
+        ):
+            self._withheld, login = service.host, None
+        # The user may have waived verification of the registry, but of no other host.
+        own = service.host == self._origin.host
+        tls = self._tls if own else dataclasses.replace(self._tls, verify=True)
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        query = {name: text for name, text in (("service", key.service), ("scope", key.scope)) if text}
+        if login is not None and login.identity_token:
+            form = {"grant_type": "refresh_token", **query, "client_id": _CLIENT_ID}
+            body = urlencode({**form, "refresh_token": login.identity_token}).encode()
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            response = await self._fetcher.fetch(
+                "POST", key.realm, headers=headers, limit=_MAX_TOKEN_BODY, body=body, tls=tls
+            )
+        else:
+            if login is not None:
+                headers["Authorization"] = f"Basic {_basic(login)}"
+                query["account"] = login.username
+            url = _with_query(key.realm, query)
+            response = await self._fetcher.fetch("GET", url, headers=headers, limit=_MAX_TOKEN_BODY, tls=tls)
+        received = self._clock()
+        if response.status != 200:
+            raise self._token_error(response, shown)
+        return _read_token(response.body, received)
+
+    def _token_error(self, response: Response, shown: str) -> LayerteeError:
+        if 300 <= response.status < 400:
+            return RedirectRefused(f"the token service {shown} redirects; that is not followed")
+        what = f"no token for {self._registry}/{self._repository}"
+        says = self.scrub(server_says(response.body))
+        wait = response.headers.get("Retry-After")
+        error = status_error(response.status, response.url, what, says=says, wait=wait)
+        if isinstance(error, NotInRegistry):  # of the service, not of the image
+            return RegistryError(str(error), status=error.status, url=error.url)
+        return self.explain(error) if isinstance(error, Unauthorized) else error
+
+    async def _find_login(self) -> Login | None:
+        if not self._looked_up:
+            self._login = await self._credentials.lookup(self._registry, self._repository)
+            self._looked_up = True
+        return self._login
+
+
+def _basic(login: Login) -> str:
+    return base64.b64encode(f"{login.username}:{login.password}".encode()).decode("ascii")
+
+
+def _with_query(realm: str, query: Mapping[str, str]) -> str:
+    parts = urlsplit(realm)
+    joined = "&".join(filter(None, (parts.query, urlencode(query))))
+    return parts._replace(query=joined, fragment="").geturl()
+
+
+def _read_token(body: bytes, received: float) -> _Token:
+    """The token of an answer. Its lifetime runs from receipt: server clocks are not believed."""
+    answer = load_object(body, "token answer", limit=_MAX_TOKEN_BODY)
+    value = answer.get("token") or answer.get("access_token")
+    if not isinstance(value, str) or len(value) > _MAX_TOKEN or not _BEARER.fullmatch(value):
+        raise DocumentError("token answer holds no usable token")
+    lifetime = answer.get("expires_in")
+    seconds = float(lifetime) if isinstance(lifetime, int | float) else _LIFETIME_MIN_S
+    return _Token(value, received + min(max(seconds, _LIFETIME_MIN_S), _LIFETIME_MAX_S))

@@ -1,0 +1,179 @@
+"""One image at one registry: its documents, and requests for its blobs (distribution-spec v1.1).
+
+Rules of this file: a tag is resolved once, and everything after it is named by digest;
+the bytes of a document are hashed before a field is read; what a header says about them
+is compared, never believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic
+
+from ..config.logins import Credentials
+from ..errors import DocumentError, SizeMismatch
+from ..image.document import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    MAX_DOCUMENT,
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Index,
+    Layer,
+    Manifest,
+    Platform,
+    choose_platform,
+    image_layers,
+    parse_config,
+    parse_document,
+)
+from ..image.reference import Reference
+from ..image.strictjson import printable
+from .exchange import HTTP, BodyT, Exchange
+from .statuses import retrying
+
+if TYPE_CHECKING:
+    from .http import Response, TLSPolicy
+
+_MAX_DEPTH = 2  # an index may hold an index; nothing in use goes deeper
+_ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image, resolved: every digest checked, every layer paired with its DiffID.
+
+    ``index_digest`` is that of the outermost index, when there is one.
+    """
+
+    reference: Reference
+    manifest: Manifest
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    index_digest: Digest | None
+
+
+class Registry(Generic[BodyT]):
+    """The registry of ``reference``. Belongs to one event loop; the transport belongs to the caller.
+
+    ``allow_http``: the user has waived verification of this registry; https is still tried first.
+    """
+
+    def __init__(
+        self,
+        transport: HTTP[BodyT],
+        reference: Reference,
+        credentials: Credentials,
+        *,
+        tls: TLSPolicy,
+        allow_http: bool = False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._reference = reference
+        self._sleep = sleep
+        self._exchange: Exchange[BodyT] = Exchange(
+            transport, reference, credentials, tls=tls, allow_http=allow_http
+        )
+
+    @property
+    def scheme(self) -> str | None:
+        """``https`` or ``http``, once known."""
+        return self._exchange.origin.scheme if self._exchange.origin else None
+
+    async def resolve(self, platform: Platform) -> Image:
+        """The image that the reference names, for ``platform``.
+
+        Raises NotFound, Unauthorized and the rest of RegistryError, the TransportError family,
+        IntegrityError and its subclasses, UnsupportedImage, AuthConfigError.
+        """
+        document = await self._named()
+        index_digest = document.digest if isinstance(document, Index) else None
+        depth = 0
+        while isinstance(document, Index):
+            depth += 1
+            entry = choose_platform(document, platform)
+            if depth == _MAX_DEPTH and entry.media_type in INDEX_TYPES:
+                raise DocumentError(f"{self._reference}: indexes are nested deeper than {_MAX_DEPTH}")
+            document = await self._entry(entry)
+        config = parse_config(await self._config(document.config), document.config)
+        return Image(self._reference, document, config, image_layers(document, config), index_digest)
+
+    async def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BodyT:
+        """Request ``blob``, or its bytes ``[start, stop)``; the body is left to the caller, who closes it.
+
+        The status is 200 or 206: the caller checks which, and Content-Range. Not retried here. Raises
+        RangeMismatch for 416, RegistryError and TransportError and their subclasses.
+        """
+        headers = {}
+        if stop is not None or start:
+            end = blob.size if stop is None else stop
+            if not 0 <= start < end:
+                raise ValueError(f"[{start}, {end}) is not a range of bytes")
+            # RFC 9110 §14.1.2: inclusive. Always closed: some registries refuse an open end.
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        what = f"blob {blob.digest} of {self._reference.name}"
+        return await self._exchange.open(f"blobs/{blob.digest}", headers, blob=blob.digest, what=what)
+
+    async def _named(self) -> Manifest | Index:
+        """The document the reference itself names."""
+        digest = self._reference.digest
+        name = digest or self._reference.tag or "latest"
+        what = str(self._reference)
+        response = await self._fetch(f"manifests/{name}", _ACCEPT, MAX_DOCUMENT, what)
+        _check(response, digest, None, what)
+        return parse_document(response.body, response.headers.get("Content-Type"))
+
+    async def _entry(self, entry: Descriptor) -> Manifest | Index:
+        """The document an index entry names, which must be what the entry says."""
+        if entry.data is not None:
+            return parse_document(entry.data, entry.media_type)
+        what = f"manifest {entry.digest} of {self._reference}"
+        if entry.size > MAX_DOCUMENT:
+            raise DocumentError(f"{what} is larger than {MAX_DOCUMENT} bytes")
+        response = await self._fetch(f"manifests/{entry.digest}", _ACCEPT, MAX_DOCUMENT, what)
+        _check(response, entry.digest, entry.size, what)
+        document = parse_document(response.body, response.headers.get("Content-Type"))
+        if document.media_type != entry.media_type.lower():
+            says = f"{document.media_type}, the index says {printable(entry.media_type)}"
+            raise DocumentError(f"{what} is of type {says}")
+        return document
+
+    async def _config(self, config: Descriptor) -> bytes:
+        if config.data is not None:
+            return config.data
+        what = f"image config {config.digest} of {self._reference}"
+        if config.size > MAX_DOCUMENT:
+            raise DocumentError(f"{what} is larger than {MAX_DOCUMENT} bytes")
+        response = await self._fetch(f"blobs/{config.digest}", "*/*", config.size, what)
+        _check(response, config.digest, config.size, what)
+        return response.body
+
+    async def _fetch(self, path: str, accept: str, limit: int, what: str) -> Response:
+        """GET a small document, retried while that makes sense."""
+        return await retrying(
+            lambda: self._exchange.fetch(path, {"Accept": accept}, limit=limit, what=what),
+            sleep=self._sleep,
+        )
+
+
+def _check(response: Response, wanted: Digest | None, size: int | None, what: str) -> None:
+    """The bytes are those asked for, and the registry's header does not say otherwise."""
+    encoding = response.headers.get("Content-Encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
+        shown = printable(encoding, 40)
+        raise DocumentError(f"{what}: the answer was re-encoded ({shown}) by the registry or a proxy")
+    got = len(response.body)
+    if size is not None and got != size:
+        raise SizeMismatch(f"{what} is {got} bytes, its descriptor says {size}", want=size, got=got)
+    if wanted is not None:
+        wanted.check(response.body, what)
+    for value in response.headers.getall("Docker-Content-Digest", []):
+        try:
+            stated = Digest.parse(value)
+        except DocumentError:
+            continue  # not a digest; nothing to compare
+        if wanted is None or stated.algorithm == wanted.algorithm:
+            stated.check(response.body, f"{what} (Docker-Content-Digest)")

@@ -1,0 +1,283 @@
+"""Requests to one registry for one repository, wherever its redirects lead.
+
+Rules of this file: redirects are followed here, hop by hop, with headers made anew for
+each, so that a credential cannot travel; once a request has left the registry's origin
+it carries none, even back. A redirect that has expired is asked for once more. Nothing
+is cached but tokens, and where the registry redirected a blob to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from ..config.logins import Credentials
+from ..errors import (
+    DocumentError,
+    LayerteeError,
+    NotInRegistry,
+    RedirectRefused,
+    RegistryError,
+    Timeout,
+    TransportError,
+    Unauthorized,
+)
+from ..image.document import Digest
+from ..image.reference import Reference
+from .auth import Authorizer, Fetcher
+from .origins import MAX_HOPS, Origin, redirect_target
+from .statuses import MAX_ERROR_BODY, server_says, status_error
+
+if TYPE_CHECKING:
+    from .http import Headers, Response, TLSPolicy
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# A presigned URL that is used up: S3 says 400 or 403, others 401, 404 or 410. Not about our login.
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+
+
+class Head(Protocol):
+    """A response whose body has not been read."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def url(self) -> str: ...
+    async def read(self, limit: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+BodyT = TypeVar("BodyT", bound=Head)
+BodyT_co = TypeVar("BodyT_co", bound=Head, covariant=True)
+
+
+class HTTP(Fetcher, Protocol[BodyT_co]):
+    """What is needed of a transport: whole exchanges, and responses with the body left to the caller."""
+
+    async def open(
+        self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None
+    ) -> BodyT_co: ...
+
+
+class Answer(Protocol):
+    """What a Head and a whole Response have in common."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+AnswerT = TypeVar("AnswerT", bound=Answer)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One request on its way through redirects."""
+
+    url: str
+    hops: int = 0
+    left: bool = False  # it has been at another origin
+    renewed: bool = False
+
+
+class Exchange(Generic[BodyT]):
+    """GET requests below ``/v2/<repository>/`` of ``reference``.
+
+    ``allow_http``: the user has waived verification of this registry. Only then is a peer that does
+    not speak TLS spoken to over http, and the scheme that worked is kept.
+    """
+
+    def __init__(
+        self,
+        transport: HTTP[BodyT],
+        reference: Reference,
+        credentials: Credentials,
+        *,
+        tls: TLSPolicy,
+        allow_http: bool,
+    ) -> None:
+        self._transport = transport
+        self._reference = reference
+        self._credentials = credentials
+        self._tls = dataclasses.replace(tls, verify=False) if allow_http else tls
+        self._allow_http = allow_http
+        self._connecting = asyncio.Lock()
+        self._origin: Origin | None = None
+        self._auth: Authorizer | None = None
+        self._targets: dict[Digest, str] = {}
+
+    @property
+    def origin(self) -> Origin | None:
+        """The registry's, once it has been spoken to."""
+        return self._origin
+
+    async def fetch(self, path: str, headers: Mapping[str, str], *, limit: int, what: str) -> Response:
+        """The whole answer to ``GET path``; its status is 200. ``what`` begins error messages."""
+        room = max(limit, MAX_ERROR_BODY)
+
+        async def send(url: str, fresh: dict[str, str]) -> Response:
+            return await self._transport.fetch("GET", url, headers=fresh, limit=room, tls=self._tls)
+
+        response, walk = await self._request(path, headers, send, _nothing, None)
+        if response.status == 200:
+            return response
+        raise self._error(what, response, walk, response.body)
+
+    async def open(self, path: str, headers: Mapping[str, str], *, blob: Digest, what: str) -> BodyT:
+        """The head of the answer to ``GET path``; its status is 200 or 206. The caller closes it.
+
+        Where the registry redirects ``blob`` to is remembered, and asked directly next time.
+        """
+
+        async def send(url: str, fresh: dict[str, str]) -> BodyT:
+            return await self._transport.open(url, headers=fresh, tls=self._tls)
+
+        body, walk = await self._request(path, headers, send, _drain, blob)
+        if body.status in (200, 206):
+            return body
+        try:
+            says = await body.read(MAX_ERROR_BODY)
+        except (TransportError, DocumentError):
+            says = b""  # the status is what counts
+        finally:
+            body.close()
+        raise self._error(what, body, walk, says)
+
+    async def _request(
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        send: Callable[[str, dict[str, str]], Awaitable[AnswerT]],
+        discard: Callable[[AnswerT], Awaitable[None]],
+        blob: Digest | None,
+    ) -> tuple[AnswerT, _Walk]:
+        """Send a request; once more from the registry if where it led has expired."""
+        origin, auth = await self._connect()
+        start = f"{origin.scheme}://{self._reference.api_host}/v2/{self._reference.repository}/{path}"
+        known = self._targets.get(blob) if blob is not None else None
+        walk = _Walk(known, left=True) if known is not None else _Walk(start)
+        for again in (True, False):
+            try:
+                answer = await _follow(walk, headers, send, discard, origin, auth)
+            except TransportError:
+                self._forget(blob, known)
+                raise
+            if not (walk.left and answer.status in _EXPIRED):
+                break
+            self._forget(blob, known)
+            if again:
+                await discard(answer)
+                walk = _Walk(start)
+        if blob is not None and walk.left and answer.status in (200, 206):
+            self._targets[blob] = walk.url
+        return answer, walk
+
+    def _forget(self, blob: Digest | None, target: str | None) -> None:
+        if blob is not None and target is not None and self._targets.get(blob) == target:
+            del self._targets[blob]
+
+    def _error(self, what: str, answer: Answer, walk: _Walk, body: bytes) -> LayerteeError:
+        """The error for a final answer. Only the registry's own words are repeated."""
+        wait = answer.headers.get("Retry-After")
+        if walk.left:
+            error = status_error(answer.status, walk.url, what, wait=wait)
+            if isinstance(error, Unauthorized):  # a used-up URL or a wrong clock, not a login
+                message = f"{error}; the registry redirected there, twice"
+                return RegistryError(message, status=error.status, url=error.url)
+            return error
+        says = server_says(body)
+        if self._auth is not None:
+            says = self._auth.scrub(says)
+        if answer.status == 404:
+            kind = "blob" if "/blobs/" in walk.url else "manifest"
+            message = f"{what} is not at {self._reference.api_host}: {says or f'{kind} unknown'}"
+            return NotInRegistry(message, status=404, url=walk.url)
+        error = status_error(answer.status, walk.url, what, says=says, wait=wait)
+        if isinstance(error, Unauthorized) and self._auth is not None:
+            return self._auth.explain(error)
+        return error
+
+    async def _connect(self) -> tuple[Origin, Authorizer]:
+        """The registry's origin, found out once, and who authorizes there."""
+        async with self._connecting:
+            if self._origin is None or self._auth is None:
+                scheme = await self._probe() if self._allow_http else "https"
+                self._origin = Origin.of(f"{scheme}://{self._reference.api_host}/")
+                self._auth = Authorizer(
+                    self._transport,
+                    self._credentials,
+                    registry=self._reference.registry,
+                    repository=self._reference.repository,
+                    origin=self._origin,
+                    tls=self._tls,
+                    allow_http=self._allow_http,
+                )
+            return self._origin, self._auth
+
+    async def _probe(self) -> str:
+        """``https`` if the peer speaks TLS, ``http`` if it does not. Only where the user allowed it."""
+        url = f"https://{self._reference.api_host}/v2/"
+        headers = {"Accept-Encoding": "identity"}
+        try:
+            await self._transport.fetch("GET", url, headers=headers, limit=MAX_ERROR_BODY, tls=self._tls)
+        except Timeout:
+            raise
+        except TransportError:
+            return "http"
+        except DocumentError:
+            return "https"  # it spoke TLS, and too much
+        return "https"
+
+
+async def _follow(
+    walk: _Walk,
+    extra: Mapping[str, str],
+    send: Callable[[str, dict[str, str]], Awaitable[AnswerT]],
+    discard: Callable[[AnswerT], Awaitable[None]],
+    registry: Origin,
+    auth: Authorizer,
+) -> AnswerT:
+    """The first answer that is neither a redirect nor, at the registry, the first 401."""
+    while True:
+        walk.left = walk.left or Origin.of(walk.url) != registry
+        sent = None if walk.left else await auth.authorization()
+        fresh = {"Accept-Encoding": "identity", **extra}
+        if sent is not None:
+            fresh["Authorization"] = sent
+        answer = await send(walk.url, fresh)
+        location = answer.headers.get("Location")
+        if answer.status in _REDIRECTS and location is not None:
+            await discard(answer)
+            walk.hops += 1
+            if walk.hops > MAX_HOPS:
+                raise RedirectRefused(f"{registry}: more than {MAX_HOPS} redirects")
+            walk.url = redirect_target(walk.url, location, registry)
+        elif answer.status == 401 and not walk.left and not walk.renewed:
+            await discard(answer)
+            walk.renewed = True
+            await auth.refused(answer.headers.getall("WWW-Authenticate", []), sent)
+        else:
+            return answer
+
+
+async def _nothing(answer: Answer) -> None:
+    """A whole response holds no connection."""
+
+
+async def _drain(body: Head) -> None:
+    """Give the connection back: a short body is read, so that the next request can use it."""
+    length = body.headers.get("Content-Length")
+    try:
+        if length is not None and re.fullmatch(r"[0-9]{1,5}", length):
+            await body.read(MAX_ERROR_BODY)
+    except (TransportError, DocumentError):
+        pass  # of no interest
+    finally:
+        body.close()

@@ -1,0 +1,406 @@
+"""HTTP exchanges. The only module that knows aiohttp.
+
+Rules of this file:
+
+- One exchange per call. Redirects, retries and authentication belong to the registry; nothing
+  here follows, repeats or adds a credential. No cookies, no netrc, no transparent decoding.
+- A response *body* that is large never passes through aiohttp's stream reader, which costs more
+  than hashing it. After the head, the connection's protocol is swapped for one that receives
+  straight into the caller's buffers; when the body is complete, aiohttp's own protocol is put
+  back and the connection returns to its pool.
+- Foreign exceptions become ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
+from weakref import WeakSet
+
+import aiohttp
+from yarl import URL
+
+from ..aio import until_done
+from ..errors import (
+    AuthConfigError,
+    ConnectFailed,
+    DocumentError,
+    LayerteeError,
+    SizeMismatch,
+    Timeout,
+    TLSFailed,
+    TransportError,
+    TruncatedBody,
+    redact_url,
+)
+from .body import BodyProtocol, Copier, Receiver, truncated
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 10.0
+FIRST_BYTE_S = 30.0
+GOODBYE_S = 1.0
+_MAX_HEADER = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class TLSPolicy:
+    """How a registry's peer is authenticated. ``cert_dir``: ``*.crt`` CAs, ``*.cert``/``*.key`` pairs."""
+
+    verify: bool = True
+    cert_dir: Path | None = None
+
+
+class Headers(Protocol):
+    """Case-insensitive; a name may occur more than once."""
+
+    def get(self, key: str, /) -> str | None: ...
+    def getall(self, key: str, default: list[str], /) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole exchange with a small body."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    url: str
+
+
+class Body:
+    """A response whose head has arrived and whose body has not been read.
+
+    Exactly one of :meth:`receive`, :meth:`read` and :meth:`close` ends it; :meth:`close` may
+    always be called, and after the others does nothing.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._flow: BodyProtocol | Copier | None = None
+        self.status = response.status
+        self.headers: Headers = cast(Headers, response.headers)
+        self.url = str(response.url)
+        self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        self.content_length = None if self.chunked else response.content_length
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body if it has at most ``limit`` bytes, else DocumentError."""
+        with _mapped(self.url):
+            try:
+                async with asyncio.timeout(FIRST_BYTE_S):
+                    return await _read_limited(self._response, limit, self.url)
+            finally:
+                _drop(self._response)
+
+    async def receive(self, receiver: Receiver, nbytes: int, *, exact: bool = False) -> None:
+        """Bring ``nbytes`` bytes of the body to ``receiver``.
+
+        Returns when they have landed or :meth:`stop` was called. Raises TruncatedBody when the
+        connection ends early, SizeMismatch when the body must be ``exact`` and goes on, what
+        :meth:`abort` was given, and TransportError otherwise.
+        """
+        with _mapped(self.url):
+            try:
+                if self.content_length is None or self.content_length < nbytes:
+                    await self._receive_framed(receiver, nbytes, exact)
+                else:
+                    await self._receive_direct(receiver, nbytes)
+            finally:
+                self.pause()  # uvloop would read on after the close, and log that it cannot
+                self._flow = None
+                _drop(self._response)
+
+    async def _receive_direct(self, receiver: Receiver, nbytes: int) -> None:
+        response = self._response
+        # What aiohttp has read beyond the head, its parser's own tail included: reading below the
+        # low-water mark makes the parser go on. Nothing is awaited until the protocol is ours.
+        parts = []
+        while part := response.content.read_nowait():
+            parts.append(part)
+        early = b"".join(parts)
+        connection = response.connection
+        if connection is None or connection.transport is None or len(early) >= nbytes:
+            self._flow = copier = Copier(receiver)
+            await copier.copy(memoryview(early)[:nbytes])
+            if len(early) < nbytes and not copier.stopped:
+                raise truncated(self.url, len(early), nbytes)
+            return
+        transport, handler = connection.transport, connection.protocol
+        assert handler is not None
+        self._flow = body = BodyProtocol(receiver, nbytes, handler, transport, self.url)
+        body.start(early)
+        await body.done
+        if body.complete and self.content_length == nbytes:
+            transport.set_protocol(handler)
+            transport.resume_reading()
+            response.content.feed_eof()  # returns the connection to aiohttp's pool
+
+    async def _receive_framed(self, receiver: Receiver, nbytes: int, exact: bool) -> None:
+        """Bodies without a length, or shorter than wanted: through aiohttp's reader, copied."""
+        self._flow = copier = Copier(receiver)
+        _fail_when_closed(self._response)
+        got = 0
+        async for chunk in self._response.content.iter_any():
+            if got + len(chunk) > nbytes and exact:
+                raise SizeMismatch(
+                    f"{redact_url(self.url)}: the server sends more than the {nbytes} bytes of the blob",
+                    want=nbytes,
+                    got=got + len(chunk),
+                )
+            part = memoryview(chunk)[: nbytes - got]
+            got += len(part)
+            await copier.copy(part)
+            if (copier.stopped or got == nbytes) and not (exact and got == nbytes):
+                return
+        if got == nbytes:
+            return
+        raise truncated(self.url, got, nbytes)
+
+    def pause(self) -> None:
+        """Stop reading the socket: the peer is slowed down by TCP."""
+        if self._flow is not None:
+            self._flow.pause()
+
+    def resume(self) -> None:
+        """The receiver has a buffer again, or its reason to pause has passed."""
+        if self._flow is not None:
+            self._flow.resume()
+
+    def stop(self) -> None:
+        """The receiver has what it needs; the connection is closed, not reused."""
+        if self._flow is not None:
+            self._flow.finish(None)
+
+    def abort(self, exc: LayerteeError) -> None:
+        """Make :meth:`receive` raise ``exc``."""
+        if self._flow is not None:
+            self._flow.finish(exc)
+            if isinstance(self._flow, Copier):
+                self._response.content.set_exception(exc)  # wakes a reader that waits for the network
+
+    def close(self) -> None:
+        """Drop the connection if the body was not received."""
+        _drop(self._response)
+
+
+class Transport:
+    """A pool of connections. One per engine; close it."""
+
+    def __init__(self, *, user_agent: str) -> None:
+        self._user_agent = user_agent
+        self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
+        self._proxies = getproxies_environment()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._session = aiohttp.ClientSession(
+            # No limit here: who waits for a connection here would run into the time for an answer.
+            # Bodies are counted where they are begun, by the fetcher.
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=self._socket),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=None),
+            read_bufsize=64 << 10,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+        )
+
+    async def close(self) -> None:
+        """Close all connections. A cancelled caller waits for that, too: the loop may end next."""
+        closing = asyncio.ensure_future(self._close())
+        await until_done(closing)
+        closing.result()
+
+    async def _close(self) -> None:
+        await self._session.close()
+        # aiohttp does not wait for TLS connections that it closed before, with a request of theirs
+        # cancelled: they are still taking leave of their peers, and a loop must not end meanwhile.
+        loop = asyncio.get_running_loop()
+        until = loop.time() + GOODBYE_S
+        while (left := [sock for sock in self._sockets if sock.fileno() >= 0]) and loop.time() < until:
+            for sock in left:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            await asyncio.sleep(0.002)
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        limit: int,
+        body: bytes | None = None,
+        tls: TLSPolicy | None = None,
+    ) -> Response:
+        """One exchange, whatever its status. A body above ``limit`` bytes raises DocumentError."""
+        response = await self._head(method, url, headers, body, tls or TLSPolicy())
+        with _mapped(url):
+            try:
+                async with asyncio.timeout(FIRST_BYTE_S):
+                    data = await _read_limited(response, limit, url)
+            except BaseException:
+                _drop(response)
+                raise
+            response.release()
+        return Response(response.status, cast(Headers, response.headers), data, str(response.url))
+
+    async def open(self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None) -> Body:
+        """GET ``url`` up to the end of the head, whatever the status."""
+        return Body(await self._head("GET", url, headers, None, tls or TLSPolicy()))
+
+    async def _head(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
+    ) -> aiohttp.ClientResponse:
+        with _mapped(url):
+            proxy = _proxy_for(url, self._proxies)
+            secure = url.startswith("https:") or (proxy is not None and proxy.startswith("https:"))
+            async with asyncio.timeout(CONNECT_S + FIRST_BYTE_S):
+                response = await self._session.request(
+                    method,
+                    URL(url, encoded=True),
+                    headers={"User-Agent": self._user_agent, **headers},
+                    data=body,
+                    allow_redirects=False,
+                    ssl=self._context(tls) if secure else True,
+                    proxy=proxy,
+                )
+        log.debug("%s %s %s: %d", method, redact_url(url), headers.get("Range", "whole"), response.status)
+        return response
+
+    def _context(self, tls: TLSPolicy) -> ssl.SSLContext:
+        context = self._contexts.get(tls)
+        if context is None:
+            context = self._contexts[tls] = _tls_context(tls)
+        return context
+
+
+async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str) -> bytes:
+    parts: list[bytes] = []
+    got = 0
+    _fail_when_closed(response)
+    async for chunk in response.content.iter_any():
+        got += len(chunk)
+        if got > limit:
+            raise DocumentError(f"{redact_url(url)}: the answer is larger than {limit} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _drop(response: aiohttp.ClientResponse) -> None:
+    """Give up the connection, at once; does nothing once it is back in aiohttp's pool.
+
+    A graceful close under TLS waits for the peer, and nobody would wait for it.
+    """
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
+
+
+def _fail_when_closed(response: aiohttp.ClientResponse) -> None:
+    """Make the reader of a body hear that its connection is gone.
+
+    aiohttp (up to 3.14 at least) closes the connection when chunks turn out malformed after the
+    head was handed over, and leaves the reader waiting.
+    """
+    connection, content = response.connection, response.content
+    protocol = connection.protocol if connection is not None else None
+    closed = protocol.closed if protocol is not None else None  # a protocol has a length, often 0
+
+    def end(closed: asyncio.Future[None] | None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # heard
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
+    if closed is None:
+        end(None)
+    else:
+        closed.add_done_callback(end)
+
+
+def _tls_context(tls: TLSPolicy) -> ssl.SSLContext:
+    if tls.verify:
+        context = ssl.create_default_context()
+    else:  # without the system's CA certificates, which take 40 ms to read
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert_dir is None:
+        return context
+    try:
+        names = sorted(tls.cert_dir.iterdir())
+        for ca in (p for p in names if p.suffix == ".crt"):
+            context.load_verify_locations(cafile=str(ca))
+        for cert in (p for p in names if p.suffix == ".cert"):
+            context.load_cert_chain(str(cert), str(cert.with_suffix(".key")))
+    except (OSError, ssl.SSLError) as exc:
+        raise AuthConfigError(f"certificate directory {tls.cert_dir}: {exc}") from exc
+    return context
+
+
+def _proxy_for(url: str, proxies: dict[str, str]) -> str | None:
+    """``proxies`` by scheme, as the environment had them."""
+    parts = urlsplit(url)
+    proxy = proxies.get(parts.scheme)
+    if not proxy or not parts.hostname:
+        return None
+    if proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@contextmanager
+def _mapped(url: str) -> Iterator[None]:
+    """Translate aiohttp's, asyncio's and the socket's exceptions, chained."""
+    where = redact_url(url)
+    host = urlsplit(where).netloc or where
+    try:
+        yield
+    except TimeoutError as exc:  # aiohttp's timeouts are subclasses
+        raise Timeout(f"{where}: no answer in time") from exc
+    except (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError) as exc:
+        reason = getattr(exc, "certificate_error", exc)
+        raise TLSFailed(f"{host}: the certificate cannot be trusted: {reason}") from exc
+    except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
+        reason = getattr(exc, "os_error", exc)
+        if getattr(reason, "reason", "") == "WRONG_VERSION_NUMBER":
+            reason = "the server does not speak TLS; --tls-verify=false allows plain HTTP"
+        raise TLSFailed(f"{host}: TLS failed: {reason}") from exc
+    except aiohttp.ClientConnectorError as exc:
+        error = exc.os_error
+        known = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        reason = known or str(error) or "the connection was closed at once"
+        if isinstance(exc, aiohttp.ClientProxyConnectionError):
+            reason = f"its proxy {exc.host}:{exc.port}: {reason}"
+        raise ConnectFailed(f"{host}: {reason}") from exc
+    except aiohttp.ClientResponseError as exc:
+        # Its text has the whole URL, query and all, and below its first line what the server sent.
+        reason = exc.message.partition("\n")[0].rstrip(": ")
+        raise TransportError(f"{where}: the answer is not HTTP: {reason}") from exc
+    except aiohttp.ClientPayloadError as exc:
+        raise TruncatedBody(f"{where}: the body ended early", got=0, want=0) from exc
+    except (aiohttp.InvalidURL, ValueError) as exc:
+        raise TransportError(f"{where}: not a usable URL") from exc
+    except aiohttp.ServerDisconnectedError as exc:
+        raise TransportError(f"{where}: the server closed the connection without an answer") from exc
+    except (aiohttp.ClientError, OSError) as exc:
+        raise TransportError(f"{where}: {exc}") from exc

@@ -1,0 +1,186 @@
+"""Which host may be talked to, and which may be told a secret. Pure rules, no I/O.
+
+A registry decides where a client goes next, twice: by redirects, and by the token
+service it names. Both were used to reach metadata services and to collect
+credentials (CVE-2026-48978, CVE-2020-15157, CVE-2022-27774). The rules:
+
+- an origin is scheme, host and port; a credential belongs to one origin;
+- never from https to http, never user info in a URL, never a scheme but these two;
+- addresses that only mean something inside this machine or its cloud are refused,
+  unless the registry itself is there.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from ..errors import RedirectRefused, redact_url
+
+MAX_HOPS = 5
+_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")  # urlsplit has taken the brackets off
+_MAX_URL = 16 << 10
+
+# Instance metadata outside the link-local range, by provider: AWS (IPv6), Alibaba, Oracle, Google.
+_METADATA = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192", "metadata.google.internal"})
+
+# Domains whose subdomains belong to different owners: sharing one of these proves nothing.
+_SHARED = frozenset(
+    {
+        *("amazonaws.com", "appspot.com", "azurecr.io", "azurewebsites.net", "cloudapp.azure.com"),
+        *("cloudfront.net", "github.io", "gitlab.io", "herokuapp.com", "jfrog.io", "netlify.app"),
+        *("pages.dev", "pkg.dev", "r2.dev", "run.app", "vercel.app", "web.app", "workers.dev"),
+    }
+)
+_SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "gob", "gov", "go", "mil", "ne", "net", "or", "org"})
+
+# Docker Hub's token service, for the names under which the hub is known.
+_BUILT_IN = {
+    "auth.docker.io": frozenset({"registry-1.docker.io", "index.docker.io", "registry.hub.docker.com"})
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host in lower case, port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """The origin of an http(s) URL. Raises ValueError when it has none."""
+        return _origin(urlsplit(url))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
+
+
+class Reach(enum.Enum):
+    """Where a host name or address literal leads, as far as that shows."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    LOOPBACK = "loopback"
+    LINK_LOCAL = "link-local"
+
+
+def reach(host: str) -> Reach:
+    """Classify ``host`` (no port, no brackets). Names that do not show where they lead are PUBLIC."""
+    name = host.lower().rstrip(".")
+    if name in _METADATA:
+        return Reach.LINK_LOCAL
+    if name == "localhost" or name.endswith((".localhost", ".localdomain")):
+        return Reach.LOOPBACK
+    try:
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(name)
+    except ValueError:
+        # 127.1, 0x7f000001, 2130706433: the C resolver takes these for addresses (inet_aton).
+        last = name.rpartition(".")[2]
+        return Reach.LINK_LOCAL if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) else Reach.PUBLIC
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address.sixtofour or address
+    if address.is_loopback or address.is_unspecified:
+        return Reach.LOOPBACK
+    if address.is_link_local or address.is_multicast:
+        return Reach.LINK_LOCAL
+    return Reach.PRIVATE if address.is_private else Reach.PUBLIC
+
+
+def redirect_target(current: str, location: str, registry: Origin) -> str:
+    """The absolute URL a redirect leads to. Raises RedirectRefused when it must not be followed.
+
+    ``registry`` is the origin the request was for: only a loopback registry may point at loopback.
+    """
+    where = redact_url(current)
+    if len(location) > _MAX_URL or not location.isascii() or not location.isprintable() or " " in location:
+        raise RedirectRefused(f"{where} redirects to something that is not a URL")
+    try:
+        target = urljoin(current, location)
+        parts = urlsplit(target)
+        origin = _origin(parts)
+    except ValueError as exc:
+        raise RedirectRefused(f"{where} redirects to something that is not an http(s) URL") from exc
+    if parts.username is not None or parts.password is not None:
+        raise RedirectRefused(f"{where} redirects to a URL with a user name in it")
+    if origin.scheme == "http" and Origin.of(current).scheme == "https":
+        raise RedirectRefused(f"{where} redirects from https to http ({origin})")
+    kind = reach(origin.host)
+    if kind is Reach.LOOPBACK and reach(registry.host) is not Reach.LOOPBACK:
+        raise RedirectRefused(f"{where} redirects into this machine ({origin})")
+    if kind is Reach.LINK_LOCAL and origin.host != registry.host:
+        raise RedirectRefused(f"{where} redirects to a link-local address ({origin})")
+    return parts._replace(fragment="").geturl()
+
+
+def realm_problem(realm: str, registry: Origin, *, allow_http: bool) -> str | None:
+    """Why a token service may not be asked at all, or None. ``realm`` comes from the registry."""
+    if len(realm) > _MAX_URL or not realm.isascii() or not realm.isprintable() or " " in realm:
+        return "it is not a URL"
+    try:
+        parts = urlsplit(realm)
+        origin = _origin(parts)
+    except ValueError:
+        return "it is not an http(s) URL"
+    if parts.username is not None or parts.password is not None:
+        return "it has a user name in it"
+    if origin.scheme == "http" and not allow_http:
+        return "it is not https"
+    kind = reach(origin.host)
+    if kind is not Reach.PUBLIC and origin.host != registry.host:
+        return f"it is a {kind.value} address"
+    return None
+
+
+def may_know_secret(realm: str, registry: Origin, trusted: frozenset[str]) -> bool:
+    """Whether the token service at ``realm`` may be sent the credentials meant for ``registry``.
+
+    Yes for the registry's own host, its subdomains and its parent domain's, Docker Hub's service for
+    Docker Hub, and hosts in ``trusted`` (over https, whatever the registry speaks).
+    """
+    service = Origin.of(realm)
+    if service.host == registry.host:
+        return service.scheme == "https" or registry.scheme == "http"
+    if service.scheme != "https":
+        return False
+    if service.host in trusted or registry.host in _BUILT_IN.get(service.host, ()):
+        return True
+    if reach(registry.host) is not Reach.PUBLIC or _is_address(registry.host):
+        return False
+    return any(
+        service.host == domain or service.host.endswith(f".{domain}")
+        for domain in _own_domains(registry.host)
+    )
+
+
+def _own_domains(host: str) -> list[str]:
+    """``host`` and its parent, without those under which anyone can register."""
+    parent = host.partition(".")[2]
+    return [domain for domain in (host, parent) if not _is_shared(domain)]
+
+
+def _is_shared(domain: str) -> bool:
+    labels = domain.split(".")
+    if len(labels) < 2 or any(domain == d or domain.endswith(f".{d}") for d in _SHARED):
+        return True
+    return len(labels) == 2 and labels[0] in _SECOND_LEVEL
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.rpartition(".")[2].isdigit()
+
+
+def _origin(parts: SplitResult) -> Origin:
+    host = parts.hostname
+    if parts.scheme not in _PORTS or not host or not _HOST.fullmatch(host):
+        raise ValueError("not an http(s) URL")
+    port = parts.port
+    if port == 0:
+        raise ValueError("port 0")
+    return Origin(parts.scheme, host.lower(), port or _PORTS[parts.scheme])

@@ -1,0 +1,126 @@
+"""What an HTTP status means, and how long to wait before asking again.
+
+Shared by the registry and its token service. Bodies of error answers are shown to a
+person only after they were parsed, shortened and cleaned; anything else a server says
+stays out of messages.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ..errors import (
+    DocumentError,
+    LayerteeError,
+    NotInRegistry,
+    RangeMismatch,
+    RateLimited,
+    RegistryError,
+    ServerError,
+    Unauthorized,
+    redact_url,
+)
+from ..image.strictjson import loads, printable
+
+MAX_ERROR_BODY = 64 << 10
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 300.0
+_RETRY_DEFAULT_S = 2.0  # containers/image starts here
+_BACKOFF_S = 0.5
+TRIES = 3
+
+T = TypeVar("T")
+
+
+def retry_after(value: str | None, *, now: float | None = None) -> float | None:
+    """Seconds to wait from a Retry-After field: delta or HTTP date, 1 to 300; None without one.
+
+    What cannot be read counts as 2 s. RFC 9110 §10.2.3.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        seconds = RETRY_MIN_S if text.startswith("-") else float(text[:20])
+    else:
+        try:
+            when = email.utils.parsedate_to_datetime(text).timestamp()
+        except (ValueError, OverflowError):
+            return _RETRY_DEFAULT_S
+        seconds = when - (time.time() if now is None else now)
+    return min(max(seconds, RETRY_MIN_S), RETRY_MAX_S)
+
+
+def server_says(body: bytes) -> str:
+    """The message in a registry's JSON error body, cleaned, or ``""``.
+
+    Registries answer ``{"errors": [{"code", "message"}]}``, token services ``{"details"}`` or
+    ``{"error", "error_description"}`` (RFC 6749 §5.2).
+    """
+    try:
+        document = loads(body, "error", limit=MAX_ERROR_BODY)
+    except DocumentError:
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    errors = document.get("errors")
+    found = errors[0] if isinstance(errors, list) and errors else document
+    if not isinstance(found, dict):
+        return ""
+    keys = ("message", "details", "error_description", "code", "error")
+    return next((printable(text) for key in keys if isinstance(text := found.get(key), str) and text), "")
+
+
+def status_error(
+    status: int, url: str, what: str, *, says: str = "", wait: str | None = None
+) -> LayerteeError:
+    """The error for a status that is not the success it should be.
+
+    ``what`` begins the message, ``says`` is :func:`server_says`, ``wait`` the Retry-After field.
+    """
+    message = f"{what}: HTTP {status} from {redact_url(url)}" + (f": {says}" if says else "")
+    pause = retry_after(wait)
+    if status == 404:
+        return NotInRegistry(message, status=status, url=url)
+    if status in (401, 403):
+        return Unauthorized(message, status=status, url=url)
+    if status == 429 or (status == 503 and pause is not None):
+        seconds = _RETRY_DEFAULT_S if pause is None else pause
+        return RateLimited(
+            f"{message} (retry in {seconds:.0f} s)", status=status, url=url, retry_after=seconds
+        )
+    if status == 416:
+        return RangeMismatch(message)
+    if status >= 500:
+        return ServerError(message, status=status, url=url)
+    return RegistryError(message, status=status, url=url)
+
+
+def backoff(error: LayerteeError, attempt: int) -> float:
+    """Seconds before try ``attempt + 1``: what the server asked for, or 0.5 s doubling; with jitter.
+
+    Jitter only ever adds to what the server asked for, so that a fleet does not return in step.
+    """
+    spread = random.uniform(0.5, 1.0)
+    if isinstance(error, RateLimited):
+        return error.retry_after * (1.0 + (spread - 0.5) / 2)
+    return _BACKOFF_S * float(2**attempt) * spread
+
+
+async def retrying(
+    attempt: Callable[[], Awaitable[T]], *, sleep: Callable[[float], Awaitable[None]], tries: int = TRIES
+) -> T:
+    """``await attempt()``, again while it fails with a retryable error, ``tries`` times in all."""
+    for n in range(tries - 1):
+        try:
+            return await attempt()
+        except LayerteeError as exc:
+            if not exc.retryable:
+                raise
+            pause = backoff(exc, n)
+        await sleep(pause)
+    return await attempt()

@@ -1,0 +1,1 @@
+"""Everything about the real skopeo: finding it, standing in for it, having it judge signatures."""

@@ -1,0 +1,169 @@
+"""The SQLite file under the catalog: its schema, how it is opened and checked, how it is given up.
+
+SQLite's rollback journal, not WAL: connections that write and checkpoint at once could corrupt a
+WAL database up to SQLite 3.51.2 (https://sqlite.org/wal.html#walresetbug), and distributions ship
+older ones. ``user_version`` is the schema; a newer one is left alone, anything that is not a sound
+catalog is moved aside. Callers hold the writers' lock.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ..disk.files import close, disk_error, sync_directory
+from ..errors import CatalogError, LocalError
+
+SCHEMA: Final = 1
+BUSY_S: Final = 5.0  # how long one process waits for another's write; each takes milliseconds
+
+
+def _is_hash(column: str) -> str:
+    name = f"length({column}) || substr({column}, 1, 7) IN ('71sha256:', '135sha512:')"
+    return f"CHECK (typeof({column}) = 'text' AND {name} AND substr({column}, 8) NOT GLOB '*[^0-9a-f]*')"
+
+
+def _is_count(column: str) -> str:
+    return f"CHECK (typeof({column}) = 'integer' AND {column} BETWEEN 0 AND 9007199254740991)"
+
+
+_BLOB_COLUMNS = f"""
+    digest TEXT NOT NULL PRIMARY KEY {_is_hash("digest")},
+    diff_id TEXT NOT NULL {_is_hash("diff_id")},
+    size INTEGER NOT NULL {_is_count("size")},
+    uncompressed_size INTEGER NOT NULL {_is_count("uncompressed_size")},
+    compression TEXT NOT NULL CHECK (compression IN ('none', 'gzip', 'zstd')),"""
+_TAUTOLOGY = "CHECK (compression <> 'none' OR (digest = diff_id AND size = uncompressed_size))"
+_TABLES = (
+    f"""CREATE TABLE pair ({_BLOB_COLUMNS}
+    decoder TEXT NOT NULL CHECK (decoder <> ''),
+    recorded_at INTEGER NOT NULL {_is_count("recorded_at")},
+    {_TAUTOLOGY}) WITHOUT ROWID""",
+    "CREATE INDEX pair_by_diff_id ON pair (diff_id)",
+    f"""CREATE TABLE holding ({_BLOB_COLUMNS}
+    verified_at INTEGER NOT NULL {_is_count("verified_at")},
+    {_TAUTOLOGY}) WITHOUT ROWID""",
+    "CREATE INDEX holding_by_diff_id ON holding (diff_id)",
+    f"""CREATE TABLE image (
+    name TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
+    manifest_digest TEXT NOT NULL {_is_hash("manifest_digest")},
+    local_manifest_digest TEXT NOT NULL {_is_hash("local_manifest_digest")},
+    config_digest TEXT NOT NULL {_is_hash("config_digest")},
+    platform TEXT NOT NULL,
+    pulled_at INTEGER NOT NULL {_is_count("pulled_at")}) WITHOUT ROWID""",
+)
+_COLUMNS = {
+    "pair": ("digest", "diff_id", "size", "uncompressed_size", "compression", "decoder", "recorded_at"),
+    "holding": ("digest", "diff_id", "size", "uncompressed_size", "compression", "verified_at"),
+    "image": ("name", "manifest_digest", "local_manifest_digest", "config_digest", "platform", "pulled_at"),
+}
+
+# What says that the file is not, or no longer, a catalog; the rest says something about the moment.
+_DAMAGE = frozenset(
+    {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_ERROR}
+)
+_UNREADABLE = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ})
+
+
+class Damaged(Exception):
+    """The file cannot serve as a catalog; the text says why."""
+
+
+def connect(target: str) -> sqlite3.Connection:
+    return sqlite3.connect(target, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+
+
+def make_tables(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES:
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {SCHEMA}")
+    db.execute("COMMIT")
+
+
+def open_file(path: Path) -> sqlite3.Connection:
+    """A checked connection. Raises Damaged, CatalogError."""
+    db: sqlite3.Connection | None = None
+    try:
+        _prepare(path)
+        db = connect(str(path))
+        version = _number(db, "PRAGMA user_version")
+        if version > SCHEMA:
+            raise CatalogError(
+                f"{path} was written by a newer version of this program (schema {version}, this one knows"
+                f" {SCHEMA}); it is left as it is: update the program, or give it another store"
+            )
+        db.execute("PRAGMA journal_mode = TRUNCATE")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA mmap_size = 0")
+        if version == 0:
+            if _number(db, "SELECT count(*) FROM sqlite_master"):
+                raise Damaged("not a catalog")
+            make_tables(db)
+        verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if verdict != "ok":
+            raise Damaged(f"damaged ({verdict})")
+        for table, columns in _COLUMNS.items():
+            found = db.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+            if tuple(row[0] for row in found) != columns:
+                raise Damaged(f"not a catalog: its table {table} is another one")
+        return db
+    except BaseException as exc:
+        if db is not None:
+            db.close()
+        if isinstance(exc, sqlite3.Error):
+            if says_damage(exc):
+                raise Damaged(f"unreadable ({exc})") from exc
+            raise CatalogError(f"opening {path}: {exc}") from exc
+        raise
+
+
+def _prepare(path: Path) -> None:
+    """An empty 0600 file where there is none; nothing but a plain file may be there.
+
+    SQLite itself drops the journal of an empty database, so that of a lost one does no harm.
+    """
+    try:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            if not stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode):
+                raise Damaged("not a plain file") from None
+            return
+        close(fd)
+    except OSError as exc:
+        raise CatalogError(str(disk_error(exc, "creating", path))) from exc
+
+
+def set_aside(path: Path) -> Path:
+    """Move the database and its journal out of the way; return the new name. Raises CatalogError."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    for n in range(1, 1000):
+        if not os.path.lexists(aside):
+            break
+        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{n}")
+    try:
+        os.rename(path, aside)
+        with suppress(FileNotFoundError):
+            os.rename(f"{path}-journal", f"{aside}-journal")
+        sync_directory(path.parent)
+    except OSError as exc:
+        raise CatalogError(str(disk_error(exc, "moving the damaged catalog aside", path))) from exc
+    except LocalError as exc:
+        raise CatalogError(f"moving the damaged catalog aside: {exc}") from exc
+    return aside
+
+
+def says_damage(exc: sqlite3.Error) -> bool:
+    code = getattr(exc, "sqlite_errorcode", 0)
+    return code in _UNREADABLE or (code & 0xFF) in _DAMAGE
+
+
+def _number(db: sqlite3.Connection, sql: str) -> int:
+    return int(db.execute(sql).fetchone()[0])

@@ -1,0 +1,1 @@
+"""One blob over few or many connections."""

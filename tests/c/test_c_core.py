@@ -1,0 +1,131 @@
+"""The C core without Python around it: under sanitizers, by each compiler, with and without libraries."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from layertee.core.tee_python import Status
+from tests.support.ccore import CSRC, CTESTS, LIBRARIES, ROOT, build, compilers, pkg_config, sources
+from tests.support.vectors.make_vectors import VECTORS, Vector
+
+pytestmark = pytest.mark.slow
+
+FORMATS = {"none": 0, "gzip": 1, "zstd": 2}
+VARIANTS = [(compiler, bare) for compiler in compilers() for bare in (False, True)]
+
+
+def test_every_c_file_goes_into_the_extension_and_every_header_into_the_sdist() -> None:
+    assert sources() == sorted(f"csrc/{path.name}" for path in CSRC.glob("*.c"))
+    depends = re.search(
+        r"depends = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert depends
+    listed = set(re.findall(r'"(csrc/[^"]+)"', depends.group(1)))
+    assert listed == {f"csrc/{path.name}" for path in CSRC.glob("*.h")}
+
+
+def test_the_api_header_has_no_line_for_the_preprocessor() -> None:
+    lines = (CSRC / "lt_api.h").read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if line.lstrip().startswith("#")]
+
+
+@pytest.mark.parametrize("main", ["test_codec.c", "test_sha256.c"])
+@pytest.mark.parametrize(("compiler", "bare"), VARIANTS)
+def test_the_lower_floor_passes_under_sanitizers(
+    compiler: str, bare: bool, main: str, tmp_path: Path
+) -> None:
+    run(build(tmp_path / "test", CTESTS / main, compiler=compiler, bare=bare))
+
+
+@pytest.mark.parametrize("compiler", compilers())
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_the_pool_passes_under_sanitizers(compiler: str, sanitizer: str, tmp_path: Path) -> None:
+    if pkg_config("libcrypto") is None:
+        pytest.skip("its oracle is libcrypto")
+    flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    run(build(tmp_path / "test", CTESTS / "test_pool.c", compiler=compiler, flags=flags))
+
+
+def run(program: Path) -> None:
+    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@dataclass(frozen=True)
+class Line:
+    """What replay.c says of one stream."""
+
+    status: int
+    offset: int
+    in_total: int
+    out_total: int
+    in_digest: str
+    out_digest: str
+    output: str
+
+
+def replay(program: Path, directory: Path, jobs: Sequence[tuple[Vector, int]]) -> list[Line]:
+    """Run vectors under the given output budgets; replay.c itself insists that no split matters."""
+    specs = []
+    for vector, budget in jobs:
+        path = directory / vector.name
+        path.write_bytes(vector.data)
+        specs.append(f"{FORMATS[vector.format]}:{int(vector.check_crc)}:{budget}:{vector.window_max}:{path}")
+    done = subprocess.run([program, *specs], capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stderr
+    lines = []
+    for line in done.stdout.splitlines():
+        status, offset, in_total, out_total, *digests = line.split()
+        lines.append(Line(int(status), int(offset), int(in_total), int(out_total), *digests))
+    return lines
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda v: f"{v[0]}-{'bare' if v[1] else 'full'}")
+def variant(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, set[str]]:
+    """A build of replay.c, a directory, and the formats it knows."""
+    compiler, bare = request.param
+    directory = tmp_path_factory.mktemp("replay")
+    program = build(directory / "replay", CTESTS / "replay.c", compiler=compiler, bare=bare)
+    has_zstd = not bare and pkg_config(LIBRARIES["LT_HAVE_ZSTD"]) is not None
+    return program, directory, {"none", "gzip"} | ({"zstd"} if has_zstd else set())
+
+
+def test_every_vector_has_its_one_outcome_under_sanitizers(variant: tuple[Path, Path, set[str]]) -> None:
+    program, directory, formats = variant
+    vectors = [vector for vector in VECTORS if vector.format in formats]
+    lines = replay(program, directory, [(vector, 64 << 30) for vector in vectors])
+    for vector, line in zip(vectors, lines, strict=True):
+        status = Status.OK if vector.outcome == "ok" else Status[vector.outcome.upper()]
+        assert (Status(line.status), line.offset) == (status, vector.offset), vector.name
+        if vector.output is not None:
+            assert line.output == hashlib.sha256(vector.output).hexdigest(), vector.name
+        if vector.outcome == "ok":
+            assert line.in_digest == hashlib.sha256(vector.data).hexdigest(), vector.name
+            assert line.out_digest == line.output, vector.name
+            assert line.in_total == len(vector.data), vector.name
+
+
+def test_the_output_budget_is_exact_for_every_small_vector(variant: tuple[Path, Path, set[str]]) -> None:
+    program, directory, formats = variant
+    good = [
+        v for v in VECTORS if v.format in formats and v.outcome == "ok" and 0 < len(v.output or b"") < 20_000
+    ]
+    exact = replay(program, directory, [(v, len(v.output or b"")) for v in good])
+    assert [Status(line.status) for line in exact] == [Status.OK] * len(good)
+    for missing in (1, 300):
+        short = [v for v in good if len(v.output or b"") >= missing]
+        lines = replay(program, directory, [(v, len(v.output or b"") - missing) for v in short])
+        for vector, line in zip(short, lines, strict=True):
+            assert Status(line.status) is Status.OUT_BUDGET, vector.name
+            assert vector.output is not None
+            want = hashlib.sha256(vector.output[: len(vector.output) - missing]).hexdigest()
+            assert line.output == want, vector.name

@@ -1,0 +1,304 @@
+"""What the commands print and leave behind: dry runs, JSON, terminals, and the care of a store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import COMMAND, CORES, PLAIN, Cli, flip_a_byte, snapshot
+from tests.support.rig.images import BuiltImage, build_image, digest_of, push
+from tests.support.rig.layers import hard_link_layer, incompressible_layer, text_layer
+from tests.support.rig.registry import RegistryServer
+from tests.support.trees import skopeo_reads
+
+pytestmark = pytest.mark.slow
+
+VERSION_S = 0.25
+PULL_KEYS = [
+    *("image", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
+    *("bytes_fetched", "bytes_reused", "seconds"),
+]
+LAYER_KEYS = [
+    *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
+    *("place", "basis"),
+]
+SHARED = incompressible_layer(700_000, seed=5)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[BuiltImage, BuiltImage]:
+    """Two images that have their first layer in common."""
+    room = tmp_path_factory.mktemp("commands")
+    own = [text_layer({"etc/name": "one\n", "text": "line\n" * 90_000}), hard_link_layer()]
+    one = build_image(room / "one", [SHARED, *own], labels={"version": "1"})
+    two = build_image(room / "two", [SHARED, incompressible_layer(900_000, seed=6)])
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def names(images: tuple[BuiltImage, BuiltImage], registry: RegistryServer) -> tuple[str, str]:
+    """Both, pushed."""
+    return push(images[0], "cmd/one:1", registry), push(images[1], "cmd/two:1", registry)
+
+
+@pytest.fixture(params=CORES)
+def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Cli:
+    """A user on a fresh machine, with either core."""
+    return Cli(tmp_path / "home", request.param)
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Cli:
+    """A user on a fresh machine."""
+    return Cli(tmp_path / "home")
+
+
+# -- planning and telling ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["as-is", "uncompressed"])
+def test_a_dry_run_changes_nothing_and_plans_what_the_pull_then_fetches(
+    cli: Cli,
+    names: tuple[str, str],
+    images: tuple[BuiltImage, BuiltImage],
+    registry: RegistryServer,
+    form: str,
+) -> None:
+    for at, name in enumerate(names):
+        before = snapshot(cli.home)
+        registry.reset()
+        plan = cli.pull("--layers", form, "--dry-run", name)
+        told = cli.run("pull", PLAIN, "--layers", form, "--dry-run", name)
+        assert snapshot(cli.home) == before
+        assert registry.blob_bytes(digests=images[at].layer_digests) == 0
+        assert told.err == plan.err == ""
+        assert "would fetch" in told.out and plan.layers[0]["digest"][:19] in told.out
+        real = cli.pull("--layers", form, name)
+        assert registry.blob_bytes(digests=images[at].layer_digests) == plan.json["bytes_fetched"]
+        assert real.json["bytes_fetched"] == plan.json["bytes_fetched"] > 0
+        assert real.actions == plan.actions
+        assert (list(plan.json), list(plan.layers[0])) == (PULL_KEYS, LAYER_KEYS)
+        assert (list(real.json), list(real.layers[0])) == (PULL_KEYS, LAYER_KEYS)
+        assert plan.json["local_manifest_digest"] is None
+        assert re.fullmatch(r"(\[\d/\d\] fetched sha256:\S+ .*\n)+", real.err)
+    assert real.actions == ["have", "fetch"]
+
+
+def test_looking_at_an_image_needs_no_store_and_makes_none(
+    user: Cli, names: tuple[str, str], tmp_path: Path
+) -> None:
+    assert user.run("inspect", PLAIN, "--json", names[0]).actions == ["fetch"] * 3
+    target = tmp_path / "layout"
+    assert user.pull("--dry-run", "--to", f"oci:{target}", names[0]).actions == ["fetch"] * 3
+    assert list(user.home.iterdir()) == [] and not target.exists()
+
+
+def test_quiet_means_not_a_word(user: Cli, names: tuple[str, str]) -> None:
+    for _ in range(2):
+        ran = user.run("pull", PLAIN, "--quiet", names[0])
+        assert (ran.out, ran.err) == ("", "")
+    ran = user.pull("-q", names[1])
+    assert ran.err == "" and ran.json["image"] == names[1]
+
+
+def test_a_pull_for_people_ends_in_a_table_on_standard_output(
+    user: Cli, names: tuple[str, str], images: tuple[BuiltImage, BuiltImage]
+) -> None:
+    ran = user.run("pull", PLAIN, names[0])
+    head, *rows = ran.out.splitlines()
+    assert head.split() == ["layer", "digest", "size", "action", "fetched", "why"]
+    assert [row.split()[1] for row in rows[:3]] == [layer.digest[:19] for layer in images[0].layers]
+    assert f"{names[0]} -> {images[0].digest}" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("variables", "bars", "colours"),
+    [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, False, False)],
+    ids=["xterm", "no-color", "dumb"],
+)
+def test_on_a_terminal_there_are_bars_and_their_colours_can_be_switched_off(
+    user: Cli, names: tuple[str, str], variables: dict[str, str], bars: bool, colours: bool
+) -> None:
+    ours, theirs = pty.openpty()
+    environment = user.environment(**{"TERM": "xterm-256color", "COLUMNS": "120", **variables})
+    command = user.command("pull", PLAIN, "--max-rate", "3M", names[1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(ours, 65536):
+                shown += piece
+        os.close(ours)
+        out = process.stdout.read() if process.stdout else b""
+    assert process.returncode == 0 and b"\x1b" not in out
+    assert (b"\x1b[" in shown) is bars
+    assert bool(re.search(rb"\x1b\[[0-9;]*(3[0-9]|38;5;[0-9]+)[0-9;]*m", shown)) is colours
+
+
+@pytest.mark.parametrize("command", ["pull", "map", "ls", "inspect", "doctor"])
+def test_a_reader_that_leaves_early_sees_no_traceback(
+    user: Cli, names: tuple[str, str], command: str
+) -> None:
+    user.pull(names[0])
+    args = {"pull": [PLAIN, names[0]], "inspect": [PLAIN, names[0]]}.get(command, [])
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        user.command(command, *args), stdout=writer, stderr=subprocess.PIPE, env=user.environment()
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_the_version_is_told_at_once_and_without_a_network_library(user: Cli) -> None:
+    best = 60.0
+    for _ in range(5):
+        began = time.perf_counter()
+        told = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, env=user.environment())
+        best = min(best, time.perf_counter() - began)
+        assert re.fullmatch(r"layertee \d+\.\d+\.\d+\n", told.stdout)
+    sys.stdout.write(f"layertee --version: {best * 1000:.0f} ms\n")
+    assert best < VERSION_S
+    command = [sys.executable, "-X", "importtime", "-m", "layertee", "--version"]
+    traced = subprocess.run(command, capture_output=True, text=True, env=user.environment())
+    imported = {line.rpartition("|")[2].strip() for line in traced.stderr.splitlines()}
+    assert "layertee.cli.main" in imported
+    assert not imported & {"aiohttp", "asyncio", "ssl", "sqlite3", "rich", "cffi", "layertee.engine"}
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_doctor_says_which_core_runs(tmp_path: Path, core: str) -> None:
+    cli = Cli(tmp_path / "home", core)
+    told = cli.run("doctor").out
+    assert f"core: {core}\n" in told
+    assert "not there yet" in told and not cli.store.exists()
+
+
+# -- the store and its images -----------------------------------------------------------------
+
+
+def test_inspect_tells_digests_and_what_is_here(
+    user: Cli, names: tuple[str, str], images: tuple[BuiltImage, BuiltImage]
+) -> None:
+    user.pull(names[1])
+    told = user.run("inspect", PLAIN, "--json", names[0])
+    assert told.actions == ["have", "fetch", "fetch"]
+    assert told.json["manifest_digest"] == images[0].digest
+    assert told.json["config_digest"] == images[0].config_digest
+    assert (told.json["platform"], told.json["labels"]) == ("linux/amd64", {"version": "1"})
+    text = user.run("inspect", PLAIN, names[0]).out
+    for layer in images[0].layers:
+        assert layer.digest in text and layer.diff_id in text
+    assert "in the store" in text and "not on this machine" in text
+
+
+def test_the_map_answers_by_digest_and_by_diff_id(
+    cli: Cli, names: tuple[str, str], images: tuple[BuiltImage, BuiltImage]
+) -> None:
+    cli.pull(names[0])
+    wanted = {layer.digest: layer for layer in images[0].layers}
+    pairs = cli.run("map", "--json").json["pairs"]
+    assert {pair["digest"] for pair in pairs} == set(wanted)
+    for pair in pairs:
+        layer = wanted[pair["digest"]]
+        assert pair == {
+            "digest": layer.digest,
+            "diff_id": layer.diff_id,
+            "size": layer.size,
+            "uncompressed_size": layer.uncompressed_size,
+            "compression": "gzip",
+        }
+    layer = images[0].layers[1]
+    for key in (layer.digest, layer.diff_id, layer.digest.removeprefix("sha256:")):
+        (found,) = cli.run("map", "--json", key).json["pairs"]
+        assert (found["digest"], found["diff_id"]) == (layer.digest, layer.diff_id)
+        assert layer.diff_id in cli.run("map", key).out
+    assert cli.run("map", "--json", "0" * 64).json == {"pairs": []}
+    assert "64 hex digits" in cli.run("map", "nonsense", code=1).err
+
+
+def test_a_removed_image_gives_its_space_back_and_takes_nothing_from_others(
+    user: Cli, names: tuple[str, str], images: tuple[BuiltImage, BuiltImage], tmp_path: Path
+) -> None:
+    one, two = images
+    for name in names:
+        user.pull(name)
+    listed = user.run("ls", "--json").json["images"]
+    assert [image["name"] for image in listed] == list(names)
+    assert [image["manifest_digest"] for image in listed] == [one.digest, two.digest]
+    assert [image["problem"] for image in listed] == [None, None]
+    assert names[1] in user.run("ls").out
+
+    user.run("rm", names[0])
+    freed = user.run("gc", "--json").json
+    only = [layer.size for layer in one.layers if layer.digest not in two.layer_digests]
+    assert freed["bytes_freed"] == sum(only) + len(one.manifest) + len(one.config)
+    assert freed["blobs_removed"] == len(only) + 2
+    assert {path.name for path in (user.store / "blobs" / "sha256").iterdir()} == {
+        digest.removeprefix("sha256:") for digest in {two.digest, two.config_digest, *two.layer_digests}
+    }
+    skopeo_reads(f"oci:{user.store}:{names[1]}", tmp_path / "dir")
+    user.verified()
+    assert [image["name"] for image in user.run("ls", "--json").json["images"]] == [names[1]]
+    assert user.pull(names[0]).json["bytes_fetched"] == sum(only)
+
+
+@pytest.mark.parametrize("form", ["as-is", "uncompressed"])
+def test_verify_finds_a_flipped_byte_and_repair_fetches_just_that_layer(
+    cli: Cli,
+    names: tuple[str, str],
+    images: tuple[BuiltImage, BuiltImage],
+    registry: RegistryServer,
+    tmp_path: Path,
+    form: str,
+) -> None:
+    ran = cli.pull("--layers", form, names[0])
+    bad = images[0].layers[1]
+    digest = bad.digest if form == "as-is" else bad.diff_id
+    flip_a_byte(cli.blob(digest))
+    report = cli.run("verify", "--json", code=3).json
+    assert (report["ok"], [blob["digest"] for blob in report["bad"]]) == (False, [digest])
+    assert not cli.blob(digest).exists()
+    assert len(list((cli.store / "layertee" / "quarantine").iterdir())) == 1
+    assert cli.run("ls", "--json").json["images"][0]["problem"] is not None
+
+    text = cli.run("verify", code=3).out
+    assert f"missing: {digest}" in text and "--repair" in text
+    registry.reset()
+    repaired = cli.run("verify", "--json", "--repair", names[0], PLAIN).json["repaired"]
+    assert registry.blob_bytes(digests=images[0].layer_digests) == repaired["bytes_fetched"] == bad.size
+    assert repaired["config_digest"] == ran.json["config_digest"]
+    cli.verified()
+    skopeo_reads(f"oci:{cli.store}:{names[0]}", tmp_path / "dir")
+    assert cli.run("ls", "--json").json["images"][0]["problem"] is None
+
+
+def test_a_lost_map_is_rebuilt_by_verify_without_the_network(
+    cli: Cli, names: tuple[str, str], registry: RegistryServer, images: tuple[BuiltImage, BuiltImage]
+) -> None:
+    cli.pull(names[0])
+    for file in (cli.store / "layertee").glob("catalog.sqlite*"):
+        file.unlink()
+    assert "run: layertee verify" in cli.run("doctor", code=1).out
+    assert cli.verified()["adopted"] == 3
+    assert len(cli.run("map", "--json").json["pairs"]) == 3
+    registry.reset()
+    assert set(cli.pull(names[0]).actions) == {"have"}
+    assert registry.blob_bytes(digests=images[0].layer_digests) == 0
+
+
+def test_everything_in_the_store_has_the_name_of_its_content(cli: Cli, names: tuple[str, str]) -> None:
+    for name, form in zip(names, ("as-is", "uncompressed"), strict=True):
+        cli.pull("--layers", form, name)
+    blobs = list((cli.store / "blobs" / "sha256").iterdir())
+    assert len(blobs) == 9  # four layers, three manifests (one rewritten), two configs
+    for path in blobs:
+        assert digest_of(path.read_bytes()) == f"sha256:{path.name}"

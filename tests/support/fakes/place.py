@@ -1,0 +1,53 @@
+"""A place that answers what a test tells it to, true or not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.holding import Basis, Holding
+from tests.support.rig.blobs import BuiltLayer
+
+
+class FakePlace:
+    """Holds ``holdings``, by the DiffID they are an answer to."""
+
+    def __init__(self, holdings: Mapping[DiffID, Holding], name: str = "fake:/place") -> None:
+        self.name = name
+        self.warnings: list[str] = []
+        self.holdings = dict(holdings)
+        self.asked = 0
+
+    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+        """Also what does not fit the question."""
+        self.asked += 1
+        return {diff_id: self.holdings[diff_id] for diff_id in diff_ids if diff_id in self.holdings}
+
+
+def shown(layer: BuiltLayer, basis: Basis = Basis.ATTESTED, place: str = "fake:/place") -> Holding:
+    """The layer in a place that cannot give it back."""
+    diff_id = DiffID(layer.diff_id)
+    return Holding(diff_id, Digest(layer.diff_id), 0, None, Compression.NONE, place, basis, False, None)
+
+
+def shows(*layers: BuiltLayer, basis: Basis = Basis.ATTESTED, name: str = "fake:/place") -> FakePlace:
+    """A place that shows ``layers`` and gives no bytes."""
+    return FakePlace({DiffID(layer.diff_id): shown(layer, basis, name) for layer in layers}, name)
+
+
+def readable(
+    layer: BuiltLayer, path: Path, basis: Basis = Basis.CLAIMED, place: str = "fake:/place"
+) -> Holding:
+    """The layer's blob in ``path``, as far as the place says."""
+    return Holding(
+        DiffID(layer.diff_id),
+        Digest(layer.digest),
+        layer.size,
+        None,
+        Compression(layer.compression),
+        place,
+        basis,
+        True,
+        path,
+    )

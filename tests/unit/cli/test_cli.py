@@ -1,0 +1,277 @@
+"""Arguments in, exit codes and messages out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layertee import Options, errors
+from layertee.cli import arguments, commands
+from layertee.cli import main as cli
+from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
+from layertee.image.document import Digest
+from layertee.image.holding import Basis
+from layertee.imageproxy.delegate import DelegateError
+from layertee.transfer.fetcher import RangeMode
+from layertee.version import __version__
+
+COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor")
+SOME = Digest.of(b"")
+# Which exit code an error has: by who must act.
+CODES: dict[LayerteeError, int] = {
+    LayerteeError("x"): 1,
+    errors.InvalidReference("x"): 1,
+    errors.AuthConfigError("x"): 1,
+    errors.UnsupportedImage("x"): 1,
+    errors.PolicyRefused("x"): 1,
+    DelegateError("x"): 1,
+    errors.RegistryError("x", status=418): 1,
+    errors.Unauthorized("x", status=401): 1,
+    errors.NotFound("x"): 2,
+    errors.NotInRegistry("x", status=404): 2,
+    errors.RateLimited("x"): 4,
+    errors.ServerError("x", status=500): 4,
+    errors.TransportError("x"): 4,
+    errors.ConnectFailed("x"): 4,
+    errors.TLSFailed("x"): 4,
+    errors.Timeout("x"): 4,
+    errors.TruncatedBody("x", got=1, want=2): 4,
+    errors.RangeMismatch("x"): 4,
+    errors.RedirectRefused("x"): 4,
+    errors.IntegrityError("x"): 3,
+    errors.DocumentError("x"): 3,
+    errors.DigestMismatch("x", want=SOME, got=SOME): 3,
+    errors.DiffIDMismatch("x", want=SOME, got=SOME): 3,
+    errors.SizeMismatch("x", want=1, got=2): 3,
+    errors.DecodeError("x"): 3,
+    errors.OutputBudgetExceeded("x"): 3,
+    errors.LocalError("x"): 1,
+    errors.NoSpace("x"): 5,
+    errors.StoreBusy("x"): 1,
+    errors.StoreCorrupt("x"): 1,
+    errors.CatalogError("x"): 1,
+    SourceUnreadable("x"): 1,
+}
+
+
+def all_below(kind: type[LayerteeError]) -> set[type[LayerteeError]]:
+    return {kind}.union(*(all_below(sub) for sub in kind.__subclasses__()))
+
+
+def options(*more: str) -> Options:
+    return cli.options_of(arguments.parser_of(cli.COMMANDS).parse_args(["pull", *more, "host/image:tag"]))
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What an impossible command line is told; its exit code is 1, not argparse's 2."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == cli.EXIT_ERROR
+    told = capsys.readouterr()
+    assert told.out == ""
+    return told.err
+
+
+# --- exit codes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("error", "code"), CODES.items(), ids=lambda value: type(value).__name__)
+def test_each_kind_of_error_has_its_exit_code(error: LayerteeError, code: int) -> None:
+    assert cli.exit_code(error) == code
+
+
+def test_no_kind_of_error_is_without_an_exit_code() -> None:
+    ours = {kind for kind in all_below(LayerteeError) if not kind.__name__.startswith("_")}
+    assert {type(error) for error in CODES} == {k for k in ours if k.__module__.startswith("layertee.")}
+
+
+def test_every_kind_of_error_has_a_code_of_its_own() -> None:
+    codes = [type(error).code for error in CODES]
+    assert len(set(codes)) == len(codes)
+
+
+@pytest.mark.parametrize(("error", "code"), CODES.items(), ids=lambda value: type(value).__name__)
+def test_an_error_is_one_line_with_its_code_and_then_its_notes(
+    error: LayerteeError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object) -> int:
+        noted = type(error)(*error.args, **{k: v for k, v in vars(error).items() if k in ("want", "got")})
+        noted.add_note("this is kept")
+        raise noted
+
+    monkeypatch.setattr(commands, "ls", fails)
+    assert cli.main(["ls"]) == code
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"layertee: x [{type(error).code}]\n  this is kept\n")
+
+
+def test_an_interruption_is_130_and_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "collect", interrupted)
+    assert cli.main(["gc"]) == 130
+    assert capsys.readouterr().err == "layertee: interrupted; what was finished is kept\n"
+
+
+def test_a_mistake_of_our_own_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> int:
+        raise KeyError("bug")
+
+    monkeypatch.setattr(commands, "ls", broken)
+    with pytest.raises(KeyError):
+        cli.main(["ls"])
+
+
+# --- arguments ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("1000", 1000),
+        ("500k", 500_000),
+        ("500K", 500_000),
+        ("20M", 20_000_000),
+        ("20m", 20_000_000),
+        ("20MB/s", 20_000_000),
+        ("20 MB", 20_000_000),
+        ("20Mi", 20 << 20),
+        ("20MiB/s", 20 << 20),
+        ("1.5G", 1_500_000_000),
+        ("1.5Gi", 3 << 29),
+        (" 2k ", 2000),
+    ],
+)
+def test_a_rate_is_read_as_people_write_it(text: str, rate: int) -> None:
+    assert options("--max-rate", text).limits.max_rate == rate
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "fast", "0", "999", "-5M", "1e6", "20T", "20M/h", "1.M", ".5M", "0.5k", "9" * 400 + "G", "inf"],
+)
+def test_what_is_no_rate_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = complaint(capsys, "pull", f"--max-rate={text}", "image")
+    assert "is not a rate of at least 1000 bytes per second, like 20M" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("TRUE", True),
+        ("1", True),
+        ("yes", True),
+        ("false", False),
+        ("No", False),
+        ("0", False),
+    ],
+)
+def test_a_boolean_has_its_usual_words(text: str, value: bool) -> None:
+    assert options(f"--tls-verify={text}").tls_verify is value
+
+
+@pytest.mark.parametrize("text", ["", "on", "2", "maybe"])
+def test_another_word_is_no_boolean(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not true or false" in complaint(capsys, "pull", f"--tls-verify={text}", "image")
+
+
+@pytest.mark.parametrize("text", ["1", "8", "64"])
+def test_connections_are_counted_from_1_to_64(text: str) -> None:
+    assert options("--max-connections", text).limits.max_connections == int(text)
+
+
+@pytest.mark.parametrize("text", ["0", "65", "-1", "eight", "1.5", "", "²", "9" * 5000])
+def test_another_count_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--max-connections" in complaint(capsys, "pull", f"--max-connections={text}", "image")
+
+
+def test_the_defaults_are_those_of_the_library() -> None:
+    assert options() == Options()
+
+
+def test_every_option_reaches_the_engine(tmp_path: Path) -> None:
+    got = options(
+        "--platform=linux/arm64/v8",
+        f"--authfile={tmp_path / 'auth.json'}",
+        "--tls-verify=false",
+        f"--cert-dir={tmp_path}",
+        "--max-connections=3",
+        "--max-rate=1M",
+        "--ranges=always",
+        f"--from=oci:{tmp_path / 'one'}",
+        f"--from=oci:{tmp_path / 'two'}",
+        "--trust=computed",
+    )
+    assert str(got.platform) == "linux/arm64/v8"
+    assert (got.authfile, got.cert_dir, got.tls_verify) == (tmp_path / "auth.json", tmp_path, False)
+    assert (got.limits.max_connections, got.limits.max_rate) == (3, 1_000_000)
+    assert got.limits.ranges is RangeMode.ALWAYS
+    assert got.places == (tmp_path / "one", tmp_path / "two")
+    assert got.trust is Basis.COMPUTED
+
+
+@pytest.mark.parametrize("text", ["docker://host/image", "host/image", "/a/directory", "oci:", ""])
+def test_a_place_that_is_no_layout_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        options(f"--from={text}")
+
+
+@pytest.mark.parametrize("text", ["linux", "linux/", "/amd64", "a/b/c/d"])
+def test_a_platform_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        options(f"--platform={text}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("frobnicate",),
+        ("pull",),
+        ("rm",),
+        ("pull", "a", "b"),
+        ("pull", "--layers=flat", "x"),
+        ("ls", "--nope"),
+    ],
+    ids=" ".join,
+)
+def test_an_impossible_command_line_shows_the_usage(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complaint(capsys, *arguments).startswith("usage: layertee")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: layertee {command}")
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"    {command}" in capsys.readouterr().out
+
+
+def test_two_destinations_are_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["pull", "--store", str(tmp_path), "--to", f"oci:{tmp_path}", "host/image"])
+    assert code == cli.EXIT_ERROR
+    assert "give one [BAD_REF]" in capsys.readouterr().err
+
+
+def test_the_version_costs_next_to_nothing() -> None:
+    code = (
+        "import sys\nfrom layertee.cli.main import main\n"
+        "try: main(['--version'])\nexcept SystemExit: pass\n"
+        "print(*sorted({m.split('.')[0] for m in sys.modules} & set(sys.argv)))"
+    )
+    command = [sys.executable, "-c", code, "aiohttp", "asyncio", "rich", "sqlite3", "ssl"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"layertee {__version__}", ""]

@@ -1,0 +1,278 @@
+"""Logins: files in their order, keys by how specific they are, helpers as the strangers they are."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from layertee.config.logins import Credentials, Login
+from layertee.errors import AuthConfigError
+
+SECRET = "hunter2-PLANTED"
+
+
+def auth(user: str, password: str = SECRET) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def write(path: Path, document: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return path
+
+
+class Home:
+    """A user's places."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.bin = root / "bin"
+        self.bin.mkdir()
+        self.env = {
+            "HOME": str(root / "home"),
+            "XDG_RUNTIME_DIR": str(root / "run"),
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+        }
+        self.runtime = root / "run/containers/auth.json"
+        self.config = root / "home/.config/containers/auth.json"
+        self.docker = root / "home/.docker/config.json"
+
+    def helper(self, name: str, script: str) -> None:
+        path = self.bin / f"docker-credential-{name}"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def lookup(
+        self, registry: str, repository: str = "ns/repo", authfile: Path | None = None
+    ) -> Login | None:
+        return asyncio.run(Credentials(authfile, env=self.env).lookup(registry, repository))
+
+    def user(self, registry: str, repository: str = "ns/repo") -> str | None:
+        login = self.lookup(registry, repository)
+        return login.username if login else None
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def test_without_files_there_is_no_login(home: Home) -> None:
+    assert home.lookup("quay.io") is None
+
+
+def test_the_files_are_read_in_order(home: Home) -> None:
+    for path, user in ((home.docker, "docker"), (home.config, "config"), (home.runtime, "runtime")):
+        write(path, {"auths": {"quay.io": auth(user)}})
+        assert home.user("quay.io") == user
+    home.env["REGISTRY_AUTH_FILE"] = str(
+        write(home.root / "env.json", {"auths": {"quay.io": auth("environment")}})
+    )
+    assert home.user("quay.io") == "environment"
+    flag = write(home.root / "flag.json", {"auths": {"quay.io": auth("flag")}})
+    assert home.lookup("quay.io", authfile=flag) == Login("flag", SECRET)
+
+
+def test_a_named_file_is_the_only_one(home: Home) -> None:
+    write(home.runtime, {"auths": {"quay.io": auth("runtime")}})
+    assert home.lookup("quay.io", authfile=write(home.root / "flag.json", {})) is None
+
+
+def test_xdg_config_home_and_docker_config_are_respected(home: Home) -> None:
+    home.env |= {"XDG_CONFIG_HOME": str(home.root / "xdg"), "DOCKER_CONFIG": str(home.root / "dc")}
+    write(home.config, {"auths": {"quay.io": auth("no")}})
+    write(home.docker, {"auths": {"quay.io": auth("no")}})
+    assert home.user("quay.io") is None
+    write(home.root / "dc/config.json", {"auths": {"quay.io": auth("docker")}})
+    assert home.user("quay.io") == "docker"
+    write(home.root / "xdg/containers/auth.json", {"auths": {"quay.io": auth("xdg")}})
+    assert home.user("quay.io") == "xdg"
+
+
+def test_the_most_specific_key_wins(home: Home) -> None:
+    write(
+        home.runtime,
+        {
+            "auths": {
+                "quay.io": auth("host"),
+                "quay.io/ns": auth("namespace"),
+                "quay.io/ns/repo": auth("repository"),
+                "quay.io/ns/repository": auth("other"),
+                "quay.io/empty": {},
+                "QUAY.example:5000": auth("port"),
+            }
+        },
+    )
+    assert home.user("quay.io", "ns/repo") == "repository"
+    assert home.user("quay.io", "ns/repo/deep") == "repository"
+    assert home.user("quay.io", "ns/rep") == "namespace"
+    assert home.user("quay.io", "nsx/rep") == "host"
+    assert home.user("quay.io", "empty/x") == "host"
+    assert home.user("quay.example:5000") == "port"
+    assert home.user("quay.example") is None
+
+
+def test_docker_hub_is_known_by_the_keys_docker_login_writes(home: Home) -> None:
+    for key in ("https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"):
+        write(home.docker, {"auths": {key: auth("u", key)}})
+        assert home.lookup("docker.io", "library/ubuntu") == Login("u", key)
+    write(home.docker, {"auths": {"https://quay.io/v2/": auth("url")}})
+    assert home.user("quay.io") == "url"
+
+
+def test_identity_tokens(home: Home) -> None:
+    write(
+        home.docker,
+        {"auths": {"a.example": {**auth("x"), "identitytoken": SECRET}, "b.example": auth("<token>")}},
+    )
+    assert home.lookup("a.example") == Login(identity_token=SECRET)
+    assert home.lookup("b.example") == Login(identity_token=SECRET)
+
+
+def test_a_password_may_hold_colons(home: Home) -> None:
+    write(home.docker, {"auths": {"a.example": auth("u", "p:q:r")}})
+    assert home.lookup("a.example") == Login("u", "p:q:r")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"auths": []}',
+        '{"auths": {"quay.io": "x"}}',
+        f'{{"auths": {{"quay.io": {{"auth": "!{SECRET}"}}}}}}',
+        f'{{"auths": {{"quay.io": {{"auth": "{base64.b64encode(SECRET.encode()).decode()}"}}}}}}',
+        '{"auths": {"quay.io": {"auth": 7}}}',
+        '{"auths": {"quay.io": {"auth": "/////w=="}}}',
+        '{"credHelpers": {"quay.io": 7}}',
+        '{"credsStore": 7}',
+        '{"credsStore": "../evil"}',
+        '{"credsStore": "not-installed"}',
+        '{"auths": {}, "auths": {}}',
+    ],
+)
+def test_a_malformed_file_is_an_error_that_names_it(home: Home, content: str) -> None:
+    path = write(home.config, content)
+    with pytest.raises(AuthConfigError, match=r"auth\.json") as caught:
+        home.lookup("quay.io")
+    assert str(path) in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_missing_named_file_is_an_error(home: Home) -> None:
+    missing = home.root / "missing.json"
+    with pytest.raises(AuthConfigError, match=r"missing\.json does not exist"):
+        home.lookup("quay.io", authfile=missing)
+    home.env["REGISTRY_AUTH_FILE"] = str(missing)
+    with pytest.raises(AuthConfigError, match=r"missing\.json does not exist"):
+        home.lookup("quay.io")
+
+
+def test_an_empty_file_is_an_empty_configuration(home: Home) -> None:
+    assert home.lookup("quay.io", authfile=write(home.root / "empty.json", "\n")) is None
+
+
+def test_no_credentials_means_none(home: Home) -> None:
+    write(home.runtime, {"auths": {"quay.io": auth("runtime")}})
+    assert asyncio.run(Credentials.no_credentials().lookup("quay.io", "x")) is None
+
+
+def test_a_given_login_is_used_as_it_is() -> None:
+    credentials = Credentials(login=Login("u", SECRET), env={})
+    assert asyncio.run(credentials.lookup("anywhere.example", "x")) == Login("u", SECRET)
+
+
+def test_a_login_does_not_show_its_secrets() -> None:
+    assert SECRET not in repr(Login("user", SECRET, SECRET))
+    assert SECRET not in repr(Credentials(login=Login("user", SECRET), env={"X": SECRET}))
+
+
+# --- helpers: real programs --------------------------------------------------------
+
+
+def test_a_helper_is_told_the_host_and_nothing_secret(home: Home) -> None:
+    home.helper(
+        "good",
+        f'env > "{home.root}/env"; echo "$@" > "{home.root}/args"; cat > "{home.root}/stdin"\n'
+        f"""echo '{{"ServerURL": "x", "Username": "u", "Secret": "{SECRET}"}}'""",
+    )
+    write(home.runtime, {"credHelpers": {"quay.io": "good"}})
+    assert home.lookup("quay.io") == Login("u", SECRET)
+    assert (home.root / "args").read_text() == "get\n"
+    assert (home.root / "stdin").read_text() == "quay.io\n"
+    assert "AWS" not in (home.root / "env").read_text()
+    assert SECRET not in (home.root / "env").read_text()
+    assert home.lookup("other.example") is None
+
+
+def test_the_store_serves_every_host_and_the_hub_by_its_old_name(home: Home) -> None:
+    home.helper(
+        "store",
+        'read host; if [ "$host" = https://index.docker.io/v1/ ]; then '
+        """echo '{"Username": "<token>", "Secret": "idt"}'; """
+        "else echo 'credentials not found in native keychain'; exit 1; fi",
+    )
+    write(home.docker, {"auths": {"https://index.docker.io/v1/": {}}, "credsStore": "store"})
+    assert home.lookup("docker.io", "library/x") == Login(identity_token="idt")
+    assert home.lookup("quay.io") is None
+
+
+def test_a_helper_without_credentials_lets_the_file_go_on(home: Home) -> None:
+    home.helper("none", "echo 'credentials not found'; exit 1")
+    write(home.runtime, {"credHelpers": {"quay.io": "none"}, "auths": {"quay.io": auth("file")}})
+    assert home.user("quay.io") == "file"
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (f"echo 'locked {SECRET}' >&2; echo '{SECRET}'; exit 3", "exit status 3"),
+        (f"echo '{SECRET}'", "JSON"),
+        (f"""echo '{{"Username": "u", "Secret": ["{SECRET}"]}}'""", "Secret"),
+        ("head -c 100000 /dev/zero", "64 KiB"),
+        ("kill -9 $$", "failed"),
+    ],
+)
+def test_a_failing_helper_is_fatal(home: Home, script: str, says: str) -> None:
+    home.helper("bad", script)
+    write(home.runtime, {"credHelpers": {"quay.io": "bad"}})
+    write(home.docker, {"auths": {"quay.io": auth("fallback")}})
+    with pytest.raises(AuthConfigError, match=says) as caught:
+        home.lookup("quay.io")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_helper_that_hangs_is_ended_with_its_children(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layertee.config.logins._HELPER_S", 0.1)
+    home.helper("slow", f'sleep 60 & echo $! > "{home.root}/pid"; wait')
+    write(home.runtime, {"credHelpers": {"quay.io": "slow"}})
+    with pytest.raises(AuthConfigError, match="did not answer"):
+        home.lookup("quay.io")
+    pid = int((home.root / "pid").read_text())
+    status = Path(f"/proc/{pid}/stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+@pytest.mark.parametrize("host", ["quay.io\nevil.example", "quay.io/x", "", "qu ay.io"])
+def test_a_strange_host_never_reaches_a_helper(home: Home, host: str) -> None:
+    with pytest.raises(AuthConfigError):
+        home.lookup(host)
+
+
+def test_helpers_are_not_looked_for_in_relative_directories(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.helper("here", """echo '{"Username": "u", "Secret": "s"}'""")
+    monkeypatch.chdir(home.bin)
+    home.env["PATH"] = f".:{os.sep}nonexistent"
+    write(home.runtime, {"credHelpers": {"quay.io": "here"}})
+    with pytest.raises(AuthConfigError, match="not installed"):
+        home.lookup("quay.io")

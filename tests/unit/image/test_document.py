@@ -1,0 +1,405 @@
+"""Documents: what is accepted, what is refused, and which platform is chosen."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layertee.errors import (
+    DiffIDMismatch,
+    DigestMismatch,
+    DocumentError,
+    LayerteeError,
+    SizeMismatch,
+    UnsupportedImage,
+)
+from layertee.image.document import (
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_EMPTY,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Compression,
+    Descriptor,
+    DiffID,
+    Digest,
+    Index,
+    Manifest,
+    Platform,
+    compression_of,
+    image_layers,
+    media_type_of,
+    parse_config,
+    parse_document,
+)
+
+ENGINE = Path(__file__).resolve().parents[3] / "engine"
+
+
+def name(content: str | bytes) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def described(content: bytes, media_type: str, **more: object) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": name(content), "size": len(content), **more}
+
+
+def manifest_of(**changes: object) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": described(b"{}", OCI_CONFIG),
+        "layers": [described(b"layer", OCI_LAYER + "+gzip")],
+    }
+    return {key: value for key, value in {**document, **changes}.items() if value is not ...}
+
+
+def index_of(*entries: dict[str, Any], media_type: str = OCI_INDEX) -> dict[str, Any]:
+    return {"schemaVersion": 2, "mediaType": media_type, "manifests": list(entries)}
+
+
+def entry(platform: str | None, tag: str = "", **more: object) -> dict[str, Any]:
+    found = described(f"{platform}{tag}".encode(), OCI_MANIFEST, **more)
+    if platform is not None:
+        os, architecture, *variant = platform.split("/")
+        found["platform"] = {"os": os, "architecture": architecture}
+        if variant:
+            found["platform"]["variant"] = variant[0]
+    return found
+
+
+def parse(document: object, content_type: str | None = None) -> Manifest | Index:
+    return parse_document(json.dumps(document).encode(), content_type)
+
+
+def parse_manifest(document: object) -> Manifest:
+    parsed = parse(document)
+    assert isinstance(parsed, Manifest)
+    return parsed
+
+
+def parse_index(document: object) -> Index:
+    parsed = parse(document)
+    assert isinstance(parsed, Index)
+    return parsed
+
+
+# --- manifests and indexes -----------------------------------------------------
+
+
+def test_a_manifest_keeps_its_bytes_and_its_digest() -> None:
+    raw = json.dumps(manifest_of(annotations={"a": "b"}), indent=3).encode()
+    parsed = parse_document(raw, OCI_MANIFEST + "; charset=utf-8")
+    assert isinstance(parsed, Manifest)
+    assert parsed.raw == raw
+    assert parsed.digest == name(raw)
+    assert parsed.config.digest == name("{}")
+    assert parsed.layers[0].size == len(b"layer")
+    assert parsed.annotations == {"a": "b"}
+    assert hash(parsed) == hash(parse_document(raw, None))
+
+
+@pytest.mark.parametrize(
+    ("own", "carried", "kind"),
+    [
+        (OCI_MANIFEST, OCI_MANIFEST, OCI_MANIFEST),
+        (DOCKER_MANIFEST, DOCKER_MANIFEST, DOCKER_MANIFEST),
+        (OCI_MANIFEST, None, OCI_MANIFEST),
+        (OCI_MANIFEST, "application/json", OCI_MANIFEST),
+        (DOCKER_MANIFEST, "application/octet-stream", DOCKER_MANIFEST),
+        (..., OCI_MANIFEST, OCI_MANIFEST),
+        (..., DOCKER_MANIFEST, DOCKER_MANIFEST),
+        (..., None, OCI_MANIFEST),
+        (..., "text/plain", OCI_MANIFEST),
+        (None, OCI_MANIFEST, OCI_MANIFEST),
+    ],
+)
+def test_the_media_type_comes_from_the_body_or_the_content_type(own: Any, carried: Any, kind: str) -> None:
+    assert parse(manifest_of(mediaType=own), carried).media_type == kind
+
+
+@pytest.mark.parametrize(
+    ("document", "carried"),
+    [
+        (manifest_of(), DOCKER_MANIFEST),
+        (manifest_of(), OCI_INDEX),
+        (manifest_of(), "text/html"),
+        (manifest_of(mediaType=...), OCI_INDEX),
+        (index_of(), OCI_MANIFEST),
+        (manifest_of(mediaType=OCI_INDEX), None),
+        (manifest_of(manifests=[]), None),
+        ({**index_of(), "config": None}, None),
+        ({**index_of(), "layers": []}, OCI_INDEX),
+        (manifest_of(Manifests=[]), None),
+        (manifest_of(layers=..., Layers=[]), None),
+        (manifest_of(schemaVersion=2.0), None),
+        (manifest_of(schemaVersion=True), None),
+        (manifest_of(schemaVersion="2"), None),
+        (manifest_of(schemaVersion=...), None),
+        (manifest_of(config=...), None),
+        (manifest_of(config=[]), None),
+        (manifest_of(config={"MediaType": OCI_CONFIG}), None),
+        (manifest_of(layers=...), None),
+        (manifest_of(layers={}), None),
+        (manifest_of(layers=[7]), None),
+        (manifest_of(mediaType=7), None),
+        (manifest_of(annotations={"a": 1}), None),
+        ([], None),
+        ("manifest", OCI_MANIFEST),
+        (index_of(*[entry("linux/amd64")] * 1001), None),
+    ],
+    ids=lambda value: json.dumps(value)[:60],
+)
+def test_an_ambiguous_or_malformed_document_is_refused(document: object, carried: str | None) -> None:
+    with pytest.raises(DocumentError):
+        parse(document, carried)
+
+
+@pytest.mark.parametrize(
+    ("document", "carried", "says"),
+    [
+        ({"schemaVersion": 1, "name": "x", "fsLayers": []}, None, "schema 1"),
+        (
+            {"schemaVersion": 1, "fsLayers": [], "signatures": [{}]},
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+            "push the image again",
+        ),
+        (
+            manifest_of(artifactType="application/vnd.example", config=described(b"{}", OCI_EMPTY)),
+            None,
+            "artifact of type application/vnd.example",
+        ),
+        (manifest_of(config=described(b"{}", "application/vnd.cncf.helm.config.v1+json")), None, "artifact"),
+        (manifest_of(mediaType="application/vnd.oci.artifact.manifest.v1+json"), None, "not the type"),
+    ],
+    ids=["schema 1", "signed schema 1", "artifact", "helm", "other"],
+)
+def test_what_is_not_an_image_is_named(document: object, carried: str | None, says: str) -> None:
+    with pytest.raises(UnsupportedImage, match=says):
+        parse(document, carried)
+
+
+def test_an_image_with_an_artifact_type_is_an_image() -> None:
+    assert parse_manifest(manifest_of(artifactType="application/vnd.example")).layers
+
+
+def test_a_manifest_without_layers_is_legal() -> None:
+    assert parse_manifest(manifest_of(layers=[])).layers == ()
+    assert parse_manifest(manifest_of(layers=None)).layers == ()
+
+
+@pytest.mark.parametrize("size", [True, 1.0, "1", -1, 2**53, None, ...])
+def test_a_size_is_an_integer_that_javascript_can_count_to(size: object) -> None:
+    config = {
+        key: value for key, value in {**described(b"", OCI_CONFIG), "size": size}.items() if value is not ...
+    }
+    with pytest.raises(DocumentError, match="size"):
+        parse(manifest_of(config=config))
+
+
+def test_the_largest_size_is_accepted() -> None:
+    config = {**described(b"", OCI_CONFIG), "size": 2**53 - 1}
+    assert parse_manifest(manifest_of(config=config)).config.size == 2**53 - 1
+
+
+def test_embedded_data_is_checked_and_only_small_data_is_used() -> None:
+    small, large = b"x" * (64 << 10), b"x" * ((64 << 10) + 1)
+    for content, used in ((small, small), (large, None), (b"", b"")):
+        config = described(content, OCI_CONFIG, data=base64.b64encode(content).decode())
+        assert parse_manifest(manifest_of(config=config)).config.data == used
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ("eHh4", SizeMismatch),
+        ("eHk=", DigestMismatch),
+        ("eHg", DocumentError),
+        ("eH g=", DocumentError),
+        ("eHg=\n", DocumentError),
+        ("éé", DocumentError),
+        (7, DocumentError),
+    ],
+)
+def test_embedded_data_that_does_not_fit_is_an_error(data: object, error: type[LayerteeError]) -> None:
+    with pytest.raises(error):
+        parse(manifest_of(config=described(b"xx", OCI_CONFIG, data=data)))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_the_parser(raw: bytes) -> None:
+    with pytest.raises(LayerteeError):
+        parse_document(raw, OCI_MANIFEST)
+
+
+@given(st.data())
+def test_a_damaged_manifest_is_parsed_or_refused_with_a_typed_error(data: st.DataObject) -> None:
+    raw = bytearray(json.dumps(manifest_of()).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        parsed = parse_document(bytes(raw), None)
+    except LayerteeError:
+        return
+    assert parsed.digest == name(bytes(raw))
+
+
+# --- config and layers ----------------------------------------------------------
+
+
+def config_of(*diff_ids: str, **changes: object) -> bytes:
+    document: dict[str, Any] = {
+        "os": "linux",
+        "architecture": "arm64",
+        "variant": "v8",
+        "created": "2026-01-01T00:00:00Z",
+        "config": {"Labels": {"containers.bootc": "1", "Containers.bootc": "2"}},
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+        "history": [{"created_by": "x", "empty_layer": True}],
+    }
+    return json.dumps({**document, **changes}).encode()
+
+
+def descriptor(raw: bytes, media_type: str = OCI_CONFIG) -> Descriptor:
+    return Descriptor(media_type, Digest.of(raw), len(raw))
+
+
+def test_a_config_gives_its_diff_ids_platform_and_labels() -> None:
+    raw = config_of(name("a"), name("b"))
+    config = parse_config(raw, descriptor(raw))
+    assert config.diff_ids == (DiffID(name("a")), DiffID(name("b")))
+    assert all(type(diff_id) is DiffID for diff_id in config.diff_ids)
+    assert config.platform == Platform("linux", "arm64", "v8")
+    assert config.created == "2026-01-01T00:00:00Z"
+    assert config.labels["containers.bootc"] == "1"
+    assert config.raw == raw
+
+
+def test_a_config_is_hashed_before_it_is_read() -> None:
+    raw = config_of(name("a"))
+    with pytest.raises(DigestMismatch):
+        parse_config(raw.replace(b"arm64", b"amd64"), descriptor(raw))
+    with pytest.raises(SizeMismatch):
+        parse_config(raw + b" ", descriptor(raw))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        config_of(rootfs=None),
+        config_of(rootfs={"type": "tree", "diff_ids": []}),
+        config_of(rootfs={"type": "layers", "diff_ids": ["sha256:x"]}),
+        config_of(rootfs={"type": "layers", "Diff_IDs": []}),
+        config_of(rootfs={"type": "layers", "diff_ids": "x"}),
+        config_of(RootFS={}),
+        config_of(os=7),
+        config_of(created=7),
+        config_of(config=[]),
+        config_of(config={"Labels": {"a": 1}}),
+        b"[]",
+    ],
+)
+def test_a_malformed_config_is_refused(raw: bytes) -> None:
+    with pytest.raises(DocumentError):
+        parse_config(raw, descriptor(raw))
+
+
+def test_nulls_that_go_writes_are_nothing() -> None:
+    raw = config_of(config=None, created=None, variant=None, rootfs={"type": "layers", "diff_ids": None})
+    config = parse_config(raw, descriptor(raw))
+    assert (config.labels, config.created, config.diff_ids) == ({}, None, ())
+    assert config.platform == Platform("linux", "arm64")
+
+
+def layers_of(*pairs: tuple[str, str], media_type: str = OCI_LAYER + "+gzip") -> Callable[[], Any]:
+    raw = config_of(*(name(diff_id) for _, diff_id in pairs))
+    manifest = parse_manifest(
+        manifest_of(
+            config=described(raw, OCI_CONFIG),
+            layers=[described(blob.encode(), media_type) for blob, _ in pairs],
+        )
+    )
+    return lambda: image_layers(manifest, parse_config(raw, manifest.config))
+
+
+def test_layers_are_paired_in_order() -> None:
+    layers = layers_of(("b0", "d0"), ("b1", "d1"), ("b0", "d0"))()
+    assert [layer.index for layer in layers] == [0, 1, 2]
+    assert [layer.digest for layer in layers] == [name("b0"), name("b1"), name("b0")]
+    assert [layer.diff_id for layer in layers] == [name("d0"), name("d1"), name("d0")]
+    assert {layer.compression for layer in layers} == {Compression.GZIP}
+    assert layers[0].size == 2
+    assert layers[0].media_type == OCI_LAYER + "+gzip"
+
+
+def test_one_blob_cannot_have_two_diff_ids() -> None:
+    with pytest.raises(DocumentError, match="two different"):
+        layers_of(("b0", "d0"), ("b0", "d1"))()
+
+
+def test_the_plain_tar_is_its_own_diff_id() -> None:
+    assert layers_of(("same", "same"), media_type=OCI_LAYER)()[0].compression is Compression.NONE
+    with pytest.raises(DiffIDMismatch):
+        layers_of(("one", "other"), media_type=OCI_LAYER)()
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_as_many_layers_as_diff_ids(n: int) -> None:
+    raw = config_of(*[name("d")] * n)
+    manifest = parse_manifest(manifest_of(config=described(raw, OCI_CONFIG)))
+    with pytest.raises(DocumentError, match=f"1 layers, the image config {n}"):
+        image_layers(manifest, parse_config(raw, manifest.config))
+
+
+@pytest.mark.parametrize(
+    ("media_type", "says"),
+    [
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "foreign"),
+        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
+        (OCI_LAYER + "+gzip+encrypted", "encrypted"),
+        (OCI_LAYER + "+xz", "gzip or zstd"),
+        ("application/octet-stream", "gzip or zstd"),
+    ],
+)
+def test_layers_this_program_cannot_pull_are_named(media_type: str, says: str) -> None:
+    with pytest.raises(UnsupportedImage, match=says):
+        layers_of(("b", "d"), media_type=media_type)()
+
+
+def test_layers_with_foreign_urls_are_refused() -> None:
+    raw = config_of(name("d"))
+    layer = described(b"b", OCI_LAYER + "+gzip", urls=["https://elsewhere.example/b"])
+    manifest = parse_manifest(manifest_of(config=described(raw, OCI_CONFIG), layers=[layer]))
+    with pytest.raises(UnsupportedImage, match="foreign URLs"):
+        image_layers(manifest, parse_config(raw, manifest.config))
+
+
+def test_blobs_named_by_sha512_are_refused_with_the_reason() -> None:
+    long = "sha512:" + "a" * 128
+    raw = config_of(long)
+    layer = described(b"b", OCI_LAYER + "+gzip")
+    for document in (
+        manifest_of(config=described(raw, OCI_CONFIG), layers=[layer]),
+        manifest_of(config=described(raw, OCI_CONFIG), layers=[{**layer, "digest": long}]),
+    ):
+        manifest = parse_manifest(document)
+        with pytest.raises(UnsupportedImage, match="only sha256"):
+            image_layers(manifest, parse_config(raw, manifest.config))
+    with pytest.raises(UnsupportedImage, match="only sha256"):
+        parse_config(raw, Descriptor(OCI_CONFIG, Digest(long), len(raw)))
+
+
+@pytest.mark.parametrize("docker", [False, True])
+@pytest.mark.parametrize("compression", list(Compression))
+def test_media_types_and_compressions_are_inverse(compression: Compression, docker: bool) -> None:
+    assert compression_of(media_type_of(compression, docker)) is compression

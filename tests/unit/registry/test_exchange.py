@@ -1,0 +1,389 @@
+"""Requests to a registry: tokens, redirects, schemes, and what may show in an error."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from layertee.config.logins import Credentials
+from layertee.errors import (
+    ConnectFailed,
+    LayerteeError,
+    NotInRegistry,
+    RateLimited,
+    RedirectRefused,
+    RegistryError,
+    ServerError,
+    Timeout,
+    TLSFailed,
+    TransportError,
+    Unauthorized,
+)
+from layertee.image.document import Digest
+from layertee.image.reference import Reference, parse_reference
+from layertee.registry.client import Image, Registry
+from layertee.registry.http import TLSPolicy, Transport
+from tests.support.fakes.image import (
+    AMD64,
+    CDN,
+    CONFIG,
+    MANIFEST,
+    NEEDS_TOKEN,
+    PASSWORD,
+    REALM,
+    USER,
+    BlobRig,
+    Rig,
+    document,
+    redirect,
+)
+from tests.support.fakes.transport import Answer, FakeBody, json_answer
+
+
+def test_a_401_is_answered_with_a_token_once() -> None:
+    rig = Rig(login=USER)
+    rig.transport.on(rig.tag, NEEDS_TOKEN, document(MANIFEST))
+    rig.transport.on(REALM, json_answer({"token": "T"}))
+    assert rig.resolve()
+    assert [request.authorization for request in rig.transport.asked(rig.base)] == [
+        None,
+        "Bearer T",
+        "Bearer T",
+    ]
+
+
+def test_a_second_401_is_final_and_advises() -> None:
+    rig = Rig()
+    rig.transport.on(rig.tag, NEEDS_TOKEN)
+    rig.transport.on(REALM, json_answer({"token": "T"}))
+    with pytest.raises(Unauthorized, match=r"no login for quay\.io"):
+        rig.resolve()
+    assert len(rig.transport.asked(rig.base)) == 2
+    assert len(rig.transport.asked(REALM)) == 1
+
+
+def test_many_blobs_refused_at_once_cause_one_token_request() -> None:
+    rig = Rig()
+    rig.transport.on(REALM, json_answer({"token": "T"}))
+    url = f"{rig.base}/blobs/{Digest.of(b'tar.gz')}"
+    rig.transport.on(url, lambda r: Answer(206) if r.authorization == "Bearer T" else NEEDS_TOKEN)
+
+    async def scenario() -> list[FakeBody]:
+        blob = (await rig.registry.resolve(AMD64)).layers[0].descriptor
+        return await asyncio.gather(*(rig.registry.open_blob(blob, n, n + 1) for n in range(5)))
+
+    assert [body.status for body in asyncio.run(scenario())] == [206] * 5
+    assert len(rig.transport.asked(REALM)) == 1
+
+
+# --- redirects -----------------------------------------------------------------------------
+
+
+def test_a_blob_is_opened_with_a_closed_range() -> None:
+    rig = BlobRig(Answer(206))
+    assert rig.open(2, 5).status == 206
+    assert rig.open(2).status == 206
+    assert rig.open().status == 206
+    assert [r.headers.get("Range") for r in rig.transport.requests] == ["bytes=2-4", "bytes=2-5", None]
+    assert {r.headers["Accept-Encoding"] for r in rig.transport.requests} == {"identity"}
+    assert {r.authorization for r in rig.transport.requests} == {"Bearer T"}
+    for start, stop in ((3, 3), (4, 3), (-1, 3)):
+        with pytest.raises(ValueError, match="range"):
+            rig.open(start, stop)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_carries_the_range_and_no_credential(status: int) -> None:
+    rig = BlobRig(redirect(status=status))
+    rig.transport.on(CDN, Answer(206))
+    assert rig.open(0, 3).url == CDN
+    first, second = rig.transport.requests
+    assert first.authorization == "Bearer T"
+    assert second.authorization is None
+    assert PASSWORD not in repr(second)
+    assert "Bearer" not in repr(second)
+    assert second.headers["Range"] == "bytes=0-2"
+    assert second.headers["Accept-Encoding"] == "identity"
+    assert [body.closed for body in rig.transport.bodies] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "target", ["https://quay.io:444/x", "https://sub.quay.io/x", "https://quay.io.evil.example/x"]
+)
+def test_another_port_or_host_is_another_origin(target: str) -> None:
+    rig = BlobRig(redirect(target))
+    rig.transport.on(target, Answer(206))
+    rig.open(0, 3)
+    assert rig.transport.requests[-1].authorization is None
+
+
+def test_the_registrys_own_origin_keeps_the_token_until_it_is_left() -> None:
+    rig = BlobRig(redirect("/elsewhere"))
+    rig.transport.on("https://quay.io/elsewhere", redirect(CDN))
+    rig.transport.on(CDN, redirect("https://quay.io/back"))
+    rig.transport.on("https://quay.io/back", Answer(206))
+    rig.open(0, 3)
+    assert [r.authorization for r in rig.transport.requests] == ["Bearer T", "Bearer T", None, None]
+
+
+def test_the_target_of_a_redirect_is_asked_directly_next_time() -> None:
+    rig = BlobRig(redirect())
+    rig.transport.on(CDN, Answer(206))
+    rig.open(0, 3)
+    rig.open(3, 6)
+    assert [r.url for r in rig.transport.requests] == [rig.url, CDN, CDN]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_an_expired_target_is_asked_for_again_at_the_registry(status: int) -> None:
+    fresh = "https://cdn.example/fresh"
+    rig = BlobRig(redirect(), redirect(fresh))
+    rig.transport.on(CDN, Answer(206), Answer(status))
+    rig.transport.on(fresh, Answer(206))
+    rig.open(0, 3)
+    assert rig.open(3, 6).url == fresh
+    assert rig.open(3, 6).url == fresh
+    assert [r.url for r in rig.transport.requests] == [rig.url, CDN, CDN, rig.url, fresh, fresh]
+    assert len(rig.transport.asked(REALM)) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, RegistryError), (401, RegistryError), (404, NotInRegistry)]
+)
+def test_a_target_that_refuses_twice_is_an_error_without_its_secrets(
+    status: int, error: type[RegistryError]
+) -> None:
+    rig = BlobRig(redirect())
+    rig.transport.on(CDN, json_answer({"message": "PLANTED-body"}, status))
+    with pytest.raises(error) as caught:
+        rig.open(0, 3)
+    assert type(caught.value) is error
+    assert [r.url for r in rig.transport.requests] == [rig.url, CDN, rig.url, CDN]
+    for text in (str(caught.value), caught.value.url):
+        assert "PLANTED" not in text
+    assert "cdn.example" in str(caught.value)
+    assert all(body.closed for body in rig.transport.bodies)
+
+
+def test_a_target_that_cannot_be_reached_is_forgotten() -> None:
+    rig = BlobRig(redirect())
+    rig.transport.on(CDN, Answer(206), ConnectFailed("gone"), Answer(206))
+    rig.open(0, 3)
+    with pytest.raises(ConnectFailed):
+        rig.open(3, 6)
+    rig.open(3, 6)
+    assert [r.url for r in rig.transport.requests] == [rig.url, CDN, CDN, rig.url, CDN]
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://cdn.example/x",
+        "file:///etc/passwd",
+        "https://169.254.169.254/x",
+        "https://u:p@cdn.example/",
+        "",
+    ],
+)
+def test_redirects_that_must_not_be_followed(location: str) -> None:
+    rig = BlobRig(redirect(location) if location else redirect("https://localhost/x"))
+    with pytest.raises(RedirectRefused):
+        rig.open(0, 3)
+    assert len(rig.transport.requests) == 1
+    assert all(body.closed for body in rig.transport.bodies)
+
+
+def test_five_redirects_are_followed_and_six_are_not() -> None:
+    rig = BlobRig(redirect("https://cdn.example/1"))
+    for n in range(1, 6):
+        rig.transport.on(f"https://cdn.example/{n}", redirect(f"https://cdn.example/{n + 1}"))
+    rig.transport.on("https://cdn.example/5", Answer(206))
+    assert rig.open(0, 3).url == "https://cdn.example/5"
+    rig = BlobRig(redirect("https://cdn.example/loop"))
+    rig.transport.on("https://cdn.example/loop", redirect("https://cdn.example/loop"))
+    with pytest.raises(RedirectRefused, match="more than 5"):
+        rig.open(0, 3)
+    assert len(rig.transport.requests) == 6
+
+
+def test_a_manifest_and_a_config_may_be_redirected_too() -> None:
+    rig = Rig()
+    rig.transport.on(rig.tag, redirect("https://cdn.example/m"))
+    rig.transport.on("https://cdn.example/m", Answer(403), document(MANIFEST))
+    rig.transport.on(rig.config, redirect("https://cdn.example/c"))
+    rig.transport.on("https://cdn.example/c", Answer(200, CONFIG))
+    assert rig.resolve()
+    assert rig.slept == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(404), NotInRegistry),
+        (Answer(416), TransportError),
+        (Answer(429), RateLimited),
+        (Answer(500), ServerError),
+        (Answer(503, headers={"Retry-After": "x"}), RateLimited),
+        (Answer(204), RegistryError),
+        (Answer(200 + 99), RegistryError),
+        (Answer(500, b"x" * 100_000), ServerError),
+    ],
+)
+def test_a_blob_that_cannot_be_had_has_its_error_and_is_not_retried(
+    answer: Answer, error: type[LayerteeError]
+) -> None:
+    rig = BlobRig(answer)
+    with pytest.raises(error):
+        rig.open(0, 3)
+    assert len(rig.transport.requests) == 1
+    assert all(body.closed for body in rig.transport.bodies)
+
+
+def test_a_token_refused_midway_is_renewed_once() -> None:
+    rig = BlobRig(NEEDS_TOKEN, Answer(206))
+    rig.transport.on(REALM, json_answer({"token": "T2"}))
+    rig.open(0, 3)
+    assert [r.authorization for r in rig.transport.asked(rig.base)] == ["Bearer T", "Bearer T2"]
+    rig = BlobRig(NEEDS_TOKEN)
+    with pytest.raises(Unauthorized):
+        rig.open(0, 3)
+    assert len(rig.transport.asked(REALM)) == 1
+    assert len(rig.transport.asked(rig.base)) == 2
+
+
+# --- http -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [TLSFailed("not TLS"), ConnectFailed("refused")])
+def test_http_is_used_only_where_allowed_and_only_without_tls(error: LayerteeError) -> None:
+    rig = Rig("127.0.0.1:5000/x:tag", scheme="http", allow_http=True)
+    rig.transport.on("https://127.0.0.1:5000/v2/", error)
+    assert rig.resolve()
+    assert rig.registry.scheme == "http"
+    assert rig.urls()[:2] == ["https://127.0.0.1:5000/v2/", rig.tag]
+    rig.resolve()
+    assert len(rig.transport.asked("https:")) == 1
+
+
+def test_https_with_verification_off_comes_first() -> None:
+    rig = Rig("127.0.0.1:5000/x:tag", allow_http=True)
+    rig.transport.on("https://127.0.0.1:5000/v2/", Answer(401))
+    assert rig.resolve()
+    assert rig.registry.scheme == "https"
+    assert {request.tls for request in rig.transport.requests} == {TLSPolicy(verify=False)}
+
+
+def test_a_peer_that_stalls_is_not_downgraded() -> None:
+    rig = Rig("127.0.0.1:5000/x:tag", scheme="http", allow_http=True)
+    rig.transport.on("https://127.0.0.1:5000/v2/", Timeout("stalled"))
+    with pytest.raises(Timeout):
+        rig.resolve()
+    assert not rig.transport.asked("http:")
+
+
+def test_without_permission_there_is_no_http() -> None:
+    rig = Rig()
+    rig.transport.on(rig.tag, TLSFailed("not TLS"))
+    with pytest.raises(TLSFailed):
+        rig.resolve()
+    assert not rig.transport.asked("http:")
+
+
+# --- secrets ---------------------------------------------------------------------------------
+
+
+def test_no_error_and_no_repr_shows_a_secret() -> None:
+    """Every way to fail, with a server that sends back whatever it was told."""
+    secrets = (
+        PASSWORD,
+        "TOKEN-PLANTED",
+        "PLANTED-signature",
+        base64.b64encode(f"me:{PASSWORD}".encode()).decode(),
+    )
+    echo = {"errors": [{"message": f"you said {' '.join(secrets)}"}]}
+    for status in (400, 401, 403, 404, 416, 429, 500, 503):
+        for place in ("registry", "token service", "storage"):
+            rig = BlobRig(redirect() if place == "storage" else json_answer(echo, status))
+            rig.transport.on(REALM, json_answer({"token": "TOKEN-PLANTED"}))
+            if place == "token service":
+                rig.transport.on(rig.url, NEEDS_TOKEN)
+                rig.transport.on(REALM, json_answer(echo, status))
+            elif place == "registry":
+                rig.transport.on(rig.url, NEEDS_TOKEN, json_answer(echo, status))
+            rig.transport.on(CDN, json_answer(echo, status))
+            with pytest.raises(LayerteeError) as caught:
+                rig.open(0, 3)
+            shown = f"{caught.value} {caught.value!r} {vars(caught.value)} {rig.registry!r}"
+            own = [s for s in secrets if place == "storage" or s != "PLANTED-signature"]
+            assert not [secret for secret in own if secret in shown], (status, place, shown)
+
+
+# --- a real transport ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def plain_registry(rig: Rig) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """The documents of ``rig`` over HTTP without TLS: ``host:port``, and what clients sent first."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            first = await reader.read(4)
+            seen.append(first)
+            if first == b"GET ":
+                path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[0].decode()
+                url = rig.base.partition("/v2/")[0] + path
+                answer = rig.transport.routes.get(url, [Answer(404)])[0]
+                assert isinstance(answer, Answer)
+                head = "".join(f"{name}: {value}\r\n" for name, value in answer.pairs())
+                length = len(answer.body)
+                writer.write(
+                    f"HTTP/1.1 {answer.status} X\r\n{head}Content-Length: {length}\r\n\r\n".encode()
+                    + answer.body
+                )
+            else:
+                writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")  # as Go's server does
+            await writer.drain()
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        yield f"{host}:{port}", seen
+
+
+@pytest.mark.parametrize("allow_http", [True, False])
+def test_a_real_peer_without_tls_is_spoken_to_in_http_only_if_allowed(allow_http: bool) -> None:
+    async def scenario() -> tuple[object, list[bytes]]:
+        rig = Rig("registry.example/ns/repo:tag")
+        async with plain_registry(rig) as (host, seen):
+            reference = parse_reference(f"{host}/ns/repo:tag")
+            assert isinstance(reference, Reference)
+            transport = Transport(user_agent="test")
+            registry = Registry(
+                transport,
+                reference,
+                Credentials.no_credentials(),
+                tls=TLSPolicy(verify=not allow_http),
+                allow_http=allow_http,
+            )
+            try:
+                return await registry.resolve(AMD64), seen
+            except TransportError as exc:
+                return exc, seen
+            finally:
+                await transport.close()
+
+    outcome, seen = asyncio.run(scenario())
+    if allow_http:
+        assert isinstance(outcome, Image)
+        assert outcome.manifest.raw == MANIFEST
+    else:
+        assert isinstance(outcome, TLSFailed)
+        assert b"GET " not in seen
+    assert seen[0][:1] == b"\x16"  # a TLS handshake came first

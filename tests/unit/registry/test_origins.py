@@ -1,0 +1,197 @@
+"""Which hosts may be talked to, and which may be told a secret."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layertee.errors import RedirectRefused
+from layertee.registry.origins import Origin, Reach, may_know_secret, reach, realm_problem, redirect_target
+
+QUAY = Origin("https", "quay.io", 443)
+LOCAL = Origin("http", "127.0.0.1", 5000)
+
+
+def test_an_origin_is_scheme_host_and_port() -> None:
+    assert Origin.of("https://Quay.IO/v2/?q#f") == QUAY
+    assert Origin.of("http://[::1]:80/") == Origin("http", "::1", 80)
+    assert Origin.of("https://quay.io:444/") != QUAY
+    assert str(Origin.of("http://[::1]:8080/x")) == "http://[::1]:8080"
+    assert str(QUAY) == "https://quay.io"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "quay.io", "ftp://quay.io/", "https:///x", "https://a:99999/", "https://a:0/"]
+)
+def test_what_has_no_http_origin_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        Origin.of(url)
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("quay.io", Reach.PUBLIC),
+        ("8.8.8.8", Reach.PUBLIC),
+        ("2606:4700::1", Reach.PUBLIC),
+        ("10.1.2.3", Reach.PRIVATE),
+        ("192.168.0.1", Reach.PRIVATE),
+        ("fd12::1", Reach.PRIVATE),
+        ("localhost", Reach.LOOPBACK),
+        ("LOCALHOST.", Reach.LOOPBACK),
+        ("x.localhost", Reach.LOOPBACK),
+        ("127.0.0.1", Reach.LOOPBACK),
+        ("127.8.9.1", Reach.LOOPBACK),
+        ("0.0.0.0", Reach.LOOPBACK),
+        ("::1", Reach.LOOPBACK),
+        ("::", Reach.LOOPBACK),
+        ("::ffff:127.0.0.1", Reach.LOOPBACK),
+        ("169.254.169.254", Reach.LINK_LOCAL),
+        ("fe80::1", Reach.LINK_LOCAL),
+        ("::ffff:169.254.169.254", Reach.LINK_LOCAL),
+        ("fd00:ec2::254", Reach.LINK_LOCAL),
+        ("100.100.100.200", Reach.LINK_LOCAL),
+        ("metadata.google.internal", Reach.LINK_LOCAL),
+        ("2130706433", Reach.LINK_LOCAL),
+        ("0x7f000001", Reach.LINK_LOCAL),
+        ("127.1", Reach.LINK_LOCAL),
+        ("0177.0.0.1", Reach.LINK_LOCAL),
+    ],
+)
+def test_hosts_that_lead_inside_are_recognised(host: str, kind: Reach) -> None:
+    assert reach(host) is kind
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://cdn.example/x?sig=1#f", "https://cdn.example/x?sig=1"),
+        ("//cdn.example/x", "https://cdn.example/x"),
+        ("/other", "https://quay.io/other"),
+        ("other", "https://quay.io/v2/a/other"),
+        ("https://10.0.0.5:9000/x", "https://10.0.0.5:9000/x"),
+        ("https://cdn.example/a%2Fb?x=%2B", "https://cdn.example/a%2Fb?x=%2B"),
+    ],
+)
+def test_redirects_are_followed_to_other_hosts(location: str, target: str) -> None:
+    assert redirect_target("https://quay.io/v2/a/blobs", location, QUAY) == target
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://cdn.example/x",
+        "http://quay.io/x",
+        "file:///etc/passwd",
+        "ftp://cdn.example/x",
+        "javascript:alert(1)",
+        "https://user:secret@cdn.example/x",
+        "https://user@cdn.example/x",
+        "https://@cdn.example/x",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[fe80::1]/",
+        "https://127.0.0.1/",
+        "https://localhost:8443/",
+        "https://[::1]/",
+        "https://2130706433/",
+        "https://metadata.google.internal/",
+        "https://cdn.example\\@good.example/",
+        "https://exa mple/",
+        "https://cdn.example/\r\nX: y",
+        "https://cdn.exämple/",
+        "https://[::1/",
+        "https://cdn.example:x/",
+        "https://cdn.example/" + "x" * 20000,
+    ],
+)
+def test_redirects_that_must_not_be_followed(location: str) -> None:
+    with pytest.raises(RedirectRefused) as caught:
+        redirect_target("https://quay.io/v2/a/blobs?token=hunter2", location, QUAY)
+    assert "hunter2" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loopback_registry_may_redirect_to_loopback_but_not_to_metadata() -> None:
+    at = "http://127.0.0.1:5000/v2/a"
+    assert redirect_target(at, "http://localhost:9000/x", LOCAL) == "http://localhost:9000/x"
+    assert redirect_target(at, "https://cdn.example/x", LOCAL) == "https://cdn.example/x"
+    with pytest.raises(RedirectRefused):
+        redirect_target(at, "http://169.254.169.254/x", LOCAL)
+
+
+@given(st.text(max_size=60))
+def test_any_location_is_a_url_or_a_typed_error(location: str) -> None:
+    try:
+        target = redirect_target("https://quay.io/v2/a", location, QUAY)
+    except RedirectRefused:
+        return
+    assert Origin.of(target).scheme == "https"
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://auth.quay.io/token",
+        "https://169.254.169.254/token",
+        "https://127.0.0.1/token",
+        "https://10.0.0.1/token",
+        "https://[::1]/token",
+        "https://localhost/token",
+        "https://metadata.google.internal/token",
+        "https://u:p@quay.io/token",
+        "ftp://quay.io/token",
+        "/token",
+        "",
+        "https://quay.io/to ken",
+        "https://quay.io/\n",
+    ],
+)
+def test_realms_that_are_not_asked(realm: str) -> None:
+    assert realm_problem(realm, QUAY, allow_http=False)
+
+
+def test_realms_at_the_registry_itself_are_asked() -> None:
+    assert realm_problem("https://quay.io/v2/auth", QUAY, allow_http=False) is None
+    assert realm_problem("https://auth.docker.io/token", QUAY, allow_http=False) is None
+    assert realm_problem("http://127.0.0.1:9999/token", LOCAL, allow_http=True) is None
+    assert realm_problem("http://127.0.0.1:9999/token", LOCAL, allow_http=False)
+    assert realm_problem("http://10.0.0.1/token", LOCAL, allow_http=True)
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "told"),
+    [
+        ("quay.io", "https://quay.io/v2/auth", True),
+        ("quay.io", "https://quay.io:8443/v2/auth", True),
+        ("quay.io", "https://auth.quay.io/token", True),
+        ("registry.gitlab.com", "https://gitlab.com/jwt/auth", True),
+        ("registry.digitalocean.com", "https://api.digitalocean.com/v2/registry/auth", True),
+        ("registry-1.docker.io", "https://auth.docker.io/token", True),
+        ("registry.hub.docker.com", "https://auth.docker.io/token", True),
+        ("quay.io", "https://auth.docker.io/token", False),
+        ("quay.io", "https://evil.io/token", False),
+        ("quay.io", "https://evilquay.io/token", False),
+        ("quay.io", "https://quay.io.evil.example/token", False),
+        ("quay.io", "http://quay.io/token", False),
+        ("registry.co.uk", "https://evil.co.uk/token", False),
+        ("a.registry.co.uk", "https://auth.registry.co.uk/token", True),
+        ("mine.azurecr.io", "https://yours.azurecr.io/token", False),
+        ("mine.azurecr.io", "https://mine.azurecr.io/token", True),
+        ("1.dkr.ecr.us-east-1.amazonaws.com", "https://evil.us-east-1.amazonaws.com/token", False),
+        ("registry", "https://auth.registry/token", False),
+        ("10.0.0.1", "https://1.10.0.0.1/token", False),
+        ("registry.example.com", "https://login.other.example/token", False),
+        ("registry.trusts.example", "https://sso.trusted.example/token", True),
+        ("registry.trusts.example", "http://sso.trusted.example/token", False),
+    ],
+)
+def test_who_is_told_the_secret(registry: str, realm: str, told: bool) -> None:
+    origin = Origin("https", registry, 443)
+    assert may_know_secret(realm, origin, frozenset({"sso.trusted.example"})) is told
+
+
+def test_an_http_registry_may_have_its_token_service_at_its_own_host() -> None:
+    assert may_know_secret("http://127.0.0.1:9999/token", LOCAL, frozenset())
+    assert not may_know_secret("http://127.0.0.2:9999/token", LOCAL, frozenset())

@@ -1,0 +1,145 @@
+"""What an HTTP status means, and how long to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+
+import pytest
+
+from layertee.errors import (
+    LayerteeError,
+    NotInRegistry,
+    RangeMismatch,
+    RateLimited,
+    RegistryError,
+    ServerError,
+    Unauthorized,
+)
+from layertee.registry.statuses import backoff, retry_after, retrying, server_says, status_error
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 1),
+        ("-5", 1),
+        ("7", 7),
+        (" 7 ", 7),
+        ("+7", 7),
+        ("99999", 300),
+        ("9" * 5000, 300),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 300),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 1),
+        (email.utils.formatdate(NOW + 40, usegmt=True), 40),
+        ("1.5", 2),
+        ("soon", 2),
+        ("", 2),
+        ("Fri, 99 Foo 99999 99:99:99", 2),
+    ],
+)
+def test_retry_after_is_read_and_clamped(value: str, seconds: float) -> None:
+    assert retry_after(value, now=NOW) == pytest.approx(seconds)
+
+
+def test_no_retry_after_is_none() -> None:
+    assert retry_after(None) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "wait", "kind", "retryable"),
+    [
+        (400, None, RegistryError, False),
+        (401, None, Unauthorized, False),
+        (403, None, Unauthorized, False),
+        (404, None, NotInRegistry, False),
+        (416, None, RangeMismatch, True),
+        (418, None, RegistryError, False),
+        (429, None, RateLimited, True),
+        (429, "9", RateLimited, True),
+        (500, None, ServerError, True),
+        (502, "9", ServerError, True),
+        (503, None, ServerError, True),
+        (503, "9", RateLimited, True),
+        (302, None, RegistryError, False),
+        (204, None, RegistryError, False),
+    ],
+)
+def test_each_status_has_its_error(
+    status: int, wait: str | None, kind: type[LayerteeError], retryable: bool
+) -> None:
+    error = status_error(status, "https://h/x?sig=hunter2", "the thing", says="because", wait=wait)
+    assert type(error) is kind
+    assert error.retryable is retryable
+    assert "the thing" in str(error)
+    assert str(status) in str(error)
+    assert "because" in str(error)
+    assert "hunter2" not in str(error)
+    if isinstance(error, RegistryError):
+        assert error.status == status
+        assert "hunter2" not in error.url
+    if isinstance(error, RateLimited):
+        assert error.retry_after == (9 if wait else 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"errors":[{"code":"DENIED","message":"no\\u001b[2J\\nentry"}]}', "no�[2J�entry"),
+        (b'{"errors":[{"code":"DENIED"}]}', "DENIED"),
+        (b'{"errors":[{"code":"DENIED","message":7}]}', "DENIED"),
+        (b'{"details":"incorrect username or password"}', "incorrect username or password"),
+        (b'{"error":"invalid_grant","error_description":"expired"}', "expired"),
+        (b'{"errors":[]}', ""),
+        (b'{"errors":["x"]}', ""),
+        (b"[]", ""),
+        (b"<html>", ""),
+        (b"", ""),
+        (b'{"message":"' + b"x" * 70000 + b'"}', ""),
+        (b'{"message":"' + b"x" * 1000 + b'"}', "x" * 200 + "…"),
+    ],
+)
+def test_only_a_registrys_own_message_is_shown(body: bytes, says: str) -> None:
+    assert server_says(body) == says
+
+
+def test_backoff_grows_and_never_undercuts_the_server() -> None:
+    for attempt in range(3):
+        ceiling = 0.5 * 2**attempt
+        assert ceiling / 2 <= backoff(ServerError("x"), attempt) <= ceiling
+    assert all(10 <= backoff(RateLimited("x", retry_after=10), 0) <= 12.5 for _ in range(20))
+
+
+def attempts(*outcomes: LayerteeError | int) -> tuple[list[float], LayerteeError | int]:
+    slept: list[float] = []
+    script = list(outcomes)
+
+    async def attempt() -> int:
+        outcome = script.pop(0)
+        if isinstance(outcome, LayerteeError):
+            raise outcome
+        return outcome
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    try:
+        return slept, asyncio.run(retrying(attempt, sleep=sleep))
+    except LayerteeError as exc:
+        return slept, exc
+
+
+def test_retryable_errors_are_tried_three_times() -> None:
+    slept, outcome = attempts(ServerError("1"), RateLimited("2", retry_after=30), 7)
+    assert outcome == 7
+    assert len(slept) == 2
+    assert slept[1] >= 30
+    last = ServerError("3")
+    assert attempts(ServerError("1"), ServerError("2"), last, 7)[1] is last
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    error = NotInRegistry("1")
+    assert attempts(error, 7) == ([], error)

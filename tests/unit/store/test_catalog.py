@@ -1,0 +1,480 @@
+"""The map: what may enter it, what it answers, and that nothing wrong with its file ever matters much."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from layertee.core.tee import TeeResult
+from layertee.disk.locks import lock
+from layertee.errors import CatalogError, DiffIDMismatch
+from layertee.image.document import Compression, DiffID, Digest
+from layertee.store import catalog_file as catalogfile
+from layertee.store.catalog import Catalog, PulledImage
+from tests.support.store import digest_number, gzip_layer, in_child, measure, pack
+
+TAR = b"content of a layer\n" * 1000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.sqlite"
+
+
+@pytest.fixture
+def catalog(path: Path) -> Iterator[Catalog]:
+    with Catalog(path) as opened:
+        yield opened
+
+
+def measured(compression: Compression, tar: bytes = TAR) -> TeeResult:
+    return measure(pack(tar, compression), compression)
+
+
+def contradicting(result: TeeResult) -> TeeResult:
+    """The same blob with another content, which no honest pass can measure."""
+    other = measured(Compression.GZIP, b"something else")
+    forged = object.__new__(TeeResult)
+    for name in ("digest", "size", "compression", "decoder"):
+        object.__setattr__(forged, name, getattr(result, name))
+    for name in ("diff_id", "uncompressed_size"):
+        object.__setattr__(forged, name, getattr(other, name))
+    return forged
+
+
+# --- pairs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_a_recorded_pair_is_found_from_both_ends(catalog: Catalog, compression: Compression) -> None:
+    result = measured(compression)
+    catalog.record(result, held=False)
+    assert catalog.diff_id(result.digest) == result.diff_id
+    (pair,) = catalog.digests(result.diff_id)
+    assert (pair.digest, pair.size, pair.uncompressed_size) == (result.digest, result.size, len(TAR))
+    assert (pair.compression, pair.decoder) == (compression, result.decoder)
+    assert catalog.lookup(result.digest) == catalog.lookup(result.diff_id) == catalog.pairs() == [pair]
+
+
+def test_what_is_not_known_is_not_answered(catalog: Catalog) -> None:
+    assert catalog.diff_id(digest_number(1)) is None
+    assert catalog.digests(DiffID(digest_number(1))) == []
+    assert catalog.lookup(digest_number(1)) == []
+
+
+def test_several_blobs_may_have_one_content(catalog: Catalog) -> None:
+    results = [measured(compression) for compression in Compression]
+    catalog.record_many(results, held=False)
+    found = catalog.digests(results[0].diff_id)
+    assert {pair.digest for pair in found} == {result.digest for result in results}
+    assert catalog.uncompressed_sizes([results[0].diff_id]) == {results[0].diff_id: len(TAR)}
+
+
+def test_recording_again_changes_nothing_but_the_time(catalog: Catalog) -> None:
+    result = measured(Compression.ZSTD)
+    catalog.record(result, held=True)
+    catalog.record(result, held=False)
+    assert len(catalog.pairs()) == len(catalog.holdings()) == 1
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_second_content_for_a_known_blob_is_refused(catalog: Catalog, held: bool) -> None:
+    result = measured(Compression.GZIP)
+    catalog.record(result, held=False)
+    before = catalog.pairs()
+    for attempt in (catalog.check, lambda r: catalog.record(r, held=held)):
+        with pytest.raises(DiffIDMismatch) as caught:
+            attempt(contradicting(result))
+        assert caught.value.want == result.diff_id
+    assert catalog.pairs() == before
+    assert catalog.holdings() == []
+
+
+def test_one_contradiction_in_a_batch_refuses_the_batch(catalog: Catalog) -> None:
+    good = measured(Compression.ZSTD)
+    known = measured(Compression.GZIP)
+    catalog.record(known, held=False)
+    with pytest.raises(DiffIDMismatch):
+        catalog.record_many([good, contradicting(known)], held=True)
+    assert catalog.diff_id(good.digest) is None
+
+
+def test_a_tar_that_is_a_gzip_file_does_not_stand_in_the_way_of_its_other_reading(catalog: Catalog) -> None:
+    inner = measured(Compression.GZIP)  # as a blob; it is also the content of a gzip in a gzip
+    outer = measure(pack(pack(TAR, Compression.GZIP), Compression.GZIP), Compression.GZIP)
+    assert str(outer.diff_id) == inner.digest
+    catalog.record(outer, held=True, uncompressed=True)
+    assert catalog.diff_id(inner.digest) is None, "a tar of that name says nothing about the blob"
+    catalog.record(inner, held=True)
+    assert catalog.diff_id(inner.digest) == inner.diff_id
+
+
+@pytest.mark.parametrize("cheat", [None, "sha256:" + "0" * 64, ("a", "b"), SimpleNamespace(digest=1)])
+def test_only_a_measured_result_can_be_recorded(catalog: Catalog, cheat: Any) -> None:
+    with pytest.raises(TypeError, match="TeeResult"):
+        catalog.record(cheat, held=False)
+    look_alike: Any = SimpleNamespace(
+        **{name: getattr(measured(Compression.GZIP), name) for name in ("digest", "diff_id")}
+    )
+    with pytest.raises(TypeError, match="TeeResult"):
+        catalog.record_many([measured(Compression.ZSTD), look_alike], held=False)
+    assert catalog.pairs() == []
+
+
+# --- holdings and images --------------------------------------------------------------
+
+
+def test_a_holding_as_transferred_has_the_name_and_size_of_the_blob(catalog: Catalog) -> None:
+    result = measured(Compression.GZIP)
+    catalog.record(result, held=True)
+    (held,) = catalog.holdings(result.diff_id)
+    assert (held.digest, held.size, held.compression) == (result.digest, result.size, Compression.GZIP)
+    assert catalog.holds(result.digest) == held
+
+
+def test_a_holding_as_a_tar_has_the_name_of_its_content(catalog: Catalog) -> None:
+    result = measured(Compression.GZIP)
+    catalog.record(result, held=True, uncompressed=True)
+    (held,) = catalog.holdings(result.diff_id)
+    assert (str(held.digest), held.size, held.compression) == (result.diff_id, len(TAR), Compression.NONE)
+    assert catalog.holds(result.digest) is None
+    assert catalog.diff_id(result.digest) == result.diff_id
+
+
+def test_what_is_forgotten_is_no_longer_held_but_still_known(catalog: Catalog) -> None:
+    results = [measured(compression) for compression in (Compression.GZIP, Compression.ZSTD)]
+    catalog.record_many(results, held=True)
+    catalog.forget(results[0].digest)
+    assert [held.digest for held in catalog.holdings()] == [results[1].digest]
+    assert catalog.diff_id(results[0].digest) == results[0].diff_id
+    catalog.forget(*(result.digest for result in results))
+    catalog.forget(results[0].digest)
+    assert catalog.holdings() == []
+
+
+def image(name: str, n: int) -> PulledImage:
+    return PulledImage(
+        name, digest_number(n), digest_number(n + 1), digest_number(n + 2), "linux/amd64", 1_700_000_000
+    )
+
+
+def test_images_are_kept_by_name(catalog: Catalog) -> None:
+    one, two = image("docker.io/a:1", 1), image("docker.io/b:1", 10)
+    for item in (two, one):
+        catalog.put_image(item)
+    assert catalog.images() == [one, two]
+    newer = image(one.name, 20)
+    catalog.put_image(newer)
+    assert catalog.image(one.name) == newer
+    catalog.remove_image(one.name)
+    catalog.remove_image(one.name)
+    assert catalog.image(one.name) is None
+    assert catalog.images() == [two]
+
+
+# --- the file ---------------------------------------------------------------------------
+
+
+def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
+    result = measured(Compression.GZIP)
+    with Catalog(path) as first:
+        first.record(result, held=True)
+    with Catalog(path) as second:
+        assert second.rebuilt is None
+        assert second.diff_id(result.digest) == result.diff_id
+        assert [held.digest for held in second.holdings()] == [result.digest]
+
+
+def test_the_file_is_private_and_its_journal_is_not_wal(catalog: Catalog, path: Path) -> None:
+    catalog.record(measured(Compression.GZIP), held=False)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    other = sqlite3.connect(path)
+    try:
+        assert other.execute("PRAGMA user_version").fetchone() == (catalogfile.SCHEMA,)
+        assert other.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
+    finally:
+        other.close()
+    assert catalog._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert catalog._db.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+
+
+GARBAGE = {
+    "text": b"this is not a database, though it is long enough to be one\n" * 100,
+    "zero page": bytes(4096),
+    "header only": b"SQLite format 3\x00" + b"\xff" * 84,
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [*GARBAGE, "cut", "scrambled", "directory", "symlink", "stranger", "old table"]
+)
+def test_a_damaged_file_is_moved_aside_and_a_new_one_serves(path: Path, kind: str) -> None:
+    result = measured(Compression.GZIP)
+    with Catalog(path) as catalog:
+        catalog.record_many(
+            [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(200)], held=True
+        )
+    _damage(path, kind)
+    with Catalog(path) as catalog:
+        assert catalog.rebuilt is not None
+        assert "moved to" in catalog.rebuilt
+        assert catalog.pairs() == []
+        catalog.record(result, held=True)
+    assert len(moved_aside(path)) == 1
+    with Catalog(path) as catalog:
+        assert catalog.rebuilt is None
+        assert catalog.diff_id(result.digest) == result.diff_id
+
+
+def moved_aside(path: Path) -> list[Path]:
+    return [p for p in path.parent.glob("catalog.sqlite.corrupt-*") if not p.name.endswith("-journal")]
+
+
+def _damage(path: Path, kind: str) -> None:
+    content = path.read_bytes()
+    if kind in GARBAGE:
+        path.write_bytes(GARBAGE[kind])
+    elif kind == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "scrambled":
+        path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    elif kind == "directory":
+        path.unlink()
+        path.mkdir()
+    elif kind == "symlink":
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to("elsewhere")
+    else:
+        db = sqlite3.connect(path)
+        if kind == "stranger":
+            db.execute("PRAGMA user_version = 0")
+        else:
+            db.execute("ALTER TABLE pair RENAME COLUMN decoder TO coder")
+        db.commit()
+        db.close()
+
+
+def test_two_damaged_files_in_one_second_are_both_kept(path: Path) -> None:
+    for n in range(2):
+        path.write_bytes(b"damage %d" % n)
+        Catalog(path).close()
+    assert len(moved_aside(path)) == 2
+
+
+def test_a_journal_left_by_a_lost_database_does_not_enter_the_new_one(path: Path) -> None:
+    with Catalog(path) as catalog:
+        catalog.record(measured(Compression.GZIP), held=True)
+    journal = path.with_name("catalog.sqlite-journal")
+    journal.write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + path.read_bytes())
+    path.unlink()
+    with Catalog(path) as catalog:
+        assert catalog.pairs() == []
+        assert catalog.rebuilt is None
+
+
+def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path) -> None:
+    Catalog(path).close()
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {catalogfile.SCHEMA + 1}")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(CatalogError, match="newer version"):
+        Catalog(path)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ["catalog.sqlite", "catalog.sqlite.lock"]
+
+
+def test_the_schema_refuses_rows_that_make_no_sense(path: Path) -> None:
+    Catalog(path).close()
+    good = (digest_number(1), digest_number(2), 1, 2, "gzip", "d", 3)
+    db = sqlite3.connect(path, isolation_level=None)
+    insert = "INSERT INTO pair VALUES (?, ?, ?, ?, ?, ?, ?)"
+    spoiled: list[tuple[int, Any]] = [
+        (0, "sha256:" + "A" * 64),
+        (0, "sha256:" + "a" * 63),
+        (0, "md5:" + "a" * 67),
+        (0, None),
+        (1, "sha512:" + "a" * 64),
+        (2, -1),
+        (2, "many"),
+        (2, 1.5),
+        (3, 1 << 53),
+        (4, "xz"),
+        (4, "none"),  # a plain blob is its own content
+        (5, ""),
+        (6, -1),
+    ]
+    try:
+        for column, value in spoiled:
+            row: list[Any] = [str(v) if isinstance(v, str) else v for v in good]
+            row[column] = value
+            with pytest.raises(sqlite3.IntegrityError):
+                db.execute(insert, row)
+        db.execute(insert, [str(v) if isinstance(v, str) else v for v in good])
+    finally:
+        db.close()
+
+
+def test_a_full_disk_is_a_typed_error_and_leaves_what_was_there(path: Path) -> None:
+    kept = measured(Compression.GZIP)
+    with Catalog(path) as catalog:
+        catalog.record(kept, held=True)
+        pages = catalog._db.execute("PRAGMA page_count").fetchone()[0]
+        catalog._db.execute(f"PRAGMA max_page_count = {pages}")
+        many = [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(200)]
+        with pytest.raises(CatalogError, match="full"):
+            catalog.record_many(many, held=True)
+        assert [pair.digest for pair in catalog.pairs()] == [kept.digest]
+        catalog._db.execute("PRAGMA max_page_count = 1000000")
+        catalog.record_many(many, held=True)
+        assert len(catalog.pairs()) == 201
+
+
+def test_a_place_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError):
+        Catalog(tmp_path / "not" / "there" / "catalog.sqlite")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CatalogError):
+        Catalog(tmp_path / "file" / "catalog.sqlite")
+
+
+def test_another_writer_is_waited_for_and_then_reported(
+    catalog: Catalog, path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("layertee.store.catalog.BUSY_S", 0.01)
+    with lock(path.with_name("catalog.sqlite.lock"), timeout=1), pytest.raises(CatalogError, match="locked"):
+        catalog.record(measured(Compression.GZIP), held=False)
+    catalog.record(measured(Compression.GZIP), held=False)
+
+
+def test_reading_does_not_wait_for_a_writer(catalog: Catalog, path: Path) -> None:
+    with lock(path.with_name("catalog.sqlite.lock"), timeout=1):
+        assert catalog.pairs() == []
+
+
+def test_threads_share_one_catalog(catalog: Catalog) -> None:
+    results = [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(40)]
+
+    def work(mine: list[TeeResult]) -> None:
+        for result in mine:
+            catalog.record(result, held=True)
+            assert catalog.diff_id(result.digest) == result.diff_id
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(work, results[n::4]) for n in range(4)]:
+            done.result()
+    assert len(catalog.pairs()) == 40
+
+
+@pytest.mark.slow
+def test_processes_share_one_file(path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from layertee.store.catalog import Catalog;"
+        "from layertee.image.document import Digest; from layertee.store.catalog import PulledImage\n"
+        "with Catalog(Path(sys.argv[1])) as c:\n"
+        "    for n in range(15):\n"
+        "        d = Digest.of(b'%d' % n)\n"
+        "        c.put_image(PulledImage(f'{sys.argv[2]}-{n}', d, d, d, 'linux/amd64', n))\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    children = [subprocess.Popen([*command, str(n)]) for n in range(4)]
+    assert [child.wait(60) for child in children] == [0] * 4
+    with Catalog(path) as catalog:
+        assert catalog.rebuilt is None
+        assert len(catalog.images()) == 60
+
+
+def test_a_closed_catalog_and_one_from_before_a_fork_are_misuse(catalog: Catalog, path: Path) -> None:
+    def in_the_child() -> None:
+        try:
+            catalog.pairs()
+        except RuntimeError:
+            return
+        os._exit(3)
+
+    assert in_child(in_the_child) == 0
+    catalog.close()
+    catalog.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        catalog.pairs()
+    with pytest.raises(RuntimeError, match="closed"):
+        catalog.record(measured(Compression.GZIP), held=False)
+
+
+def test_a_catalog_in_memory_serves_one_run(tmp_path: Path) -> None:
+    with Catalog(None) as catalog:
+        result = measured(Compression.GZIP)
+        catalog.record(result, held=True)
+        assert catalog.diff_id(result.digest) == result.diff_id
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- against a model -----------------------------------------------------------------------
+
+BLOBS = [gzip_layer(f"layer {n}")[2] for n in range(4)] + [measured(c, b"shared") for c in Compression]
+
+
+class AgainstADict(RuleBasedStateMachine):
+    """Any sequence of calls gives what two dicts would give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.catalog = Catalog(None)
+        self.pairs: dict[Digest, DiffID] = {}
+        self.held: dict[str, DiffID] = {}
+
+    def teardown(self) -> None:
+        self.catalog.close()
+
+    @rule(result=st.sampled_from(BLOBS), held=st.booleans(), tar=st.booleans())
+    def record(self, result: TeeResult, held: bool, tar: bool) -> None:
+        self.catalog.record(result, held=held, uncompressed=tar)
+        self.pairs[result.digest] = result.diff_id
+        if held:
+            self.held[str(result.diff_id if tar else result.digest)] = result.diff_id
+
+    @rule(result=st.sampled_from(BLOBS))
+    def forget(self, result: TeeResult) -> None:
+        self.catalog.forget(result.digest)
+        self.held.pop(str(result.digest), None)
+
+    @rule(result=st.sampled_from(BLOBS))
+    def contradict(self, result: TeeResult) -> None:
+        if result.digest in self.pairs:
+            with pytest.raises(DiffIDMismatch):
+                self.catalog.record(contradicting(result), held=True)
+
+    @invariant()
+    def agrees(self) -> None:
+        assert {pair.digest: pair.diff_id for pair in self.catalog.pairs()} == self.pairs
+        assert {str(held.digest): held.diff_id for held in self.catalog.holdings()} == self.held
+
+
+TestAgainstADict = AgainstADict.TestCase
+TestAgainstADict.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=50, deadline=None)
+def test_any_text_but_the_empty_one_may_be_the_name_of_an_image(name: str) -> None:
+    with Catalog(None) as catalog:
+        row = image(name, 1)
+        try:
+            catalog.put_image(row)
+        except CatalogError:
+            assert name == ""
+        else:
+            assert catalog.image(name) == row

@@ -1,0 +1,206 @@
+"""Images of the store: which manifest is kept, under which name, and that other tools read it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layertee.errors import (
+    NotFound,
+    StoreCorrupt,
+)
+from layertee.image.document import Compression, Digest, Manifest, parse_document
+from layertee.image.holding import Form
+from layertee.pulling.plan import Action
+from layertee.store.gc import gc
+from layertee.store.layout import ORIGINAL_MANIFEST, Layout
+from layertee.store.localimage import local_manifest
+from layertee.store.store import Store
+from tests.support.rig.images import BuiltImage, build_image, recompress, run_tool
+from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
+from tests.support.store import (
+    AMD64,
+    assert_store_is_sound,
+    bring,
+    gzip_layer,
+    pull,
+    visible_blobs,
+)
+
+TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
+TAR, BLOB, RESULT = gzip_layer("one layer")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[Store]:
+    with Store.open(root) as opened:
+        yield opened
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> BuiltImage:
+    layers = [text_layer({"a": "1"}), incompressible_layer(20_000), empty_layer(), text_layer({"b": "2"})]
+    return build_image(tmp_path / "built", layers, annotations={"org.example": "kept"})
+
+
+# --- images -------------------------------------------------------------------------
+
+
+def test_an_image_kept_as_it_is_keeps_its_digest(store: Store, image: BuiltImage) -> None:
+    pull(store, image.root, "latest", "docker.io/x/y:1")
+    (found,) = store.images()
+    assert (found.name, found.digest, found.original) == ("docker.io/x/y:1", image.digest, image.digest)
+    assert (found.config, found.platform) == (image.config_digest, "linux/amd64")
+    assert found.nbytes == sum(layer.size for layer in image.layers)
+    assert found.pulled_at is not None
+    kept = store.layout.resolve("docker.io/x/y:1", AMD64)
+    assert kept.manifest.raw == image.manifest
+    assert set(visible_blobs(store.root)) == {image.digest, image.config_digest, *image.layer_digests}
+    assert_store_is_sound(store.root)
+
+
+def test_an_image_kept_uncompressed_keeps_its_id_and_its_origin(store: Store, image: BuiltImage) -> None:
+    pull(store, image.root, "latest", "docker.io/x/y:1", Form.UNCOMPRESSED)
+    (found,) = store.images()
+    assert found.original == image.digest != found.digest
+    assert found.config == image.config_digest
+    kept = store.layout.resolve("docker.io/x/y:1", AMD64)
+    assert [layer.digest for layer in kept.layers] == [layer.diff_id for layer in image.layers]
+    assert all(layer.media_type == "application/vnd.oci.image.layer.v1.tar" for layer in kept.layers)
+    assert kept.manifest.annotations == {"org.example": "kept", ORIGINAL_MANIFEST: image.digest}
+    assert store.layout.blob_path(Digest(image.digest)).read_bytes() == image.manifest
+    assert_store_is_sound(store.root)
+
+
+def test_the_same_content_in_another_compression_is_not_brought_again(
+    store: Store, image: BuiltImage, tmp_path: Path
+) -> None:
+    pull(store, image.root, "latest", "x:1")
+    other = recompress(image, "zstd", tmp_path / "zstd")
+    again = pull(store, other.root, "latest", "x:2")
+    assert again.bytes_to_fetch == 0
+    assert again.layers_to(Action.FETCH) == ()
+    kept = store.layout.resolve("x:2", AMD64)
+    assert [layer.digest for layer in kept.layers] == [layer.digest for layer in image.layers]
+    assert kept.manifest.annotations[ORIGINAL_MANIFEST] == other.digest
+    assert kept.config.digest == other.config_digest
+    assert_store_is_sound(store.root)
+
+
+def test_a_local_manifest_is_the_same_whoever_writes_it(
+    store: Store, image: BuiltImage, tmp_path: Path
+) -> None:
+    with Store.open(tmp_path / "two") as second:
+        for where in (store, second):
+            pull(where, image.root, "latest", "x:1", Form.UNCOMPRESSED)
+        assert store.images()[0].digest == second.images()[0].digest
+    raw = store.layout.read_blob(store.layout.find("x:1"))
+    assert raw == json.dumps(json.loads(raw), sort_keys=True, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("keep_docker", [True, False])
+def test_a_docker_manifest_is_kept_unless_told_otherwise(
+    store: Store, tmp_path: Path, keep_docker: bool
+) -> None:
+    image = build_image(tmp_path / "docker", [text_layer({"a": "1"})], media="docker")
+    origin = Layout.open(image.root).resolve("latest", AMD64)
+    blob = image.blob_path(image.layers[0].digest).read_bytes()
+    held = {origin.layers[0].diff_id: bring(store, blob, Compression.GZIP)}
+    raw = local_manifest(origin.manifest, origin.layers, held, keep_docker=keep_docker)
+    assert (raw == image.manifest) == keep_docker
+    kept = parse_document(raw, None)
+    assert isinstance(kept, Manifest)
+    assert kept.layers[0].digest == image.layers[0].digest
+    if not keep_docker:
+        assert "docker" not in raw.decode()
+        assert kept.annotations[ORIGINAL_MANIFEST] == image.digest
+
+
+def test_annotations_of_the_compressed_bytes_do_not_outlive_them(store: Store, tmp_path: Path) -> None:
+    def annotate(document: dict[str, Any]) -> None:
+        document["layers"][0]["annotations"] = {
+            "io.github.containers.zstd-chunked.manifest-checksum": "sha256:x",
+            "containerd.io/snapshot/stargz/toc.digest": "sha256:y",
+            "ostree.component": "kept",
+        }
+
+    image = build_image(tmp_path / "a", [text_layer({"a": "1"})], edit_manifest=annotate)
+    pull(store, image.root, "latest", "x:1", Form.UNCOMPRESSED)
+    pull(store, image.root, "latest", "x:2")  # held as a tar by now
+    for name in ("x:1", "x:2"):
+        kept = store.layout.resolve(name, AMD64)
+        assert kept.layers[0].descriptor.annotations == {"ostree.component": "kept"}
+
+
+def test_an_image_with_a_missing_layer_gets_no_name(store: Store, image: BuiltImage) -> None:
+    origin = Layout.open(image.root).resolve("latest", AMD64)
+    with pytest.raises(StoreCorrupt, match="x:1"):
+        store.put_image("x:1", origin.manifest, origin.config, origin.manifest.raw)
+    assert store.images() == []
+
+
+def test_a_manifest_of_another_image_is_misuse(store: Store, image: BuiltImage, tmp_path: Path) -> None:
+    origin = Layout.open(image.root).resolve("latest", AMD64)
+    other = build_image(tmp_path / "other", [text_layer({"z": "z"})])
+    with pytest.raises(ValueError, match="not one of this image"):
+        store.put_image("x:1", origin.manifest, origin.config, other.manifest)
+
+
+def test_a_removed_image_is_gone_and_an_unknown_one_is_not_found(store: Store, image: BuiltImage) -> None:
+    pull(store, image.root, "latest", "x:1")
+    store.remove_image("x:1")
+    assert store.images() == []
+    assert store.catalog.images() == []
+    with pytest.raises(NotFound):
+        store.remove_image("x:1")
+
+
+def test_an_image_may_have_no_name(store: Store, image: BuiltImage) -> None:
+    origin = Layout.open(image.root).resolve("latest", AMD64)
+    for layer in origin.layers:
+        bring(store, image.blob_path(layer.digest).read_bytes(), layer.compression)
+    for _ in range(2):
+        store.put_image(None, origin.manifest, origin.config, origin.manifest.raw)
+    assert [(found.name, found.digest) for found in store.images()] == [("", image.digest)]
+    assert store.layout.resolve(None, AMD64).manifest.raw == image.manifest
+    gc(store)
+    assert store.images()[0].problem is None
+    assert_store_is_sound(store.root)
+
+
+def test_an_unreadable_image_is_listed_with_its_problem(store: Store, image: BuiltImage) -> None:
+    pull(store, image.root, "latest", "x:1")
+    store.layout.blob_path(Digest(image.digest)).unlink()
+    (found,) = store.images()
+    assert found.problem is not None
+    assert "missing" in found.problem
+    assert store.layers() == []
+    assert any("x:1" in warning for warning in store.warnings)
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("tool", TOOLS)
+def test_other_tools_read_what_the_store_keeps(
+    root: Path, image: BuiltImage, tmp_path: Path, tool: str, form: Form
+) -> None:
+    with Store.open(root) as store:
+        pull(store, image.root, "latest", "docker.io/x/y:1", form)
+    if tool == "skopeo":
+        target = tmp_path / "copied"
+        run_tool("skopeo", "copy", "--quiet", f"oci:{root}:docker.io/x/y:1", f"dir:{target}")
+        assert (target / image.config_digest[7:]).read_bytes() == image.config
+    else:
+        run_tool(
+            "umoci", "raw", "unpack", "--rootless", "--image", f"{root}:docker.io/x/y:1", str(tmp_path / "u")
+        )
+        assert (tmp_path / "u" / "b").read_text() == "2"

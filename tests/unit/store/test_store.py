@@ -1,0 +1,429 @@
+"""The store: what it keeps, what counts as held, who may do what at once, and a catalog that fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from layertee.disk.locks import try_lock
+from layertee.disk.space import GIB, floor_of, human
+from layertee.errors import (
+    CatalogError,
+    DiffIDMismatch,
+    LocalError,
+    NoSpace,
+    NotFound,
+    SizeMismatch,
+    StoreBusy,
+    StoreCorrupt,
+)
+from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.holding import Basis, Form
+from layertee.store.catalog import Catalog
+from layertee.store.gc import gc
+from layertee.store.store import Store, default_root
+from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
+from tests.support.store import (
+    assert_store_is_sound,
+    bring,
+    digest_number,
+    fill,
+    gzip_layer,
+    in_child,
+    measure,
+    pack,
+    pull,
+    visible_blobs,
+)
+from tests.unit.store.test_catalog import contradicting
+
+TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
+TAR, BLOB, RESULT = gzip_layer("one layer")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[Store]:
+    with Store.open(root) as opened:
+        yield opened
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> BuiltImage:
+    layers = [text_layer({"a": "1"}), incompressible_layer(20_000), empty_layer(), text_layer({"b": "2"})]
+    return build_image(tmp_path / "built", layers, annotations={"org.example": "kept"})
+
+
+# --- opening ------------------------------------------------------------------------
+
+
+def test_a_private_store_is_closed_to_others(store: Store, root: Path) -> None:
+    holding = bring(store, BLOB, Compression.GZIP)
+    for directory, names, files in os.walk(root):
+        for name in names:
+            assert stat.S_IMODE((Path(directory) / name).stat().st_mode) == 0o700
+        for name in files:
+            assert (Path(directory) / name).stat().st_mode & 0o077 == 0
+    assert holding.path is not None
+    assert stat.S_IMODE(holding.path.stat().st_mode) == 0o400
+
+
+def test_a_public_store_keeps_only_its_own_room_closed(root: Path) -> None:
+    with Store.open(root, private=False) as store:
+        holding = bring(store, BLOB, Compression.GZIP)
+    assert holding.path is not None
+    assert stat.S_IMODE(holding.path.stat().st_mode) == 0o644
+    assert stat.S_IMODE((root / "index.json").stat().st_mode) == 0o644
+    assert stat.S_IMODE(root.stat().st_mode) == 0o755
+    assert stat.S_IMODE((root / "layertee").stat().st_mode) == 0o700
+
+
+def test_a_store_that_others_could_write_to_is_refused_with_the_remedy(root: Path) -> None:
+    Store.open(root).close()
+    root.chmod(0o770)
+    with pytest.raises(LocalError, match=f"chmod go-w {root}"):
+        Store.open(root)
+    root.chmod(0o755)
+    Store.open(root).close()
+
+
+def test_a_store_of_another_user_is_refused(root: Path, monkeypatch: Any) -> None:
+    Store.open(root).close()
+    monkeypatch.setattr(os, "geteuid", lambda: root.stat().st_uid + 1)
+    with pytest.raises(LocalError, match="belongs to user"):
+        Store.open(root)
+
+
+def test_a_directory_with_other_things_is_no_store(root: Path) -> None:
+    root.mkdir()
+    (root / "photo.jpg").write_bytes(b"")
+    with pytest.raises(StoreCorrupt, match=r"photo\.jpg"):
+        Store.open(root)
+    with pytest.raises(NotFound):
+        Store.open(root.parent / "nowhere", create=False)
+
+
+def test_a_layout_of_another_tool_becomes_a_store_and_stays_what_it_was(image: BuiltImage) -> None:
+    before = visible_blobs(image.root)
+    with Store.open(image.root) as store:
+        assert [found.name for found in store.images()] == ["latest"]
+        assert store.images()[0].pulled_at is None
+        assert {layer.digest for layer in store.layers()} == image.layer_digests
+        assert store.rebuild_reason is not None
+    assert visible_blobs(image.root) == before
+
+
+@pytest.mark.parametrize(
+    ("uid", "data", "expected"),
+    [
+        (0, "/data", "/var/lib/layertee"),
+        (1000, "/data", "/data/layertee"),
+        (1000, "", "/home/u/.local/share/layertee"),
+        (1000, "relative", "/home/u/.local/share/layertee"),
+    ],
+)
+def test_the_default_root_is_where_such_things_go(
+    monkeypatch: Any, uid: int, data: str, expected: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setenv("XDG_DATA_HOME", data)
+    monkeypatch.setenv("HOME", "/home/u")
+    assert str(default_root()) == expected
+
+
+# --- layers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+@pytest.mark.parametrize("form", list(Form))
+def test_a_layer_is_kept_in_the_form_asked_for(store: Store, compression: Compression, form: Form) -> None:
+    blob = pack(TAR, compression)
+    holding = bring(store, blob, compression, form)
+    plain = form is Form.UNCOMPRESSED or compression is Compression.NONE
+    content = TAR if plain else blob
+    assert holding.path is not None
+    assert holding.path.read_bytes() == content
+    assert holding.digest == Digest.of(content)
+    assert (holding.size, holding.uncompressed_size) == (len(content), len(TAR))
+    assert holding.basis is Basis.COMPUTED
+    assert store.holding(holding.diff_id) == holding
+    assert store.catalog.diff_id(measure(blob, compression).digest) == holding.diff_id
+
+
+def test_of_two_forms_the_one_asked_for_is_preferred(store: Store) -> None:
+    as_is = bring(store, BLOB, Compression.GZIP)
+    tar = bring(store, BLOB, Compression.GZIP, Form.UNCOMPRESSED)
+    for wanted in (as_is, tar):
+        assert store.holding(RESULT.diff_id, prefer=wanted.digest) == wanted
+    assert store.holding(RESULT.diff_id, prefer=digest_number(1)) in (as_is, tar)
+    assert as_is.path is not None
+    as_is.path.unlink()
+    assert store.holding(RESULT.diff_id, prefer=as_is.digest) == tar
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "symlink", "directory"])
+def test_a_row_without_its_file_is_no_holding(store: Store, damage: str) -> None:
+    path = bring(store, BLOB, Compression.GZIP).path
+    assert path is not None
+    path.unlink()
+    if damage == "short":
+        path.write_bytes(BLOB[:-1])
+    elif damage == "symlink":
+        path.with_name("x").write_bytes(BLOB)
+        path.symlink_to("x")
+    elif damage == "directory":
+        path.mkdir()
+    assert store.holding(RESULT.diff_id) is None
+
+
+def test_a_file_without_its_row_is_to_be_checked_and_not_fetched(store: Store) -> None:
+    path = bring(store, BLOB, Compression.GZIP).path
+    assert store.unverified_path(RESULT.digest) is None
+    store.catalog.forget(RESULT.digest)
+    assert store.holding(RESULT.diff_id) is None
+    assert store.unverified_path(RESULT.digest) == path
+    assert store.adopt(measure(BLOB, Compression.GZIP)) == store.holding(RESULT.diff_id)
+    assert store.unverified_path(RESULT.digest) is None
+
+
+def test_only_a_file_that_is_there_can_be_adopted(store: Store) -> None:
+    with pytest.raises(NotFound):
+        store.adopt(RESULT)
+    store.layout.blob_path(RESULT.digest).write_bytes(BLOB[:-1])
+    with pytest.raises(NotFound):
+        store.adopt(RESULT)
+
+
+def test_a_file_that_nobody_checked_gives_way_to_bytes_that_were(store: Store) -> None:
+    rotten = store.layout.blob_path(RESULT.digest)
+    rotten.write_bytes(BLOB[:-1] + b"?")
+    assert bring(store, BLOB, Compression.GZIP).path == rotten
+    assert rotten.read_bytes() == BLOB
+
+
+def test_a_checked_file_stays_when_the_same_layer_comes_again(store: Store) -> None:
+    path = bring(store, BLOB, Compression.GZIP).path
+    assert path is not None
+    inode = path.stat().st_ino
+    bring(store, BLOB, Compression.GZIP)
+    assert path.stat().st_ino == inode
+
+
+def test_a_contradiction_to_a_computed_pair_is_refused_before_anything_is_visible(store: Store) -> None:
+    bring(store, BLOB, Compression.GZIP, Form.UNCOMPRESSED)
+    lie = contradicting(RESULT)
+    writer = fill(store.writer(lie.diff_id), BLOB)
+    with pytest.raises(DiffIDMismatch):
+        store.commit_layer(writer, lie, Form.AS_IS)
+    assert list(visible_blobs(store.root)) == [RESULT.diff_id]
+    assert list(store.ingest.iterdir()) == []
+
+
+def test_a_result_of_other_bytes_than_written_is_refused(store: Store) -> None:
+    writer = fill(store.writer(RESULT.diff_id), BLOB[:-1])
+    with pytest.raises(SizeMismatch):
+        store.commit_layer(writer, RESULT, Form.AS_IS)
+    assert visible_blobs(store.root) == {}
+    assert store.catalog.pairs() == []
+
+
+def test_what_a_dead_process_left_is_removed_by_the_next_writer(store: Store) -> None:
+    part = store.ingest / f"{RESULT.diff_id.hex}.part"
+    part.write_bytes(b"half a lay")
+    assert bring(store, BLOB, Compression.GZIP).size == len(BLOB)
+    assert list(store.ingest.iterdir()) == []
+
+
+def test_a_wrong_blob_is_taken_out_row_first(store: Store) -> None:
+    path = bring(store, BLOB, Compression.GZIP).path
+    assert path is not None
+    aside = store.quarantine(RESULT.digest)
+    assert aside is not None
+    assert aside.read_bytes() == BLOB
+    assert not path.exists()
+    assert store.holding(RESULT.diff_id) is None
+    assert store.catalog.holdings() == []
+    assert store.quarantine(RESULT.digest) is None
+
+
+# --- locks --------------------------------------------------------------------------
+
+
+def test_one_process_at_a_time_brings_a_layer(store: Store, root: Path) -> None:
+    held = store.layer_lock(RESULT.diff_id)
+    assert held is not None
+    with Store.open(root) as other:
+        assert other.layer_lock(RESULT.diff_id) is None
+        assert other.layer_lock(DiffID(digest_number(1))) is not None
+        held.release()
+        held.release()
+        again = other.layer_lock(RESULT.diff_id)
+    assert again is not None
+    again.release()
+
+
+def test_the_lock_of_a_dead_process_is_free(store: Store, root: Path) -> None:
+    def die_with_the_lock() -> None:
+        with Store.open(root) as mine:
+            assert mine.layer_lock(RESULT.diff_id) is not None
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.WTERMSIG(in_child(die_with_the_lock)) == signal.SIGKILL
+    held = store.layer_lock(RESULT.diff_id)
+    assert held is not None
+    held.release()
+
+
+def test_a_lock_file_removed_under_an_acquirer_is_not_taken_for_the_lock(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = tmp_path / "lock"
+    first = try_lock(path)
+    assert first is not None
+    real = os.open
+
+    def open_then_lose(name: Any, *args: Any, **kwargs: Any) -> int:
+        fd = real(name, *args, **kwargs)
+        monkeypatch.setattr(os, "open", real)
+        first.discard()  # the holder removes the file that has just been opened
+        return fd
+
+    monkeypatch.setattr(os, "open", open_then_lose)
+    second = try_lock(path)
+    assert second is not None
+    assert path.exists()
+    assert try_lock(path) is None, "the second one holds the file that is there"
+    second.release()
+
+
+def test_pulls_share_the_store_and_gc_has_it_alone(store: Store) -> None:
+    with store.shared(), store.shared(timeout=0.01):
+        with pytest.raises(StoreBusy, match=str(store.root / "layertee" / "lock")):
+            store.exclusive(timeout=0.01)
+        with pytest.raises(StoreBusy):
+            gc(store, timeout=0.01)
+    with store.exclusive(), pytest.raises(StoreBusy) as caught:
+        store.shared(timeout=0.01)
+    assert caught.value.retryable
+
+
+# --- the catalog fails ------------------------------------------------------------------
+
+
+def test_a_damaged_catalog_is_rebuilt_from_what_is_there(root: Path, image: BuiltImage) -> None:
+    with Store.open(root) as store:
+        pull(store, image.root, "latest", "x:1")
+        before = store.catalog.holdings()
+    (root / "layertee" / "catalog.sqlite").write_bytes(b"not a database" * 1000)
+    with Store.open(root) as store:
+        assert store.rebuild_reason is not None
+        assert store.warnings == [store.rebuild_reason]
+        for layer in store.layers():
+            path = store.unverified_path(layer.digest)
+            assert path is not None
+            store.adopt(measure(path.read_bytes(), layer.compression))
+        after = store.catalog.holdings()
+        assert [row.digest for row in after] == [row.digest for row in before]
+        assert pull(store, image.root, "latest", "x:1").bytes_to_fetch == 0
+    assert_store_is_sound(root)
+
+
+def test_a_deleted_catalog_says_that_the_store_is_to_be_scanned(root: Path, image: BuiltImage) -> None:
+    with Store.open(root) as store:
+        assert store.rebuild_reason is None
+        pull(store, image.root, "latest", "x:1")
+    shutil.rmtree(root / "layertee")
+    for _ in range(2):  # looking does not make it whole
+        with Store.open(root) as store:
+            assert store.rebuild_reason is not None
+    with Store.open(root) as store:
+        assert {digest for digest, _ in store.scan()} == set(visible_blobs(root))
+
+
+def test_a_catalog_of_a_newer_version_does_not_stop_a_pull(root: Path, image: BuiltImage) -> None:
+    Store.open(root).close()
+    db = sqlite3.connect(root / "layertee" / "catalog.sqlite")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = (root / "layertee" / "catalog.sqlite").read_bytes()
+    with Store.open(root) as store:
+        assert "newer version" in store.warnings[0]
+        pull(store, image.root, "latest", "x:1")
+        assert pull(store, image.root, "latest", "x:2").bytes_to_fetch == 0
+    assert (root / "layertee" / "catalog.sqlite").read_bytes() == before
+
+
+def test_a_catalog_that_fails_in_the_middle_becomes_a_warning(
+    store: Store, image: BuiltImage, monkeypatch: Any
+) -> None:
+    def fail(*args: object, **kwargs: object) -> Any:
+        raise CatalogError("the map is on fire")
+
+    for name in ("check", "record", "holds", "holdings", "put_image", "images", "forget", "remove_image"):
+        monkeypatch.setattr(Catalog, name, fail)
+    holding = bring(store, BLOB, Compression.GZIP)
+    assert holding.path is not None
+    assert holding.path.read_bytes() == BLOB
+    assert store.holding(RESULT.diff_id) is None
+    pull(store, image.root, "latest", "x:1")
+    assert [found.name for found in store.images()] == ["x:1"]
+    store.quarantine(RESULT.digest)
+    store.remove_image("x:1")
+    assert store.warnings == ["the map is on fire"]
+
+
+# --- space --------------------------------------------------------------------------
+
+
+def full(free: int, total: int) -> Any:
+    return lambda path: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096, f_blocks=total // 4096)
+
+
+def test_a_pull_that_would_not_fit_is_refused_with_figures(store: Store, monkeypatch: Any) -> None:
+    monkeypatch.setattr(os, "statvfs", full(5 * GIB, 100 * GIB))
+    store.check_space(2 * GIB)
+    assert store.headroom() == 2 * GIB
+    with pytest.raises(NoSpace) as caught:
+        store.check_space(3 * GIB, "docker.io/x/y:1")
+    assert str(caught.value) == (
+        f"docker.io/x/y:1 needs 3.0 GiB in {store.root}, where 5.0 GiB are free and 3.0 GiB must stay free;"
+        " free 1.0 GiB (layertee gc may help)"
+    )
+    assert (caught.value.need, caught.value.free, caught.value.path) == (3 * GIB, 5 * GIB, str(store.root))
+
+
+@pytest.mark.parametrize(
+    ("total", "floor"),
+    [(0, 64 << 20), (10 * GIB, 10 * GIB * 3 // 100 + (64 << 20)), (20 * GIB, GIB), (100 * GIB, 3 * GIB)],
+)
+def test_the_floor_is_a_share_with_a_minimum(total: int, floor: int) -> None:
+    assert floor_of(total) == floor
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (5 << 20, "5.0 MiB"),
+        (3 << 40, "3.0 TiB"),
+        (5000 << 40, "5000.0 TiB"),
+    ],
+)
+def test_sizes_are_written_for_people(nbytes: int, text: str) -> None:
+    assert human(nbytes) == text

@@ -1,0 +1,127 @@
+"""The architecture, as a table that fails when it is not true: which room may import which.
+
+A room is a folder of ``engine/layertee``, or a module beside the folders. Imports count wherever they stand
+in a file, also inside functions and under TYPE_CHECKING: an arrow that is drawn late is an arrow.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import layertee
+
+PACKAGE = Path(layertee.__file__).parent
+WORDS = {"errors", "aio", "version"}  # for every room
+# In the order in which a reader meets them; each row names rooms of earlier rows only.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "aio": set(),
+    "version": set(),
+    "image": set(),
+    "config": {"image"},
+    "disk": {"image"},
+    "core": {"image"},
+    "registry": {"image", "config"},
+    "transfer": {"image", "core"},
+    "store": {"image", "disk", "core"},
+    "places": {"image", "config", "disk", "store"},
+    "skopeo": {"image", "config", "disk"},
+    "options": {"image", "transfer"},
+    "pulling": {
+        *("image", "config", "disk", "core", "registry", "transfer", "store", "places", "options"),
+    },
+    "engine": {"image", "core", "registry", "transfer", "store", "places", "options", "pulling"},
+    "sync": {"store", "pulling", "engine"},
+    "imageproxy": {"image", "config", "disk", "store", "skopeo", "pulling", "engine"},
+    "__init__": {"image", "core", "transfer", "store", "pulling", "engine", "sync"},
+    "cli": {
+        *("image", "config", "disk", "core", "transfer", "store", "places", "skopeo", "options", "pulling"),
+        *("engine", "sync", "imageproxy"),
+    },
+    "__main__": {"cli"},
+}
+# Libraries, and parts of the standard library that decide something, have one home each.
+HOMES: dict[str, set[str]] = {
+    "aiohttp": {"registry.http"},
+    "yarl": {"registry.http"},
+    "ssl": {"registry.http"},
+    "uvloop": {"sync"},
+    "cffi": set(),  # the extension brings its own
+    "isal": {"core.tee_python"},
+    "zstandard": {"core.tee_python"},
+    "sqlite3": {"store.catalog", "store.catalog_file", "places.blobinfocache"},
+    "argparse": {"cli"},
+    "rich": {"cli.progress"},
+    "subprocess": set(),
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """``registry.http`` for ``registry/http.py``, ``registry`` for its ``__init__``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def room_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """What each import statement names, from the package's root for ours, and whether it is ours."""
+    folder = list(path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module is not None
+            yield node.module, False
+        elif isinstance(node, ast.ImportFrom):
+            base = folder[: len(folder) - (node.level - 1)]
+            if node.module or base:
+                yield ".".join([*base, *([node.module] if node.module else [])]), True
+            else:
+                yield from ((alias.name, True) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
+    room = room_of(name_of(path))
+    ours = {room_of(name) for name, own in imports(path) if own}
+    assert ours <= ROOMS[room] | WORDS | {room}
+
+
+def test_the_table_has_one_row_for_each_room_and_no_arrow_points_up() -> None:
+    assert set(ROOMS) == {room_of(name_of(path)) for path in MODULES}
+    earlier: set[str] = set()
+    for room, allowed in ROOMS.items():
+        assert allowed <= earlier
+        earlier.add(room)
+
+
+def test_every_arrow_of_the_table_is_used() -> None:
+    used = {(room_of(name_of(path)), room_of(name)) for path in MODULES for name, own in imports(path) if own}
+    assert {(room, other) for room, allowed in ROOMS.items() for other in allowed} <= used
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_foreign_libraries_have_one_home_each(path: Path) -> None:
+    name = name_of(path)
+    for imported, own in imports(path):
+        homes = HOMES.get(imported.partition(".")[0])
+        if not own and homes is not None:
+            assert name in homes or room_of(name) in homes, f"{imported} is not for {name}"
+
+
+def test_there_are_few_modules_beside_the_rooms() -> None:
+    beside = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert len(beside) <= 8
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    for path in MODULES:
+        assert len(path.read_text().splitlines()) <= 500, name_of(path)
