@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent
 
 ffi = FFI()
 ffi.cdef((ROOT / "csrc" / "lt_api.h").read_text(encoding="utf-8"))
-ffi.set_source("layertee.core._ctee", '#include "lt_tee.h"')
+ffi.set_source("layertee.core._ctee", '#include "lt_api_c.h"')
 
 
 class MissingLibrary(Exception):
@@ -52,20 +52,26 @@ def configure(ext: Extension) -> list[str]:
     if (zstd := pkg_config("libzstd")) is None:
         # Half of the images need it, and the fallback core always has it.
         raise MissingLibrary("libzstd was not found by pkg-config (Debian: libzstd-dev pkg-config)")
-    found = [("LT_HAVE_ZSTD", zstd)]
+    found: list[tuple[str | None, list[str]]] = [(None, zstd)]
     if (isal := pkg_config("libisal")) is not None:
         found.append(("LT_HAVE_ISAL", isal))
     else:
         remarks.append(
             "libisal was not found (Debian: libisal-dev): gzip by zlib, at less than half the speed"
         )
-        found.append(("LT_HAVE_ZLIB", pkg_config("zlib") or ["-lz"]))
+    if (zlib := pkg_config("zlib")) is not None:
+        found.append(("LT_HAVE_ZLIB", zlib))
+    elif isal is None:
+        raise MissingLibrary(
+            "neither libisal nor zlib was found by pkg-config (Debian: libisal-dev zlib1g-dev pkg-config)"
+        )
     if (crypto := pkg_config("libcrypto")) is not None:
         found.append(("LT_HAVE_OPENSSL", crypto))
     else:
         remarks.append("libcrypto was not found (Debian: libssl-dev): SHA-256 by our own kernels only")
     for macro, flags in found:
-        ext.define_macros.append((macro, "1"))
+        if macro is not None:
+            ext.define_macros.append((macro, "1"))
         ext.extra_compile_args += [flag for flag in flags if not flag.startswith(("-l", "-L", "-Wl,"))]
         ext.extra_link_args += [flag for flag in flags if flag.startswith(("-l", "-L", "-Wl,"))]
     return remarks

@@ -8,7 +8,7 @@
  * queue, no HTTP, no start-up.  Sizes of pieces are those of the pool.
  * The result is one JSON object on stdout; anything wrong ends the program.
  *
- * The inflater gets raw deflate, as in the product (csrc/lt_inflate.c): the
+ * The inflater gets raw deflate, as in the product (csrc/codec/inflate/): the
  * CRC of libisal 2.30 would leave the vector registers in a state in which
  * hashing takes twice as long.  Digests are printed so that the caller can see
  * that the right bytes were measured.
@@ -30,7 +30,8 @@
 #include <isa-l/igzip_lib.h>
 #include <zstd.h>
 
-#include "lt_tee.h"
+#include "hash/lt_sha256.h"
+#include "lt_api_c.h"
 
 enum {
 	IN_NBYTES = 1 << 20,

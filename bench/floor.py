@@ -24,7 +24,6 @@ from tests.support.rig.images import BuiltImage, BuiltLayer
 SOURCE = Path(__file__).with_name("floor.c")
 BUILT = Path("build/bench")
 COMPRESSIONS = ("gzip", "zstd")
-_HASHING = ("lt_cpu.c", "lt_sha256.c", "lt_sha256_openssl.c", "lt_sha256_shani.c")
 
 KERNELS = ("inflate_s", "hash1_s", "hash2_s", "hash2_in_s", "receive_s", "write_out_s", "write_in_s")
 FLOORS = {
@@ -44,18 +43,24 @@ def build(directory: Path, *, compiler: str = "cc") -> Path:
     Raises FloorError where libisal or libzstd is not installed, or if it does not compile.
     """
     command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ccore.CSRC}"]
-    command += [str(SOURCE), *(str(ccore.CSRC / name) for name in _HASHING)]
-    for macro, package in ccore.LIBRARIES.items():
-        if (flags := ccore.pkg_config(package)) is not None:
-            command += [f"-D{macro}", *flags]
-        elif package in ("libisal", "libzstd"):
+    command += [str(SOURCE), *(str(ccore.ROOT / name) for name in ccore.sources() if _hashes(name))]
+    for package in ("libisal", "libzstd"):
+        if (flags := ccore.pkg_config(package)) is None:
             raise FloorError(f"pkg-config finds no {package} (Debian: {package}-dev)")
+        command += flags
+    if (flags := ccore.pkg_config("libcrypto")) is not None:
+        command += ["-DLT_HAVE_OPENSSL", *flags]
     directory.mkdir(parents=True, exist_ok=True)
     program = directory / "floor"
     done = subprocess.run([*command, "-o", str(program)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise FloorError(done.stderr.strip())
     return program
+
+
+def _hashes(source: str) -> bool:
+    """Whether a C file of the core is part of its SHA-256."""
+    return source.startswith(("csrc/cpu/", "csrc/hash/"))
 
 
 def run_once(program: Path, compression: str, blobs: Sequence[Path], scratch: Path) -> dict[str, Any]:

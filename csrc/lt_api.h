@@ -2,20 +2,19 @@
  * lt_api.h: everything Python can call, and its manual.
  *
  * cffi reads this file as it stands, so it holds declarations and comments
- * only: no preprocessor lines.  C reads it through lt_tee.h; a declaration
+ * only: no preprocessor lines.  C reads it through lt_api_c.h; a declaration
  * that drifts from its definition is therefore a compile error.
  *
  * Words.  "In" is a blob as it was transferred, "out" is what it inflates to.
  * Sizes are bytes and 64 bits wide wherever a stream is meant.  A digest is
  * 32 raw bytes of SHA-256.  A function that returns enum lt_status returns
- * LT_OK or a positive state, or a negative error.  Nothing here calls back,
+ * LT_OK or a negative error.  Nothing here calls back,
  * logs, or sets errno; only lt_pool has threads.  Every lt_*_free(NULL) is
  * legal.
  */
 
 enum lt_status {
 	LT_OK = 0,
-	LT_WINDOW_WAIT = 1,		/* internal: a large zstd window wants leave */
 
 	/* The stream is not what it claims to be. */
 	LT_ERR_HEADER = -1,		/* gzip member / zstd frame header is invalid */
@@ -28,18 +27,19 @@ enum lt_status {
 	LT_ERR_WINDOW = -8,		/* zstd window above the limit */
 	LT_ERR_DICTIONARY = -9,		/* zstd frame needs a dictionary */
 	LT_ERR_OUT_BUDGET = -10,	/* output would exceed its budget */
-	LT_ERR_UNSUPPORTED = -11,	/* format not built in */
+	LT_ERR_UNSUPPORTED = -11,	/* not an enum lt_format */
 
 	/* The machine. */
 	LT_ERR_MEMORY = -20,
-	LT_ERR_WRITE = -21,		/* pwrite failed: see lt_done.os_errno */
+	LT_ERR_WRITE = -21,		/* pwrite failed: see lt_result.os_errno */
 	LT_ERR_THREAD = -22,
 
 	/* The caller. */
 	LT_ERR_CANCELLED = -30,
 	LT_ERR_MISUSE = -31,
-	LT_ERR_KERNEL_UNKNOWN = -32,	/* a typo, or not built */
-	LT_ERR_KERNEL_NO_CPU = -33,	/* built, but not for this CPU or OS */
+	LT_ERR_UNKNOWN_NAME = -32,	/* no kernel or inflater of that name */
+	LT_ERR_NOT_BUILT = -33,		/* one of ours, but not in this build */
+	LT_ERR_NO_CPU = -34,		/* built, but not for this CPU or OS */
 };
 
 enum lt_format {
@@ -48,8 +48,10 @@ enum lt_format {
 	LT_FORMAT_ZSTD = 2,	/* RFC 8878, all frames; skippable ones skipped */
 };
 
-/* What this build is.  The package compares it at import and refuses a stale
- * binary.  'lt_build' names the libraries it was linked with, for a person. */
+/* What this build is.  The package compares the number at import and refuses a
+ * binary of another; it changes with every declaration here that does.
+ * 'lt_build' names the libraries it was linked with, for a person. */
+enum { LT_ABI = 2 };
 uint32_t lt_abi(void);
 const char *lt_build(void);
 
@@ -58,20 +60,32 @@ const char *lt_build(void);
  *
  * The table is ordered fastest first; its last entry, "portable", always runs
  * and is the oracle of the others.  lt_kernel_use(NULL) picks the first that
- * this CPU and OS allow.  A name is a demand: that kernel, or
- * LT_ERR_KERNEL_UNKNOWN / LT_ERR_KERNEL_NO_CPU and no change.  Call it while
- * no lt_tee or lt_pool is at work.
+ * this build has and this CPU and OS allow.  A name is a demand: that kernel,
+ * or LT_ERR_UNKNOWN_NAME, LT_ERR_NOT_BUILT or LT_ERR_NO_CPU, and no change.
+ * Call it while no lt_tee or lt_pool is at work.
  */
 int lt_kernel_use(const char *name);
 const char *lt_kernel_current(void);
 const char *lt_kernel_name(size_t index);	/* NULL past the end */
+int lt_kernel_state(size_t index);		/* LT_OK, or why it cannot run */
 int lt_kernel_runs_here(size_t index);
-int lt_kernel_lanes(size_t index);		/* streams hashed at once: 1 or 2 */
+int lt_kernel_lanes(size_t index);	/* streams hashed at once: 1, 2; 0: none */
 
 /* One-shot and two-stream hashing, for tests and benches. */
 void lt_sha256(const void *in, size_t in_nbytes, uint8_t *digest_ret);
 void lt_sha256_two(const void *a, size_t a_nbytes, uint8_t *a_digest_ret,
 		   const void *b, size_t b_nbytes, uint8_t *b_digest_ret);
+
+/*
+ * Inflaters: what decodes raw deflate (RFC 1951), the bodies of gzip members.
+ *
+ * The same rules as for kernels.  A stream is decoded to its end by the
+ * inflater that was in use when it began.
+ */
+int lt_inflater_use(const char *name);
+const char *lt_inflater_current(void);
+const char *lt_inflater_name(size_t index);	/* NULL past the end */
+int lt_inflater_state(size_t index);		/* LT_OK, or why it cannot run */
 
 /*
  * The tee: one stream, one thread at a time.

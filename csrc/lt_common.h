@@ -13,8 +13,6 @@ typedef uint16_t u16;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-#define likely(x)	__builtin_expect(!!(x), 1)
-#define unlikely(x)	__builtin_expect(!!(x), 0)
 #define LT_TARGET(x)	__attribute__((target(x)))
 #define LT_ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -26,11 +24,6 @@ static inline size_t lt_min(size_t a, size_t b)
 static inline u32 lt_le32(const u8 *p)
 {
 	return (u32)p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24;
-}
-
-static inline u64 lt_le64(const u8 *p)
-{
-	return (u64)lt_le32(p) | (u64)lt_le32(p + 4) << 32;
 }
 
 #endif

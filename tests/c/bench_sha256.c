@@ -1,8 +1,8 @@
 /*
  * bench_sha256.c: GB/s of every kernel that runs here, one lane and two.
  *
- * cc -O2 -DLT_HAVE_OPENSSL -Icsrc tests/c/bench_sha256.c csrc/lt_sha256*.c \
- *	csrc/lt_cpu.c -lcrypto
+ * cc -O2 -DLT_HAVE_OPENSSL -Icsrc tests/c/bench_sha256.c csrc/hash/*.c \
+ *	csrc/hash/*/*.c csrc/cpu/*.c -lcrypto
  *
  * 256 KiB buffers as in the pool; best and median of 15 runs.
  */
@@ -10,7 +10,8 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "lt_tee.h"
+#include "hash/lt_sha256.h"
+#include "lt_api_c.h"
 
 #define BUF_NBYTES ((size_t)256 << 10)
 #define N_BUFS 200

@@ -14,7 +14,8 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-#include "lt_codec.h"
+#include "lt_api_c.h"
+#include "lt_common.h"
 
 #define OUT_BUDGET ((size_t)1 << 20)
 #define WINDOW_MAX ((u64)1 << 20)
@@ -135,7 +136,7 @@ static inline void decode(struct outcome *r, const struct input *in,
 }
 
 /* The property: a split changes nothing, the output of a failed stream
- * included (but for its end, where a gzip body breaks off: lt_inflate.c). */
+ * included (but for its end, where a gzip body breaks off: lt_inflate_isal.c). */
 static inline void decode_both_ways(struct outcome *r, const struct input *in,
 				    int format, bool check_crc, u8 *out)
 {

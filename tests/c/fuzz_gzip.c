@@ -1,9 +1,10 @@
 /*
- * fuzz_gzip.c: lt_gzip and lt_inflate against zlib.
+ * fuzz_gzip.c: lt_gzip.c and the inflaters against zlib left to itself.
  *
  * flags & 1: the stream is a gzip file; accepted by us if and only if zlib
  * accepts all of its members and nothing follows them.  Else it is raw deflate
- * (a CRC stops a fuzzer at the door), decoded by lt_inflate.
+ * (a CRC stops a fuzzer at the door), decoded by lt_inflate.  flags & 2: by
+ * the slower of the inflaters, which is zlib under our rules.
  *
  * Differences that are meant: names above 64 KiB (ours refuses), more output
  * than the budget, and Huffman codes that leave bit patterns unused, which
@@ -13,6 +14,7 @@
 #define ZLIB_CONST
 #include <zlib.h>
 
+#include "codec/inflate/lt_inflate.h"
 #include "fuzz_common.h"
 
 int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes);
@@ -102,8 +104,7 @@ static void raw_deflate(const struct input *in)
 	if (!s.avail_out || unused)
 		return;
 
-	if (!f)
-		f = lt_inflate_new();
+	f = lt_inflate_renew(f);
 	CHECK(f);
 	lt_inflate_reset(f);
 	while (ret == LT_OK) {
@@ -131,7 +132,7 @@ static void raw_deflate(const struct input *in)
 			break;
 	}
 	CHECK(!memcmp(ours, theirs, made));
-	/* lt_inflate.c says what may be missing before an error. */
+	/* lt_inflate_isal.c says what may be missing before an error. */
 	CHECK(made == theirs_nbytes ||
 	      (theirs_ret != Z_STREAM_END && made < theirs_nbytes &&
 	       made + 258 >= theirs_nbytes));
@@ -158,6 +159,7 @@ int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
 	lt_kernel_use(NULL);
 	if (!take_input(&in, p, nbytes))
 		return 0;
+	CHECK(lt_inflater_use(in.flags & 2 ? "zlib" : NULL) == LT_OK);
 	if (in.flags & 1)
 		gzip_file(&in);
 	else

@@ -1,10 +1,13 @@
 /*
  * test_codec.c: what lt_codec and lt_tee promise besides decoding, which
- * replay.c covers: budgets, leave for large windows, reuse, misuse.
+ * replay.c covers: budgets, leave for large windows, reuse, misuse, and the
+ * choice of an inflater.
  */
 #include <stdio.h>
 
-#include "lt_tee.h"
+#include "codec/lt_codec.h"
+#include "codec/lt_format.h"
+#include "lt_api_c.h"
 
 #define CHECK(x) do {							\
 	if (!(x)) {							\
@@ -19,14 +22,12 @@ static const u8 gz[] = {
 	0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 1, 5, 0, 0xfa, 0xff,
 	'h', 'e', 'l', 'l', 'o', 0x86, 0xa6, 0x10, 0x36, 5, 0, 0, 0,
 };
-#ifdef LT_HAVE_ZSTD
 static const u8 zs[] = {0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0x29, 0, 0,
 			'h', 'e', 'l', 'l', 'o'};
 static const u8 zs9[] = {0x28, 0xb5, 0x2f, 0xfd, 0, 0x69, 0x29, 0, 0,
 			 'h', 'e', 'l', 'l', 'o'};
 static const u8 zs128[] = {0x28, 0xb5, 0x2f, 0xfd, 0, 0x88, 0x29, 0, 0,
 			   'h', 'e', 'l', 'l', 'o'};
-#endif
 
 static const u64 no_limit = (u64)1 << 40;
 static const u64 window_max = (u64)128 << 20;
@@ -65,7 +66,6 @@ static void a_codec_is_reused_for_any_format(void)
 				      window_max));
 		CHECK(decode(c, gz, 14, out, &n) == LT_ERR_TRUNCATED);
 		CHECK(lt_codec_error_offset(c) == 14);
-#ifdef LT_HAVE_ZSTD
 		CHECK(!lt_codec_begin(c, LT_FORMAT_ZSTD, true, false, no_limit,
 				      window_max));
 		CHECK(decode(c, zs, 11, out, &n) == LT_ERR_TRUNCATED);
@@ -73,7 +73,6 @@ static void a_codec_is_reused_for_any_format(void)
 				      window_max));
 		CHECK(decode(c, zs, sizeof(zs), out, &n) == LT_OK);
 		CHECK(n == 5 && !memcmp(out, "hello", 5));
-#endif
 		lt_codec_trim(c);
 	}
 	CHECK(lt_codec_begin(c, 77, true, false, no_limit, window_max) ==
@@ -83,6 +82,20 @@ static void a_codec_is_reused_for_any_format(void)
 	lt_codec_free(NULL);
 	lt_tee_free(NULL);
 	CHECK(!lt_tee_new(77, 1, no_limit, window_max));
+}
+
+static void every_format_has_every_operation(void)
+{
+	for (int format = LT_FORMAT_NONE; format <= LT_FORMAT_ZSTD; format++) {
+		const struct lt_format_ops *ops = lt_format_ops(format);
+
+		CHECK(ops);
+		CHECK(ops->new && ops->free && ops->reset && ops->step &&
+		      ops->finish && ops->grant_window && ops->trim);
+		/* Seven pointers: an eighth belongs into this list. */
+		CHECK(sizeof(*ops) == 7 * sizeof(void (*)(void)));
+	}
+	CHECK(!lt_format_ops(-1) && !lt_format_ops(LT_FORMAT_ZSTD + 1));
 }
 
 struct stream {
@@ -121,9 +134,7 @@ static void the_output_budget_is_exact(void)
 	static const struct stream streams[] = {
 		{LT_FORMAT_NONE, (const u8 *)"hello", 5},
 		{LT_FORMAT_GZIP, gz, sizeof(gz)},
-#ifdef LT_HAVE_ZSTD
 		{LT_FORMAT_ZSTD, zs, sizeof(zs)},
-#endif
 	};
 
 	for (size_t i = 0; i < LT_ARRAY_SIZE(streams); i++)
@@ -132,7 +143,6 @@ static void the_output_budget_is_exact(void)
 				decode_with_budget(&streams[i], budget, n);
 }
 
-#ifdef LT_HAVE_ZSTD
 static void a_large_window_waits_for_leave(void)
 {
 	const u8 *const frames[] = {zs9, zs128};
@@ -177,7 +187,109 @@ static void a_large_window_waits_for_leave(void)
 		lt_codec_free(c);
 	}
 }
+
+static u64 members(lt_codec *c, int format, const u8 *in, size_t nbytes,
+		   int copies)
+{
+	CHECK(!lt_codec_begin(c, format, true, true, no_limit, window_max));
+	for (int i = 0; i < copies; i++) {
+		size_t taken, made;
+		u8 out[8];
+
+		CHECK(lt_codec_step(c, in, nbytes, out, 8, &taken, &made) ==
+		      LT_OK);
+		CHECK(taken == nbytes && made == 5);
+	}
+	CHECK(lt_codec_finish(c) == LT_OK);
+	return lt_codec_n_members(c);
+}
+
+static void members_are_counted(void)
+{
+	lt_codec *c = lt_codec_new();
+	size_t n;
+	u8 out[8];
+
+	CHECK(c);
+	CHECK(lt_codec_n_members(c) == 0);
+	for (int i = 0; i < 4; i++) {
+		const u64 n_parts = (u64)i;
+
+		CHECK(members(c, LT_FORMAT_GZIP, gz, sizeof(gz), i) == n_parts);
+		CHECK(members(c, LT_FORMAT_ZSTD, zs, sizeof(zs), i) == n_parts);
+		CHECK(members(c, LT_FORMAT_NONE, (const u8 *)"hello", 5, i) ==
+		      (n_parts ? 1 : 0));
+	}
+	/* Not the one that is cut, and none of the stream before. */
+	CHECK(!lt_codec_begin(c, LT_FORMAT_GZIP, true, true, no_limit,
+			      window_max));
+	CHECK(decode(c, gz, 14, out, &n) == LT_ERR_TRUNCATED);
+	CHECK(lt_codec_n_members(c) == 0);
+	lt_codec_free(c);
+}
+
+static void an_inflater_is_chosen_by_name(void)
+{
+	const char *first = lt_inflater_current(), *name;
+	size_t n, n_built = 0;
+
+	CHECK(first);
+	CHECK(lt_inflater_use("zlip") == LT_ERR_UNKNOWN_NAME);
+	CHECK(lt_inflater_use("") == LT_ERR_UNKNOWN_NAME);
+	CHECK(!strcmp(lt_inflater_current(), first));
+	for (n = 0; (name = lt_inflater_name(n)); n++) {
+		const char *before = lt_inflater_current();
+		int ret = lt_inflater_use(name);
+
+		CHECK(ret == lt_inflater_state(n));
+		CHECK(ret == LT_OK || ret == LT_ERR_NOT_BUILT);
+		n_built += ret == LT_OK;
+		CHECK(!strcmp(lt_inflater_current(),
+			      ret == LT_OK ? name : before));
+	}
+	CHECK(n_built > 0);
+	CHECK(lt_inflater_state(n) == LT_ERR_UNKNOWN_NAME);
+	CHECK(!lt_inflater_name(n + 5));
+#ifdef LT_HAVE_ISAL
+	CHECK(lt_inflater_use("isal") == LT_OK);
+#else
+	CHECK(lt_inflater_use("isal") == LT_ERR_NOT_BUILT);
 #endif
+#ifdef LT_HAVE_ZLIB
+	CHECK(lt_inflater_use("zlib") == LT_OK);
+#else
+	CHECK(lt_inflater_use("zlib") == LT_ERR_NOT_BUILT);
+#endif
+	CHECK(lt_inflater_use(NULL) == LT_OK);
+	CHECK(!strcmp(lt_inflater_current(), first));
+}
+
+/* A codec that is kept has a decoder of the inflater before. */
+static void a_stream_keeps_its_inflater_and_the_next_has_the_new_one(void)
+{
+	lt_codec *c = lt_codec_new();
+	const size_t half = 12;
+	size_t taken, made;
+	u8 out[8];
+
+	CHECK(c);
+	for (size_t i = 0; i < 20; i++) {
+		const size_t n = i % 2;
+
+		CHECK(!lt_codec_begin(c, LT_FORMAT_GZIP, true, false, no_limit,
+				      window_max));
+		CHECK(lt_codec_step(c, gz, half, out, 8, &taken, &made) ==
+		      LT_OK);
+		CHECK(taken == half && made == 0);
+		if (lt_inflater_state(n) == LT_OK)
+			CHECK(lt_inflater_use(lt_inflater_name(n)) == LT_OK);
+		CHECK(decode(c, gz + half, sizeof(gz) - half, out, &made) ==
+		      LT_OK);
+		CHECK(made == 5 && !memcmp(out, "hello", 5));
+	}
+	lt_codec_free(c);
+	CHECK(lt_inflater_use(NULL) == LT_OK);
+}
 
 static void finish_before_all_output_was_taken_is_misuse(void)
 {
@@ -223,7 +335,6 @@ static void a_tee_is_finished_once(void)
 	lt_tee_free(t);
 }
 
-#ifdef LT_HAVE_ZSTD
 /* libzstd takes 16 calls without progress for a bug of its caller. */
 static void asking_in_vain_is_no_error(void)
 {
@@ -244,20 +355,26 @@ static void asking_in_vain_is_no_error(void)
 	}
 	lt_tee_free(t);
 }
-#endif
 
 int main(void)
 {
 	CHECK(lt_kernel_use(NULL) == LT_OK);
 	CHECK(lt_abi() == LT_ABI);
 	CHECK(strlen(lt_build()) > 0);
-	a_codec_is_reused_for_any_format();
-	the_output_budget_is_exact();
-	finish_before_all_output_was_taken_is_misuse();
-	a_tee_is_finished_once();
-#ifdef LT_HAVE_ZSTD
+	every_format_has_every_operation();
+	an_inflater_is_chosen_by_name();
+	a_stream_keeps_its_inflater_and_the_next_has_the_new_one();
+	for (size_t i = 0; lt_inflater_name(i); i++) {
+		if (lt_inflater_state(i) != LT_OK)
+			continue;
+		CHECK(lt_inflater_use(lt_inflater_name(i)) == LT_OK);
+		a_codec_is_reused_for_any_format();
+		members_are_counted();
+		the_output_budget_is_exact();
+		finish_before_all_output_was_taken_is_misuse();
+		a_tee_is_finished_once();
+	}
 	a_large_window_waits_for_leave();
 	asking_in_vain_is_no_error();
-#endif
 	return 0;
 }

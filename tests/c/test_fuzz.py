@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ccore import CTESTS, LIBRARIES, build, pkg_config
+from tests.support.ccore import CTESTS, OPTIONAL, REQUIRED, build, pkg_config
 from tests.support.vectors.make_vectors import VECTORS
 
 SECONDS = int(os.environ.get("LAYERTEE_FUZZ_SECONDS", "10"))
@@ -23,12 +23,15 @@ def fuzzing_missing() -> str | None:
     """Why the fuzzers cannot run here, or None."""
     if not shutil.which("clang"):
         return "libFuzzer needs clang"
-    missing = [package for package in LIBRARIES.values() if pkg_config(package) is None]
+    missing = [package for package in (REQUIRED, *OPTIONAL.values()) if pkg_config(package) is None]
     return f"not installed: {', '.join(missing)}" if missing else None
 
 
 def seed(directory: Path, form: str) -> None:
-    """The vectors as inputs of the fuzz targets: flags, piece sizes, the stream."""
+    """The vectors as inputs of the fuzz targets: flags, piece sizes, the stream.
+
+    Flag 1 is a gzip file, without it raw deflate; flag 2 the slower inflater.
+    """
     for vector in VECTORS:
         if vector.format != form or len(vector.data) > 20_000:
             continue
@@ -36,7 +39,9 @@ def seed(directory: Path, form: str) -> None:
             head = b"\x01" + bytes([len(sizes)]) + sizes
             (directory / f"{vector.name}.{number}").write_bytes(head + vector.data)
         if form == "gzip":
+            (directory / f"{vector.name}.slower").write_bytes(b"\x03\x00" + vector.data)
             (directory / f"{vector.name}.raw").write_bytes(b"\x00\x00" + vector.data[10:])
+            (directory / f"{vector.name}.raw.slower").write_bytes(b"\x02\x00" + vector.data[10:])
 
 
 @pytest.mark.slow

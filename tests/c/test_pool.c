@@ -15,7 +15,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "../../csrc/lt_tee.h"
+#include "lt_api_c.h"
+#include "lt_common.h"
 
 #define CHECK(cond)                                                       \
 	do {                                                              \
@@ -398,6 +399,10 @@ int main(void)
 	test_many_layers(1);
 	test_many_layers(2);
 	test_many_layers(5);
+	for (size_t i = 0; lt_inflater_name(i); i++)
+		if (lt_inflater_use(lt_inflater_name(i)) == LT_OK)
+			test_many_layers(2);
+	CHECK(lt_inflater_use(NULL) == LT_OK);
 	test_cancel_in_flight();
 	test_a_failing_write_fails_its_layer_only();
 	test_corrupt_layers_fail_alone();

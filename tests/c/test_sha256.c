@@ -5,7 +5,8 @@
  */
 #include <stdio.h>
 
-#include "lt_tee.h"
+#include "hash/lt_sha256.h"
+#include "lt_api_c.h"
 
 #define CHECK(x) do {							\
 	if (!(x)) {							\
@@ -141,20 +142,28 @@ static void a_name_is_a_demand(void)
 	size_t n = 0;
 
 	CHECK(lt_kernel_use("portable") == LT_OK);
-	CHECK(lt_kernel_use("shanni") == LT_ERR_KERNEL_UNKNOWN);
-	CHECK(lt_kernel_use("") == LT_ERR_KERNEL_UNKNOWN);
+	CHECK(lt_kernel_use("shanni") == LT_ERR_UNKNOWN_NAME);
+	CHECK(lt_kernel_use("") == LT_ERR_UNKNOWN_NAME);
 	CHECK(strcmp(lt_kernel_current(), "portable") == 0);
 	for (; (name = lt_kernel_name(n)); n++) {
 		int ret = lt_kernel_use(name);
 
-		CHECK(lt_kernel_lanes(n) == 1 || lt_kernel_lanes(n) == 2);
-		if (lt_kernel_runs_here(n)) {
-			CHECK(ret == LT_OK);
-			CHECK(strcmp(lt_kernel_current(), name) == 0);
-		} else {
-			CHECK(ret == LT_ERR_KERNEL_NO_CPU);
+		CHECK(ret == lt_kernel_state(n));
+		CHECK(lt_kernel_runs_here(n) == (ret == LT_OK));
+		if (ret == LT_ERR_NOT_BUILT) {
+			CHECK(lt_kernel_lanes(n) == 0);
+			continue;
 		}
+		CHECK(lt_kernel_lanes(n) == 1 || lt_kernel_lanes(n) == 2);
+		if (ret == LT_OK)
+			CHECK(strcmp(lt_kernel_current(), name) == 0);
+		else
+			CHECK(ret == LT_ERR_NO_CPU);
 	}
+	CHECK(lt_kernel_state(n) == LT_ERR_UNKNOWN_NAME);
+#ifndef LT_HAVE_OPENSSL
+	CHECK(lt_kernel_use("openssl") == LT_ERR_NOT_BUILT);
+#endif
 	CHECK(n > 0 && strcmp(lt_kernel_name(n - 1), "portable") == 0);
 	CHECK(lt_kernel_runs_here(n - 1));
 	CHECK(!lt_kernel_name(n + 5) && !lt_kernel_runs_here(n) &&

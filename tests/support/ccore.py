@@ -15,7 +15,9 @@ CTESTS = ROOT / "tests" / "c"
 STRICT = ["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
-LIBRARIES = {"LT_HAVE_ISAL": "libisal", "LT_HAVE_ZSTD": "libzstd", "LT_HAVE_OPENSSL": "libcrypto"}
+# The core cannot be built without libzstd, nor without one of libisal and zlib.
+REQUIRED = "libzstd"
+OPTIONAL = {"LT_HAVE_ISAL": "libisal", "LT_HAVE_ZLIB": "zlib", "LT_HAVE_OPENSSL": "libcrypto"}
 
 
 @cache
@@ -42,14 +44,14 @@ def compilers() -> list[str]:
 def build(
     program: Path, main: Path, *, compiler: str = "cc", flags: list[str] | None = None, bare: bool = False
 ) -> Path:
-    """Compile ``main`` with all of the core. ``bare``: with zlib and nothing else."""
+    """Compile ``main`` with all of the core. ``bare``: with no library that it can do without."""
     command = [compiler, *STRICT, *(SANITIZE if flags is None else flags), f"-I{CSRC}", str(main)]
     command += [str(ROOT / source) for source in sources()]
-    for macro, package in {} if bare else LIBRARIES.items():
+    for macro, package in OPTIONAL.items():
         found = pkg_config(package)
-        if found is not None:
+        if found is not None and (not bare or package == "zlib"):
             command += [f"-D{macro}", *found]
-    command += ["-lz", "-o", str(program)]
+    command += [*(pkg_config(REQUIRED) or ["-lzstd"]), "-lz", "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
     return program

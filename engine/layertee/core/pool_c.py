@@ -1,4 +1,4 @@
-"""The pool over the C core: worker threads that never meet the interpreter (csrc/lt_pool.c)."""
+"""The pool over the C core: worker threads that never meet the interpreter (csrc/pool/)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The fallback core: what ``csrc/`` does, in Python, for machines where that could not be built.
 
-Rules of this file: the same states, verdicts and offsets as csrc/lt_gzip.c and csrc/lt_zstd.c, whose
+Rules of this file: the same states, verdicts and offsets as lt_gzip.c and lt_zstd.c in csrc/codec, whose
 comments say why; only raw deflate bodies and single zstd blocks go to a library. Every verdict is
 taken in byte order, so that it cannot depend on how the input was cut. One difference is left: of a
 corrupt deflate stream, ``isal`` drops what it decoded in the failing call, so fewer bytes may come out

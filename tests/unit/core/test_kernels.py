@@ -29,7 +29,7 @@ def kernels(ffi: Any, lib: Any) -> list[tuple[str, bool]]:
     """Names, fastest first, and whether each runs here."""
     found: list[tuple[str, bool]] = []
     while (raw := lib.lt_kernel_name(len(found))) != ffi.NULL:
-        found.append((ffi.string(raw).decode(), bool(lib.lt_kernel_runs_here(len(found)))))
+        found.append((ffi.string(raw).decode(), lib.lt_kernel_state(len(found)) == lib.LT_OK))
     return found
 
 
@@ -48,10 +48,12 @@ def test_asking_for_nothing_picks_the_first_that_runs_here(core: tuple[Any, Any]
 def test_a_name_is_a_demand(core: tuple[Any, Any]) -> None:
     ffi, lib = core
     before = ffi.string(lib.lt_kernel_current())
-    assert lib.lt_kernel_use(b"sha-ni") == lib.LT_ERR_KERNEL_UNKNOWN
+    assert lib.lt_kernel_use(b"sha-ni") == lib.LT_ERR_UNKNOWN_NAME
     assert ffi.string(lib.lt_kernel_current()) == before
-    for name, runs in kernels(ffi, lib):
-        assert lib.lt_kernel_use(name.encode()) == (lib.LT_OK if runs else lib.LT_ERR_KERNEL_NO_CPU)
+    for index, (name, runs) in enumerate(kernels(ffi, lib)):
+        status = lib.lt_kernel_use(name.encode())
+        assert status == lib.lt_kernel_state(index)
+        assert status in ({lib.LT_OK} if runs else {lib.LT_ERR_NO_CPU, lib.LT_ERR_NOT_BUILT})
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -75,6 +77,11 @@ def test_every_kernel_agrees_with_hashlib_on_one_stream_and_on_two(
 
 def test_kernels_have_one_lane_or_two(core: tuple[Any, Any]) -> None:
     ffi, lib = core
-    lanes = {name: lib.lt_kernel_lanes(i) for i, (name, _) in enumerate(kernels(ffi, lib))}
-    assert set(lanes.values()) <= {1, 2} and lanes["portable"] == 1
-    assert lib.lt_kernel_lanes(len(lanes)) == 0 and not lib.lt_kernel_runs_here(len(lanes))
+    found = kernels(ffi, lib)
+    lanes = {name: lib.lt_kernel_lanes(i) for i, (name, _) in enumerate(found)}
+    assert lanes["portable"] == 1
+    for index, (name, _) in enumerate(found):
+        built = lib.lt_kernel_state(index) != lib.LT_ERR_NOT_BUILT
+        assert lanes[name] in ({1, 2} if built else {0})
+    assert lib.lt_kernel_lanes(len(found)) == 0
+    assert lib.lt_kernel_state(len(found)) == lib.LT_ERR_UNKNOWN_NAME

@@ -155,7 +155,7 @@ def test_damaged_streams_meet_the_same_fate_however_they_are_split(
             data[pos % len(data)] ^= mask
     damaged = dataclasses.replace(vector, data=bytes(data))
     if budget is None or core == "python" or vector.format == "gzip":
-        # Where a deflate body breaks off, its last bytes are lost or not (csrc/lt_inflate.c), and with
+        # Where a deflate body breaks off, its last bytes are lost or not (lt_inflate_isal.c), and with
         # them which of two errors comes first; the fallback loses all of the failing call.
         budget = 64 << 30
     whole = decode(damaged, core, itertools.repeat(1 << 30), out_budget=budget)

@@ -5,7 +5,7 @@
 #define _GNU_SOURCE
 #include <unistd.h>
 
-#include "lt_pool.h"
+#include "pool/lt_pool.h"
 
 /* --- Events and free lists --------------------------------------------- */
 

@@ -1,9 +1,9 @@
 /*
- * lt_inflate.c: raw deflate (RFC 1951) by ISA-L, or by zlib without it.
+ * lt_inflate_isal.c: raw deflate by ISA-L.
  *
- * Neither library sees a gzip header or trailer: ISA-L 2.30 accepts reserved
- * header flags, fails on a header CRC that is cut in two, and calls a cut
- * stream no error.  What is left to it is what it is fast at.
+ * It never sees a gzip header or trailer: ISA-L 2.30 accepts reserved header
+ * flags, fails on a header CRC that is cut in two, and calls a cut stream no
+ * error.  What is left to it is what it is fast at.
  *
  * Habits of ISA-L that are dealt with here:
  *  - It counts in 32 bits: a call gets at most 1 MiB, and the caller counts.
@@ -26,44 +26,46 @@
  * refuse such a block.  Harmless: no compressor makes one, and the DiffID
  * judges what comes out.
  */
-#include "lt_codec.h"
-#include "lt_cpu.h"
+#include "codec/inflate/lt_inflate.h"
+#include "lt_api_c.h"
 
 #ifdef LT_HAVE_ISAL
-#include <isa-l/crc.h>
 #include <isa-l/igzip_lib.h>
 
 #define MATCH_NBYTES_MAX 258
 
-struct lt_inflate {
+struct by_isal {
+	struct lt_inflate base;
 	struct inflate_state s;
 	bool corrupt;
 	u8 recent[LT_INFLATE_SURPLUS_MAX];	/* the last bytes taken */
 };
 
-struct lt_inflate *lt_inflate_new(void)
+static struct lt_inflate *isal_new(void)
 {
-	struct lt_inflate *f = calloc(1, sizeof(*f));
+	struct by_isal *f = calloc(1, sizeof(*f));
 
-	if (f) {
-		isal_inflate_init(&f->s);
-		f->s.crc_flag = ISAL_DEFLATE;
-	}
-	return f;
+	if (!f)
+		return NULL;
+	isal_inflate_init(&f->s);
+	f->s.crc_flag = ISAL_DEFLATE;
+	return &f->base;
 }
 
-void lt_inflate_free(struct lt_inflate *f)
+static void isal_free(struct lt_inflate *base)
 {
-	free(f);
+	free(base);
 }
 
-void lt_inflate_reset(struct lt_inflate *f)
+static void isal_reset(struct lt_inflate *base)
 {
+	struct by_isal *f = (struct by_isal *)base;
+
 	isal_inflate_reset(&f->s);
 	f->corrupt = false;
 }
 
-static void remember(struct lt_inflate *f, const u8 *in, size_t nbytes)
+static void remember(struct by_isal *f, const u8 *in, size_t nbytes)
 {
 	const size_t n = lt_min(nbytes, sizeof(f->recent));
 
@@ -72,7 +74,7 @@ static void remember(struct lt_inflate *f, const u8 *in, size_t nbytes)
 }
 
 /* Forget the match that was refused, wherever it was to be written. */
-static void drop_match(struct lt_inflate *f, struct lt_cursor *io,
+static void drop_match(struct by_isal *f, struct lt_cursor *io,
 		       size_t fresh_nbytes)
 {
 	struct inflate_state *s = &f->s;
@@ -87,7 +89,7 @@ static void drop_match(struct lt_inflate *f, struct lt_cursor *io,
 }
 
 /* Deliver what was decoded ahead of the corruption, then report it. */
-static int drain(struct lt_inflate *f, struct lt_cursor *io)
+static int drain(struct by_isal *f, struct lt_cursor *io)
 {
 	struct inflate_state *s = &f->s;
 	size_t n = lt_min((size_t)(s->tmp_out_valid - s->tmp_out_processed),
@@ -96,18 +98,18 @@ static int drain(struct lt_inflate *f, struct lt_cursor *io)
 	if (n)
 		memcpy(io->out, s->tmp_out_buffer + s->tmp_out_processed, n);
 	s->tmp_out_processed += (int32_t)n;
-	io->out += n;
-	io->out_nbytes -= n;
+	lt_cursor_made(io, n);
 	return s->tmp_out_processed < s->tmp_out_valid ? LT_OK : LT_ERR_DATA;
 }
 
-int lt_inflate_step(struct lt_inflate *f, struct lt_cursor *io,
-		    u8 surplus_ret[LT_INFLATE_SURPLUS_MAX],
-		    size_t *surplus_nbytes_ret)
+static int isal_step(struct lt_inflate *base, struct lt_cursor *io,
+		     u8 surplus_ret[LT_INFLATE_SURPLUS_MAX],
+		     size_t *surplus_nbytes_ret)
 {
+	struct by_isal *f = (struct by_isal *)base;
 	struct inflate_state *s = &f->s;
-	const u32 in_nbytes = (u32)lt_min(io->in_nbytes, LT_STEP_MAX);
-	const u32 out_nbytes = (u32)lt_min(io->out_nbytes, LT_STEP_MAX);
+	const u32 in_nbytes = (u32)lt_min(io->in_nbytes, LT_INFLATE_STEP_MAX);
+	const u32 out_nbytes = (u32)lt_min(io->out_nbytes, LT_INFLATE_STEP_MAX);
 	const u8 *in = io->in;
 	size_t n, made;
 	int ret;
@@ -121,8 +123,7 @@ int lt_inflate_step(struct lt_inflate *f, struct lt_cursor *io,
 	s->avail_out = out_nbytes;
 	ret = isal_inflate(s);
 	made = lt_min((size_t)(s->next_out - io->out), out_nbytes);
-	io->out += made;
-	io->out_nbytes -= made;
+	lt_cursor_made(io, made);
 	if (s->next_in > in) {
 		n = lt_min((size_t)(s->next_in - in), in_nbytes);
 		lt_cursor_skip(io, n);
@@ -148,105 +149,13 @@ int lt_inflate_step(struct lt_inflate *f, struct lt_cursor *io,
 	return LT_INFLATE_END;
 }
 
-/* libisal's AVX CRC returns with the upper halves of the vector registers in
- * use.  Every SSE instruction after that, SHA-NI's among them, has to merge
- * with them: hashing 2.2 GB took 1.56 s instead of 0.78 s (libisal 2.30 and
- * its AVX-512 kernel, Zen 5). */
-#if defined(__x86_64__)
-LT_TARGET("avx") static void clear_upper_halves(void)
-{
-	__builtin_ia32_vzeroupper();
-}
-#else
-static void clear_upper_halves(void)
-{
-}
-#endif
-
-u32 lt_crc32(u32 crc, const u8 *p, size_t nbytes)
-{
-	if (nbytes == 0)
-		return crc;
-	crc = crc32_gzip_refl(crc, p, nbytes);
-	if (lt_cpu_has_avx())
-		clear_upper_halves();
-	return crc;
-}
-
-#else	/* zlib */
-#define ZLIB_CONST
-#include <zlib.h>
-
-struct lt_inflate {
-	z_stream s;
+const struct lt_inflater lt_inflater_isal = {
+	.name = "isal",
+	.new = isal_new,
+	.free = isal_free,
+	.reset = isal_reset,
+	.step = isal_step,
 };
-
-struct lt_inflate *lt_inflate_new(void)
-{
-	struct lt_inflate *f = calloc(1, sizeof(*f));
-
-	if (f && inflateInit2(&f->s, -15) != Z_OK) {
-		free(f);
-		f = NULL;
-	}
-	return f;
-}
-
-void lt_inflate_free(struct lt_inflate *f)
-{
-	if (f)
-		inflateEnd(&f->s);
-	free(f);
-}
-
-void lt_inflate_reset(struct lt_inflate *f)
-{
-	inflateReset(&f->s);
-}
-
-int lt_inflate_step(struct lt_inflate *f, struct lt_cursor *io,
-		    u8 surplus_ret[LT_INFLATE_SURPLUS_MAX],
-		    size_t *surplus_nbytes_ret)
-{
-	z_stream *s = &f->s;
-	static const u8 none[1];
-	const uInt in_nbytes = (uInt)lt_min(io->in_nbytes, LT_STEP_MAX);
-	const uInt out_nbytes = (uInt)lt_min(io->out_nbytes, LT_STEP_MAX);
-	int ret;
-
-	(void)surplus_ret;
-	s->next_in = in_nbytes ? io->in : none;	/* NULL is an error to zlib */
-	s->avail_in = in_nbytes;
-	s->next_out = io->out;
-	s->avail_out = out_nbytes;
-	ret = inflate(s, Z_NO_FLUSH);
-	lt_cursor_skip(io, in_nbytes - s->avail_in);
-	io->out += out_nbytes - s->avail_out;
-	io->out_nbytes -= out_nbytes - s->avail_out;
-
-	*surplus_nbytes_ret = 0;	/* zlib gives it back */
-	switch (ret) {
-	case Z_OK:
-	case Z_BUF_ERROR:			/* no progress was possible */
-		return LT_OK;
-	case Z_STREAM_END:
-		return LT_INFLATE_END;
-	case Z_MEM_ERROR:
-		return LT_ERR_MEMORY;
-	default:
-		return LT_ERR_DATA;
-	}
-}
-
-u32 lt_crc32(u32 crc, const u8 *p, size_t nbytes)
-{
-	for (; nbytes; ) {
-		const uInt n = (uInt)lt_min(nbytes, LT_STEP_MAX);
-
-		crc = (u32)crc32(crc, p, n);
-		p += n;
-		nbytes -= n;
-	}
-	return crc;
-}
+#else
+const struct lt_inflater lt_inflater_isal = {.name = "isal"};
 #endif

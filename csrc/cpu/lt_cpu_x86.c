@@ -1,11 +1,11 @@
 /*
- * lt_cpu.c: CPU detection, and nothing else.
+ * lt_cpu_x86.c: what an x86-64 CPU can do; any other has none of it.
  *
  * SHA-NI works on XMM registers in legacy encoding.  Every x86-64 OS saves
  * those (the ABI passes doubles in them), so no XCR0 check is needed for it; a
  * kernel that uses YMM or ZMM would need one.
  */
-#include "lt_cpu.h"
+#include "cpu/lt_cpu.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>

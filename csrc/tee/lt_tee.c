@@ -1,26 +1,14 @@
 /*
- * lt_tee.c: one stream, one thread: hash, decode, hash.
+ * lt_tee.c: one stream, one thread: hash, decode, hash (lt_api.h says what
+ * each call promises).
  *
  * Each call decodes first and then hashes what was taken and what was made,
  * side by side in two lanes: both are still in the cache.  A stored stream is
  * hashed once, as its two digests are the same.
  */
-#include "lt_tee.h"
-
-#ifdef LT_HAVE_ISAL
-#include <isa-l.h>
-#else
-#include <zlib.h>
-#endif
-#ifdef LT_HAVE_ZSTD
-#include <zstd.h>
-#endif
-#ifdef LT_HAVE_OPENSSL
-#include <openssl/opensslv.h>
-#endif
-
-#define TEXT_(x)	#x
-#define TEXT(x)		TEXT_(x)
+#include "codec/lt_codec.h"
+#include "hash/lt_sha256.h"
+#include "lt_api_c.h"
 
 struct lt_tee {
 	lt_codec *codec;
@@ -31,36 +19,6 @@ struct lt_tee {
 	struct lt_sha256_state in_hash;
 	struct lt_sha256_state out_hash;
 };
-
-uint32_t lt_abi(void)
-{
-	return LT_ABI;
-}
-
-const char *lt_build(void)
-{
-	return
-#ifdef LT_HAVE_ISAL
-		"ISA-L " TEXT(ISAL_MAJOR_VERSION) "." TEXT(ISAL_MINOR_VERSION)
-		"." TEXT(ISAL_PATCH_VERSION)
-#else
-		"zlib " ZLIB_VERSION " (no ISA-L)"
-#endif
-#ifdef LT_HAVE_ZSTD
-		", libzstd " ZSTD_VERSION_STRING
-#else
-		", no zstd"
-#endif
-#ifdef LT_HAVE_OPENSSL
-		", " OPENSSL_VERSION_TEXT
-#endif
-		", compiled by "
-#if defined(__clang__)
-		"clang " __clang_version__;
-#else
-		"gcc " __VERSION__;
-#endif
-}
 
 lt_tee *lt_tee_new(int format, int check_crc, uint64_t out_budget,
 		   uint64_t window_max)

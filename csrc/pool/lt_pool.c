@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "lt_pool.h"
+#include "pool/lt_pool.h"
 
 /* 'n' buffers in one piece, untouched.  In huge pages where the system has them:
  * 40 MiB in small ones are 10,000 page faults. */

@@ -1,4 +1,9 @@
-/* lt_cpu.h: what this CPU, and the OS on it, let us execute. */
+/*
+ * lt_cpu.h: what this CPU, and the OS on it, let us execute.
+ *
+ * One file for each kind of CPU; each function is there on all of them, and
+ * false where it makes no sense.  Answers do not change while a process runs.
+ */
 #ifndef LT_CPU_H
 #define LT_CPU_H
 

@@ -1,21 +1,35 @@
 /*
- * lt_codec.c: one decoder for all formats, reused stream after stream.
+ * lt_codec.c: the table of formats, and what they share.
  *
  * The output budget is exact: a stream fails if and only if it produces byte
- * number budget + 1.  To learn that, once the budget is used up the adapter
+ * number budget + 1.  To learn that, once the budget is used up the decoder
  * gets one byte of scratch to write to.
  */
-#include "lt_codec.h"
+#include "codec/lt_codec.h"
+#include "codec/lt_format.h"
+#include "lt_api_c.h"
+
+static const struct lt_format_ops *const formats[] = {
+	[LT_FORMAT_NONE] = &lt_format_stored,
+	[LT_FORMAT_GZIP] = &lt_format_gzip,
+	[LT_FORMAT_ZSTD] = &lt_format_zstd,
+};
 
 struct lt_codec {
-	int format;
-	int status;			/* a verdict is final */
-	struct lt_gzip *gzip;		/* made on first use, then kept */
-	struct lt_zstd *zstd;
+	const struct lt_format_ops *ops;	/* of the stream at work */
+	struct lt_decoder *decoder;		/* same; NULL: none is */
+	struct lt_decoder *kept[LT_ARRAY_SIZE(formats)];
+	int status;				/* a verdict is final */
 	u64 budget_left;
 	u64 in_total;
 	u64 error_pos;
 };
+
+const struct lt_format_ops *lt_format_ops(int format)
+{
+	return format >= 0 && (size_t)format < LT_ARRAY_SIZE(formats) ?
+	       formats[format] : NULL;
+}
 
 lt_codec *lt_codec_new(void)
 {
@@ -30,94 +44,47 @@ void lt_codec_free(lt_codec *c)
 {
 	if (!c)
 		return;
-	lt_gzip_free(c->gzip);
-	lt_zstd_free(c->zstd);
+	for (size_t i = 0; i < LT_ARRAY_SIZE(formats); i++)
+		if (c->kept[i])
+			formats[i]->free(c->kept[i]);
 	free(c);
+}
+
+static int begin(lt_codec *c, int format, const struct lt_format_options *o)
+{
+	c->ops = lt_format_ops(format);
+	if (!c->ops)
+		return LT_ERR_UNSUPPORTED;
+	if (!c->kept[format])
+		c->kept[format] = c->ops->new();
+	c->decoder = c->kept[format];
+	return c->decoder ? c->ops->reset(c->decoder, o) : LT_ERR_MEMORY;
 }
 
 int lt_codec_begin(lt_codec *c, int format, bool check_crc, bool grant_all,
 		   u64 out_budget, u64 window_max)
 {
-	int ret = LT_OK;
+	const struct lt_format_options o = {
+		.check_crc = check_crc,
+		.grant_all = grant_all,
+		.window_max = window_max,
+	};
 
-	c->format = format;
+	c->decoder = NULL;
 	c->budget_left = out_budget;
 	c->in_total = 0;
 	c->error_pos = 0;
-	switch (format) {
-	case LT_FORMAT_NONE:
-		break;
-	case LT_FORMAT_GZIP:
-		if (!c->gzip)
-			c->gzip = lt_gzip_new();
-		if (c->gzip)
-			lt_gzip_reset(c->gzip, check_crc);
-		else
-			ret = LT_ERR_MEMORY;
-		break;
-	case LT_FORMAT_ZSTD:
-#ifdef LT_HAVE_ZSTD
-		if (!c->zstd)
-			c->zstd = lt_zstd_new();
-		ret = c->zstd ? lt_zstd_reset(c->zstd, grant_all, window_max)
-			      : LT_ERR_MEMORY;
-#else
-		(void)grant_all;
-		(void)window_max;
-		ret = LT_ERR_UNSUPPORTED;
-#endif
-		break;
-	default:
-		ret = LT_ERR_UNSUPPORTED;
-	}
-	c->status = ret;
-	return ret;
-}
-
-static int copy(struct lt_cursor *io)
-{
-	size_t n = lt_min(io->in_nbytes, io->out_nbytes);
-
-	if (n) {
-		memcpy(io->out, io->in, n);
-		lt_cursor_skip(io, n);
-		io->out += n;
-		io->out_nbytes -= n;
-	}
-	return LT_OK;
+	c->status = begin(c, format, &o);
+	return c->status;
 }
 
 static int step(lt_codec *c, struct lt_cursor *io)
 {
-	int ret;
+	int ret = c->ops->step(c->decoder, io);
 
-	switch (c->format) {
-	case LT_FORMAT_GZIP:
-		ret = lt_gzip_step(c->gzip, io);
-		if (ret < 0)
-			c->error_pos = lt_gzip_error_pos(c->gzip);
-		return ret;
-	case LT_FORMAT_ZSTD:
-		ret = lt_zstd_step(c->zstd, io);
-		if (ret < 0)
-			c->error_pos = lt_zstd_error_pos(c->zstd);
-		return ret;
-	default:
-		return copy(io);
-	}
-}
-
-/* Where the member or frame begins that made the last output. */
-static u64 out_pos(const lt_codec *c)
-{
-	switch (c->format) {
-	case LT_FORMAT_GZIP:
-		return lt_gzip_out_pos(c->gzip);
-	case LT_FORMAT_ZSTD:
-		return lt_zstd_out_pos(c->zstd);
-	default:
-		return 0;
-	}
+	if (ret < 0)
+		c->error_pos = c->decoder->error_pos;
+	return ret;
 }
 
 int lt_codec_step(lt_codec *c, const u8 *in, size_t in_nbytes,
@@ -153,7 +120,7 @@ int lt_codec_step(lt_codec *c, const u8 *in, size_t in_nbytes,
 		ret = step(c, &io);
 		if (!io.out_nbytes) {
 			ret = LT_ERR_OUT_BUDGET;
-			c->error_pos = out_pos(c);
+			c->error_pos = c->decoder->out_pos;
 		}
 	}
 	c->in_total = io.in_pos;
@@ -179,15 +146,11 @@ int lt_codec_finish(lt_codec *c)
 		c->status = LT_ERR_MISUSE;
 		return c->status;
 	}
-	if (c->format == LT_FORMAT_GZIP) {
-		ret = lt_gzip_finish(c->gzip, c->in_total);
-		c->error_pos = lt_gzip_error_pos(c->gzip);
-	} else if (c->format == LT_FORMAT_ZSTD) {
-		ret = lt_zstd_finish(c->zstd, c->in_total);
-		c->error_pos = lt_zstd_error_pos(c->zstd);
-	}
-	if (ret < 0)
+	ret = c->ops->finish(c->decoder, c->in_total);
+	if (ret < 0) {
+		c->error_pos = c->decoder->error_pos;
 		c->status = ret;
+	}
 	return ret;
 }
 
@@ -196,14 +159,20 @@ u64 lt_codec_error_offset(const lt_codec *c)
 	return c->error_pos;
 }
 
+u64 lt_codec_n_members(const lt_codec *c)
+{
+	return c->decoder ? c->decoder->n_members : 0;
+}
+
 void lt_codec_grant_window(lt_codec *c)
 {
-	if (c->format == LT_FORMAT_ZSTD && c->zstd)
-		lt_zstd_grant_window(c->zstd);
+	if (c->decoder)
+		c->ops->grant_window(c->decoder);
 }
 
 void lt_codec_trim(lt_codec *c)
 {
-	if (c->zstd)
-		lt_zstd_trim(c->zstd);
+	for (size_t i = 0; i < LT_ARRAY_SIZE(formats); i++)
+		if (c->kept[i])
+			formats[i]->trim(c->kept[i]);
 }

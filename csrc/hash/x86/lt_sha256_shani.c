@@ -20,9 +20,10 @@
  * a lack of registers.  Taking turns every two rounds, with the schedule
  * behind the rounds, beat every other order by 3 to 10 %.
  */
-#include "lt_sha256.h"
+#include "cpu/lt_cpu.h"
+#include "hash/lt_kernels.h"
 
-#ifdef LT_HAVE_SHANI
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #define SHANI LT_TARGET("sha,sse4.1,ssse3")
@@ -92,7 +93,7 @@
 	x##3 = _mm_shuffle_epi8(LOAD((p) + 48), swap);			\
 } while (0)
 
-SHANI void lt_sha256_blocks_shani(u32 h[8], const u8 *in, size_t n_blocks)
+SHANI static void blocks_shani(u32 h[8], const u8 *in, size_t n_blocks)
 {
 	const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b,
 					    0x0405060700010203);
@@ -133,8 +134,8 @@ SHANI void lt_sha256_blocks_shani(u32 h[8], const u8 *in, size_t n_blocks)
 #define TWO_NEXT(g, p, c, n) \
 	TWO(g, c, NEXT(a, p, c, n), NEXT(b, p, c, n), NOTHING, NOTHING)
 
-SHANI void lt_sha256_blocks2_shani(u32 ha[8], const u8 *a, u32 hb[8],
-				   const u8 *b, size_t n_blocks)
+SHANI static void blocks2_shani(u32 ha[8], const u8 *a, u32 hb[8], const u8 *b,
+				size_t n_blocks)
 {
 	const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b,
 					    0x0405060700010203);
@@ -172,6 +173,13 @@ SHANI void lt_sha256_blocks2_shani(u32 ha[8], const u8 *a, u32 hb[8],
 	UNPACK(ha, as, ar);
 	UNPACK(hb, bs, br);
 }
+
+const struct lt_kernel lt_kernel_shani = {
+	.name = "shani",
+	.runs_here = lt_cpu_has_shani,
+	.blocks = blocks_shani,
+	.blocks2 = blocks2_shani,
+};
 #else
-typedef int lt_no_shani;	/* ISO C forbids an empty file */
+const struct lt_kernel lt_kernel_shani = {.name = "shani"};
 #endif

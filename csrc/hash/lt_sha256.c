@@ -1,18 +1,19 @@
 /*
- * lt_sha256.c: SHA-256 (FIPS 180-4) over a table of block kernels.
+ * lt_sha256.c: SHA-256 over a table of block kernels.
  *
- * A kernel does one thing: it runs whole 64-byte blocks through the
- * compression function.  Padding, partial blocks and the pairing of two
- * streams live here, once, so that every kernel is tested by the same code
- * and any two streams can share a two-lane kernel whatever their alignment.
+ * Padding, partial blocks and the pairing of two streams live here, once, so
+ * that every kernel is tested by the same code and any two streams can share
+ * a two-lane kernel whatever their alignment.
  *
  * Why two lanes: sha256rnds2 depends on itself (latency 4, one can start
  * every 2 cycles), so a single stream leaves half of the unit idle.
  *
  * The portable kernel is always compiled and is the oracle of the others.
  */
-#include "lt_sha256.h"
-#include "lt_cpu.h"
+#include "hash/lt_sha256.h"
+#include "hash/lt_kernels.h"
+#include "lt_api_c.h"
+#include "lt_choice.h"
 
 /* FIPS 180-4 §4.2.2.  Aligned, as the SIMD kernel loads four at a time. */
 const u32 lt_sha256_k[64] __attribute__((aligned(16))) = {
@@ -95,61 +96,64 @@ static bool always(void)
 	return true;
 }
 
-/* Fastest measured first; the last one always runs. */
-static const struct lt_kernel lt_kernels[] = {
-#ifdef LT_HAVE_SHANI
-	{"shani", lt_cpu_has_shani, lt_sha256_blocks_shani,
-	 lt_sha256_blocks2_shani},
-#endif
-#ifdef LT_HAVE_OPENSSL
-	{"openssl", always, lt_sha256_blocks_openssl, NULL},
-#endif
-	{"portable", always, blocks_portable, NULL},
+static const struct lt_kernel portable = {
+	.name = "portable",
+	.runs_here = always,
+	.blocks = blocks_portable,
 };
 
-/* The one mutable global of the core: set at import, before any thread. */
-static const struct lt_kernel *lt_kernel =
-	&lt_kernels[LT_ARRAY_SIZE(lt_kernels) - 1];
+/* --- the choice ---------------------------------------------------------- */
+
+/* Fastest measured first; the last one always runs.  A kernel for ARMv8 goes
+ * ahead of libcrypto's, into arm/. */
+static const struct lt_kernel *const kernels[] = {
+	&lt_kernel_shani,
+	&lt_kernel_openssl,
+	&portable,
+};
+
+/* Set at import, before any thread. */
+static const struct lt_kernel *current = &portable;
+
+const char *lt_kernel_name(size_t index)
+{
+	return index < LT_ARRAY_SIZE(kernels) ? kernels[index]->name : NULL;
+}
+
+int lt_kernel_state(size_t index)
+{
+	if (index >= LT_ARRAY_SIZE(kernels))
+		return LT_ERR_UNKNOWN_NAME;
+	if (!kernels[index]->blocks)
+		return LT_ERR_NOT_BUILT;
+	return kernels[index]->runs_here() ? LT_OK : LT_ERR_NO_CPU;
+}
 
 int lt_kernel_use(const char *name)
 {
-	for (size_t i = 0; i < LT_ARRAY_SIZE(lt_kernels); i++) {
-		const struct lt_kernel *k = &lt_kernels[i];
+	size_t index;
+	int ret = lt_choose(name, lt_kernel_name, lt_kernel_state, &index);
 
-		if (name && strcmp(name, k->name) != 0)
-			continue;
-		if (k->runs_here()) {
-			lt_kernel = k;
-			return LT_OK;
-		}
-		if (name)
-			return LT_ERR_KERNEL_NO_CPU;
-	}
-	return LT_ERR_KERNEL_UNKNOWN;
+	if (ret == LT_OK)
+		current = kernels[index];
+	return ret;
 }
 
 const char *lt_kernel_current(void)
 {
-	return lt_kernel->name;
-}
-
-const char *lt_kernel_name(size_t index)
-{
-	return index < LT_ARRAY_SIZE(lt_kernels) ? lt_kernels[index].name
-						 : NULL;
+	return current->name;
 }
 
 int lt_kernel_runs_here(size_t index)
 {
-	return index < LT_ARRAY_SIZE(lt_kernels) &&
-	       lt_kernels[index].runs_here();
+	return lt_kernel_state(index) == LT_OK;
 }
 
 int lt_kernel_lanes(size_t index)
 {
-	if (index >= LT_ARRAY_SIZE(lt_kernels))
+	if (index >= LT_ARRAY_SIZE(kernels) || !kernels[index]->blocks)
 		return 0;
-	return lt_kernels[index].blocks2 ? 2 : 1;
+	return kernels[index]->blocks2 ? 2 : 1;
 }
 
 /* --- streams ------------------------------------------------------------ */
@@ -189,7 +193,7 @@ static void rest(struct lt_sha256_state *s, const u8 *in, size_t nbytes)
 	size_t n_blocks = nbytes / 64;
 
 	if (n_blocks)
-		lt_kernel->blocks(s->h, in, n_blocks);
+		current->blocks(s->h, in, n_blocks);
 	if (nbytes % 64) {
 		memcpy(s->block, in + n_blocks * 64, nbytes % 64);
 		s->fill = nbytes % 64;
@@ -199,7 +203,7 @@ static void rest(struct lt_sha256_state *s, const u8 *in, size_t nbytes)
 void lt_sha256_update(struct lt_sha256_state *s, const u8 *in, size_t in_nbytes)
 {
 	if (top_up(s, &in, &in_nbytes)) {
-		lt_kernel->blocks(s->h, s->block, 1);
+		current->blocks(s->h, s->block, 1);
 		s->fill = 0;
 	}
 	if (in_nbytes)
@@ -213,7 +217,7 @@ void lt_sha256_update2(struct lt_sha256_state *a, const u8 *a_in,
 	bool a_full, b_full;
 	size_t n_both;
 
-	if (!lt_kernel->blocks2) {
+	if (!current->blocks2) {
 		lt_sha256_update(a, a_in, a_nbytes);
 		lt_sha256_update(b, b_in, b_nbytes);
 		return;
@@ -222,11 +226,11 @@ void lt_sha256_update2(struct lt_sha256_state *a, const u8 *a_in,
 	a_full = top_up(a, &a_in, &a_nbytes);
 	b_full = top_up(b, &b_in, &b_nbytes);
 	if (a_full && b_full)
-		lt_kernel->blocks2(a->h, a->block, b->h, b->block, 1);
+		current->blocks2(a->h, a->block, b->h, b->block, 1);
 	else if (a_full)
-		lt_kernel->blocks(a->h, a->block, 1);
+		current->blocks(a->h, a->block, 1);
 	else if (b_full)
-		lt_kernel->blocks(b->h, b->block, 1);
+		current->blocks(b->h, b->block, 1);
 	if (a_full)
 		a->fill = 0;
 	if (b_full)
@@ -234,7 +238,7 @@ void lt_sha256_update2(struct lt_sha256_state *a, const u8 *a_in,
 
 	n_both = lt_min(a_nbytes / 64, b_nbytes / 64);
 	if (n_both) {
-		lt_kernel->blocks2(a->h, a_in, b->h, b_in, n_both);
+		current->blocks2(a->h, a_in, b->h, b_in, n_both);
 		a_in += n_both * 64;
 		b_in += n_both * 64;
 		a_nbytes -= n_both * 64;
@@ -256,7 +260,7 @@ void lt_sha256_final(struct lt_sha256_state *s, u8 digest_ret[32])
 	pad[s->fill] = 0x80;
 	store_be32(pad + pad_nbytes - 8, (u32)(nbits >> 32));
 	store_be32(pad + pad_nbytes - 4, (u32)nbits);
-	lt_kernel->blocks(s->h, pad, pad_nbytes / 64);
+	current->blocks(s->h, pad, pad_nbytes / 64);
 	for (int i = 0; i < 8; i++)
 		store_be32(digest_ret + 4 * i, s->h[i]);
 }

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "lt_pool.h"
+#include "pool/lt_pool.h"
 
 /* A lone stream waits for a partner while another worker inflates, until this
  * many of its buffers wait: 2-lane share 71 % -> 82 % on an image of three
@@ -86,8 +86,7 @@ static void run_inflate(lt_pool *p, int32_t id)
 
 	t = lt_now_ns();
 	do {
-		status = lt_codec_step(l->codec, in + used,
-				       lt_min(in_left - used, LT_STEP_MAX),
+		status = lt_codec_step(l->codec, in + used, in_left - used,
 				       out + made, room - made, &n_in, &n_out);
 		used += n_in;
 		made += n_out;

@@ -7,16 +7,16 @@
  * blocks; OpenSSL 3 marks it deprecated, and asking for the 1.1 API keeps the
  * build silent without a compiler flag.
  */
+#include "hash/lt_kernels.h"
+
 #ifdef LT_HAVE_OPENSSL
 #define OPENSSL_API_COMPAT 0x10100000L
 #include <openssl/sha.h>
 
-#include "lt_sha256.h"
-
 _Static_assert(sizeof(((SHA256_CTX *)NULL)->h) == 8 * sizeof(u32),
 	       "the state is copied as it is");
 
-void lt_sha256_blocks_openssl(u32 h[8], const u8 *in, size_t n_blocks)
+static void blocks_openssl(u32 h[8], const u8 *in, size_t n_blocks)
 {
 	SHA256_CTX ctx = {0};
 
@@ -26,6 +26,18 @@ void lt_sha256_blocks_openssl(u32 h[8], const u8 *in, size_t n_blocks)
 	SHA256_Update(&ctx, in, n_blocks * 64);
 	memcpy(h, ctx.h, sizeof(ctx.h));
 }
+
+/* libcrypto looks at the CPU by itself. */
+static bool always(void)
+{
+	return true;
+}
+
+const struct lt_kernel lt_kernel_openssl = {
+	.name = "openssl",
+	.runs_here = always,
+	.blocks = blocks_openssl,
+};
 #else
-typedef int lt_no_openssl;	/* ISO C forbids an empty file */
+const struct lt_kernel lt_kernel_openssl = {.name = "openssl"};
 #endif

@@ -14,7 +14,10 @@
  *
  * A single byte of a member may arrive per call, so nothing is peeked at.
  */
-#include "lt_codec.h"
+#include "codec/inflate/lt_inflate.h"
+#include "codec/lt_crc32.h"
+#include "codec/lt_field.h"
+#include "codec/lt_format.h"
 
 #define NAME_NBYTES_MAX ((u32)64 << 10)
 
@@ -40,98 +43,66 @@ enum state {
 	TRAILER,
 };
 
-struct lt_gzip {
+struct gzip {
+	struct lt_decoder base;
 	struct lt_inflate *inflate;
 	enum state state;
 	bool check_crc;
-	bool any_member;		/* one is complete */
-	u64 member_pos;			/* where the open member begins */
-	u64 out_pos;			/* same, of the last output */
-	u64 error_pos;
 	u8 flags;
 	u32 header_crc;
 	u32 crc;
 	u64 member_out_nbytes;
 	u32 left;			/* of FEXTRA; or of a name, so far */
-	size_t fill;			/* of 'stash' */
-	u8 stash[FIXED_NBYTES];		/* a fixed-size field cut in pieces */
+	struct lt_field field;
 };
 
 /* The trailer takes what the inflater read too much, with nothing left over. */
 _Static_assert(LT_INFLATE_SURPLUS_MAX <= TRAILER_NBYTES, "see BODY");
 
-struct lt_gzip *lt_gzip_new(void)
+static struct lt_decoder *gzip_new(void)
 {
-	struct lt_gzip *g = calloc(1, sizeof(*g));
+	struct gzip *g = calloc(1, sizeof(*g));
 
-	if (!g)
-		return NULL;
-	g->inflate = lt_inflate_new();
-	if (!g->inflate) {
-		free(g);
-		return NULL;
-	}
-	return g;
+	return g ? &g->base : NULL;
 }
 
-void lt_gzip_free(struct lt_gzip *g)
+static void gzip_free(struct lt_decoder *d)
 {
-	if (g)
-		lt_inflate_free(g->inflate);
+	struct gzip *g = (struct gzip *)d;
+
+	lt_inflate_free(g->inflate);
 	free(g);
 }
 
-void lt_gzip_reset(struct lt_gzip *g, bool check_crc)
+static int gzip_reset(struct lt_decoder *d, const struct lt_format_options *o)
 {
-	struct lt_inflate *inflate = g->inflate;
+	struct gzip *g = (struct gzip *)d;
+	struct lt_inflate *inflate = lt_inflate_renew(g->inflate);
 
 	memset(g, 0, sizeof(*g));
 	g->inflate = inflate;
-	g->check_crc = check_crc;
+	g->check_crc = o->check_crc;
+	return inflate ? LT_OK : LT_ERR_MEMORY;
 }
 
-u64 lt_gzip_error_pos(const struct lt_gzip *g)
+static u32 le16(const u8 *p)
 {
-	return g->error_pos;
+	return (u32)p[0] | (u32)p[1] << 8;
 }
 
-u64 lt_gzip_out_pos(const struct lt_gzip *g)
-{
-	return g->out_pos;
-}
-
-static int fail(struct lt_gzip *g, int status)
-{
-	g->error_pos = g->member_pos;
-	return status;
-}
-
-/* Collect a field of 'nbytes' bytes in the stash; true once it is whole. */
-static bool collect(struct lt_gzip *g, struct lt_cursor *io, size_t nbytes)
-{
-	size_t n = lt_min(nbytes - g->fill, io->in_nbytes);
-
-	if (n) {
-		memcpy(g->stash + g->fill, io->in, n);
-		g->fill += n;
-		lt_cursor_skip(io, n);
-	}
-	return g->fill == nbytes;
-}
-
-static void header_bytes(struct lt_gzip *g, const u8 *p, size_t nbytes)
+static void header_bytes(struct gzip *g, const u8 *p, size_t nbytes)
 {
 	if (g->flags & FHCRC)
 		g->header_crc = lt_crc32(g->header_crc, p, nbytes);
 }
 
 /* Judge each byte as it comes: a verdict may not wait for ten of them. */
-static int fixed_byte(struct lt_gzip *g, u8 byte)
+static int fixed_byte(struct gzip *g, u8 byte)
 {
-	switch (g->fill) {
+	switch (g->field.fill) {
 	case 1:				/* ID2 */
 		if (byte != 0x8b)
-			return g->any_member ? LT_ERR_TRAILING : LT_ERR_HEADER;
+			return lt_decoder_no_beginning(&g->base);
 		break;
 	case 2:				/* CM: 8 is deflate, the only one */
 		if (byte != 8)
@@ -145,12 +116,12 @@ static int fixed_byte(struct lt_gzip *g, u8 byte)
 	default:			/* MTIME, XFL, OS say nothing to us */
 		break;
 	}
-	g->stash[g->fill++] = byte;
+	g->field.bytes[g->field.fill++] = byte;
 	return LT_OK;
 }
 
 /* Skip a zero-terminated string; 1 when its end was seen. */
-static int skip_name(struct lt_gzip *g, struct lt_cursor *io)
+static int skip_name(struct gzip *g, struct lt_cursor *io)
 {
 	const u8 *end = memchr(io->in, 0, io->in_nbytes);
 	size_t n = end ? (size_t)(end - io->in) : io->in_nbytes;
@@ -166,9 +137,9 @@ static int skip_name(struct lt_gzip *g, struct lt_cursor *io)
 }
 
 /* The next field that the flags announce after 'done'. */
-static void next_field(struct lt_gzip *g, enum state done)
+static void next_field(struct gzip *g, enum state done)
 {
-	g->fill = 0;
+	g->field.fill = 0;
 	g->left = 0;
 	if (done < EXTRA_LENGTH && (g->flags & FEXTRA)) {
 		g->state = EXTRA_LENGTH;
@@ -186,51 +157,51 @@ static void next_field(struct lt_gzip *g, enum state done)
 	}
 }
 
-static int body(struct lt_gzip *g, struct lt_cursor *io)
+static int body(struct gzip *g, struct lt_cursor *io)
 {
 	const u8 *out = io->out;
 	size_t surplus_nbytes;
 	int ret;
 
 	/* At most 8 surplus bytes, and the trailer has 8: all are its own. */
-	ret = lt_inflate_step(g->inflate, io, g->stash, &surplus_nbytes);
+	ret = lt_inflate_step(g->inflate, io, g->field.bytes, &surplus_nbytes);
 	if (g->check_crc)
 		g->crc = lt_crc32(g->crc, out, (size_t)(io->out - out));
 	g->member_out_nbytes += (u64)(io->out - out);
 	if (io->out != out)
-		g->out_pos = g->member_pos;
+		g->base.out_pos = g->base.part_pos;
 	if (ret == LT_INFLATE_END) {
 		g->state = TRAILER;
-		g->fill = surplus_nbytes;
+		g->field.fill = surplus_nbytes;
 	}
 	return ret < 0 ? ret : LT_OK;
 }
 
-static int trailer(struct lt_gzip *g)
+static int trailer(struct gzip *g)
 {
-	if (g->check_crc && lt_le32(g->stash) != g->crc)
+	if (g->check_crc && lt_le32(g->field.bytes) != g->crc)
 		return LT_ERR_CHECKSUM;
-	if (lt_le32(g->stash + 4) != (u32)g->member_out_nbytes)
+	if (lt_le32(g->field.bytes + 4) != (u32)g->member_out_nbytes)
 		return LT_ERR_LENGTH;
-	g->any_member = true;
+	g->base.n_members++;
 	g->state = BETWEEN;
 	return LT_OK;
 }
 
 /* One state's worth of work.  It either changes the state, or uses up the
  * input or the output room, or returns a verdict. */
-static int advance(struct lt_gzip *g, struct lt_cursor *io)
+static int advance(struct gzip *g, struct lt_cursor *io)
 {
 	size_t n;
 	int ret;
 
 	switch (g->state) {
 	case BETWEEN:
-		g->member_pos = io->in_pos;
+		g->base.part_pos = io->in_pos;
 		if (io->in[0] != 0x1f)
-			return g->any_member ? LT_ERR_TRAILING : LT_ERR_HEADER;
-		g->stash[0] = 0x1f;
-		g->fill = 1;
+			return lt_decoder_no_beginning(&g->base);
+		g->field.bytes[0] = 0x1f;
+		g->field.fill = 1;
 		g->state = FIXED;
 		lt_cursor_skip(io, 1);
 		return LT_OK;
@@ -239,16 +210,16 @@ static int advance(struct lt_gzip *g, struct lt_cursor *io)
 		if (ret != LT_OK)
 			return ret;
 		lt_cursor_skip(io, 1);
-		if (g->fill == FIXED_NBYTES) {
+		if (g->field.fill == FIXED_NBYTES) {
 			g->header_crc = 0;
-			header_bytes(g, g->stash, FIXED_NBYTES);
+			header_bytes(g, g->field.bytes, FIXED_NBYTES);
 			next_field(g, FIXED);
 		}
 		return LT_OK;
 	case EXTRA_LENGTH:
-		if (collect(g, io, 2)) {
-			header_bytes(g, g->stash, 2);
-			g->left = (u32)(g->stash[0] | g->stash[1] << 8);
+		if (lt_field_collect(&g->field, io, 2)) {
+			header_bytes(g, g->field.bytes, 2);
+			g->left = le16(g->field.bytes);
 			g->state = EXTRA;
 		}
 		return LT_OK;
@@ -267,23 +238,25 @@ static int advance(struct lt_gzip *g, struct lt_cursor *io)
 			next_field(g, g->state);
 		return ret < 0 ? ret : LT_OK;
 	case HEADER_CRC:
-		if (!collect(g, io, 2))
+		if (!lt_field_collect(&g->field, io, 2))
 			return LT_OK;
-		if ((g->stash[0] | g->stash[1] << 8) !=
-		    (int)(g->header_crc & 0xffff))
+		if (le16(g->field.bytes) != (g->header_crc & 0xffff))
 			return LT_ERR_CHECKSUM;
 		next_field(g, HEADER_CRC);
 		return LT_OK;
 	case BODY:
 		return body(g, io);
 	case TRAILER:
-		return collect(g, io, TRAILER_NBYTES) ? trailer(g) : LT_OK;
+		return lt_field_collect(&g->field, io, TRAILER_NBYTES) ?
+		       trailer(g) : LT_OK;
 	}
 	return LT_ERR_MISUSE;
 }
 
-int lt_gzip_step(struct lt_gzip *g, struct lt_cursor *io)
+static int gzip_step(struct lt_decoder *d, struct lt_cursor *io)
 {
+	struct gzip *g = (struct gzip *)d;
+
 	for (;;) {
 		const enum state state = g->state;
 		const size_t in_nbytes = io->in_nbytes;
@@ -299,24 +272,36 @@ int lt_gzip_step(struct lt_gzip *g, struct lt_cursor *io)
 			return LT_OK;
 		ret = advance(g, io);
 		if (ret != LT_OK)
-			return fail(g, ret);
+			return lt_decoder_fail(d, ret);
 		if (state == g->state && in_nbytes == io->in_nbytes &&
 		    out_nbytes == io->out_nbytes) {
 			/* An inflater that stands still with room on both
 			 * sides would make its caller spin. */
 			return in_nbytes && state == BODY ?
-			       fail(g, LT_ERR_DATA) : LT_OK;
+			       lt_decoder_fail(d, LT_ERR_DATA) : LT_OK;
 		}
 	}
 }
 
-int lt_gzip_finish(struct lt_gzip *g, u64 in_total)
+static int gzip_finish(struct lt_decoder *d, u64 in_total)
 {
+	const struct gzip *g = (const struct gzip *)d;
+
 	if (g->state == BETWEEN)
 		return LT_OK;
 	/* One byte 1f begins a member only if a member is due. */
-	if (g->state == FIXED && g->fill == 1 && g->any_member)
-		return fail(g, LT_ERR_TRAILING);
-	g->error_pos = in_total;
+	if (g->state == FIXED && g->field.fill == 1 && d->n_members)
+		return lt_decoder_fail(d, LT_ERR_TRAILING);
+	d->error_pos = in_total;
 	return LT_ERR_TRUNCATED;
 }
+
+const struct lt_format_ops lt_format_gzip = {
+	.new = gzip_new,
+	.free = gzip_free,
+	.reset = gzip_reset,
+	.step = gzip_step,
+	.finish = gzip_finish,
+	.grant_window = lt_decoder_no_window,
+	.trim = lt_decoder_no_window,
+};

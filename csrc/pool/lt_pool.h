@@ -30,7 +30,9 @@
 #include <pthread.h>
 #include <time.h>
 
-#include "lt_tee.h"
+#include "codec/lt_codec.h"
+#include "hash/lt_sha256.h"
+#include "lt_api_c.h"
 
 #define MAX_WORKERS	64
 #define MAX_LAYERS	64

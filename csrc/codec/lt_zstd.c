@@ -18,11 +18,12 @@
  * A block is at most 128 KiB, so the extra calls cost nothing measurable, and
  * libzstd still reads whole blocks in place.
  */
-#include "lt_codec.h"
-
-#ifdef LT_HAVE_ZSTD
 #include <zstd.h>
 #include <zstd_errors.h>
+
+#include "codec/lt_codec.h"
+#include "codec/lt_field.h"
+#include "codec/lt_format.h"
 
 enum {
 	MAGIC_NBYTES = 4,
@@ -52,12 +53,12 @@ enum state {
 	CHECKSUM,
 };
 
-struct lt_zstd {
+struct zstd {
+	struct lt_decoder base;
 	ZSTD_DCtx *dctx;		/* made on first use, freed by trim */
 	enum state state;
 	bool grant_all;
 	bool big_window;		/* dctx has above LT_WINDOW_FREE */
-	bool any_frame;			/* one is complete */
 	bool has_checksum;
 	bool has_size;
 	bool last_block;
@@ -66,29 +67,31 @@ struct lt_zstd {
 	u64 window;
 	u64 content_size;
 	u64 frame_out_nbytes;
-	u64 frame_pos;			/* where the open frame begins */
-	u64 out_pos;			/* same, of the last output */
-	u64 error_pos;
 	u32 left;			/* of the block, or of the skip */
-	size_t fill;			/* of 'stash' */
 	size_t header_nbytes;
-	u8 stash[HEADER_NBYTES_MAX];	/* a field cut in pieces */
+	struct lt_field field;
 };
 
-struct lt_zstd *lt_zstd_new(void)
+_Static_assert(HEADER_NBYTES_MAX <= LT_FIELD_NBYTES_MAX, "see HEADER");
+
+static struct lt_decoder *zstd_new(void)
 {
-	return calloc(1, sizeof(struct lt_zstd));
+	struct zstd *z = calloc(1, sizeof(*z));
+
+	return z ? &z->base : NULL;
 }
 
-void lt_zstd_free(struct lt_zstd *z)
+static void zstd_free(struct lt_decoder *d)
 {
-	if (z)
-		ZSTD_freeDCtx(z->dctx);
+	struct zstd *z = (struct zstd *)d;
+
+	ZSTD_freeDCtx(z->dctx);
 	free(z);
 }
 
-int lt_zstd_reset(struct lt_zstd *z, bool grant_all, u64 window_max)
+static int zstd_reset(struct lt_decoder *d, const struct lt_format_options *o)
 {
+	struct zstd *z = (struct zstd *)d;
 	ZSTD_DCtx *dctx = z->dctx;
 	const bool big_window = z->big_window;
 	int log = 10;			/* ZSTD_WINDOWLOG_ABSOLUTEMIN */
@@ -101,30 +104,27 @@ int lt_zstd_reset(struct lt_zstd *z, bool grant_all, u64 window_max)
 	 * 176 MiB and 8 % more CPU (page faults). */
 	ZSTD_DCtx_reset(dctx, ZSTD_reset_session_and_parameters);
 	/* Ours is the exact check; this one is the library's safety net. */
-	while (log < 31 && (u64)1 << log < window_max)
+	while (log < 31 && (u64)1 << log < o->window_max)
 		log++;
 	ZSTD_DCtx_setParameter(dctx, ZSTD_d_windowLogMax, log);
 
 	memset(z, 0, sizeof(*z));
 	z->dctx = dctx;
 	z->big_window = big_window;
-	z->grant_all = grant_all;
-	z->window_max = window_max;
+	z->grant_all = o->grant_all;
+	z->window_max = o->window_max;
 	return LT_OK;
 }
 
-u64 lt_zstd_error_pos(const struct lt_zstd *z)
+static void zstd_grant_window(struct lt_decoder *d)
 {
-	return z->error_pos;
+	((struct zstd *)d)->grant_all = true;
 }
 
-void lt_zstd_grant_window(struct lt_zstd *z)
+static void zstd_trim(struct lt_decoder *d)
 {
-	z->grant_all = true;
-}
+	struct zstd *z = (struct zstd *)d;
 
-void lt_zstd_trim(struct lt_zstd *z)
-{
 	if (!z->big_window)
 		return;
 	ZSTD_freeDCtx(z->dctx);
@@ -132,31 +132,8 @@ void lt_zstd_trim(struct lt_zstd *z)
 	z->big_window = false;
 }
 
-u64 lt_zstd_out_pos(const struct lt_zstd *z)
-{
-	return z->out_pos;
-}
-
-static int fail(struct lt_zstd *z, int status)
-{
-	z->error_pos = z->frame_pos;
-	return status;
-}
-
-static bool collect(struct lt_zstd *z, struct lt_cursor *io, size_t nbytes)
-{
-	size_t n = lt_min(nbytes - z->fill, io->in_nbytes);
-
-	if (n) {
-		memcpy(z->stash + z->fill, io->in, n);
-		z->fill += n;
-		lt_cursor_skip(io, n);
-	}
-	return z->fill == nbytes;
-}
-
 /* RFC 8878 §3.1.1.1.1: how long the header is follows from its first byte. */
-static int descriptor(struct lt_zstd *z, u8 fhd)
+static int descriptor(struct zstd *z, u8 fhd)
 {
 	static const u8 id_nbytes[4] = {0, 1, 2, 4};
 	static const u8 size_nbytes[4] = {0, 2, 4, 8};
@@ -183,11 +160,11 @@ static u64 le(const u8 *p, size_t nbytes)
 }
 
 /* RFC 8878 §3.1.1.1.2 to §3.1.1.1.4. */
-static int header(struct lt_zstd *z)
+static int header(struct zstd *z)
 {
-	const u8 fhd = z->stash[MAGIC_NBYTES];
-	const u8 *p = z->stash + MAGIC_NBYTES + 1;
-	const u8 *end = z->stash + z->header_nbytes;
+	const u8 fhd = z->field.bytes[MAGIC_NBYTES];
+	const u8 *p = z->field.bytes + MAGIC_NBYTES + 1;
+	const u8 *end = z->field.bytes + z->header_nbytes;
 	static const u8 id_nbytes[4] = {0, 1, 2, 4};
 
 	z->window = 0;
@@ -233,7 +210,7 @@ static int status_of(size_t ret)
 
 /* Give libzstd 'nbytes' bytes, take what comes out.  *nbytes becomes what it
  * left; 'done_ret' says that the frame is closed. */
-static int run(struct lt_zstd *z, const u8 *p, size_t *nbytes,
+static int run(struct zstd *z, const u8 *p, size_t *nbytes,
 	       struct lt_cursor *io, bool *done_ret)
 {
 	ZSTD_inBuffer in = {p, *nbytes, 0};
@@ -243,17 +220,16 @@ static int run(struct lt_zstd *z, const u8 *p, size_t *nbytes,
 	if (ZSTD_isError(ret))
 		return status_of(ret);
 	*nbytes -= in.pos;
-	io->out += out.pos;
-	io->out_nbytes -= out.pos;
+	lt_cursor_made(io, out.pos);
 	z->frame_out_nbytes += out.pos;
 	if (out.pos)
-		z->out_pos = z->frame_pos;
+		z->base.out_pos = z->base.part_pos;
 	*done_ret = ret == 0;
 	return LT_OK;
 }
 
 /* A few bytes that yield no output: they are taken at once or wrong. */
-static int run_whole(struct lt_zstd *z, const u8 *p, size_t nbytes,
+static int run_whole(struct zstd *z, const u8 *p, size_t nbytes,
 		     bool *done_ret)
 {
 	u8 none;
@@ -272,7 +248,7 @@ static int run_whole(struct lt_zstd *z, const u8 *p, size_t nbytes,
 	return ret;
 }
 
-static int open_frame(struct lt_zstd *z)
+static int open_frame(struct zstd *z)
 {
 	bool done;
 
@@ -283,15 +259,15 @@ static int open_frame(struct lt_zstd *z)
 	}
 	z->frame_out_nbytes = 0;
 	z->state = BLOCK_HEADER;
-	z->fill = 0;
+	z->field.fill = 0;
 	z->pending = false;
-	return run_whole(z, z->stash, z->header_nbytes, &done);
+	return run_whole(z, z->field.bytes, z->header_nbytes, &done);
 }
 
 /* RFC 8878 §3.1.1.2: Last_Block, Block_Type, Block_Size, 24 bits in all. */
-static int block_header(struct lt_zstd *z)
+static int block_header(struct zstd *z)
 {
-	const u32 bits = (u32)le(z->stash, BLOCK_HEADER_NBYTES);
+	const u32 bits = (u32)le(z->field.bytes, BLOCK_HEADER_NBYTES);
 	const u32 kind = bits >> 1 & 3;
 	const u32 nbytes = bits >> 3;
 	bool done;
@@ -299,8 +275,8 @@ static int block_header(struct lt_zstd *z)
 
 	z->last_block = bits & 1;
 	z->left = kind == RLE ? 1 : nbytes;
-	z->stash[0] &= 0xfe;
-	ret = run_whole(z, z->stash, BLOCK_HEADER_NBYTES, &done);
+	z->field.bytes[0] &= 0xfe;
+	ret = run_whole(z, z->field.bytes, BLOCK_HEADER_NBYTES, &done);
 	if (ret != LT_OK)
 		return ret;
 	/* libzstd copies a raw block piece by piece as it arrives and notices
@@ -308,13 +284,13 @@ static int block_header(struct lt_zstd *z)
 	if (z->has_size && (kind == RAW || kind == RLE) &&
 	    nbytes > z->content_size - z->frame_out_nbytes)
 		return LT_ERR_LENGTH;
-	z->fill = 0;
+	z->field.fill = 0;
 	z->pending = false;
 	z->state = z->left ? BLOCK : FLUSH;
 	return LT_OK;
 }
 
-static int block(struct lt_zstd *z, struct lt_cursor *io)
+static int block(struct zstd *z, struct lt_cursor *io)
 {
 	const size_t nbytes = lt_min(z->left, io->in_nbytes);
 	size_t left = nbytes;
@@ -331,14 +307,14 @@ static int block(struct lt_zstd *z, struct lt_cursor *io)
 	return LT_OK;
 }
 
-static void close_frame(struct lt_zstd *z)
+static void close_frame(struct zstd *z)
 {
-	z->any_frame = true;
+	z->base.n_members++;
 	z->state = BETWEEN;
 }
 
 /* The block is in and out.  Judge the size, then go on or close. */
-static int end_block(struct lt_zstd *z)
+static int end_block(struct zstd *z)
 {
 	bool done = false;
 	int ret;
@@ -363,7 +339,7 @@ static int end_block(struct lt_zstd *z)
 	return LT_OK;
 }
 
-static int flush(struct lt_zstd *z, struct lt_cursor *io)
+static int flush(struct zstd *z, struct lt_cursor *io)
 {
 	size_t none = 0;
 	bool done;
@@ -376,10 +352,10 @@ static int flush(struct lt_zstd *z, struct lt_cursor *io)
 	return ret;
 }
 
-static int checksum(struct lt_zstd *z)
+static int checksum(struct zstd *z)
 {
 	bool done = false;
-	int ret = run_whole(z, z->stash, CHECKSUM_NBYTES, &done);
+	int ret = run_whole(z, z->field.bytes, CHECKSUM_NBYTES, &done);
 
 	if (ret == LT_OK && !done)
 		return LT_ERR_DATA;
@@ -388,31 +364,31 @@ static int checksum(struct lt_zstd *z)
 }
 
 /* Judge each byte as it comes. */
-static int magic_byte(struct lt_zstd *z, u8 byte)
+static int magic_byte(struct zstd *z, u8 byte)
 {
-	const u8 *want = z->fill ? z->stash[0] == frame_magic[0] ?
+	const u8 *want = z->field.fill ? z->field.bytes[0] == frame_magic[0] ?
 			 frame_magic : skip_magic : NULL;
 
-	if (want ? byte != want[z->fill]
+	if (want ? byte != want[z->field.fill]
 		 : byte != frame_magic[0] && (byte & 0xf0) != skip_magic[0])
-		return z->any_frame ? LT_ERR_TRAILING : LT_ERR_HEADER;
-	z->stash[z->fill++] = byte;
-	if (z->fill == MAGIC_NBYTES)
+		return lt_decoder_no_beginning(&z->base);
+	z->field.bytes[z->field.fill++] = byte;
+	if (z->field.fill == MAGIC_NBYTES)
 		z->state = want == frame_magic ? DESCRIPTOR : SKIP_LENGTH;
 	return LT_OK;
 }
 
 /* One state's worth of work.  It either changes the state, or uses up the
  * input or the output room, or returns a verdict. */
-static int advance(struct lt_zstd *z, struct lt_cursor *io)
+static int advance(struct zstd *z, struct lt_cursor *io)
 {
 	size_t n;
 	int ret;
 
 	switch (z->state) {
 	case BETWEEN:
-		z->frame_pos = io->in_pos;
-		z->fill = 0;
+		z->base.part_pos = io->in_pos;
+		z->field.fill = 0;
 		z->state = MAGIC;
 		return LT_OK;
 	case MAGIC:
@@ -422,9 +398,9 @@ static int advance(struct lt_zstd *z, struct lt_cursor *io)
 		return ret;
 	case SKIP_LENGTH:
 		/* The length follows the magic in the stash. */
-		if (!collect(z, io, MAGIC_NBYTES + 4))
+		if (!lt_field_collect(&z->field, io, MAGIC_NBYTES + 4))
 			return LT_OK;
-		z->left = lt_le32(z->stash + MAGIC_NBYTES);
+		z->left = lt_le32(z->field.bytes + MAGIC_NBYTES);
 		z->state = SKIP;
 		return LT_OK;
 	case SKIP:
@@ -435,34 +411,36 @@ static int advance(struct lt_zstd *z, struct lt_cursor *io)
 			close_frame(z);
 		return LT_OK;
 	case DESCRIPTOR:
-		z->stash[z->fill++] = io->in[0];
+		z->field.bytes[z->field.fill++] = io->in[0];
 		lt_cursor_skip(io, 1);
-		return descriptor(z, z->stash[MAGIC_NBYTES]);
+		return descriptor(z, z->field.bytes[MAGIC_NBYTES]);
 	case HEADER:
-		return collect(z, io, z->header_nbytes) ? header(z) : LT_OK;
+		return lt_field_collect(&z->field, io, z->header_nbytes) ?
+		       header(z) : LT_OK;
 	case WINDOW:
 		return open_frame(z);
 	case BLOCK_HEADER:
-		return collect(z, io, BLOCK_HEADER_NBYTES) ? block_header(z)
-							   : LT_OK;
+		return lt_field_collect(&z->field, io, BLOCK_HEADER_NBYTES) ?
+		       block_header(z) : LT_OK;
 	case BLOCK:
 		return block(z, io);
 	case FLUSH:
 		return flush(z, io);
 	case CHECKSUM:
-		return collect(z, io, CHECKSUM_NBYTES) ? checksum(z) : LT_OK;
+		return lt_field_collect(&z->field, io, CHECKSUM_NBYTES) ?
+		       checksum(z) : LT_OK;
 	}
 	return LT_ERR_MISUSE;
 }
 
 /* Can the state do something with this input and this output room? */
-static bool can_advance(const struct lt_zstd *z, const struct lt_cursor *io)
+static bool can_advance(const struct zstd *z, const struct lt_cursor *io)
 {
 	switch (z->state) {
 	case SKIP:
 		return io->in_nbytes || !z->left;
 	case HEADER:
-		return io->in_nbytes || z->fill == z->header_nbytes;
+		return io->in_nbytes || z->field.fill == z->header_nbytes;
 	case WINDOW:
 		return true;
 	case BLOCK:
@@ -474,8 +452,10 @@ static bool can_advance(const struct lt_zstd *z, const struct lt_cursor *io)
 	}
 }
 
-int lt_zstd_step(struct lt_zstd *z, struct lt_cursor *io)
+static int zstd_step(struct lt_decoder *d, struct lt_cursor *io)
 {
+	struct zstd *z = (struct zstd *)d;
+
 	while (can_advance(z, io)) {
 		const enum state state = z->state;
 		const size_t in_nbytes = io->in_nbytes;
@@ -485,83 +465,39 @@ int lt_zstd_step(struct lt_zstd *z, struct lt_cursor *io)
 		if (ret == LT_WINDOW_WAIT)
 			return ret;
 		if (ret != LT_OK)
-			return fail(z, ret);
+			return lt_decoder_fail(d, ret);
 		if (state == z->state && in_nbytes == io->in_nbytes &&
 		    out_nbytes == io->out_nbytes) {
 			if (state == FLUSH && !z->pending)
 				continue;
 			/* A decoder that stands still with room on both
 			 * sides would make its caller spin. */
-			return in_nbytes ? fail(z, LT_ERR_DATA) : LT_OK;
+			return in_nbytes ? lt_decoder_fail(d, LT_ERR_DATA)
+					 : LT_OK;
 		}
 	}
 	return LT_OK;
 }
 
-int lt_zstd_finish(struct lt_zstd *z, u64 in_total)
+static int zstd_finish(struct lt_decoder *d, u64 in_total)
 {
+	const struct zstd *z = (const struct zstd *)d;
+
 	if (z->state == BETWEEN)
 		return LT_OK;
 	/* Less than a magic begins a frame only if a frame is due. */
-	if (z->state == MAGIC && z->any_frame)
-		return fail(z, LT_ERR_TRAILING);
-	z->error_pos = in_total;
+	if (z->state == MAGIC && d->n_members)
+		return lt_decoder_fail(d, LT_ERR_TRAILING);
+	d->error_pos = in_total;
 	return LT_ERR_TRUNCATED;
 }
 
-#else	/* no libzstd */
-
-struct lt_zstd *lt_zstd_new(void)
-{
-	return NULL;
-}
-
-void lt_zstd_free(struct lt_zstd *z)
-{
-	(void)z;
-}
-
-int lt_zstd_reset(struct lt_zstd *z, bool grant_all, u64 window_max)
-{
-	(void)z;
-	(void)grant_all;
-	(void)window_max;
-	return LT_ERR_UNSUPPORTED;
-}
-
-int lt_zstd_step(struct lt_zstd *z, struct lt_cursor *io)
-{
-	(void)z;
-	(void)io;
-	return LT_ERR_UNSUPPORTED;
-}
-
-int lt_zstd_finish(struct lt_zstd *z, u64 in_total)
-{
-	(void)z;
-	(void)in_total;
-	return LT_ERR_UNSUPPORTED;
-}
-
-u64 lt_zstd_error_pos(const struct lt_zstd *z)
-{
-	(void)z;
-	return 0;
-}
-
-u64 lt_zstd_out_pos(const struct lt_zstd *z)
-{
-	(void)z;
-	return 0;
-}
-
-void lt_zstd_grant_window(struct lt_zstd *z)
-{
-	(void)z;
-}
-
-void lt_zstd_trim(struct lt_zstd *z)
-{
-	(void)z;
-}
-#endif
+const struct lt_format_ops lt_format_zstd = {
+	.new = zstd_new,
+	.free = zstd_free,
+	.reset = zstd_reset,
+	.step = zstd_step,
+	.finish = zstd_finish,
+	.grant_window = zstd_grant_window,
+	.trim = zstd_trim,
+};
