@@ -10,6 +10,7 @@ Secrets never enter a message: URLs pass through :func:`redact_url` first.
 
 from __future__ import annotations
 
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 __all__ = [
@@ -60,10 +61,21 @@ def redact_url(url: str) -> str:
 
 
 class LayerteeError(Exception):
-    """Root of the tree."""
+    """Root of the tree.
+
+    ``hint`` is a stable word for what could be changed so that the same call succeeds, "plain-http" for
+    example; empty where there is no such thing. A message does not say how that is typed or called: the
+    program that meets the error knows, and the command line has a line for each word (cli/hints.py).
+    """
 
     code = "ERROR"
     retryable = False
+    hint = ""
+
+    def with_hint(self, word: str) -> Self:
+        """This error, with its ``hint``: ``raise TLSFailed(message).with_hint("plain-http")``."""
+        self.hint = word
+        return self
 
 
 # --- the user, or whoever wrote the configuration ---------------------------
