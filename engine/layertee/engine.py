@@ -15,18 +15,16 @@ from .core.tee import TeeResult
 from .errors import CatalogError, NotFound
 from .image.document import DiffID, Digest, Layer
 from .image.holding import Holding
-from .image.readback import ReadBack
 from .image.reference import parse_reference
 from .options import Options
 from .places.names import BlobName
 from .pulling.imageplan import ImagePlan, name_in
 from .pulling.ingest import Ingest, check, patiently
-from .pulling.local import read_file
-from .pulling.localtar import read_tar
 from .pulling.plan import Action, Form, LayerPlan, Verify, plan
 from .pulling.pull import Pull
 from .pulling.report import ProgressCallback, PullResult
 from .pulling.resolve import Resolved, resolve
+from .pulling.source import read_blob
 from .pulling.stream import LayerStream
 from .pulling.survey import Present, blob_names, look, registry_layers
 from .pulling.verify import VerifyReport, verify_store
@@ -260,11 +258,8 @@ class Engine:
         )
 
     async def _feed(self, layer: Layer, holding: Holding | None, pool: Pool, pool_layer: PoolLayer) -> None:
-        if isinstance(holding, ReadBack):
-            await read_tar(holding, pool, pool_layer)
-            return
-        if holding is not None and holding.path is not None:
-            await read_file(holding.path, pool, pool_layer)
+        if holding is not None:
+            await read_blob(holding, pool, pool_layer)
             return
         open_blob = self._sources.get(layer.digest)
         if open_blob is None:

@@ -15,9 +15,8 @@ import pytest
 
 from layertee import Action, Basis, Engine, ImagePlan, Options, PullResult, sync
 from layertee.image.document import DiffID
-from layertee.image.holding import Holding
+from layertee.image.holding import BlobContent, BlobReader, Holding
 from layertee.image.placename import PlaceKind, PlaceName, parse_place
-from layertee.image.readback import ReadBack, TarReader
 from layertee.image.reference_storage import parse_storage
 from layertee.pulling import resolve as sources
 from tests.contract.place_suite import diff_ids
@@ -147,13 +146,8 @@ class Removing:
     def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
         found = self._place.find(diff_ids)
         held = found.get(self._diff_id)
-        if isinstance(held, ReadBack):
-            begin = held.open
-
-            def watched() -> TarReader:
-                return _Watched(begin(), self._remove)
-
-            found[self._diff_id] = replaced(held, open=watched)
+        if held is not None and held.content is not None:
+            found[self._diff_id] = replaced(held, content=_WatchedContent(held.content, self._remove))
         return found
 
     def _remove(self) -> None:
@@ -163,8 +157,19 @@ class Removing:
             self._store.unmount()
 
 
+class _WatchedContent:
+    path = None
+
+    def __init__(self, content: BlobContent, then: Any) -> None:
+        self._content = content
+        self._then = then
+
+    def open(self) -> BlobReader:
+        return _Watched(self._content.open(), self._then)
+
+
 class _Watched:
-    def __init__(self, reader: TarReader, then: Any) -> None:
+    def __init__(self, reader: BlobReader, then: Any) -> None:
         self._reader = reader
         self._then = then
 

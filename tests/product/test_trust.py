@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layertee import Action, Basis, Engine, ImagePlan, Options, PullResult, Store, sync
+from layertee.disk.blob_file import FileContent
 from layertee.errors import DiffIDMismatch, LayerteeError, SourceUnreadable
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.image.holding import Holding, Place
 from layertee.image.placename import PlaceKind, PlaceName
-from layertee.image.readback import ReadBack, TarReader
 from layertee.places.oci_layout import OCILayoutPlace
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.fakes.place import FakePlace, readable, shown, shows
@@ -368,6 +368,23 @@ class Bytes:
         pass
 
 
+@dataclass(frozen=True)
+class Made:
+    """Content that is put together when it is read; it may fail at its end, or at once."""
+
+    content: bytes
+    fails: bool
+
+    @property
+    def path(self) -> None:
+        return None
+
+    def open(self) -> Bytes:
+        if self.fails and not self.content:
+            raise SourceUnreadable("it never was there")
+        return Bytes(self.content, self.fails)
+
+
 @pytest.fixture(scope="module")
 def files(
     image: BuiltImage, liar: BuiltImage, tmp_path_factory: pytest.TempPathFactory
@@ -409,7 +426,7 @@ def holding_of(
     path = draw(st.sampled_from(files[0]) | st.none())
     held = replace(
         readable(base, path or Path("/nonexistent"), basis, place),
-        path=path,
+        content=FileContent(path) if path is not None else None,
         digest=draw(st.sampled_from([Digest(base.digest), Digest(base.diff_id)])),
         size=draw(st.sampled_from([base.size, base.uncompressed_size, 0, 1, 10**6])),
         compression=draw(st.sampled_from(Compression)),
@@ -419,22 +436,11 @@ def holding_of(
         return held
     content, fails = draw(st.sampled_from(files[1])), draw(st.booleans())
 
-    def begin() -> TarReader:
-        if fails and not content:
-            raise SourceUnreadable("it never was there")
-        return Bytes(content, fails)
-
-    return ReadBack(
-        held.diff_id,
-        Digest(str(held.diff_id)),
-        held.size,
-        held.uncompressed_size,
-        Compression.NONE,
-        place,
-        basis,
-        True,
-        None,
-        begin,
+    return replace(
+        held,
+        digest=Digest(str(held.diff_id)),
+        compression=Compression.NONE,
+        content=Made(content, fails),
     )
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layertee.image.holding import Holding
-from layertee.image.readback import ReadBack
 from layertee.image.reference_storage import parse_storage
 from layertee.places.podman.place import ContainersStoragePlace
 from tests.support.rig.images import BuiltImage, build_image
@@ -48,7 +47,7 @@ def place_of(store: StorageRig) -> ContainersStoragePlace:
 
 def content(holding: Holding, at_once: int = 1 << 20) -> bytes:
     """Everything that is read back, ``at_once`` bytes a time."""
-    assert isinstance(holding, ReadBack)
+    assert holding.readable
     reader = holding.open()
     try:
         room = memoryview(bytearray(at_once))

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..errors import SourceUnreadable
 from .document import Compression, DiffID, Digest
 
-__all__ = ["Basis", "Form", "Holding", "Place"]
+__all__ = ["Basis", "BlobContent", "BlobReader", "Form", "Holding", "Place"]
 
 
 class Basis(enum.Enum):
@@ -25,6 +26,18 @@ class Basis(enum.Enum):
     ATTESTED = "attested"  # the tool that owns the place computed it on this machine
     CLAIMED = "claimed"  # some manifest and config say so
 
+    @property
+    def rank(self) -> int:
+        """0 for the strongest, so that sorting by it puts the best known first."""
+        return _RANKS[self]
+
+    def at_least(self, other: Basis) -> bool:
+        """Whether this basis is as strong as ``other``, or stronger."""
+        return self.rank <= other.rank
+
+
+_RANKS = {basis: rank for rank, basis in enumerate(Basis)}
+
 
 class Form(enum.Enum):
     """The form in which layers are kept."""
@@ -33,13 +46,37 @@ class Form(enum.Enum):
     UNCOMPRESSED = "uncompressed"  # the tar, under its DiffID
 
 
-@dataclass(frozen=True, slots=True)
+class BlobReader(Protocol):
+    """The bytes of one blob, in order. One thread at a time; ``close`` is the caller's."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill ``view`` as far as the blob goes; less than all of it only at the end, then 0.
+
+        Blocks. Raises SourceUnreadable.
+        """
+
+    def close(self) -> None:
+        """Give up what is open; harmless when repeated."""
+
+
+class BlobContent(Protocol):
+    """Where the bytes of a blob are, as data: kept, compared and pickled, and opened when they are needed."""
+
+    @property
+    def path(self) -> Path | None:
+        """The plain file that holds these bytes and nothing else; None where there is no such file."""
+
+    def open(self) -> BlobReader:
+        """Begin to read. Opens a few files, no more. Raises SourceUnreadable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
     """One layer in one place. Sizes are in bytes.
 
-    ``digest`` names the bytes that are there, which may be another form than an image's blob.
-    ``readable``: ``path`` can be read back, and hashing it is what turns a claim into a fact; a
-    place that can only prove presence says False.
+    ``digest`` names the ``size`` bytes in the form ``compression`` that are there, which may be another form
+    than an image's blob. ``content`` is how to read them back, and hashing what is read is what turns a claim
+    into a fact. It is None in a place that can show that it has the layer and cannot give it back.
     """
 
     diff_id: DiffID
@@ -49,8 +86,23 @@ class Holding:
     compression: Compression
     place: str
     basis: Basis
-    readable: bool
-    path: Path | None
+    content: BlobContent | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Whether the bytes can be read back."""
+        return self.content is not None
+
+    @property
+    def path(self) -> Path | None:
+        """The plain file with these bytes, where they have one of their own."""
+        return self.content.path if self.content is not None else None
+
+    def open(self) -> BlobReader:
+        """Begin to read the bytes, whatever kind of place they are in. Raises SourceUnreadable."""
+        if self.content is None:
+            raise SourceUnreadable(f"{self.place}: cannot be read back")
+        return self.content.open()
 
 
 class Place(Protocol):

@@ -57,5 +57,11 @@ class ComposefsPlace:
     def _holding(self, diff_id: DiffID) -> Holding:
         digest = Digest(str(diff_id))
         return Holding(
-            diff_id, digest, 0, None, Compression.NONE, self.name, Basis.CLAIMED, readable=False, path=None
+            diff_id=diff_id,
+            digest=digest,
+            size=0,
+            uncompressed_size=None,
+            compression=Compression.NONE,
+            place=self.name,
+            basis=Basis.CLAIMED,
         )

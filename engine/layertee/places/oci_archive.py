@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -20,7 +20,6 @@ from ..disk.files import close, disk_error, open_regular
 from ..errors import DocumentError, NotFound, SizeMismatch, SourceUnreadable, StoreCorrupt
 from ..image.document import MAX_DOCUMENT, Compression, Descriptor, DiffID, Digest
 from ..image.holding import Basis, Holding
-from ..image.readback import ReadBack
 from ..image.strictjson import load_object
 from ..store.layout import Layout
 from .oci_layout import OCILayoutPlace
@@ -94,12 +93,12 @@ class Archive(Layout):
         descriptor.digest.check(raw, shown)
         return raw
 
-    def open_blob(self, digest: Digest) -> _MemberReader:
-        """The bytes of a blob, which nobody has hashed yet. Raises SourceUnreadable."""
+    def content(self, digest: Digest) -> ArchiveMember:
+        """Where the bytes of a blob are, which nobody has hashed yet. Raises SourceUnreadable."""
         member = self._member(digest)
         if member is None:
             raise SourceUnreadable(f"{self.path}: {digest} is missing")
-        return _MemberReader(self.path, self._stamp, member)
+        return ArchiveMember(self.path, self._stamp, member)
 
     # --- inside ---
 
@@ -142,7 +141,7 @@ class Archive(Layout):
 
 
 class OCIArchivePlace(OCILayoutPlace):
-    """The archive in ``path``. All else is as with a layout in a directory; each holding is a ReadBack."""
+    """The archive in ``path``. All else is as with a layout in a directory."""
 
     @property
     def name(self) -> str:
@@ -162,9 +161,34 @@ class OCIArchivePlace(OCILayoutPlace):
     ) -> Holding:
         if not isinstance(layout, Archive):
             raise TypeError("the layers of an archive are in an archive")
-        tar_size = size if compression is Compression.NONE else None
-        begin = partial(layout.open_blob, digest)
-        return ReadBack(diff_id, digest, size, tar_size, compression, self.name, basis, True, None, begin)
+        return Holding(
+            diff_id=diff_id,
+            digest=digest,
+            size=size,
+            uncompressed_size=size if compression is Compression.NONE else None,
+            compression=compression,
+            place=self.name,
+            basis=basis,
+            content=layout.content(digest),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveMember:
+    """The content of one member of ``archive`` as it was when it had ``stamp``. A BlobContent."""
+
+    archive: Path
+    stamp: _Stamp
+    member: Member
+
+    @property
+    def path(self) -> None:
+        """It is no file of its own."""
+        return None
+
+    def open(self) -> _MemberReader:
+        """Raises SourceUnreadable."""
+        return _MemberReader(self.archive, self.stamp, self.member)
 
 
 class _MemberReader:

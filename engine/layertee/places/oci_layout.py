@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
+from ..disk.blob_file import FileContent
 from ..errors import LayerteeError
 from ..image.document import Compression, Descriptor, DiffID, Digest, Index, Layer
 from ..image.holding import Basis, Holding
@@ -136,9 +137,16 @@ class OCILayoutPlace:
         compression: Compression,
         basis: Basis,
     ) -> Holding:
-        tar_size = size if compression is Compression.NONE else None
-        path = layout.blob_path(digest)
-        return Holding(diff_id, digest, size, tar_size, compression, self.name, basis, True, path)
+        return Holding(
+            diff_id=diff_id,
+            digest=digest,
+            size=size,
+            uncompressed_size=size if compression is Compression.NONE else None,
+            compression=compression,
+            place=self.name,
+            basis=basis,
+            content=FileContent(layout.blob_path(digest)),
+        )
 
     def _offer(self, found: dict[DiffID, Holding], new: Holding | None) -> None:
         if new is None:

@@ -12,11 +12,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import OUT_BUDGET, LayerJob, Pool, PoolLayer, inflated
 from ..core.tee import BlobResult, TeeResult
+from ..disk.blob_file import FileContent
 from ..disk.files import BlobWriter
 from ..disk.locks import HeldLock
 from ..disk.space import human
@@ -34,14 +34,12 @@ from ..errors import (
 )
 from ..image.document import Compression, Digest, Layer
 from ..image.holding import Holding
-from ..image.readback import ReadBack
 from ..store.store import Store
 from ..transfer.fetcher import Fetcher, FetchReport
 from .imageplan import ImagePlan
-from .local import read_file
-from .localtar import read_tar
 from .plan import Action, Form, LayerPlan, Verify
 from .report import LayerProgress
+from .source import Openable, read_blob
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +141,7 @@ class Ingest:
             return True
         job = LayerJob(held.compression, held.size, digest_only=True, path=str(held.path))
         try:
-            result = await measure_layer(self._pool.open_layer(job), self._reader(held.path, layer, None))
+            result = await measure_layer(self._pool.open_layer(job), self._reader(held, layer, None))
             check(result, layer, held.digest, held.size)
         except (IntegrityError, SourceUnreadable) as exc:
             log.warning("%s is damaged and goes to quarantine: %s", held.path, exc)
@@ -172,7 +170,7 @@ class Ingest:
                 path=str(path),
             )
             try:
-                result = await self._through_pool(job, self._reader(path, layer, progress))
+                result = await self._through_pool(job, self._reader(FileContent(path), layer, progress))
                 check(result, layer, digest, layer.size if digest == layer.digest else result.size)
                 if isinstance(result, TeeResult):
                     return await in_thread(self._store.adopt, result)
@@ -183,11 +181,8 @@ class Ingest:
 
     async def _reuse(self, step: LayerPlan, source: Holding, progress: LayerProgress) -> Staged:
         layer = step.layer
-        where = source if isinstance(source, ReadBack) else source.path
-        if where is None:
-            raise SourceUnreadable(f"{source.place}: cannot be read back")
         job = LayerJob(source.compression, source.size)
-        writer, result = await self._write(layer, job, self._reader(where, layer, progress), source.digest)
+        writer, result = await self._write(layer, job, self._reader(source, layer, progress), source.digest)
         reason = step.reason if source is step.holding else f"from the {source.place}, inflated"
         return Staged(writer, result, Action.REUSE, reason, 0)
 
@@ -239,7 +234,7 @@ class Ingest:
         """Whether a blob of the image is hashed and no more."""
         return self._plan.verify is Verify.DIGEST and self._plan.plan.form is Form.AS_IS
 
-    def _reader(self, source: Path | ReadBack, layer: Layer, progress: LayerProgress | None) -> Feed:
+    def _reader(self, source: Openable, layer: Layer, progress: LayerProgress | None) -> Feed:
         def advance(nbytes: int) -> None:
             if progress is not None:
                 progress.done = min(progress.done + nbytes, layer.size)
@@ -247,10 +242,7 @@ class Ingest:
         async def feed(pool_layer: PoolLayer) -> None:
             if progress is not None:
                 progress.done = 0
-            if isinstance(source, ReadBack):
-                await read_tar(source, self._pool, pool_layer, progress=advance)
-            else:
-                await read_file(source, self._pool, pool_layer, progress=advance)
+            await read_blob(source, self._pool, pool_layer, progress=advance)
 
         return feed
 

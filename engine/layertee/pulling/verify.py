@@ -8,11 +8,12 @@ from pathlib import Path
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
 from ..core.tee import TeeResult
+from ..disk.blob_file import FileContent
 from ..errors import IntegrityError, LayerteeError, SourceUnreadable
 from ..image.document import Compression, DiffID, Digest
 from ..store.store import EXCLUSIVE_WAIT_S, Store
 from .ingest import patiently, run_layer
-from .local import read_file
+from .source import read_blob
 
 # Two blobs at once keep both hashing lanes busy.
 AT_ONCE = 3
@@ -101,7 +102,7 @@ def _expectations(store: Store, report: VerifyReport) -> list[_Expected]:
 
 async def _check(store: Store, pool: Pool, expected: _Expected, report: VerifyReport) -> None:
     async def feed(layer: PoolLayer) -> None:
-        await read_file(expected.path, pool, layer)
+        await read_blob(FileContent(expected.path), pool, layer)
 
     report.n_blobs += 1
     try:

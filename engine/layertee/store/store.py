@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ..core.tee import BlobResult, TeeResult
+from ..disk.blob_file import FileContent
 from ..disk.files import (
     BlobWriter,
     close,
@@ -365,15 +366,27 @@ class Store:
     def _holding(
         self, diff_id: DiffID, digest: Digest, size: int, uncompressed_size: int, compression: Compression
     ) -> Holding:
-        path = self.layout.blob_path(digest)
         return Holding(
-            diff_id, digest, size, uncompressed_size, compression, PLACE, Basis.COMPUTED, True, path
+            diff_id=diff_id,
+            digest=digest,
+            size=size,
+            uncompressed_size=uncompressed_size,
+            compression=compression,
+            place=PLACE,
+            basis=Basis.COMPUTED,
+            content=FileContent(self.layout.blob_path(digest)),
         )
 
     def _claimed(self, layer: Layer) -> Holding:
-        path = self.layout.blob_path(layer.digest)
         return Holding(
-            layer.diff_id, layer.digest, layer.size, None, layer.compression, PLACE, Basis.CLAIMED, True, path
+            diff_id=layer.diff_id,
+            digest=layer.digest,
+            size=layer.size,
+            uncompressed_size=None,
+            compression=layer.compression,
+            place=PLACE,
+            basis=Basis.CLAIMED,
+            content=FileContent(self.layout.blob_path(layer.digest)),
         )
 
     @contextmanager

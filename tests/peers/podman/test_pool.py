@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,11 +17,11 @@ from layertee.core.pool import LayerJob, Pool, open_pool
 from layertee.core.tee import TeeResult
 from layertee.errors import SourceUnreadable
 from layertee.image.document import Compression, DiffID
-from layertee.image.readback import ReadBack
+from layertee.image.holding import Holding
 from layertee.image.reference_storage import parse_storage
 from layertee.places.podman.place import ContainersStoragePlace
 from layertee.pulling.ingest import run_layer
-from layertee.pulling.localtar import read_tar
+from layertee.pulling.source import read_blob
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import Entry, LayerSpec
 from tests.support.rig.storage import StorageRig
@@ -50,11 +51,11 @@ def store(filled: StorageRig, tmp_path: Path) -> StorageRig:
 
 
 @pytest.fixture
-def holding(store: StorageRig, image: BuiltImage) -> ReadBack:
+def holding(store: StorageRig, image: BuiltImage) -> Holding:
     place = ContainersStoragePlace.of(parse_storage(store.name))
     diff_id = DiffID(image.layers[0].diff_id)
     holding = place.find([diff_id])[diff_id]
-    assert isinstance(holding, ReadBack)
+    assert holding.readable
     return holding
 
 
@@ -79,47 +80,47 @@ async def opened(core: str, n_in: int = 4) -> AsyncIterator[Pool]:
         pool.close()
 
 
-def read(holding: ReadBack, core: str) -> tuple[TeeResult, list[int]]:
+def read(holding: Holding, core: str) -> tuple[TeeResult, list[int]]:
     """What the pool measured, and the progress that was told."""
     told: list[int] = []
 
     async def main() -> TeeResult:
         async with opened(core) as pool:
             layer = pool.open_layer(LayerJob(Compression.NONE, holding.size))
-            return await run_layer(layer, lambda layer: read_tar(holding, pool, layer, progress=told.append))
+            return await run_layer(layer, lambda layer: read_blob(holding, pool, layer, progress=told.append))
 
     return sync.run(main()), told
 
 
-def test_the_pool_measures_the_diff_id(holding: ReadBack, core: str) -> None:
+def test_the_pool_measures_the_diff_id(holding: Holding, core: str) -> None:
     result, told = read(holding, core)
     assert result.diff_id == holding.diff_id
     assert result.digest == holding.digest
     assert result.size == holding.size == sum(told)
 
 
-def test_a_file_that_is_gone_ends_it(holding: ReadBack, store: StorageRig, core: str) -> None:
+def test_a_file_that_is_gone_ends_it(holding: Holding, store: StorageRig, core: str) -> None:
     (store.tree(holding.diff_id) / "d3/f150").unlink()
     with pytest.raises(SourceUnreadable, match="d3/f150"):
         read(holding, core)
 
 
 def test_a_layer_that_is_gone_ends_it_before_it_begins(
-    holding: ReadBack, store: StorageRig, core: str
+    holding: Holding, store: StorageRig, core: str
 ) -> None:
     store.tarsplit(holding.diff_id).unlink()
     with pytest.raises(SourceUnreadable, match="No such file"):
         read(holding, core)
 
 
-def test_reading_stops_when_the_layer_has_failed(holding: ReadBack, core: str) -> None:
+def test_reading_stops_when_the_layer_has_failed(holding: Holding, core: str) -> None:
     """A tar is no gzip: the pool says so at its first bytes."""
 
     async def main() -> int:
         told: list[int] = []
         async with opened(core, n_in=2) as pool:
             layer = pool.open_layer(LayerJob(Compression.GZIP, 0))
-            await read_tar(holding, pool, layer, progress=told.append)
+            await read_blob(holding, pool, layer, progress=told.append)
             await layer.abandon()
         return sum(told)
 
@@ -127,13 +128,11 @@ def test_reading_stops_when_the_layer_has_failed(holding: ReadBack, core: str) -
 
 
 @pytest.mark.parametrize("steps", range(0, 40, 3))
-def test_a_cancelled_read_leaves_no_buffer_and_no_descriptor(
-    holding: ReadBack, core: str, steps: int
-) -> None:
+def test_a_cancelled_read_leaves_no_buffer_and_no_descriptor(holding: Holding, core: str, steps: int) -> None:
     async def main() -> None:
         async with opened(core, n_in=2) as pool:
             layer = pool.open_layer(LayerJob(Compression.NONE, 0))
-            reading = asyncio.create_task(read_tar(holding, pool, layer))
+            reading = asyncio.create_task(read_blob(holding, pool, layer))
             for _ in range(steps):
                 await asyncio.sleep(0)
             reading.cancel()
@@ -144,6 +143,6 @@ def test_a_cancelled_read_leaves_no_buffer_and_no_descriptor(
     sync.run(main())
 
 
-def test_a_holding_is_equal_by_what_it_says(holding: ReadBack) -> None:
+def test_a_holding_is_equal_by_what_it_says(holding: Holding) -> None:
     assert replace(holding) == holding
-    assert "open" not in repr(holding)
+    assert pickle.loads(pickle.dumps(holding)) == holding

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from layertee.disk.blob_file import FileContent
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.image.holding import Basis, Holding
 from tests.support.rig.blobs import BuiltLayer
@@ -28,7 +29,15 @@ class FakePlace:
 def shown(layer: BuiltLayer, basis: Basis = Basis.ATTESTED, place: str = "fake:/place") -> Holding:
     """The layer in a place that cannot give it back."""
     diff_id = DiffID(layer.diff_id)
-    return Holding(diff_id, Digest(layer.diff_id), 0, None, Compression.NONE, place, basis, False, None)
+    return Holding(
+        diff_id=diff_id,
+        digest=Digest(layer.diff_id),
+        size=0,
+        uncompressed_size=None,
+        compression=Compression.NONE,
+        place=place,
+        basis=basis,
+    )
 
 
 def shows(*layers: BuiltLayer, basis: Basis = Basis.ATTESTED, name: str = "fake:/place") -> FakePlace:
@@ -41,13 +50,12 @@ def readable(
 ) -> Holding:
     """The layer's blob in ``path``, as far as the place says."""
     return Holding(
-        DiffID(layer.diff_id),
-        Digest(layer.digest),
-        layer.size,
-        None,
-        Compression(layer.compression),
-        place,
-        basis,
-        True,
-        path,
+        diff_id=DiffID(layer.diff_id),
+        digest=Digest(layer.digest),
+        size=layer.size,
+        uncompressed_size=None,
+        compression=Compression(layer.compression),
+        place=place,
+        basis=basis,
+        content=FileContent(path),
     )

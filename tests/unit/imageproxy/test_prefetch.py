@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from layertee.disk.blob_file import FileContent
 from layertee.errors import DiffIDMismatch, NoSpace, TransportError
 from layertee.image.document import (
     OCI_LAYER,
@@ -74,7 +75,14 @@ class Bringer:
         one = step.layer
         path = Path("/nonexistent") / one.digest.hex
         held = Holding(
-            one.diff_id, one.digest, one.size, None, one.compression, "store", Basis.COMPUTED, True, path
+            diff_id=one.diff_id,
+            digest=one.digest,
+            size=one.size,
+            uncompressed_size=None,
+            compression=one.compression,
+            place="store",
+            basis=Basis.COMPUTED,
+            content=FileContent(path),
         )
         return Ingested(Action.FETCH, step.reason, held, one.size)
 

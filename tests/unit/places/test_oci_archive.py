@@ -339,7 +339,7 @@ def test_an_archive_that_is_cut_while_it_is_read_ends_with_an_error(
     image: BuiltImage, tmp_path: Path
 ) -> None:
     path = by_skopeo(image, tmp_path / "a.tar")
-    reader = Archive.open(path).open_blob(Digest(image.layers[1].digest))
+    reader = Archive.open(path).content(Digest(image.layers[1].digest)).open()
     room = memoryview(bytearray(1000))
     assert reader.readinto(room) == 1000
     os.truncate(path, 0)
@@ -352,7 +352,7 @@ def test_an_archive_that_is_cut_while_it_is_read_ends_with_an_error(
 def test_a_blob_that_is_not_in_it_cannot_be_opened(image: BuiltImage, tmp_path: Path) -> None:
     archive = Archive.open(by_skopeo(image, tmp_path / "a.tar"))
     with pytest.raises(SourceUnreadable, match="missing"):
-        archive.open_blob(Digest.of(b"x"))
+        archive.content(Digest.of(b"x"))
 
 
 # --- the command ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layertee.disk.blob_file import FileContent
 from layertee.errors import DiffIDMismatch
 from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer, media_type_of
 from layertee.image.holding import Basis, Form, Holding
@@ -41,7 +42,14 @@ def holding(
 ) -> Holding:
     name = digest or digest_number(int(diff_id.hex[:8], 16))
     return Holding(
-        diff_id, name, size, tar, compression, place, basis, readable, Path("/x") if readable else None
+        diff_id=diff_id,
+        digest=name,
+        size=size,
+        uncompressed_size=tar,
+        compression=compression,
+        place=place,
+        basis=basis,
+        content=FileContent(Path("/x")) if readable else None,
     )
 
 

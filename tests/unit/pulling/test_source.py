@@ -13,11 +13,12 @@ import pytest
 from layertee import sync
 from layertee.core.pool import LayerJob, Pool, open_pool
 from layertee.core.tee import TeeResult
+from layertee.disk.blob_file import FileContent
 from layertee.disk.files import open_regular
 from layertee.errors import SourceUnreadable
 from layertee.image.document import Compression
 from layertee.pulling.ingest import run_layer
-from layertee.pulling.local import read_file
+from layertee.pulling.source import read_blob
 from tests.support.store import sha256
 
 
@@ -48,7 +49,7 @@ def read(path: Path, core: str, compression: Compression = Compression.NONE) -> 
         async with opened(core) as pool:
             return await run_layer(
                 pool.open_layer(LayerJob(compression, 0)),
-                lambda layer: read_file(path, pool, layer, progress=told.append),
+                lambda layer: read_blob(FileContent(path), pool, layer, progress=told.append),
             )
 
     return sync.run(main()), told
@@ -104,7 +105,7 @@ def test_reading_stops_when_the_layer_has_failed(core: str, tmp_path: Path) -> N
         told: list[int] = []
         async with opened(core) as pool:
             layer = pool.open_layer(LayerJob(Compression.GZIP, 0))
-            await read_file(tmp_path / "blob", pool, layer, progress=told.append)
+            await read_blob(FileContent(tmp_path / "blob"), pool, layer, progress=told.append)
             await layer.abandon()
         return sum(told)
 
@@ -119,7 +120,7 @@ def test_a_cancelled_read_leaves_no_buffer_and_no_descriptor(core: str, steps: i
         async with opened(core, n_in=2) as pool:
             before = fds()
             layer = pool.open_layer(LayerJob(Compression.NONE, 0))
-            reading = asyncio.create_task(read_file(tmp_path / "blob", pool, layer))
+            reading = asyncio.create_task(read_blob(FileContent(tmp_path / "blob"), pool, layer))
             for _ in range(steps):
                 await asyncio.sleep(0)
             reading.cancel()

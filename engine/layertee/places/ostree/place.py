@@ -30,15 +30,13 @@ from .repo import OSTreeRepo
 
 Pairs = Callable[[Digest], DiffID | None]
 
-_STRENGTH = {basis: rank for rank, basis in enumerate(Basis)}
-
 
 def no_pairs(digest: Digest) -> DiffID | None:
     """Of a machine where nothing was computed yet, or no other tool is asked."""
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCommit(Holding):
     """A layer that was imported as ``commit``, and is there under the ref of the blob ``imported``.
 
@@ -132,7 +130,7 @@ class OSTreePlace:
             if known is not None and known[0] in wanted:
                 claim = stock.claims.of.get(digest)
                 candidates.append(self._holding(digest, commit, *known, claim.role if claim else None))
-        candidates.sort(key=lambda held: (_STRENGTH[held.basis], held.imported))
+        candidates.sort(key=lambda held: (held.basis.rank, held.imported))
         found: dict[DiffID, LayerCommit] = {}
         for held in candidates:
             if held.diff_id in found:
@@ -171,16 +169,14 @@ class OSTreePlace:
         self, digest: Digest, commit: str, diff_id: DiffID, basis: Basis, role: Role | None
     ) -> LayerCommit:
         return LayerCommit(
-            diff_id,
-            Digest(str(diff_id)),
-            0,
-            None,
-            Compression.NONE,
-            self.name,
-            basis,
-            False,
-            None,
-            digest,
-            commit,
-            role,
+            diff_id=diff_id,
+            digest=Digest(str(diff_id)),
+            size=0,
+            uncompressed_size=None,
+            compression=Compression.NONE,
+            place=self.name,
+            basis=basis,
+            imported=digest,
+            commit=commit,
+            role=role,
         )

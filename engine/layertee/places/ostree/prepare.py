@@ -31,12 +31,6 @@ from .record import PreparedRef
 from .refs import LOCK_WAIT_S, RefWriter, own_refs
 from .repo import OSTreeRepo
 
-_ENOUGH = {
-    Basis.COMPUTED: frozenset({Basis.COMPUTED}),
-    Basis.ATTESTED: frozenset({Basis.COMPUTED, Basis.ATTESTED}),
-    Basis.CLAIMED: frozenset(Basis),
-}
-
 
 class Step(enum.Enum):
     """What preparing does for one layer."""
@@ -176,7 +170,7 @@ class Prepare:
         if held is None:
             return LayerStep(layer, Step.DOWNLOAD, "not in the repository")
         why_not = ""
-        if held.basis not in _ENOUGH[self._trust]:
+        if not held.basis.at_least(self._trust):
             why_not = f"its content is there, but only {held.basis.value}: see --trust"
         elif disputed:
             why_not = "images do not agree on what that blob is"

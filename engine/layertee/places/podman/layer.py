@@ -35,6 +35,11 @@ class LayerFiles:
         """The tar-split file, beneath ``root``."""
         return f"{self.driver}-layers/{self.layer_id}.tar-split.gz"
 
+    @property
+    def path(self) -> None:
+        """The tar is no file of its own."""
+        return None
+
     def check(self) -> None:
         """Raise SourceUnreadable unless both are there."""
         with Tree.open(self.root) as root:

@@ -34,7 +34,6 @@ from ...image.document import (
     parse_document,
 )
 from ...image.holding import Basis, Holding
-from ...image.readback import ReadBack
 from ...image.reference_storage import StorageReference
 from ...image.strictjson import printable
 from .layer import LayerFiles
@@ -102,7 +101,7 @@ class ContainersStoragePlace:
     def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
         """Layers whose tree and tar-split are there now. Several layers may have one content.
 
-        Each holding is a ReadBack. A layer that is known and cannot be read back is a warning.
+        A layer that is known and cannot be read back is a warning.
         """
         self.warnings = []
         wanted = set(diff_ids)
@@ -229,7 +228,7 @@ class ContainersStoragePlace:
             self.warnings.append(f"{self.name}: {exc}")
             return []
 
-    def _holding(self, store: _Store, row: LayerRow) -> ReadBack:
+    def _holding(self, store: _Store, row: LayerRow) -> Holding:
         """Raises SourceUnreadable."""
         if row.problem is not None:
             raise SourceUnreadable(
@@ -237,17 +236,15 @@ class ContainersStoragePlace:
             )
         files = LayerFiles(store.root, store.driver, row.layer_id, row.size)
         files.check()
-        return ReadBack(
-            row.diff_id,
-            Digest(str(row.diff_id)),
-            row.size,
-            row.size,
-            Compression.NONE,
-            self.name,
-            Basis.ATTESTED,
-            True,
-            None,
-            files.open,
+        return Holding(
+            diff_id=row.diff_id,
+            digest=Digest(str(row.diff_id)),
+            size=row.size,
+            uncompressed_size=row.size,
+            compression=Compression.NONE,
+            place=self.name,
+            basis=Basis.ATTESTED,
+            content=files,
         )
 
 

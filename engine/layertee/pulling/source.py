@@ -1,0 +1,55 @@
+"""Blobs that are already on this machine, read into a pool like those from the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..aio import in_thread
+from ..core.pool import Pool, PoolLayer
+from ..errors import SourceUnreadable
+from ..image.holding import BlobReader
+
+
+class Openable(Protocol):
+    """A Holding, or the content of one."""
+
+    def open(self) -> BlobReader: ...
+
+
+async def read_blob(
+    blob: Openable,
+    pool: Pool,
+    layer: PoolLayer,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Submit the bytes of ``blob`` to ``layer`` and end it. ``progress`` is called with each number of bytes.
+
+    Raises SourceUnreadable, also as soon as there are more than ``limit`` bytes. When the layer itself
+    fails, reading stops and returns: the layer's result tells why.
+    """
+    reader = blob.open()  # on this thread: a cancelled thread would leak it
+    total = 0
+    try:
+        while True:
+            buf = await pool.take_soon(layer=layer)
+            try:
+                n = await in_thread(reader.readinto, buf.view)
+                total += n
+                if limit is not None and total > limit:
+                    raise SourceUnreadable(f"there are more than the {limit} bytes that it should have")
+            except BaseException:
+                pool.give_back(buf)
+                raise
+            if n == 0:
+                pool.give_back(buf)
+                break
+            if not layer.submit(buf, n):
+                return
+            if progress is not None:
+                progress(n)
+    finally:
+        reader.close()
+    layer.end()
