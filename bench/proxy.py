@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> Path:
     skopeo = shutil.which(args.skopeo)
     if skopeo is None:
         raise RigError(f"{args.skopeo} is not installed")
-    client, field = proxyclient.build(), contenders(skopeo)
+    client, field = proxyclient.build(optimized=True), contenders(skopeo)
     made = Images(BUILT, TOTAL // 10 if args.small else TOTAL)
     image = made.get(SHAPE, COMPRESSION)
     rows = [row for name in args.regime for row in measure_regime(name, image, client, field, args)]

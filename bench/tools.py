@@ -6,7 +6,6 @@ them: a daemon does its work, which the run of one command does not account for.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,17 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.rig import goprograms
+from tests.support.rig.registry import RigError
+
 __all__ = ["PEERS", "Tool", "find_tools"]
 
 PEERS = ("skopeo", "skopeo-latest", "imagecopy", "crane", "oras", "curl", "aria2c")
-GO_NEEDED = (1, 24)
-_GO_TIMEOUT_S = 900
-_IMAGECOPY = Path(__file__).parent / "peers" / "imagecopy"
-# Without what needs libraries of C that are not for copying: signatures by gpgme, and storage drivers.
-_TAGS = (
-    "containers_image_openpgp,containers_image_docker_daemon_stub,containers_image_storage_stub,"
-    "exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper"
-)
 _GO_PACKAGES = {
     "skopeo-latest": "github.com/containers/skopeo/cmd/skopeo@latest",
     "crane": "github.com/google/go-containerregistry/cmd/crane@latest",
@@ -58,7 +52,7 @@ def find_tools(cache: Path, wanted: Sequence[str] = PEERS) -> tuple[dict[str, To
             if program is None:
                 raise FileNotFoundError("not installed")
             found[name] = _tool(name, program)
-        except (OSError, subprocess.SubprocessError, ValueError) as error:
+        except (OSError, subprocess.SubprocessError, RigError) as error:
             left_out.append(f"{name}: left out, {_reason(error)}")
     return found, left_out
 
@@ -74,37 +68,15 @@ def _tool(name: str, program: str) -> Tool:
 
 
 def _go_program(name: str, cache: Path) -> str:
-    """Its path, built now or by an earlier run. Raises ValueError without Go, CalledProcessError, OSError."""
+    """Its path, built now or by an earlier run. Raises RigError, OSError, TimeoutExpired."""
+    if name == "imagecopy":
+        return str(goprograms.imagecopy())
     program = cache.absolute() / ("skopeo" if name == "skopeo-latest" else name)
-    if program.exists() and (name != "imagecopy" or program.stat().st_mtime > _changed(_IMAGECOPY)):
-        return str(program)
-    go = shutil.which("go")
-    if go is None or _go_version(go) < GO_NEEDED:
-        raise ValueError(f"building it takes Go {'.'.join(map(str, GO_NEEDED))} or newer")
-    print(f"{name}: building", flush=True)
-    environment = os.environ | {"GOBIN": str(cache.absolute()), "GOFLAGS": "-buildvcs=false"}
-    package, directory = (".", _IMAGECOPY) if name == "imagecopy" else (_GO_PACKAGES[name], cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        [go, "install", "-tags", _TAGS, package],
-        cwd=directory,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=_GO_TIMEOUT_S,
-    )
+    if not program.exists():
+        print(f"{name}: building", flush=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        goprograms.install(program.name, _GO_PACKAGES[name], cache, cache)
     return str(program)
-
-
-def _changed(directory: Path) -> float:
-    return max(path.stat().st_mtime for path in directory.iterdir())
-
-
-def _go_version(go: str) -> tuple[int, ...]:
-    said = subprocess.run([go, "env", "GOVERSION"], check=True, capture_output=True, text=True).stdout
-    match = re.match(r"go(\d+)\.(\d+)", said)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _reason(error: Exception) -> str:

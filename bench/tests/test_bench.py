@@ -287,6 +287,7 @@ def test_what_is_not_on_this_machine_is_left_out_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LAYERTEE_TEST_CACHE", str(tmp_path / "kept"))
     found, said = find_tools(tmp_path / "peers", PEERS)
     assert set(found) == {"layertee"}
     assert [line.partition(":")[0] for line in said] == list(PEERS)

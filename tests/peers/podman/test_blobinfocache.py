@@ -21,6 +21,7 @@ from tests.contract.place_suite import STRANGER, diff_ids
 from tests.support.rig.blobcache import FILE, run_with_cache, write_cache, writer
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import text_layer
+from tests.support.rig.prebuild import NotBuilt
 from tests.support.store import digest_number
 
 
@@ -212,11 +213,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     return build_image(tmp_path_factory.mktemp("image"), layers, compression=["gzip", "zstd", "none"])
 
 
+@pytest.mark.builds("imagecopy")
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts over the machine's own cache, in a namespace")
 def test_what_a_real_tool_recorded_is_read(image: BuiltImage, tmp_path: Path) -> None:
-    command = writer()
-    if command is None:
-        pytest.skip("no skopeo 1.14 here, and no Go 1.24 to build another tool that writes SQLite")
+    try:
+        command = writer()
+    except NotBuilt as exc:
+        pytest.skip(f"no skopeo 1.14 here, and no other tool that writes SQLite: {exc}")
     target = f"dir:{tmp_path / 'copy'}"
     run_with_cache(tmp_path / "cache", *command, "--dest-decompress", image.skopeo_name, target)
     cache = BlobInfoCache(tmp_path / "cache" / FILE)

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from tests.support.imageproxy_pair import NAMES, Server, find_server
-from tests.support.rig import proxyclient
+from tests.support.rig import prebuild, proxyclient
 from tests.support.rig.images import BuiltImage, build_image, push
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer, RigError, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test builds the client
+pytestmark = [pytest.mark.slow, pytest.mark.builds("proxyclient")]
 
 KINDS = ("gzip", "zstd", "none", "mixed", "docker")
 EARLY = 64 << 10
@@ -57,8 +57,8 @@ class Peer:
 @pytest.fixture(scope="module")
 def client() -> Path:
     try:
-        return proxyclient.build()
-    except proxyclient.NoRust as exc:
+        return prebuild.program("proxyclient")
+    except prebuild.NotBuilt as exc:
         pytest.skip(str(exc))
 
 

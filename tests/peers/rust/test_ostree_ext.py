@@ -22,18 +22,19 @@ from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, Replace
 from tests.support.imageproxy import assert_clean
 from tests.support.process import PLAIN, Cli, wait_until
+from tests.support.rig import prebuild
 from tests.support.rig.blobcache import run_with_cache
 from tests.support.rig.blobs import BuiltLayer, blob_path, digest_of
 from tests.support.rig.images import OCI_MANIFEST, BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import text_layer
 from tests.support.rig.ostree import IMAGES, OSTreeRig, content_of, layer_ref
-from tests.support.rig.ostreeclient import NoRust, OSTreeClient, build, encapsulate, pull_words
+from tests.support.rig.ostreeclient import OSTreeClient, encapsulate, pull_words
 from tests.support.rig.registry import RegistryServer
 from tests.support.rig.storage import StorageRig
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),  # the first test builds the importer
+    pytest.mark.builds("ostreeclient"),
     pytest.mark.skipif(os.geteuid() != 0, reason="podman builds and ostree imports as root"),
 ]
 
@@ -87,8 +88,8 @@ class Machine:
 @pytest.fixture(scope="module")
 def program() -> Path:
     try:
-        return build()
-    except NoRust as exc:
+        return prebuild.program("ostreeclient")
+    except prebuild.NotBuilt as exc:
         pytest.skip(str(exc))
 
 

@@ -6,7 +6,6 @@ lies over ``/var/lib/containers/cache``. Needs root.
 
 from __future__ import annotations
 
-import functools
 import re
 import shutil
 import sqlite3
@@ -14,12 +13,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from bench.tools import find_tools
+from tests.support.rig import prebuild
 from tests.support.rig.images import run_tool
 
 FILE = "blob-info-cache-v1.sqlite"
 _FIRST_WITH_SQLITE = (1, 14)  # skopeo with containers/image 5.29
-_PEERS = Path(__file__).parents[3] / "build" / "bench" / "peers"  # as the benchmark builds them
 # As containers/image 5.36 creates them.
 _TABLES = (
     "CREATE TABLE DigestUncompressedPairs(anyDigest TEXT PRIMARY KEY NOT NULL,"
@@ -36,19 +34,16 @@ _TABLES = (
 )
 
 
-@functools.cache
-def writer() -> list[str] | None:
-    """A tool that writes the cache, a command to end in ``SOURCE DESTINATION``; None if none can be had.
+def writer() -> list[str]:
+    """A tool that writes the cache, a command to end in ``SOURCE DESTINATION``. Raises prebuild.NotBuilt.
 
-    Where the machine's skopeo is older, the benchmark's peer over the newest library is built; it takes
-    skopeo's options.
+    Where the machine's skopeo is older, it is ``imagecopy``, over the newest library, with skopeo's options.
     """
     if skopeo := shutil.which("skopeo"):
         version = re.search(r"(\d+)\.(\d+)", run_tool(skopeo, "--version"))
         if version and (int(version[1]), int(version[2])) >= _FIRST_WITH_SQLITE:
             return [skopeo, "copy", "-q"]
-    found, _ = find_tools(_PEERS, ["imagecopy"])
-    return [found["imagecopy"].program] if "imagecopy" in found else None
+    return [str(prebuild.program("imagecopy"))]
 
 
 def run_with_cache(cache: Path, *command: str) -> str:

@@ -21,7 +21,7 @@ from tests.support.rig.crates import NoRust
 from tests.support.rig.images import run_tool
 from tests.support.rig.ostree import OSTreeRig
 
-__all__ = ["NoRust", "OSTreeClient", "Pulled", "build", "encapsulate", "pull_words", "version"]
+__all__ = ["NoRust", "OSTreeClient", "Pulled", "build", "build_tests", "encapsulate", "pull_words", "version"]
 
 _NAME = "ostreeclient"
 _RUN_S = 60
@@ -30,10 +30,20 @@ _STATUS = re.compile(r"^layers already present: (\d+); layers needed: (\d+) \((.
 
 def build() -> Path:
     """The program. Raises NoRust, whose one line says what is missing; RigError if it can't be compiled."""
+    _require_libostree()
+    return crates.build(_NAME)
+
+
+def build_tests() -> Path:
+    """The tests of ostree-ext itself, likewise."""
+    _require_libostree()
+    return crates.build_tests(crates.SUITES["ostree-ext"])
+
+
+def _require_libostree() -> None:
     asked = ["pkg-config", "--exists", "ostree-1 >= 2022.6"]
     if shutil.which(asked[0]) is None or subprocess.run(asked, check=False).returncode:
-        raise NoRust(f"{_NAME} takes libostree 2022.6 or newer (Debian 12: libostree-dev)")
-    return crates.build(_NAME)
+        raise NoRust("ostree-ext takes libostree 2022.6 or newer (Debian 12: libostree-dev)")
 
 
 def version() -> str:

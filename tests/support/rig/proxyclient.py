@@ -14,15 +14,23 @@ from tests.support.rig import crates
 from tests.support.rig.crates import NoRust
 from tests.support.rig.registry import RigError
 
-__all__ = ["NoRust", "build", "command", "crate_version", "ours", "run", "theirs"]
+__all__ = ["NoRust", "build", "build_tests", "command", "crate_version", "ours", "run", "theirs"]
 
 _NAME = "proxyclient"
 _RUN_S = 100
 
 
-def build() -> Path:
-    """The program. Raises NoRust, whose one line says what is missing; RigError if it can't be compiled."""
-    return crates.build(_NAME, optimized=True)  # what it takes for decompression is measured
+def build(*, optimized: bool = False) -> Path:
+    """The program; ``optimized`` where its CPU time is measured.
+
+    Raises NoRust, whose one line says what is missing; RigError if it can't be compiled.
+    """
+    return crates.build(_NAME, optimized=optimized)
+
+
+def build_tests() -> Path:
+    """The tests of the crate that speaks the protocol, likewise."""
+    return crates.build_tests(crates.SUITES["containers-image-proxy"])
 
 
 def crate_version() -> str:

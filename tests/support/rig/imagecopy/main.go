@@ -1,6 +1,6 @@
 // Command imagecopy copies one image as `skopeo copy` does, through the library that skopeo is a front for.
 //
-// It is for the benchmark, on machines where the newest skopeo itself can't be had: the same defaults, any image
+// It is for benchmarks and tests, where the newest skopeo itself can't be had: the same defaults, any image
 // accepted without a signature, no progress.
 package main
 

@@ -1,4 +1,4 @@
-module layertee.dev/bench/imagecopy
+module layertee.dev/tests/imagecopy
 
 go 1.26.0
 

@@ -1,0 +1,75 @@
+"""Programs in Go, built with the machine's Go."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.support.rig import kept
+from tests.support.rig.registry import RigError
+
+GO_NEEDED = "1.24"
+_BUILD_S = 3600  # containers/image and what it depends on: 150 s of CPU
+_IMAGECOPY = Path(__file__).parent / "imagecopy"
+# Without what needs libraries of C that are not for copying: signatures by gpgme, and storage drivers.
+_TAGS = (
+    "containers_image_openpgp,containers_image_docker_daemon_stub,containers_image_storage_stub,"
+    "exclude_graphdriver_btrfs,exclude_graphdriver_devicemapper"
+)
+
+
+class NoGo(RigError):
+    """A program can't be built here: no Go, one that is too old, or no way to the modules."""
+
+
+def imagecopy() -> Path:
+    """``skopeo copy`` over the newest containers/image: the program beside this file.
+
+    Raises NoGo, whose one line says what is missing; RigError if it can't be compiled.
+    """
+
+    def build() -> Path:
+        return install("imagecopy", ".", _IMAGECOPY, kept.root() / "go")
+
+    return kept.kept("imagecopy", [_TAGS.encode(), *kept.files_below(_IMAGECOPY)], build)
+
+
+def install(name: str, package: str, directory: Path, into: Path) -> Path:
+    """``go install`` of ``package``, run in ``directory``; the program ``name`` in ``into``.
+
+    Raises as ``imagecopy``. NoGo also for a package that the module proxy does not have.
+    """
+    go = shutil.which("go")
+    if go is None or _version(go) < tuple(map(int, GO_NEEDED.split("."))):
+        raise NoGo(f"building {name} takes Go {GO_NEEDED} or newer")
+    into.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"GOBIN": str(into.absolute()), "GOFLAGS": "-buildvcs=false"}
+    with tempfile.TemporaryFile("w+") as said:
+        done = subprocess.run(
+            [go, "install", "-tags", _TAGS, package],
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            timeout=_BUILD_S,
+            check=False,
+        )
+        said.seek(0)
+        lines = [line.strip() for line in said if line.strip()]
+    if done.returncode:
+        # The compiler's messages begin with the package that they are of.
+        if any(line.startswith("# ") for line in lines):
+            raise RigError("\n".join([f"{name} can't be compiled:", *lines]))
+        raise NoGo(f"Go can't have {name}: {lines[-1] if lines else done.returncode}")
+    return into / name
+
+
+def _version(go: str) -> tuple[int, ...]:
+    said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
+    match = re.match(r"go(\d+)\.(\d+)", said)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
