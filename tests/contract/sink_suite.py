@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layertee.disk.files import BlobWriter, Sink
+from layertee.disk.part import BlobWriter
 from layertee.errors import LocalError, NoSpace, SizeMismatch
 from layertee.image.document import Digest
 from tests.support.store import Disk, fill, visible_blobs
@@ -33,7 +33,7 @@ class SinkSuite(abc.ABC):
     mode: int | None = 0o400
 
     def test_a_committed_blob_is_there_byte_for_byte(self, root: Path) -> None:
-        sink: Sink = fill(self.open(root), DATA)
+        sink = fill(self.open(root), DATA)
         path = sink.commit(DIGEST, len(DATA))
         assert path == root / "blobs" / "sha256" / DIGEST.hex
         assert path.read_bytes() == DATA

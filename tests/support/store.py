@@ -16,7 +16,7 @@ from typing import Any
 import zstandard
 
 from layertee.core.tee import Tee, TeeResult
-from layertee.disk.files import BlobWriter
+from layertee.disk.part import BlobWriter
 from layertee.image.document import Compression, DiffID, Digest, Platform
 from layertee.image.holding import Form, Holding
 from layertee.places.oci_layout import OCILayoutPlace

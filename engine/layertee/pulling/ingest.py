@@ -17,8 +17,8 @@ from ..aio import in_thread, unwrapped_group
 from ..core.pool import OUT_BUDGET, LayerJob, Pool, PoolLayer, inflated
 from ..core.tee import BlobResult, TeeResult
 from ..disk.blob_file import FileContent
-from ..disk.files import BlobWriter
 from ..disk.locks import HeldLock
+from ..disk.part import BlobWriter
 from ..disk.space import human
 from ..errors import (
     DecodeError,

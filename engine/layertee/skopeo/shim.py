@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..disk.files import PartFile, disk_error, make_directory, open_directory, refuse_unsafe
+from ..disk.files import disk_error, make_directory, open_directory, refuse_unsafe
+from ..disk.part import PartFile
 from ..errors import LocalError
 
 SHIM_MARKER: Final = "# layertee: skopeo shim"

@@ -17,8 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..disk.files import PART_SUFFIX, disk_error, sync_directory
+from ..disk.files import disk_error, sync_directory
 from ..disk.locks import try_lock
+from ..disk.part import PART_SUFFIX
 from ..errors import DocumentError, LayerteeError, StoreCorrupt, UnsupportedImage
 from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest, parse_document
 from .layout import ORIGINAL_MANIFEST, Layout, is_document

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..disk.files import PART_SUFFIX, close, disk_error, make_directory, write_file
+from ..disk.files import close, disk_error, make_directory
 from ..disk.locks import lock_directory
+from ..disk.part import PART_SUFFIX, write_file
 from ..errors import DocumentError, InvalidReference, NotFound, SizeMismatch, StoreCorrupt
 from ..image.document import (
     INDEX_TYPES,

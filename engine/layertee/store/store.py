@@ -25,16 +25,9 @@ from typing import Final, Self
 
 from ..core.tee import BlobResult, TeeResult
 from ..disk.blob_file import FileContent
-from ..disk.files import (
-    BlobWriter,
-    close,
-    disk_error,
-    make_directory,
-    refuse_unsafe,
-    sync_directory,
-    write_document,
-)
+from ..disk.files import close, disk_error, make_directory, refuse_unsafe, sync_directory
 from ..disk.locks import HeldLock, lock, try_lock
+from ..disk.part import BlobWriter, write_document
 from ..disk.space import free_space, human
 from ..errors import CatalogError, LayerteeError, NoSpace, NotFound, StoreCorrupt
 from ..image.document import (

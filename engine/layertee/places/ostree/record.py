@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...disk.files import disk_error, sync_directory, write_file
+from ...disk.files import disk_error, sync_directory
+from ...disk.part import write_file
 from ...errors import DocumentError, StoreCorrupt
 from ...image.document import DiffID, Digest
 from ...image.holding import Basis

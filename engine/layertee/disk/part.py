@@ -1,0 +1,211 @@
+"""Bytes reach the disk whole and checked, or they are not there.
+
+One protocol for everything this package writes under a name that means something:
+
+1. a part file with a private name, opened so that no existing file and no symlink is ever written to;
+2. the bytes, by whoever holds ``fileno()``;
+3. all checks (the caller's hashes; here the size);
+4. fdatasync, mode, the final name *without replacing*, fsync of the directory;
+5. only then may anyone record that it is there.
+
+A crash between any two steps leaves either nothing under the final name or the whole file. A failed
+fsync is final: the kernel marks the pages clean, so asking again would lie (Rebello et al., "Can
+Applications Recover from fsync Failures?", USENIX ATC 2020); the part is dropped instead.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ..errors import SizeMismatch
+from ..image.document import Digest
+from .files import close, disk_error, open_directory, sync_directory
+
+PART_SUFFIX: Final = ".part"
+
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})  # FAT, some FUSE
+
+
+class PartFile:
+    """A new file under a private name in ``ingest`` that may be published once in ``final``.
+
+    ``mode`` None leaves the mode to the umask (0666 & ~umask); a number is set exactly, and until
+    then the file is 0600. Both directories must be on one filesystem. Raises LocalError, NoSpace.
+    """
+
+    def __init__(self, ingest: Path, final: Path, part: str, *, mode: int | None = 0o400) -> None:
+        if not part or "/" in part or part in (".", ".."):
+            raise ValueError(f"not a file name: {part!r}")
+        self.path = ingest / part
+        self._final = final
+        self._part = part
+        self._mode = mode
+        self._fd = self._final_fd = -1
+        self._ingest_fd = open_directory(ingest)
+        try:
+            self._final_fd = open_directory(final)
+            self._fd = os.open(part, _NEW_FILE, 0o600 if mode is not None else 0o666, dir_fd=self._ingest_fd)
+        except OSError as exc:
+            self._close()
+            raise disk_error(exc, "creating", self.path) from exc
+        except BaseException:
+            self._close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def fileno(self) -> int:
+        """The descriptor to write to. RuntimeError after publish or abort."""
+        if self._fd < 0:
+            raise RuntimeError(f"{self.path} was already published or aborted")
+        return self._fd
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``. Raises LocalError, NoSpace."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self.fileno(), view) :]
+        except OSError as exc:
+            raise disk_error(exc, "writing", self.path) from exc
+
+    def publish(self, name: str, size: int, *, replace: bool = False) -> Path:
+        """Sync, then give the file its name; it is durable when this returns.
+
+        A file of ``size`` bytes that already has the name stays (somebody else won) unless
+        ``replace``; anything else under it cannot be what the name says, and gives way. Whatever
+        is raised, the part is gone: SizeMismatch, LocalError, NoSpace.
+        """
+        fd = self.fileno()
+        try:
+            found = os.fstat(fd).st_size
+            if found != size:
+                message = f"{self.path}: {found} bytes were written, not {size}"
+                raise SizeMismatch(message, want=size, got=found)
+            os.fdatasync(fd)
+            if self._mode is not None:
+                os.fchmod(fd, self._mode)
+            if replace or not self._link(name, size):
+                os.rename(self._part, name, src_dir_fd=self._ingest_fd, dst_dir_fd=self._final_fd)
+            os.fsync(self._final_fd)
+        except OSError as exc:
+            raise disk_error(exc, "committing", self._final / name) from exc
+        finally:
+            self.abort()
+        return self._final / name
+
+    def abort(self) -> None:
+        """Remove the part, if it is still one. Never raises; may be called again."""
+        if self._ingest_fd >= 0:
+            with suppress(OSError):
+                os.unlink(self._part, dir_fd=self._ingest_fd)
+        self._close()
+
+    def _link(self, name: str, size: int) -> bool:
+        """Give the part its name unless that is taken. False: the name must be taken by rename.
+
+        link + unlink is rename without replacing that every local filesystem has, and that a
+        system call tracer sees; a crash in between leaves one file under two names, both true.
+        """
+        try:
+            os.link(
+                self._part, name, src_dir_fd=self._ingest_fd, dst_dir_fd=self._final_fd, follow_symlinks=False
+            )
+            return True
+        except FileExistsError:
+            pass
+        except OSError as exc:
+            if exc.errno not in _NO_HARD_LINKS:
+                raise
+        try:
+            there = os.stat(name, dir_fd=self._final_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(there.st_mode) and there.st_size == size
+
+    def _close(self) -> None:
+        for fd in (self._fd, self._ingest_fd, self._final_fd):
+            if fd >= 0:
+                close(fd)
+        self._fd = self._ingest_fd = self._final_fd = -1
+
+
+class BlobWriter(PartFile):
+    """One blob on its way to ``final``, a directory ``blobs/<algorithm>``.
+
+    ``key`` names the part; it must be unused. Not thread-safe. As a context manager it aborts
+    what was not committed.
+    """
+
+    def __init__(self, ingest: Path, final: Path, key: str, *, mode: int | None = 0o400) -> None:
+        super().__init__(ingest, final, key + PART_SUFFIX, mode=mode)
+
+    def commit(self, digest: Digest, size: int, *, replace: bool = False) -> Path:
+        """Publish the ``size`` bytes written as ``digest``, which the caller computed from them.
+
+        ``replace`` is for a file under that name that nobody has checked. Raises SizeMismatch,
+        LocalError, NoSpace; ValueError for a digest of another algorithm than the directory's.
+        """
+        if digest.algorithm != self._final.name:
+            raise ValueError(f"{digest} does not belong in {self._final}")
+        return self.publish(digest.hex, size, replace=replace)
+
+
+def write_document(ingest: Path, final: Path, data: bytes, *, mode: int | None = 0o400) -> Digest:
+    """Keep a small blob (manifest, config) in ``final``; return its digest.
+
+    A file with its name is read: the right bytes are made durable and stay, others are replaced.
+    Raises LocalError, NoSpace.
+    """
+    digest = Digest.of(data)
+    if _already_there(final, digest.hex, data):
+        return digest
+    with BlobWriter(ingest, final, _unique(f"document-{digest.hex[:16]}"), mode=mode) as writer:
+        writer.write(data)
+        writer.commit(digest, len(data), replace=True)
+    return digest
+
+
+def write_file(directory: Path, name: str, data: bytes, *, mode: int | None) -> None:
+    """Write ``directory/name``, in the place of what is there, in one step.
+
+    The temporary name is ``.NAME-<unique>.part``, in the same directory. Raises LocalError, NoSpace.
+    """
+    with PartFile(directory, directory, f".{_unique(name)}{PART_SUFFIX}", mode=mode) as part:
+        part.write(data)
+        part.publish(name, len(data), replace=True)
+
+
+def _already_there(final: Path, name: str, data: bytes) -> bool:
+    try:
+        fd = os.open(final / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False  # absent, or something that has to give way
+    try:
+        if os.fstat(fd).st_size != len(data) or os.pread(fd, len(data) + 1, 0) != data:
+            return False
+        os.fsync(fd)
+    except OSError:
+        return False  # unreadable: written anew
+    finally:
+        close(fd)
+    sync_directory(final)
+    return True
+
+
+def _unique(stem: str) -> str:
+    return f"{stem}-{os.getpid()}-{secrets.token_hex(4)}"
