@@ -19,7 +19,7 @@ from .image.reference import parse_reference
 from .options import Options
 from .places.names import BlobName
 from .pulling.imageplan import ImagePlan, name_in
-from .pulling.ingest import Ingest, check, patiently
+from .pulling.ingest import Ingest, check
 from .pulling.plan import Action, Form, LayerPlan, Verify, plan
 from .pulling.pull import Pull
 from .pulling.report import ProgressCallback, PullResult
@@ -29,7 +29,7 @@ from .pulling.stream import LayerStream
 from .pulling.survey import Present, blob_names, look, registry_layers
 from .pulling.verify import VerifyReport, verify_store
 from .registry.http import Transport
-from .store.store import SHARED_WAIT_S, Store, default_root
+from .store.store import Store, default_root
 from .transfer.fetcher import Fetcher, HostState, OpenBlob
 from .version import __version__
 
@@ -186,7 +186,7 @@ class Engine:
         """
         pool = self._workers()
         fetcher = self._fetcher(plan.host, pool)
-        shared = await patiently(self.store.shared, SHARED_WAIT_S)
+        shared = await self.store.when_shared()
         try:
             async with unwrapped_group() as group:
                 watch = group.create_task(fetcher.watch())

@@ -26,7 +26,7 @@ from typing import Final, Self
 from ..core.tee import BlobResult, TeeResult
 from ..disk.blob_file import FileContent
 from ..disk.files import close, disk_error, make_directory, refuse_unsafe, sync_directory
-from ..disk.locks import HeldLock, lock, try_lock
+from ..disk.locks import HeldLock, try_lock, wait_for, when_free
 from ..disk.part import BlobWriter, write_document
 from ..disk.space import free_space, human
 from ..errors import CatalogError, LayerteeError, NoSpace, NotFound, StoreCorrupt
@@ -76,6 +76,7 @@ class Store:
         self.root = layout.path
         self.warnings: list[str] = []
         self._own = self.root / _PRIVATE
+        self._lock = self._own / "lock"
         self.ingest = self._own / "ingest"
         self.locks = self._own / "locks"
         self.quarantined = self._own / "quarantine"
@@ -124,11 +125,19 @@ class Store:
 
     def shared(self, timeout: float = SHARED_WAIT_S) -> HeldLock:
         """The store as a pull uses it: nothing that is there is removed meanwhile. Raises StoreBusy."""
-        return lock(self._own / "lock", shared=True, timeout=timeout)
+        return wait_for(lambda: try_lock(self._lock, shared=True), self._lock, timeout)
 
     def exclusive(self, timeout: float = EXCLUSIVE_WAIT_S) -> HeldLock:
         """The store for oneself: nobody pulls meanwhile. Raises StoreBusy, which names the lock."""
-        return lock(self._own / "lock", timeout=timeout)
+        return wait_for(lambda: try_lock(self._lock), self._lock, timeout)
+
+    async def when_shared(self, wait_s: float = SHARED_WAIT_S) -> HeldLock:
+        """``shared`` for a coroutine; one that is cancelled while it waits holds nothing."""
+        return await when_free(lambda: try_lock(self._lock, shared=True), self._lock, wait_s)
+
+    async def when_exclusive(self, wait_s: float = EXCLUSIVE_WAIT_S) -> HeldLock:
+        """``exclusive`` for a coroutine; one that is cancelled while it waits holds nothing."""
+        return await when_free(lambda: try_lock(self._lock), self._lock, wait_s)
 
     def layer_lock(self, diff_id: DiffID) -> HeldLock | None:
         """The right to bring one layer in, or None while another process does. Raises LocalError."""

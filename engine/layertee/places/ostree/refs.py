@@ -12,12 +12,9 @@ alone, so no transaction is putting another ref in the place of one that is abou
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import os
 import secrets
-import struct
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,8 +22,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from ...disk.files import close, disk_error, make_directory, open_directory
-from ...disk.locks import HeldLock, lock
-from ...errors import LocalError, StoreBusy
+from ...disk.locks import HeldLock, lock, try_lock_description, wait_for
+from ...errors import LocalError
 from ...image.document import Digest
 from .names import LAYERS, escape
 from .place import LayerCommit
@@ -36,9 +33,7 @@ from .repo import REFS, OSTreeRepo
 LOCK_WAIT_S: Final = 30.0
 BATCH: Final = 64  # refs made at once, each with a descriptor
 
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
-_POLL_S = 0.05
 _MODE = 0o644  # libostree's
 
 
@@ -201,39 +196,12 @@ def refuse_unwritable(repo: Path) -> None:
 def lock_repository(repo: Path, *, shared: bool, timeout: float) -> HeldLock:
     """libostree's lock on the repository (``ostree-repo.c``). Raises StoreBusy, LocalError. Blocks."""
     path = repo / ".lock"
-    try:
-        fd = os.open(path, _LOCK_FLAGS, 0o660)
-    except OSError as exc:
-        raise disk_error(exc, "locking", path) from exc
-    held = HeldLock(path, fd)
-    deadline = time.monotonic() + timeout
-    try:
-        while not _try(fd, shared):
-            if time.monotonic() > deadline:
-                raise StoreBusy(
-                    f"{repo} is in use by another program (bootc, ostree), still after {timeout:g} s;"
-                    " try again when that is done",
-                    path=str(repo),
-                )
-            time.sleep(_POLL_S)
-    except BaseException:
-        held.release()
-        raise
-    return held
-
-
-def _try(fd: int, shared: bool) -> bool:
-    """Raises LocalError."""
-    kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
-    # struct flock: type, whence, start, length (0: all of it), pid (0 for this kind of lock)
-    wish = struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0)
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wish)
-    except (BlockingIOError, PermissionError):  # POSIX leaves it open which of the two a conflict is
-        return False
-    except OSError as exc:
-        raise disk_error(exc, "locking", ".lock") from exc
-    return True
+    return wait_for(
+        lambda: try_lock_description(path, shared=shared, mode=0o660),
+        path,
+        timeout,
+        holder="another program (bootc, ostree)",
+    )
 
 
 def _unlink(path: Path) -> None:
