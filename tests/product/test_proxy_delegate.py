@@ -181,7 +181,7 @@ def test_two_images_at_once_do_not_mix(run: Run, image: BuiltImage, directory: s
 def test_what_skopeo_refuses_is_a_typed_error_and_it_goes_on(run: Run, directory: str) -> None:
     async def main() -> None:
         async with proxy_of() as proxy:
-            with pytest.raises(DelegateError, match=r"^skopeo: .*no such file") as caught:
+            with pytest.raises(DelegateError, match=r"no such file") as caught:
                 await DelegatedImage.open(proxy, "docker-archive:/nonexistent")
             assert (caught.value.code, caught.value.method) == ("SKOPEO", "OpenImage")
             with pytest.raises(DelegateError, match="nosuch"):
@@ -258,7 +258,7 @@ DEAF = f"{FAKE}\nanswer(success=True, value=1, pipeid=0, error='')\nimport time\
         ("sock.recv(32768); sock.send(b'[]')", "something that is not an object"),
         ("sock.recv(32768); sock.send(b'{')", "what is not JSON"),
         ("sock.recv(32768); sock.send(bytes(40000))", "more than a packet may hold"),
-        ("answer([1, 2], success=False, value=None, pipeid=0, error='no')", "skopeo: no"),
+        ("answer([1, 2], success=False, value=None, pipeid=0, error='no')", r"^no$"),
         ("sys.exit('out of luck')", "ended during OpenImage, with status 1: out of luck"),
     ],
 )

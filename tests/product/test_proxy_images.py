@@ -32,7 +32,7 @@ from tests.support.imageproxy_pair import (
     images_everywhere,
     layer_content,
 )
-from tests.support.rig.images import build_image, push
+from tests.support.rig.images import BuiltImage, build_image, push, run_tool
 from tests.support.rig.layers import empty_layer, text_layer
 from tests.support.rig.registry import RegistryServer, free_port
 
@@ -280,6 +280,35 @@ def test_descriptors_are_for_reading(shared: ImageProxy, images: Images, image: 
         assert shared.drain(reply)[1].success
 
 
+# -- what is left to skopeo ----------------------------------------------------------------------
+
+
+def refusals_of_a_directory(server: Server, image: BuiltImage, directory: Path) -> list[str]:
+    """What the server says to requests about ``directory`` that must fail."""
+    layer = image.layers[1]
+    with server.start() as proxy:
+        proxy.value("Initialize")
+        said = [proxy.refused("OpenImage", f"docker-archive:{directory}/absent")]
+        number = proxy.open(f"dir:{directory}")
+        said.append(proxy.refused("GetBlob", number, f"sha256:{'0' * 64}", 1))
+        reply = proxy.piped("GetBlob", number, layer.digest, layer.size)
+        assert len(os.read(reply.fds[0], 10)) == 10
+        proxy.close_fd(reply.fds[0])
+        said.append(proxy.refused("FinishPipe", reply.pipeid))
+    return said
+
+
+def test_what_skopeo_refuses_is_refused_in_its_words(images: Images, tmp_path: Path) -> None:
+    """ostree-ext, for one, goes by how they end."""
+    directory = tmp_path / "copy"
+    run_tool("skopeo", "copy", "--quiet", "--preserve-digests", images.oci.skopeo_name, f"dir:{directory}")
+    ours, theirs = (
+        refusals_of_a_directory(find_server(name, tmp_path / name), images.oci, directory) for name in NAMES
+    )
+    assert ours == theirs
+    assert ours[-1].endswith("broken pipe")
+
+
 # -- what is newer than 0.2.3 -------------------------------------------------------------------
 
 
@@ -299,6 +328,14 @@ def test_methods_are_unknown_where_the_version_says_so(
             assert reply.success, reply.error
         else:
             assert refusal(reply) == f"unknown method: {method}"
+
+
+@pytest.mark.parametrize("method", ["OpenVarlinkSocket", "GetEngineConfig"])
+def test_methods_that_are_only_proposed_are_unknown(shared: ImageProxy, image: int, method: str) -> None:
+    """Two proposals for a version 0.2.9; what no release of skopeo has, clients must not find either."""
+    reply = shared.call(method, image)
+    assert refusal(reply) == f"unknown method: {method}"
+    assert reply.document.get("error_code", "other") == "other"
 
 
 def test_layer_info_is_the_same_inline_and_through_a_pipe(newest: ImageProxy, images: Images) -> None:

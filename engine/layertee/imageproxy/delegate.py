@@ -61,6 +61,14 @@ class DelegateError(LayerteeError):
         self.retryable = retryable
 
 
+class Refused(DelegateError):
+    """An error reply of the real skopeo: the text is skopeo's, unchanged, and so is ``error_code``."""
+
+    def __init__(self, text: str, error_code: str, *, method: str) -> None:
+        super().__init__(text, method=method, retryable=error_code == "retryable")
+        self.error_code = error_code
+
+
 @dataclass(frozen=True, slots=True)
 class Forwarded:
     """An answer of the real skopeo. ``fds`` are the holder's to close; ``pipe_id`` (0: none) is skopeo's."""
@@ -99,7 +107,8 @@ class RealProxy:
     async def request(self, method: str, args: Sequence[Any]) -> tuple[dict[str, Any], list[int]]:
         """One request: the reply to it and its descriptors, which are then the caller's.
 
-        Requests made at once are answered one after the other. Raises DelegateError, also for an error reply.
+        Requests made at once are answered one after the other. Raises DelegateError; Refused for an error
+        reply.
         """
         async with self._lock:
             if self._child is None and not self._broken:
@@ -143,8 +152,8 @@ class RealProxy:
             raise
         if not reply["success"]:
             _close_all(fds)
-            retryable = reply.get("error_code") == "retryable"
-            raise DelegateError(f"skopeo: {reply['error']}", method=method, retryable=retryable)
+            # What speaks a version before 0.2.8 has no codes.
+            raise Refused(reply["error"], reply["error_code"] or "other", method=method)
         return reply, fds
 
 
@@ -157,7 +166,7 @@ class DelegatedImage:
 
     @classmethod
     async def open(cls, proxy: RealProxy, name: str) -> DelegatedImage:
-        """OpenImage, of ``transport:details``. Raises DelegateError."""
+        """OpenImage, of ``transport:details``. Raises DelegateError, and Refused, which is one."""
         image_id = (await _ask(proxy, "OpenImage", name)).value
         if not isinstance(image_id, int) or image_id < 1:
             raise DelegateError(f"the real skopeo gave {name} the id {image_id!r:.50}", method="OpenImage")
@@ -346,7 +355,7 @@ def _document(raw: bytes, n_fds: int) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _Unintelligible("with something that is not an object")
     pipe_id = document.setdefault("pipeid", 0)
-    for key, kind in (("success", bool), ("pipeid", int), ("error", str)):
+    for key, kind in (("success", bool), ("pipeid", int), ("error", str), ("error_code", str)):
         if not isinstance(document.setdefault(key, kind()), kind):
             raise _Unintelligible(f"with a strange {key}: {document[key]!r:.100}")
     if document["success"] and n_fds not in ((1,) if pipe_id else (0, 2)):

@@ -21,6 +21,8 @@ from .wire import MAX_PACKET, Channel, Reply, RequestError, failure, parse_reque
 
 log = logging.getLogger(__name__)
 
+# The newest that a release of skopeo speaks. Two different methods are proposed for 0.2.9; a client that was
+# told a version may ask for all that it knows of it.
 PROTOCOL_VERSION: Final = "0.2.8"
 IDENTITY_METHOD: Final = "LayerteeLayerIdentity"
 _MAX_NUMBER: Final = (1 << 53) - 1  # JavaScript's; clients send nothing larger
@@ -80,7 +82,7 @@ class Server:
                 try:
                     await self._channel.send(reply)
                 except RequestError as exc:
-                    await self._channel.send(failure(str(exc)))
+                    await self._channel.send(failure(str(exc), exc.code))
         finally:
             for image in self._images.values():
                 await image.close()
@@ -117,7 +119,7 @@ class Server:
                 raise RequestError("must invoke Initialize")
             return self._packed(await method(request.args))
         except RequestError as exc:
-            return failure(str(exc))
+            return failure(str(exc), exc.code)
         except LayerteeError as exc:
             reply = _typed(exc)
             log.warning("%s", reply.error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from ..aio import in_thread
@@ -11,7 +13,7 @@ from ..errors import InvalidReference, PolicyRefused
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
 from .cache import CacheLimit, keep_within, make_room
-from .delegate import DelegatedImage, Forwarded, RealProxy
+from .delegate import DelegatedImage, Forwarded, RealProxy, Refused
 from .images import ProxyOptions, ServedImage
 from .judge import Judge
 from .server import IDENTITY_METHOD, Answer, Image, Pipe
@@ -68,7 +70,8 @@ class Session:
         if not self._real.alive:
             await self._real.close()
             self._real = self._real.again()
-        return LeftToSkopeo(await DelegatedImage.open(self._real, name))
+        with _in_its_words():
+            return LeftToSkopeo(await DelegatedImage.open(self._real, name))
 
     async def close(self) -> None:
         if self._real is not None:
@@ -125,11 +128,22 @@ class LeftToSkopeo:
         await self._image.close()
 
     async def _forward(self, method: str, *args: Any) -> Answer:
-        got: Forwarded = await self._image.forward(method, *args)
+        with _in_its_words():
+            got: Forwarded = await self._image.forward(method, *args)
         if not got.pipe_id:
             return Answer(got.value, fds=got.fds)
 
         async def finish() -> None:
-            await self._image.finish(got.pipe_id)
+            with _in_its_words():
+                await self._image.finish(got.pipe_id)
 
         return Answer(got.value, Pipe(got.fds[0], finish))
+
+
+@contextmanager
+def _in_its_words() -> Iterator[None]:
+    """What the real skopeo refuses is refused in its words: clients know some of them, by how they end."""
+    try:
+        yield
+    except Refused as exc:
+        raise RequestError(str(exc), exc.error_code) from exc

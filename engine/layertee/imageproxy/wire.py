@@ -24,7 +24,11 @@ _MAX_WAITING: Final = 16
 
 
 class RequestError(Exception):
-    """A request that makes no sense. The text goes to the client as it is."""
+    """A request that makes no sense, or that skopeo refused. Text and ``code`` go to the client unchanged."""
+
+    def __init__(self, text: str, code: str = "other") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,13 @@ class Reply:
 
 
 def failure(text: str, code: str = "other") -> Reply:
-    """An error reply; a long text is cut so that it fits."""
-    return Reply(error=text[:4000] or "unknown error", error_code=code)
+    """An error reply. From a text that does not fit a packet the middle is cut: clients look at the end."""
+    reply = Reply(error=text or "unknown error", error_code=code)
+    try:
+        reply.packet()
+    except RequestError:
+        return Reply(error=f"{text[:3000]} … {text[-1000:]}", error_code=code)
+    return reply
 
 
 def parse_request(packet: bytes) -> Request:

@@ -166,6 +166,11 @@ def test_the_version_is_the_newest_that_skopeo_has(peer: Peer, images: dict[str,
     assert report["protocol"] == peer.server.does("version")
 
 
+def test_a_method_that_no_release_of_skopeo_has_is_not_offered(peer: Peer, images: dict[str, Image]) -> None:
+    """The crate knows OpenVarlinkSocket, for a protocol 0.2.9, and asks for it only where that is spoken."""
+    assert peer.run("cycle", "1", images["gzip"].name)["varlink"] is False
+
+
 @pytest.mark.parametrize("kind", ["gzip", "docker"])
 def test_a_config_can_be_had_by_its_descriptor(peer: Peer, images: dict[str, Image], kind: str) -> None:
     (found,) = peer.run("descriptor", images[kind].name)["images"]

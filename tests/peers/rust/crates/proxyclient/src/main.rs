@@ -250,7 +250,12 @@ async fn cycle(proxy: &ImageProxy, n: u32, name: &str) -> Result<Value> {
             before = n_fds()?;
         }
     }
-    Ok(json!({"cycles": n, "digests": digests, "fds": [before, n_fds()?]}))
+    Ok(json!({
+        "cycles": n,
+        "digests": digests,
+        "fds": [before, n_fds()?],
+        "varlink": proxy.supports_open_varlink_socket(),
+    }))
 }
 
 async fn decompress(proxy: &ImageProxy, name: &str) -> Result<Value> {
