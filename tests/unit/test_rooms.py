@@ -53,7 +53,7 @@ HOMES: dict[str, set[str]] = {
     "cffi": set(),  # the extension brings its own
     "isal": {"core.tee_python"},
     "zstandard": {"core.tee_python"},
-    "sqlite3": {"store.catalog", "store.catalog_file", "places.blobinfocache"},
+    "sqlite3": {"disk.database", "store.catalog", "store.catalog_file", "places.blobinfocache"},
     "argparse": {"cli"},
     "rich": {"cli.progress"},
     "subprocess": set(),

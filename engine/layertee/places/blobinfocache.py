@@ -4,21 +4,21 @@ The file is SQLite since containers/image 5.29. A row of ``DigestUncompressedPai
 process that saw both digests of one stream (types.BlobInfoCache, RecordDigestUncompressedPair), so here it
 is ``attested``: a statement of another tool of this machine, never to be recorded as our own.
 
-It is their file: opened read-only, for one short query, and left as it was. A cache that is locked, damaged
-or of another version answers nothing and is a warning.
+It is their file: opened read-only, for one short query, with the care of disk/database.py, and left as it
+was. A cache that is locked, damaged or of another version answers nothing and is a warning.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from ..disk.database import Unfit, is_wal, refuse_programs, refuse_unfit, restrain, schema_of
 from ..errors import DocumentError
 from ..image.document import Compression, DiffID, Digest
 from ..image.holding import Basis
@@ -29,7 +29,11 @@ MAX_NAMES: Final = 1000  # of one content
 _BUSY_S: Final = 1.0  # their transactions take milliseconds
 _AT_ONCE: Final = 500  # values in one query; SQLite takes 999 at least
 _MAGIC: Final = b"SQLite format 3\0"
-_WAL: Final = 2  # https://sqlite.org/fileformat.html, "File format version numbers"
+MAX_STEPS: Final = 100_000_000  # seven times what the most names for the most contents take
+_TABLES: Final = {
+    "DigestUncompressedPairs": ("anyDigest", "uncompressedDigest"),
+    "DigestCompressors": ("digest", "compressor"),
+}
 _COMPRESSIONS: Final = {
     "gzip": Compression.GZIP,
     "zstd": Compression.ZSTD,
@@ -65,27 +69,18 @@ class BlobInfoCache:
         found: dict[DiffID, list[BlobName]] = {}
         try:
             with _MUTEX:
-                self._check()
-                uri = f"{self._path.absolute().as_uri()}?mode=ro"
-                with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as db:
+                path = Path(os.path.realpath(self._path))  # where SQLite looks for the files beside it
+                _check(path)
+                with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as db:
+                    steps = restrain(db, limit=MAX_STEPS)
                     db.execute("PRAGMA query_only = ON")
+                    refuse_programs(db, schema_of(db, steps), _TABLES)
                     for diff_id, blob in self._read(db, sorted(diff_ids)):
                         found.setdefault(diff_id, []).append(blob)
-        except (OSError, sqlite3.Error) as exc:
+        except (OSError, Unfit, sqlite3.Error) as exc:
             self.warnings.append(f"{self.name} cannot be read: {getattr(exc, 'strerror', None) or exc}")
             return {}
         return {diff_id: tuple(blobs) for diff_id, blobs in found.items()}
-
-    def _check(self) -> None:
-        """Raise OSError for what SQLite should not be given: it would wait for a pipe, or write for a WAL."""
-        with open(self._path, "rb", opener=_opener) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError("not a regular file")
-            head = file.read(100)
-        if not head.startswith(_MAGIC):
-            raise OSError("not a SQLite database")
-        if _WAL in head[18:20]:
-            raise OSError("its journal is a write-ahead log, which cannot be read without writing")
 
     def _read(self, db: sqlite3.Connection, diff_ids: list[DiffID]) -> Iterator[tuple[DiffID, BlobName]]:
         for start in range(0, len(diff_ids), _AT_ONCE):
@@ -105,6 +100,17 @@ class BlobInfoCache:
                     continue
                 compression = _COMPRESSIONS.get(compressor) if isinstance(compressor, str) else None
                 yield diff_id, BlobName(blob, None, compression, Basis.ATTESTED, self.name)
+
+
+def _check(path: Path) -> None:
+    """Raise OSError or Unfit for what SQLite should not be given: it would wait for a pipe, or write."""
+    refuse_unfit(path)
+    with open(path, "rb", opener=_opener) as file:
+        head = file.read(100)
+    if not head.startswith(_MAGIC):
+        raise Unfit("not a SQLite database")
+    if is_wal(head):
+        raise Unfit("its journal is a write-ahead log, which cannot be read without writing")
 
 
 def _opener(path: str, flags: int) -> int:

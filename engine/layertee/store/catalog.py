@@ -89,17 +89,16 @@ class Catalog:
         self._pid = os.getpid()
         self._closed = False
         if path is None:
-            self._db = catalogfile.connect(":memory:")
-            catalogfile.make_tables(self._db)
+            self._db, self._steps = catalogfile.open_memory()
             return
         with self._turn():
             try:
-                self._db = catalogfile.open_file(path)
+                self._db, self._steps = catalogfile.open_file(path)
             except Damaged as exc:
                 aside = catalogfile.set_aside(path)
                 self.rebuilt = f"{path}: {exc}; moved to {aside.name} and begun anew"
                 try:
-                    self._db = catalogfile.open_file(path)
+                    self._db, self._steps = catalogfile.open_file(path)
                 except Damaged as again:
                     raise CatalogError(f"{path}: a new catalog cannot be used either: {again}") from again
 
@@ -223,6 +222,7 @@ class Catalog:
     def _reading(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         with self._mutex:
             self._refuse_misuse()
+            self._steps.begin()
             try:
                 return read(self._db)
             except sqlite3.Error as exc:
@@ -235,6 +235,7 @@ class Catalog:
         with self._mutex:
             self._refuse_misuse()
             with self._turn():
+                self._steps.begin()
                 try:
                     self._db.execute("BEGIN IMMEDIATE")
                     yield self._db

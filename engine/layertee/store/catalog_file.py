@@ -4,18 +4,22 @@ SQLite's rollback journal, not WAL: connections that write and checkpoint at onc
 WAL database up to SQLite 3.51.2 (https://sqlite.org/wal.html#walresetbug), and distributions ship
 older ones. ``user_version`` is the schema; a newer one is left alone, anything that is not a sound
 catalog is moved aside. Callers hold the writers' lock.
+
+A store may have come here on a disk that somebody else wrote, so the file is opened as disk/database.py has
+it, and its schema must be the one made below, statement for statement.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
+from ..disk.database import BESIDE, SchemaRow, Steps, Unfit, refuse_unfit, restrain, schema_of
 from ..disk.files import close, disk_error, sync_directory
 from ..errors import CatalogError, LocalError
 
@@ -57,16 +61,11 @@ _TABLES = (
     platform TEXT NOT NULL,
     pulled_at INTEGER NOT NULL {_is_count("pulled_at")}) WITHOUT ROWID""",
 )
-_COLUMNS = {
-    "pair": ("digest", "diff_id", "size", "uncompressed_size", "compression", "decoder", "recorded_at"),
-    "holding": ("digest", "diff_id", "size", "uncompressed_size", "compression", "verified_at"),
-    "image": ("name", "manifest_digest", "local_manifest_digest", "config_digest", "platform", "pulled_at"),
-}
-
 # What says that the file is not, or no longer, a catalog; the rest says something about the moment.
 _DAMAGE = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_ERROR}
 )
+_BEYOND_BOUNDS = frozenset({sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG})
 _UNREADABLE = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ})
 
 
@@ -74,11 +73,57 @@ class Damaged(Exception):
     """The file cannot serve as a catalog; the text says why."""
 
 
-def connect(target: str) -> sqlite3.Connection:
+def open_memory() -> tuple[sqlite3.Connection, Steps]:
+    """An empty catalog that is gone with the connection."""
+    db = _connect(":memory:")
+    steps = restrain(db)
+    _make_tables(db)
+    return db, steps
+
+
+def open_file(path: Path) -> tuple[sqlite3.Connection, Steps]:
+    """A checked connection, and what bounds its statements. Raises Damaged, CatalogError."""
+    db: sqlite3.Connection | None = None
+    try:
+        _prepare(path)
+        db = _connect(str(path))
+        steps = restrain(db)
+        version = _number(db, "PRAGMA user_version")
+        if version > SCHEMA:
+            raise CatalogError(
+                f"{path} was written by a newer version of this program (schema {version}, this one knows"
+                f" {SCHEMA}); it is left as it is: update the program, or give it another store"
+            )
+        schema = schema_of(db, steps)
+        db.execute("PRAGMA journal_mode = TRUNCATE")
+        db.execute("PRAGMA synchronous = FULL")
+        if version == 0:
+            if schema:
+                raise Damaged("not a catalog")
+            _make_tables(db)
+        elif schema != _own_schema():
+            raise Damaged(f"not a catalog: {_strangest(schema ^ _own_schema())} is another one")
+        verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        if verdict != "ok":
+            raise Damaged(f"damaged ({verdict})")
+        return db, steps
+    except BaseException as exc:
+        if db is not None:
+            db.close()
+        if isinstance(exc, Unfit):
+            raise Damaged(str(exc)) from exc
+        if isinstance(exc, sqlite3.Error):
+            if says_damage(exc) or (getattr(exc, "sqlite_errorcode", 0) & 0xFF) in _BEYOND_BOUNDS:
+                raise Damaged(f"unreadable ({exc})") from exc
+            raise CatalogError(f"opening {path}: {exc}") from exc
+        raise
+
+
+def _connect(target: str) -> sqlite3.Connection:
     return sqlite3.connect(target, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
-def make_tables(db: sqlite3.Connection) -> None:
+def _make_tables(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")
     for statement in _TABLES:
         db.execute(statement)
@@ -86,62 +131,35 @@ def make_tables(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
 
 
-def open_file(path: Path) -> sqlite3.Connection:
-    """A checked connection. Raises Damaged, CatalogError."""
-    db: sqlite3.Connection | None = None
-    try:
-        _prepare(path)
-        db = connect(str(path))
-        version = _number(db, "PRAGMA user_version")
-        if version > SCHEMA:
-            raise CatalogError(
-                f"{path} was written by a newer version of this program (schema {version}, this one knows"
-                f" {SCHEMA}); it is left as it is: update the program, or give it another store"
-            )
-        db.execute("PRAGMA journal_mode = TRUNCATE")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA mmap_size = 0")
-        if version == 0:
-            if _number(db, "SELECT count(*) FROM sqlite_master"):
-                raise Damaged("not a catalog")
-            make_tables(db)
-        verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        if verdict != "ok":
-            raise Damaged(f"damaged ({verdict})")
-        for table, columns in _COLUMNS.items():
-            found = db.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
-            if tuple(row[0] for row in found) != columns:
-                raise Damaged(f"not a catalog: its table {table} is another one")
-        return db
-    except BaseException as exc:
-        if db is not None:
-            db.close()
-        if isinstance(exc, sqlite3.Error):
-            if says_damage(exc):
-                raise Damaged(f"unreadable ({exc})") from exc
-            raise CatalogError(f"opening {path}: {exc}") from exc
-        raise
+@cache
+def _own_schema() -> frozenset[SchemaRow]:
+    """What ``_TABLES`` come to in SQLite's own words."""
+    db, steps = open_memory()
+    with closing(db):
+        return schema_of(db, steps)
+
+
+def _strangest(rows: frozenset[SchemaRow]) -> str:
+    """One of the objects that make a schema another one: what is no table first, then by name."""
+    row = min(rows, key=lambda row: (row.kind == "table", row.name))
+    return f"its {row.kind} {row.name!r:.60}"
 
 
 def _prepare(path: Path) -> None:
-    """An empty 0600 file where there is none; nothing but a plain file may be there.
+    """An empty 0600 file where there is none; what is there must be fit to be opened. Raises Damaged.
 
     SQLite itself drops the journal of an empty database, so that of a lost one does no harm.
     """
     try:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            if not stat.S_ISREG(os.stat(path, follow_symlinks=False).st_mode):
-                raise Damaged("not a plain file") from None
-            return
-        close(fd)
+        with suppress(FileExistsError):
+            close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        refuse_unfit(path)
     except OSError as exc:
         raise CatalogError(str(disk_error(exc, "creating", path))) from exc
 
 
 def set_aside(path: Path) -> Path:
-    """Move the database and its journal out of the way; return the new name. Raises CatalogError."""
+    """Move the database and what is beside it out of the way; return the new name. Raises CatalogError."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = path.with_name(f"{path.name}.corrupt-{stamp}")
     for n in range(1, 1000):
@@ -150,8 +168,9 @@ def set_aside(path: Path) -> Path:
         aside = path.with_name(f"{path.name}.corrupt-{stamp}-{n}")
     try:
         os.rename(path, aside)
-        with suppress(FileNotFoundError):
-            os.rename(f"{path}-journal", f"{aside}-journal")
+        for suffix in BESIDE:
+            with suppress(FileNotFoundError):
+                os.rename(f"{path}{suffix}", f"{aside}{suffix}")
         sync_directory(path.parent)
     except OSError as exc:
         raise CatalogError(str(disk_error(exc, "moving the damaged catalog aside", path))) from exc

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +27,7 @@ from layertee.errors import CatalogError, DiffIDMismatch
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.store import catalog_file as catalogfile
 from layertee.store.catalog import Catalog, PulledImage
+from tests.support.hostile_sqlite import UNUSABLE, journal_that_removes, statements
 from tests.support.store import digest_number, gzip_layer, in_child, measure, pack
 
 TAR = b"content of a layer\n" * 1000
@@ -240,7 +244,8 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_serves(path: Path, kind: st
 
 
 def moved_aside(path: Path) -> list[Path]:
-    return [p for p in path.parent.glob("catalog.sqlite.corrupt-*") if not p.name.endswith("-journal")]
+    beside = ("-journal", "-wal", "-shm")
+    return [p for p in path.parent.glob("catalog.sqlite.corrupt-*") if not p.name.endswith(beside)]
 
 
 def _damage(path: Path, kind: str) -> None:
@@ -265,6 +270,96 @@ def _damage(path: Path, kind: str) -> None:
             db.execute("ALTER TABLE pair RENAME COLUMN decoder TO coder")
         db.commit()
         db.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["pair", "image"])
+@pytest.mark.parametrize("harm", UNUSABLE.values(), ids=list(UNUSABLE))
+def test_a_file_made_to_do_harm_is_moved_aside_with_all_that_is_beside_it(
+    path: Path, harm: Callable[[Path, str], None], table: str
+) -> None:
+    result = measured(Compression.GZIP)
+    with Catalog(path) as catalog:
+        catalog.record(result, held=True)
+        catalog.put_image(image("docker.io/a:1", 1))
+    harm(path, table)
+    n_files = len(list(path.parent.iterdir()))
+    began = time.monotonic()
+    with Catalog(path) as catalog:
+        assert catalog.rebuilt is not None
+        assert not (catalog.pairs() or catalog.holdings() or catalog.images())
+        catalog.record(result, held=True)
+        catalog.put_image(image("docker.io/a:1", 1))
+        assert len(catalog.pairs()) == len(catalog.images()) == 1
+    assert time.monotonic() - began < 20
+    assert len(moved_aside(path)) == 1
+    assert not Path(f"{path}-wal").exists() and not Path(f"{path}-shm").exists()
+    assert len(list(path.parent.iterdir())) <= n_files + 2, "nothing of it was removed"
+    with Catalog(path) as catalog:
+        assert catalog.rebuilt is None
+
+
+def test_no_journal_has_another_file_removed(path: Path, tmp_path: Path) -> None:
+    with Catalog(path) as catalog:
+        catalog.record(measured(Compression.GZIP), held=True)
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    journal_that_removes(path, victim)
+    with Catalog(path) as catalog:
+        assert "names another file" in str(catalog.rebuilt)
+        assert catalog.pairs() == []
+    assert victim.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE holding SET digest = 'sha256:../../x'",
+        "UPDATE holding SET size = 'many'",
+        "UPDATE pair SET compression = 'none'",
+        "UPDATE pair SET diff_id = x'00'",
+    ],
+)
+def test_rows_that_the_schema_would_refuse_are_damage(path: Path, sql: str) -> None:
+    with Catalog(path) as catalog:
+        catalog.record(measured(Compression.GZIP), held=True)
+    statements(path, sql)
+    with Catalog(path) as catalog:
+        assert catalog.rebuilt is not None
+        assert catalog.pairs() == []
+
+
+def test_a_schema_that_lacks_a_check_is_another_one(path: Path) -> None:
+    Catalog(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        (sql,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'pair'").fetchone()
+    bare = sql.replace("CHECK (decoder <> '')", "")
+    assert bare != sql
+    statements(path, "DROP TABLE pair", bare, "CREATE INDEX pair_by_diff_id ON pair (diff_id)")
+    with Catalog(path) as catalog:
+        assert "its table 'pair' is another one" in str(catalog.rebuilt)
+
+
+def test_a_crash_in_a_transaction_is_rolled_back(path: Path, tmp_path: Path) -> None:
+    result = measured(Compression.GZIP)
+    with Catalog(path) as catalog:
+        catalog.record(result, held=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN IMMEDIATE")
+        for n in range(2000):
+            db.execute(
+                "INSERT INTO pair VALUES (?, ?, 1, 1, 'gzip', 'd', 1)",
+                (str(digest_number(n)), str(digest_number(n))),
+            )
+        crashed = tmp_path / "crashed"
+        crashed.mkdir()
+        for name in (path.name, f"{path.name}-journal"):
+            shutil.copy(path.parent / name, crashed / name)
+        db.execute("ROLLBACK")
+    with Catalog(crashed / path.name) as catalog:
+        assert catalog.rebuilt is None
+        assert [pair.digest for pair in catalog.pairs()] == [result.digest]
 
 
 def test_two_damaged_files_in_one_second_are_both_kept(path: Path) -> None:
