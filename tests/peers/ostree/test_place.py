@@ -12,7 +12,7 @@ import pytest
 
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.image.holding import Basis, Place
-from layertee.places.ostree.images import Role
+from layertee.image.roles import Role
 from layertee.places.ostree.place import LayerCommit, OSTreePlace, Pairs, no_pairs
 from layertee.store.catalog import Catalog
 from tests.contract.place_suite import STRANGER, diff_ids

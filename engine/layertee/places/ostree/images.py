@@ -7,7 +7,6 @@ DiffID) taken from them is what the maker of the image said, whoever that was. P
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -23,19 +22,10 @@ from ...image.document import (
     parse_config,
     parse_document,
 )
+from ...image.roles import Role, roles_of
 
 MANIFEST_KEY: Final = "ostree.manifest"
 CONFIG_KEY: Final = "ostree.container.image-config"
-# On the image: the DiffID of the last layer that is part of an ostree commit. ostree-ext, encapsulate.rs
-FINAL_DIFF_ID: Final = "ostree.final-diffid"
-
-
-class Role(enum.Enum):
-    """How a layer is imported. One tar gives different commits in different roles."""
-
-    BASE = "base"  # the ostree commit itself
-    CHUNK = "chunk"  # a set of its objects
-    DERIVED = "derived"  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +64,7 @@ def stored_layers(metadata: Mapping[str, str], image: str) -> dict[Digest, Claim
     raw = metadata[CONFIG_KEY].encode()
     config = parse_config(raw, replace(manifest.config, digest=Digest.of(raw), size=len(raw)))
     layers = image_layers(manifest, config)
-    roles = roles_of(layers, config)
+    roles = blob_roles(layers, config)
     return {
         layer.digest: Claim(layer.diff_id, layer.compression, roles.get(layer.digest), image)
         for layer in layers
@@ -96,15 +86,12 @@ def gather(images: Iterable[Mapping[Digest, Claim]]) -> Claims:
     return Claims(agreed, frozenset(disputed))
 
 
-def roles_of(layers: Sequence[Layer], config: ImageConfig) -> dict[Digest, Role]:
-    """How each blob of an image is imported; nothing for an image whose label fits none of its layers."""
-    final = config.labels.get(FINAL_DIFF_ID)
-    positions = [layer.index for layer in layers if layer.diff_id == final]
-    if final is not None and not positions:
-        return {}
-    last = positions[0] if positions else -1
+def blob_roles(layers: Sequence[Layer], config: ImageConfig) -> dict[Digest, Role]:
+    """How each blob of an image is imported; nothing for an image whose label fits none of its layers.
+
+    A blob that the image names twice has the role of its first layer.
+    """
     roles: dict[Digest, Role] = {}
-    for layer in layers:
-        role = Role.DERIVED if layer.index > last else Role.CHUNK if layer.index else Role.BASE
+    for layer, role in zip(layers, roles_of(layers, config), strict=False):
         roles.setdefault(layer.digest, role)
     return roles

@@ -23,7 +23,8 @@ from ...errors import DocumentError, LayerteeError
 from ...image.document import Compression, DiffID, Digest
 from ...image.holding import Basis, Holding
 from ...image.pairs import contradicts
-from .images import Claim, Claims, Role, gather, stored_layers
+from ...image.roles import Role
+from .images import Claim, Claims, gather, stored_layers
 from .names import BASES, DEPLOYMENTS, IMAGES, LAYERS, layer_digest
 from .record import PreparedRef, read_record
 from .repo import OSTreeRepo

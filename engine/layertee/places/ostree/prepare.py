@@ -25,7 +25,7 @@ from ...errors import DocumentError
 from ...image.document import DiffID, Digest, ImageConfig, Layer, Manifest
 from ...image.holding import Basis
 from ...image.pairs import refuse_contradictions
-from .images import roles_of
+from .images import blob_roles
 from .place import LayerCommit, OSTreePlace, Pairs, Stock, no_pairs, take_stock
 from .record import PreparedRef
 from .refs import LOCK_WAIT_S, RefWriter, own_refs
@@ -105,7 +105,7 @@ class Prepare:
         self._path = path
         self._name = name
         self._manifest = manifest
-        self._roles = roles_of(layers, config)
+        self._roles = blob_roles(layers, config)
         self._layers = layers
         self._known = known
         self._trust = trust
