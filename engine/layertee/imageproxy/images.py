@@ -6,14 +6,13 @@ what is in it. The descriptor is read-only and of that file, so what the client 
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from ..aio import in_thread
 from ..disk.files import open_regular
@@ -24,11 +23,13 @@ from ..image.holding import Holding, Place
 from ..image.placename import Where
 from ..image.reference import parse_reference
 from ..image.reference_storage import StorageReference
+from ..image.roles import asking_order
 from ..pulling.plan import Form, LayerPlan
 from ..pulling.survey import kept_by
 from . import documents
+from .appetite import AHEAD
 from .documents import Presented
-from .prefetch import AHEAD, LayerQueue, asking_order
+from .queue import LayerQueue
 from .server import IDENTITY_METHOD, Answer, Pipe
 from .wire import MAX_PACKET, RequestError
 
@@ -57,27 +58,28 @@ class ProxyOptions:
 
 
 class ServedImage:
-    """Use ``open``; then ``close`` it."""
+    """Use ``open``; then ``close`` it, in the same task."""
 
     def __init__(
         self,
         engine: Engine,
         found: Inspection,
         options: ProxyOptions,
-        closed: Callable[[], Awaitable[None]],
+        steps: Mapping[Digest, LayerPlan],
+        client_has: Collection[Digest],
+        queue: LayerQueue,
+        stack: AsyncExitStack,
     ) -> None:
         self._engine = engine
-        self._closed = closed
         self._found = found
         self._plan = found.plan
         self._options = options
         self._names = documents.registry_names(found)
-        self._steps = {self._plan.name_of(step.layer): step for step in self._plan.layers}
-        self._client_has: set[DiffID] = set()
-        self._queue: LayerQueue
+        self._steps = steps
+        self._client_has = client_has
+        self._queue = queue
+        self._stack = stack
         self._presented: list[Presented] | None = None
-        self._closing = asyncio.Event()
-        self._keeper: asyncio.Task[None]
 
     @classmethod
     async def open(
@@ -88,7 +90,7 @@ class ServedImage:
         *,
         examine: Callable[[Inspection], Awaitable[None]],
         closed: Callable[[], Awaitable[None]],
-    ) -> ServedImage:
+    ) -> Self:
         """Resolve ``name`` and begin to bring its layers in.
 
         ``examine`` is shown what was resolved before anything is fetched, and may refuse it; ``closed`` is
@@ -98,51 +100,24 @@ class ServedImage:
         form = Form.UNCOMPRESSED if tars else Form.AS_IS
         found = await engine.inspect(name, form=form, exact=True)
         await examine(found)
-        image = cls(engine, found, options, closed)
-        await image._begin()
-        return image
-
-    async def _begin(self) -> None:
-        layers = [step.layer for step in self._plan.layers]
-        repos = self._options.client_repos
-        try:
-            self._client_has = await in_thread(kept_by, self._engine.store, layers, repos)
-        except LayerteeError as exc:  # it only says what need not be fetched ahead
-            log.warning("what the client has is not known: %s", exc)
-        began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._keeper = asyncio.ensure_future(self._keep(began))
-        try:
-            await asyncio.wait({began, self._keeper}, return_when=asyncio.FIRST_COMPLETED)
-            if self._keeper.done():
-                await self._keeper
-        except BaseException:
-            await self.close()
-            raise
-
-    async def _keep(self, began: asyncio.Future[None]) -> None:
-        """Lives as long as the image is open: nothing goes out of the store meanwhile."""
-        steps = {step.layer.index: step for step in self._plan.layers}
-        order = asking_order(self._plan.config, [step.layer for step in self._plan.layers])
-        async with self._engine.ingest(self._plan, recheck=True) as ingest:
-            self._queue = LayerQueue(
-                ingest,
-                self._engine.store,
-                [steps[layer.index] for layer in order],
-                client_has=self._client_has,
-                ahead=self._options.ahead,
+        plan = found.plan
+        by_index = {step.layer.index: step for step in plan.layers}
+        steps: dict[Digest, LayerPlan] = {}
+        for layer in asking_order([step.layer for step in plan.layers], plan.config):
+            steps.setdefault(plan.name_of(layer), by_index[layer.index])
+        has = await _kept_by_client(engine, steps, options)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(closed)
+            # Nothing goes out of the store while the image is open.
+            ingest = await stack.enter_async_context(engine.ingest(plan, recheck=True))
+            queue = await stack.enter_async_context(
+                LayerQueue.open(ingest, engine.store, steps, client_has=has, ahead=options.ahead)
             )
-            try:
-                began.set_result(None)
-                await self._closing.wait()
-            finally:
-                await self._queue.close()
+            return cls(engine, found, options, steps, has, queue, stack.pop_all())
 
     async def close(self) -> None:
-        self._closing.set()
-        await asyncio.wait({self._keeper})
-        if not self._keeper.cancelled() and (exc := self._keeper.exception()) is not None:
-            log.info("an image was closed after an error: %s", exc)
-        await self._closed()
+        """Give up what is under way. Harmless when repeated."""
+        await self._stack.aclose()
 
     # --- documents ---
 
@@ -211,7 +186,7 @@ class ServedImage:
             raise RequestError(f"{digest} is not a blob of {self._plan.image}")
         if self._plan.plan.form is Form.AS_IS:
             _check_size(digest, size, step.layer.size)
-        held = await self._queue.get(step.layer.diff_id)
+        held = await self._queue.get(digest)
         presented = self._presented_as(step)
         if presented is None or not presented.estimated:
             _check_size(digest, size, held.size)
@@ -245,9 +220,13 @@ class ServedImage:
             return self._presented
         layers = [step.layer for step in self._plan.layers]
         sizes = await in_thread(self._known_sizes, layers)
-        unknown = {one.diff_id for one in layers} - sizes.keys() - self._client_has
+        unknown = [
+            name
+            for name, step in self._steps.items()
+            if step.layer.diff_id not in sizes and name not in self._client_has
+        ]
         brought = await self._queue.get_all(unknown)
-        sizes |= {diff_id: held.size for diff_id, held in brought.items()}
+        sizes |= {held.diff_id: held.size for held in brought.values()}
         self._presented = [
             Presented(
                 one,
@@ -275,6 +254,19 @@ class ServedImage:
         with suppress(CatalogError):
             sizes |= self._engine.store.catalog.uncompressed_sizes({one.diff_id for one in layers})
         return sizes
+
+
+async def _kept_by_client(
+    engine: Engine, steps: Mapping[Digest, LayerPlan], options: ProxyOptions
+) -> frozenset[Digest]:
+    """Those of ``steps`` that the client has, as far as its repositories tell."""
+    layers = [step.layer for step in steps.values()]
+    try:
+        kept = await in_thread(kept_by, engine.store, layers, options.client_repos)
+    except LayerteeError as exc:  # it only says what need not be fetched ahead
+        log.warning("what the client has is not known: %s", exc)
+        return frozenset()
+    return frozenset(name for name, step in steps.items() if step.layer.diff_id in kept)
 
 
 def _check_size(digest: Digest, asked: int, is_: int) -> None:

@@ -8,16 +8,15 @@ handler.go of containers/container-libs, common/pkg/json-proxy.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..errors import LayerteeError, NotFound
-from .wire import MAX_PACKET, Channel, Reply, RequestError, failure, parse_request
+from .wire import MAX_PACKET, Channel, ClientGone, Reply, RequestError, failure, parse_request
 
 log = logging.getLogger(__name__)
 
@@ -73,35 +72,26 @@ class Server:
         self._last_pipe = 0
 
     async def serve(self) -> None:
-        """Returns after Shutdown, or when the client is gone; all images are closed then."""
+        """Returns after Shutdown, or when the client is gone; all images are closed then.
+
+        Everything runs in the calling task: what an image opens in one request it may close in another.
+        """
         try:
             while (packet := await self._channel.receive()) is not None:
-                reply = await self._unless_gone(self._reply(packet))
+                async with self._channel.unless_gone():
+                    reply = await self._reply(packet)
                 if reply is None:
                     return
                 try:
                     await self._channel.send(reply)
                 except RequestError as exc:
                     await self._channel.send(failure(str(exc), exc.code))
-        finally:
-            for image in self._images.values():
-                await image.close()
-
-    async def _unless_gone(self, work: Awaitable[Reply | None]) -> Reply | None:
-        """The result of ``work``, or None if the client goes away first."""
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(self._channel.gone.wait())
-        try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
+        except ClientGone:
             log.info("the client is gone; its request is given up")
-            return None
         finally:
-            gone.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+            async with AsyncExitStack() as images:  # all of them, whatever closing one of them raises
+                for image in self._images.values():
+                    images.push_async_callback(image.close)
 
     async def _reply(self, packet: bytes) -> Reply | None:
         """None for Shutdown, which has no reply."""

@@ -14,7 +14,8 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +30,10 @@ class RequestError(Exception):
     def __init__(self, text: str, code: str = "other") -> None:
         super().__init__(text)
         self.code = code
+
+
+class ClientGone(Exception):
+    """The client has closed its end while something was done for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,9 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._packets: deque[bytes] = deque()
         self._arrived = asyncio.Event()
-        self.gone = asyncio.Event()
-        """Set once the client has closed its end."""
+        self._sendable = asyncio.Event()  # or never again
+        self._gone = False
+        self._scope: asyncio.Timeout | None = None
         self._reading = False
         self._read_on()
 
@@ -119,14 +125,33 @@ class Channel:
     async def receive(self) -> bytes | None:
         """The next packet, longer than MAX_PACKET if it was too long; None when there will be no more."""
         while not self._packets:
-            if self.gone.is_set():
+            if self._gone:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
         packet = self._packets.popleft()
-        if not self.gone.is_set():
+        if not self._gone:
             self._read_on()
         return packet
+
+    @asynccontextmanager
+    async def unless_gone(self) -> AsyncIterator[None]:
+        """For what is done on behalf of the client: once that is gone, the block is cancelled where it waits,
+        and ClientGone is raised in its place. One block at a time.
+        """
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._scope = scope
+                if self._gone:
+                    scope.reschedule(self._loop.time())
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise ClientGone from None
+            raise  # the block's own
+        finally:
+            self._scope = None
 
     async def send(self, reply: Reply) -> None:
         """Send ``reply`` and close its descriptors. A client that is gone is no error."""
@@ -135,7 +160,7 @@ class Channel:
             rights = (
                 [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", reply.fds))] if reply.fds else []
             )
-            while not self.gone.is_set():
+            while not self._gone:
                 try:
                     self._sock.sendmsg([packet], rights)
                     return
@@ -178,18 +203,20 @@ class Channel:
             self._stop_reading()
 
     def _end(self) -> None:
+        if self._gone:
+            return
         self._stop_reading()
-        self.gone.set()
+        self._gone = True
         self._arrived.set()
+        self._sendable.set()
+        if self._scope is not None:
+            self._scope.reschedule(self._loop.time())
 
     async def _writable(self) -> None:
-        ready = asyncio.Event()
-        gone = asyncio.ensure_future(self.gone.wait())
-        wait = asyncio.ensure_future(ready.wait())
-        self._loop.add_writer(self._sock, ready.set)
+        """Until the socket takes another packet, or the client is gone."""
+        self._sendable.clear()
+        self._loop.add_writer(self._sock, self._sendable.set)
         try:
-            await asyncio.wait({gone, wait}, return_when=asyncio.FIRST_COMPLETED)
+            await self._sendable.wait()
         finally:
             self._loop.remove_writer(self._sock)
-            gone.cancel()
-            wait.cancel()
