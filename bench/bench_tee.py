@@ -18,9 +18,10 @@ import pytest
 import zstandard
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from layertee.core import tee
+from layertee.core import loading
 from layertee.core.pool import LayerJob, Pool, PoolLayer, open_pool
-from layertee.core.tee import Tee, TeeResult
+from layertee.core.result import TeeResult
+from layertee.core.tee import Tee
 from layertee.errors import LayerteeError
 from layertee.image.document import Compression
 from layertee.sync import run
@@ -35,7 +36,7 @@ ROUNDS = 5
 def c_core() -> tuple[Any, Any] | None:
     """``(ffi, lib)``, or None where it was not built."""
     try:
-        return tee.c_core()
+        return loading.c_core()
     except LayerteeError:
         return None
 
@@ -51,7 +52,7 @@ def kernels() -> list[str]:
     names: list[str] = []
     index = 0
     while (raw := lib.lt_kernel_name(index)) != ffi.NULL:
-        if lib.lt_kernel_runs_here(index):
+        if lib.lt_kernel_state(index) == lib.LT_OK:
             names.append(ffi.string(raw).decode())
         index += 1
     return names
@@ -110,7 +111,7 @@ def measure(benchmark: BenchmarkFixture, nbytes: int, work: Callable[[], Any]) -
 @pytest.mark.parametrize("kernel", kernels(), indirect=True)
 def test_sha256(benchmark: BenchmarkFixture, content: Content, kernel: str, lanes: int) -> None:
     """One stream, or two at once; a kernel of one lane takes two one after the other."""
-    ffi, lib = tee.c_core()
+    ffi, lib = loading.c_core()
     digests = ffi.new("uint8_t[64]")
     half = len(content.tar) // 2
     whole = ffi.from_buffer(content.tar)

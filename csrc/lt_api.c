@@ -17,11 +17,6 @@
 #define TEXT_(x)	#x
 #define TEXT(x)		TEXT_(x)
 
-uint32_t lt_abi(void)
-{
-	return LT_ABI;
-}
-
 const char *lt_build(void)
 {
 	return

@@ -51,9 +51,30 @@ enum lt_format {
 /* What this build is.  The package compares the number at import and refuses a
  * binary of another; it changes with every declaration here that does.
  * 'lt_build' names the libraries it was linked with, for a person. */
-enum { LT_ABI = 2 };
-uint32_t lt_abi(void);
+enum { LT_ABI = 3 };
 const char *lt_build(void);
+
+/*
+ * What became of one stream.  All but status, os_errno and error_offset are 0
+ * unless status is LT_OK.
+ */
+struct lt_result {
+	int status;
+	int os_errno;			/* LT_ERR_WRITE */
+	/* Where the failing member or frame begins in the input (for
+	 * LT_ERR_TRAILING: where the surplus begins; for LT_ERR_TRUNCATED:
+	 * where the input ended). */
+	uint64_t error_offset;
+	uint64_t in_total;
+	/* The rest is 0 if LT_LAYER_DIGEST_ONLY. */
+	uint64_t out_total;
+	/* gzip members, or zstd frames, skippable ones included; of a stored
+	 * stream 1, or 0 where it is empty.  Some readers of gzip stop after
+	 * the first member. */
+	uint64_t n_members;
+	uint8_t in_digest[32];		/* but for this one */
+	uint8_t out_digest[32];
+};
 
 /*
  * SHA-256 kernels.
@@ -68,7 +89,6 @@ int lt_kernel_use(const char *name);
 const char *lt_kernel_current(void);
 const char *lt_kernel_name(size_t index);	/* NULL past the end */
 int lt_kernel_state(size_t index);		/* LT_OK, or why it cannot run */
-int lt_kernel_runs_here(size_t index);
 int lt_kernel_lanes(size_t index);	/* streams hashed at once: 1, 2; 0: none */
 
 /* One-shot and two-stream hashing, for tests and benches. */
@@ -113,16 +133,14 @@ int lt_tee_feed(lt_tee *t, const void *in, size_t in_nbytes,
 		size_t *in_nbytes_ret, size_t *out_nbytes_ret);
 
 /*
- * The input has ended.  LT_OK only if the stream is complete and all output
- * was taken; then sizes and digests are stored.  LT_ERR_TRUNCATED if it is
- * not complete, LT_ERR_MISUSE if output is still pending.  Empty input is a
- * complete, empty stream in every format.
+ * The input has ended: what became of the stream.  Returns its status: LT_OK
+ * only if the stream is complete and all output was taken, LT_ERR_TRUNCATED if
+ * it is not complete, LT_ERR_MISUSE if output is still pending or for a second
+ * call.  Empty input is a complete, empty stream in every format.
  */
-int lt_tee_finish(lt_tee *t, uint64_t *in_total_ret, uint64_t *out_total_ret,
-		  uint8_t *in_digest_ret, uint8_t *out_digest_ret);
+int lt_tee_finish(lt_tee *t, struct lt_result *ret);
 
-/* Where the failing member or frame begins in the input (for LT_ERR_TRAILING:
- * where the surplus begins; for LT_ERR_TRUNCATED: where the input ended). */
+/* After an error: what lt_result.error_offset will be. */
 uint64_t lt_tee_error_offset(const lt_tee *t);
 
 /*
@@ -182,16 +200,6 @@ struct lt_event {
 	uint32_t nbytes;		/* LT_EVENT_OUT */
 };
 
-struct lt_result {
-	int status;
-	int os_errno;			/* LT_ERR_WRITE */
-	uint64_t in_total;
-	uint64_t out_total;
-	uint64_t error_offset;
-	uint8_t in_digest[32];
-	uint8_t out_digest[32];		/* zero if LT_LAYER_DIGEST_ONLY */
-};
-
 /* Since the pool began.  idle_ns is the time workers waited while a layer was
  * open; pair_nbytes and single_nbytes were hashed in two lanes and in one. */
 struct lt_pool_stats {
@@ -231,7 +239,9 @@ int lt_pool_layer_end(lt_pool *p, int32_t layer);
 int lt_pool_layer_cancel(lt_pool *p, int32_t layer);
 
 void *lt_pool_out_ptr(lt_pool *p, int32_t buf);
-void lt_pool_out_done(lt_pool *p, int32_t layer, int32_t buf);
+/* The buffer of an LT_EVENT_OUT was read and goes back.  LT_ERR_MISUSE: it is
+ * not the caller's. */
+int lt_pool_out_done(lt_pool *p, int32_t buf);
 
 /* Fill up to 'n' events; the number filled.  Clears the eventfd when none are
  * left.  */

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cores import c_core_missing
 from tests.support.rig import prebuild
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
+
+
+def pytest_sessionstart() -> None:
+    """Refuse a C core of other sources: the tests would run, on the fallback, and prove nothing of it."""
+    if "another version" in (why := c_core_missing() or ""):
+        pytest.exit(f"{why}: .ci/setup dev python3 .venv", returncode=4)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -144,11 +144,6 @@ const char *lt_kernel_current(void)
 	return current->name;
 }
 
-int lt_kernel_runs_here(size_t index)
-{
-	return lt_kernel_state(index) == LT_OK;
-}
-
 int lt_kernel_lanes(size_t index)
 {
 	if (index >= LT_ARRAY_SIZE(kernels) || !kernels[index]->blocks)

@@ -1,5 +1,9 @@
 /*
- * lt_pool.c: the pool's interface (lt_api.h says what each call promises).
+ * lt_pool.c: the pool's interface (lt_api.h says what each call promises,
+ * lt_pool.h what becomes of a buffer).
+ *
+ * Each call takes the lock, changes what the caller owns of the state, wakes
+ * the workers where that gave them work, and never waits for one of them.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -36,7 +40,7 @@ lt_pool *lt_pool_new(const struct lt_pool_config *c)
 		return NULL;
 	p->cfg = *c;
 	p->window_owner = -1;
-	p->n_events_max = MAX_LAYERS + c->n_out + 1;
+	p->n_events_max = MAX_LAYERS + c->n_out + 1;	/* see lt_event_post */
 	p->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	p->in = calloc(c->n_in + N_RESERVED, sizeof(*p->in));
 	p->out = calloc(c->n_out, sizeof(*p->out));
@@ -49,6 +53,8 @@ lt_pool *lt_pool_new(const struct lt_pool_config *c)
 	    !p->out_memory)
 		goto fail;
 	p->in_free = p->in_reserve = p->out_free = -1;
+	/* From the last, so that the first are taken first: what was never
+	 * taken was never touched, and costs no memory. */
 	for (u32 i = c->n_in + N_RESERVED; i-- > 0;)
 		lt_in_release(p, (int32_t)i);
 	for (u32 i = c->n_out; i-- > 0;) {
@@ -125,6 +131,8 @@ int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *c)
 		pthread_mutex_unlock(&p->lock);
 		return LT_ERR_MISUSE;
 	}
+	/* A stored blob's bytes are its output; only a caller who reads them
+	 * as such needs them copied to out buffers. */
 	if (!digest_only && (!stored || stream)) {
 		codec = p->n_spare ? p->spare[--p->n_spare] : lt_codec_new();
 		status = codec ? lt_codec_begin(codec, c->format,
@@ -145,6 +153,7 @@ int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *c)
 	l->in.cur = l->out.cur = -1;
 	l->in.hash = true;
 	l->out.hash = codec && !stored;
+	/* Written where they are hashed: stored output is the in stream. */
 	l->in.write = c->flags & LT_LAYER_WRITE_IN ||
 		      (stored && c->flags & LT_LAYER_WRITE_OUT);
 	l->out.write = !stored && c->flags & LT_LAYER_WRITE_OUT;
@@ -160,6 +169,8 @@ int32_t lt_pool_take(lt_pool *p, int32_t layer, uint32_t keep)
 	int32_t *list = NULL, b = -1;
 
 	pthread_mutex_lock(&p->lock);
+	/* All others may be full of blobs that wait for the one layer that has
+	 * the leave for a large window.  It must go on for them to go on. */
 	if (p->n_in_free > keep)
 		list = &p->in_free;
 	else if (layer >= 0 && layer == p->window_owner && keep == 0 &&
@@ -221,6 +232,8 @@ int lt_pool_submit(lt_pool *p, int32_t layer, int32_t buf, uint32_t nbytes)
 	b->next = -1;
 	b->users = l->codec ? 2 : 1;
 	p->n_in_queued++;
+	/* The tail is there as long as one of the two is not past it; the other
+	 * has run out (-1) and begins again with this one. */
 	if (l->in_tail >= 0)
 		p->in[l->in_tail].next = buf;
 	l->in_tail = buf;
@@ -243,6 +256,7 @@ int lt_pool_layer_end(lt_pool *p, int32_t layer)
 	if (l->used && !l->ended) {
 		l->ended = true;
 		status = LT_OK;
+		/* If all was done before, no worker would settle it. */
 		lt_layer_settle(p, layer);
 		pthread_cond_broadcast(&p->work);
 	}
@@ -272,12 +286,17 @@ void *lt_pool_out_ptr(lt_pool *p, int32_t buf)
 	return p->out[buf].ptr;
 }
 
-void lt_pool_out_done(lt_pool *p, int32_t layer, int32_t buf)
+int lt_pool_out_done(lt_pool *p, int32_t buf)
 {
-	(void)layer;
+	int status = LT_ERR_MISUSE;
+
 	pthread_mutex_lock(&p->lock);
-	lt_out_release(p, buf);
+	if (p->out[buf].state == LENT) {
+		lt_out_release(p, buf);
+		status = LT_OK;
+	}
 	pthread_mutex_unlock(&p->lock);
+	return status;
 }
 
 size_t lt_pool_poll(lt_pool *p, struct lt_event *events, size_t n)
@@ -292,6 +311,7 @@ size_t lt_pool_poll(lt_pool *p, struct lt_event *events, size_t n)
 		p->ev_head = (p->ev_head + 1) % p->n_events_max;
 		p->ev_count--;
 	}
+	/* Under the lock, so that it is readable exactly while there is one. */
 	if (p->ev_count == 0) {
 		r = read(p->efd, &count, sizeof(count));
 		(void)r;

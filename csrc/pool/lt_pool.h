@@ -1,9 +1,10 @@
 /*
  * lt_pool.h: worker threads that run many tees, from the inside.
  *
- * lt_pool.c is the interface, lt_pool_work.c what a worker does, lt_pool_state.c
- * what both do to buffers, events and finished layers.  No other file of the
- * core knows of threads.
+ * What a caller may do is in lt_api.h ("The pool"); this is for the three files
+ * behind it: lt_pool.c is the interface, lt_pool_work.c what a worker does,
+ * lt_pool_state.c what both do to buffers, events and finished layers.  No
+ * other file of the core knows of threads.
  *
  * A layer is two streams: "in", its blob, and "out", what that inflates to.
  * Three kinds of work follow from a submitted buffer, and each may be done by
@@ -23,6 +24,29 @@
  * is held while bytes are touched.  Who may touch what without the lock:
  * 'inflating' makes codec, infl_* and out_cur the worker's; 'busy' of a stream
  * makes its hash state and its cursor the worker's.
+ *
+ * The life of an in buffer:
+ *
+ *	FREE	on the free list (the last N_RESERVED on one of their own)
+ *	TAKEN	the caller's, who fills it: lt_pool_take; lt_pool_give_back
+ *		makes it FREE again
+ *	QUEUED	submitted: linked to the layer's list, 'in.cur' or 'infl_cur'
+ *		to 'in_tail'.  'users' counts who has not gone past it: the hash
+ *		and, if there is a codec, the inflater, each with a cursor of
+ *		its own on the same list.  The last one makes it FREE.
+ *
+ * The life of an out buffer:
+ *
+ *	FREE	on the free list
+ *	TAKEN	the layer's 'out_cur', being filled by one inflate job or more
+ *	QUEUED	full, or the last one: linked to the layer's list, 'out.cur' to
+ *		'out_tail', until it was hashed and written.  Then it is FREE
+ *	LENT	or, for LT_LAYER_STREAM_OUT, the caller's to read, from its
+ *		LT_EVENT_OUT until lt_pool_out_done.  A stored layer's buffers
+ *		are lent at once: they are hashed on the way in.
+ *
+ * The end of a layer frees all of its buffers but those that are LENT.  As
+ * writing belongs to hashing, a buffer that is FREE has been written, too.
  */
 #ifndef LT_POOL_H
 #define LT_POOL_H
@@ -43,17 +67,19 @@
  * layers that wait for it hold all others: without them nobody could go on. */
 #define N_RESERVED	2
 
-enum buf_state { FREE, TAKEN, QUEUED };
+enum buf_state { FREE, TAKEN, QUEUED, LENT };
 
 struct buf {
 	u8 *ptr;		/* in buffers: NULL until first taken */
 	u32 nbytes;
-	u8 users;		/* in: consumers still to come (hash, inflate) */
-	u8 state;
-	int32_t next;		/* in its layer's queue, or in the free list */
+	u8 users;		/* in: consumers still to come */
+	u8 state;		/* enum buf_state */
+	int32_t next;		/* in a layer's list or the free list; -1 */
 };
 
 /* One direction of a layer: what to hash, how far, and whether to write it. */
+/* 'hash' is what there is to do at all: the out stream of a layer that is
+ * stored, or of which only the blob's digest is wanted, has none. */
 struct stream {
 	struct lt_sha256_state sha;
 	int32_t cur;		/* buffer being hashed, -1: none waits */
@@ -71,7 +97,7 @@ struct layer {
 	bool inflating;
 	bool inflated;		/* codec finished, last out buffer queued */
 	bool more_out;		/* codec stopped because its buffer was full */
-	bool window_wait;
+	bool window_wait;	/* idle until 'window_owner' has ended */
 	bool done;
 	int status;
 	int os_errno;
@@ -80,13 +106,13 @@ struct layer {
 	u64 in_size;
 
 	lt_codec *codec;	/* NULL: nothing to inflate */
-	int32_t infl_cur;
-	u32 infl_off;
-	u64 infl_pos;
-	int32_t out_cur;	/* being filled */
+	int32_t infl_cur;	/* in buffer being inflated, -1: none waits */
+	u32 infl_off;		/* bytes of it inflated already */
+	u64 infl_pos;		/* same, of the blob */
+	int32_t out_cur;	/* being filled, -1: none is */
 	u32 out_fill;
 
-	int32_t in_tail;
+	int32_t in_tail;	/* last of the lists, -1: they are empty */
 	int32_t out_tail;
 	struct stream in;
 	struct stream out;
@@ -107,7 +133,7 @@ struct lt_pool {
 	u8 *in_memory, *out_memory;
 	int32_t in_free, in_reserve, out_free;
 	u32 n_in_reserve, n_in_free, n_out_free, n_in_touched, n_in_queued;
-	bool want_in;
+	bool want_in;		/* one was refused since LT_EVENT_IN_FREE */
 
 	struct layer layers[MAX_LAYERS];
 	u32 n_layers;

@@ -76,6 +76,8 @@ void lt_in_consumed(lt_pool *p, struct layer *l, int32_t b)
 static void codec_put(lt_pool *p, struct layer *l, int32_t id)
 {
 	if (p->window_owner == id) {
+		/* The leave is free again: those who wait for it try anew,
+		 * and the first to get the lock has it. */
 		lt_codec_trim(l->codec);
 		p->window_owner = -1;
 		for (u32 i = 0; i < MAX_LAYERS; i++)
@@ -93,8 +95,8 @@ static void drop_buffers(lt_pool *p, struct layer *l)
 {
 	int32_t b, next;
 
-	/* Both cursors walk the same list; the one that is behind holds it
-	 * all.  Whichever is further on is met on the way. */
+	/* Both cursors walk the same list.  Each gives up its own hold on
+	 * what it has still ahead; where both had one, the second frees. */
 	for (b = l->in.cur; b >= 0; b = next) {
 		next = p->in[b].next;
 		lt_in_consumed(p, l, b);
@@ -114,6 +116,24 @@ static void drop_buffers(lt_pool *p, struct layer *l)
 	l->in.n_waiting = l->out.n_waiting = 0;
 }
 
+/* All was hashed; what came of it. */
+static void measure(struct layer *l, struct lt_result *r)
+{
+	r->in_total = l->in.pos;
+	lt_sha256_final(&l->in.sha, r->in_digest);
+	if (l->flags & LT_LAYER_DIGEST_ONLY)
+		return;
+	if (l->out.hash) {
+		r->out_total = l->out.pos;
+		r->n_members = lt_codec_n_members(l->codec);
+		lt_sha256_final(&l->out.sha, r->out_digest);
+	} else {		/* stored: out is in */
+		r->out_total = r->in_total;
+		r->n_members = r->in_total > 0;
+		memcpy(r->out_digest, r->in_digest, 32);
+	}
+}
+
 void lt_layer_settle(lt_pool *p, int32_t id)
 {
 	struct layer *l = &p->layers[id];
@@ -121,28 +141,23 @@ void lt_layer_settle(lt_pool *p, int32_t id)
 
 	if (!l->used || l->done)
 		return;
+	/* A worker is on it and will call again. */
 	if (l->inflating || l->in.busy || l->out.busy)
 		return;
+	/* A layer that failed has nothing to wait for. */
 	if (l->status == LT_OK) {
 		if (!l->ended || l->in.cur >= 0)
 			return;
 		if (l->codec && (!l->inflated || l->out.cur >= 0))
 			return;
 	}
-	r->status = l->status;
-	r->os_errno = l->os_errno;
-	r->in_total = l->in.pos;
-	r->error_offset = l->codec ? lt_codec_error_offset(l->codec) : 0;
-	if (l->status == LT_OK) {
-		lt_sha256_final(&l->in.sha, r->in_digest);
-		if (l->out.hash) {
-			lt_sha256_final(&l->out.sha, r->out_digest);
-			r->out_total = l->out.pos;
-		} else if (!(l->flags & LT_LAYER_DIGEST_ONLY)) {
-			memcpy(r->out_digest, r->in_digest, 32);
-			r->out_total = r->in_total;
-		}
-	}
+	*r = (struct lt_result){
+		.status = l->status,
+		.os_errno = l->os_errno,
+		.error_offset = l->codec ? lt_codec_error_offset(l->codec) : 0,
+	};
+	if (l->status == LT_OK)
+		measure(l, r);
 	drop_buffers(p, l);
 	codec_put(p, l, id);
 	l->done = true;

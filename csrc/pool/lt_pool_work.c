@@ -44,6 +44,7 @@ static void out_enqueue(lt_pool *p, int32_t id, struct layer *l)
 	p->out[b].nbytes = nbytes;
 	p->out[b].next = -1;
 	if (!l->out.hash) {		/* stored layer, streamed: nothing to hash */
+		p->out[b].state = LENT;
 		lt_event_post(p, LT_EVENT_OUT, id, b, nbytes);
 		return;
 	}
@@ -56,7 +57,14 @@ static void out_enqueue(lt_pool *p, int32_t id, struct layer *l)
 	l->out.n_waiting++;
 }
 
-/* Fill at most one out buffer from at most one in buffer. */
+/*
+ * Fill at most one out buffer from at most one in buffer.
+ *
+ * Three pieces: with the lock, take an out buffer and note where to read;
+ * without it, decode; with it again, move the cursors and say what comes next.
+ * In between the caller may have cancelled the layer, which only shows in
+ * l->status; its buffers stay until 'inflating' is false.
+ */
 static void run_inflate(lt_pool *p, int32_t id)
 {
 	struct layer *l = &p->layers[id];
@@ -113,6 +121,7 @@ static void run_inflate(lt_pool *p, int32_t id)
 			lt_in_consumed(p, l, b);
 		}
 	}
+	/* One layer at a time: the windows of many would be GiB. */
 	if (status == LT_WINDOW_WAIT) {
 		if (p->window_owner < 0 || p->window_owner == id) {
 			p->window_owner = id;
@@ -149,7 +158,8 @@ static bool hash_ready(const struct layer *l, const struct stream *s)
 	       s->cur >= 0;
 }
 
-/* The two ready streams with the most buffers waiting. */
+/* The two ready streams with the most buffers waiting: what waits longest is
+ * what holds most of the memory. */
 static u32 find_hash(lt_pool *p, struct work w[2])
 {
 	u32 n = 0;
@@ -216,7 +226,7 @@ static void hash_advance(lt_pool *p, struct work *w)
 		lt_in_consumed(p, w->l, b);
 	} else if (w->l->flags & LT_LAYER_STREAM_OUT &&
 		   w->l->status == LT_OK) {
-		p->out[b].state = TAKEN;
+		p->out[b].state = LENT;
 		lt_event_post(p, LT_EVENT_OUT, w->id, b, p->out[b].nbytes);
 	} else {
 		lt_out_release(p, b);
@@ -236,6 +246,8 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 		w[i].nbytes = b->nbytes - w[i].s->cur_off;
 		w[i].s->busy = true;
 	}
+	/* As far as both go, so that no byte of the pair is hashed alone; the
+	 * rest of the longer one waits for its next partner. */
 	if (n == 2) {
 		u32 common = w[0].nbytes < w[1].nbytes ? w[0].nbytes
 						       : w[1].nbytes;
@@ -308,7 +320,12 @@ static bool waits_for_partner(const lt_pool *p, const struct work *w)
 	       w->s->n_waiting < LAZY_IN_BUFFERS;
 }
 
-/* One job, if there is one; called and returns with the lock held. */
+/*
+ * One job, if there is one; called and returns with the lock held.
+ *
+ * Inflating comes first, as it is the longest chain and makes work for others,
+ * until half of the out buffers are used: then hashing does, which frees them.
+ */
 static bool run_one(lt_pool *p)
 {
 	struct work w[2];

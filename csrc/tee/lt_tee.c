@@ -69,22 +69,26 @@ int lt_tee_feed(lt_tee *t, const void *in, size_t in_nbytes,
 	return ret;
 }
 
-int lt_tee_finish(lt_tee *t, uint64_t *in_total_ret, uint64_t *out_total_ret,
-		  uint8_t *in_digest_ret, uint8_t *out_digest_ret)
+int lt_tee_finish(lt_tee *t, struct lt_result *ret)
 {
-	int ret = t->status < 0 ? t->status : lt_codec_finish(t->codec);
+	int status = t->status < 0 ? t->status : lt_codec_finish(t->codec);
 
 	/* A second finish would hash the padding again. */
-	t->status = ret < 0 ? ret : LT_ERR_MISUSE;
-	if (ret != LT_OK)
-		return ret;
-	lt_sha256_final(&t->in_hash, in_digest_ret);
+	t->status = status < 0 ? status : LT_ERR_MISUSE;
+	*ret = (struct lt_result){
+		.status = status,
+		.error_offset = lt_codec_error_offset(t->codec),
+	};
+	if (status != LT_OK)
+		return status;
+	ret->in_total = t->in_total;
+	ret->out_total = t->out_total;
+	ret->n_members = lt_codec_n_members(t->codec);
+	lt_sha256_final(&t->in_hash, ret->in_digest);
 	if (t->format == LT_FORMAT_NONE)
-		memcpy(out_digest_ret, in_digest_ret, 32);
+		memcpy(ret->out_digest, ret->in_digest, 32);
 	else
-		lt_sha256_final(&t->out_hash, out_digest_ret);
-	*in_total_ret = t->in_total;
-	*out_total_ret = t->out_total;
+		lt_sha256_final(&t->out_hash, ret->out_digest);
 	return LT_OK;
 }
 

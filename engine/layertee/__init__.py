@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .core.tee import Tee, TeeResult
+    from .core.result import TeeResult
+    from .core.tee import Tee
     from .engine import Engine, Inspection, Options
     from .errors import LayerteeError
     from .image.document import DiffID, Digest, Platform
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from .transfer.fetcher import FetchLimits, RangeMode
 
 _HOMES = {
-    "core.tee": ("Tee", "TeeResult"),
+    "core.result": ("TeeResult",),
+    "core.tee": ("Tee",),
     "engine": ("Engine", "Inspection", "Options"),
     "errors": ("LayerteeError",),
     "image.document": ("DiffID", "Digest", "Platform"),

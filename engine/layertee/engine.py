@@ -11,7 +11,7 @@ from typing import Self
 
 from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer, open_pool
-from .core.tee import TeeResult
+from .core.result import TeeResult
 from .errors import CatalogError, NotFound
 from .image.document import DiffID, Digest, Layer
 from .image.holding import Holding

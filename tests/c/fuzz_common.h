@@ -82,8 +82,7 @@ static inline size_t out_room(const struct input *in, size_t *turn, size_t left)
 
 struct outcome {
 	int status;
-	u64 error_offset, in_total, out_total;
-	u8 in_digest[32], out_digest[32];
+	struct lt_result result;
 	size_t out_nbytes;
 };
 
@@ -127,11 +126,9 @@ static inline void decode(struct outcome *r, const struct input *in,
 		if (pos == in->nbytes && made < room)
 			break;
 	}
-	if (r->status == LT_OK)
-		r->status = lt_tee_finish(t, &r->in_total, &r->out_total,
-					  r->in_digest, r->out_digest);
-	if (r->status < 0)
-		r->error_offset = lt_tee_error_offset(t);
+	r->status = lt_tee_finish(t, &r->result);
+	CHECK(r->status == r->result.status);
+	CHECK(r->result.error_offset == lt_tee_error_offset(t));
 	lt_tee_free(t);
 }
 
@@ -146,7 +143,7 @@ static inline void decode_both_ways(struct outcome *r, const struct input *in,
 	decode(r, in, format, check_crc, false, out);
 	decode(&s, in, format, check_crc, true, other);
 	CHECK(r->status == s.status);
-	CHECK(r->error_offset == s.error_offset);
+	CHECK(r->result.error_offset == s.result.error_offset);
 	CHECK(!memcmp(out, other, lt_min(r->out_nbytes, s.out_nbytes)));
 	if (format == LT_FORMAT_GZIP && (r->status == LT_ERR_DATA ||
 					 r->status == LT_ERR_TRUNCATED)) {

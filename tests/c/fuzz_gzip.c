@@ -75,7 +75,8 @@ static void gzip_file(const struct input *in)
 	if (v == ACCEPT) {
 		CHECK(r.out_nbytes == out_nbytes);
 		CHECK(!memcmp(ours, theirs, out_nbytes));
-		CHECK(r.in_total == in->nbytes && r.out_total == out_nbytes);
+		CHECK(r.result.in_total == in->nbytes);
+		CHECK(r.result.out_total == out_nbytes);
 	}
 	/* Without the CRC more is accepted, never something else. */
 	decode_both_ways(&r, in, LT_FORMAT_GZIP, false, ours);

@@ -69,7 +69,7 @@ int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
 	if (v == UNKNOWN || r.status == LT_ERR_OUT_BUDGET)
 		return 0;
 	if ((r.status == LT_ERR_HEADER || r.status == LT_ERR_TRAILING) &&
-	    old_format(&in, r.error_offset))
+	    old_format(&in, r.result.error_offset))
 		return 0;
 	if (r.status == LT_ERR_LENGTH)
 		return 0;
@@ -77,7 +77,8 @@ int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
 	if (v == ACCEPT) {
 		CHECK(r.out_nbytes == out_nbytes);
 		CHECK(!memcmp(ours, theirs, out_nbytes));
-		CHECK(r.in_total == in.nbytes && r.out_total == out_nbytes);
+		CHECK(r.result.in_total == in.nbytes);
+		CHECK(r.result.out_total == out_nbytes);
 	}
 	return 0;
 }

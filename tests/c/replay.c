@@ -5,7 +5,8 @@
  * Each argument is "format:check_crc:out_budget:window_max:path".  One line
  * per file goes to stdout:
  *
- *	status error_offset in_total out_total in_digest out_digest output_sha
+ *	status error_offset in_total out_total n_members in_digest out_digest
+ *	output_sha
  *
  * where the last is the hash of all output, also of a stream that failed (but
  * zero for corrupt or truncated gzip).
@@ -20,9 +21,8 @@
 #include "lt_api_c.h"
 
 struct outcome {
-	int status;
-	u64 error_offset, in_total, out_total;
-	u8 in_digest[32], out_digest[32], output_sha[32];
+	struct lt_result result;
+	u8 output_sha[32];
 };
 
 static u32 next_random(u64 *seed)
@@ -43,11 +43,12 @@ static size_t piece(u64 *seed, size_t kind, size_t left)
 static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 			  size_t in_kind, size_t out_kind, u64 seed)
 {
-	struct outcome r = {0};
+	struct outcome r;
 	struct lt_sha256_state output;
 	unsigned long long budget, window;
 	int format, check_crc;
 	size_t pos = 0;
+	int status;
 	lt_tee *t;
 
 	if (sscanf(spec, "%d:%d:%llu:%llu:", &format, &check_crc, &budget,
@@ -56,6 +57,7 @@ static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 	t = lt_tee_new(format, check_crc, budget, window);
 	if (!t)
 		exit(3);
+	memset(&r, 0, sizeof(r));	/* compared by memcmp */
 	lt_sha256_init(&output);
 	for (;;) {
 		size_t in_nbytes = piece(&seed, in_kind, nbytes - pos);
@@ -71,7 +73,7 @@ static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 			exit(4);
 		if (in_nbytes)
 			memcpy(in, data + pos, in_nbytes);
-		r.status = lt_tee_feed(t, in, in_nbytes, out, room, &in_taken,
+		status = lt_tee_feed(t, in, in_nbytes, out, room, &in_taken,
 				       &out_made);
 		if (in_taken > in_nbytes || out_made > room)
 			exit(5);
@@ -79,7 +81,7 @@ static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 		free(in);
 		free(out);
 		pos += in_taken;
-		if (r.status < 0)
+		if (status < 0)
 			break;
 		if (!in_taken && !out_made && in_nbytes) {
 			fprintf(stderr, "%s: no progress at %zu\n", spec, pos);
@@ -88,14 +90,10 @@ static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 		if (pos == nbytes && out_made < room)
 			break;
 	}
-	if (r.status == LT_OK)
-		r.status = lt_tee_finish(t, &r.in_total, &r.out_total,
-					 r.in_digest, r.out_digest);
-	if (r.status < 0)
-		r.error_offset = lt_tee_error_offset(t);
+	status = lt_tee_finish(t, &r.result);
 	/* Where a gzip body breaks off, the end differs: lt_inflate_isal.c. */
 	if (format != LT_FORMAT_GZIP ||
-	    (r.status != LT_ERR_DATA && r.status != LT_ERR_TRUNCATED))
+	    (status != LT_ERR_DATA && status != LT_ERR_TRUNCATED))
 		lt_sha256_final(&output, r.output_sha);
 	lt_tee_free(t);
 	return r;
@@ -108,13 +106,15 @@ static void print_hex(const u8 *p)
 		printf("%02x", p[i]);
 }
 
-static void print(const struct outcome *r)
+static void print(const struct outcome *o)
 {
-	printf("%d %" PRIu64 " %" PRIu64 " %" PRIu64, r->status,
-	       r->error_offset, r->in_total, r->out_total);
+	const struct lt_result *r = &o->result;
+
+	printf("%d %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, r->status,
+	       r->error_offset, r->in_total, r->out_total, r->n_members);
 	print_hex(r->in_digest);
 	print_hex(r->out_digest);
-	print_hex(r->output_sha);
+	print_hex(o->output_sha);
 	putchar('\n');
 }
 
@@ -132,7 +132,7 @@ static bool all_splits_agree(const char *spec, const u8 *data, size_t nbytes,
 
 		/* A byte at a time of a large output proves no more. */
 		if (kinds[i][1] && kinds[i][1] < 50 &&
-		    (first->out_total > 100000 || nbytes > 100000))
+		    (first->result.out_total > 100000 || nbytes > 100000))
 			continue;
 		r = run(spec, data, nbytes, kinds[i][0], kinds[i][1], i + 7);
 		if (memcmp(&r, first, sizeof(r)) != 0) {

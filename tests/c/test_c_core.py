@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from layertee.core.tee_python import Status
+from layertee.core.status import Status
 from tests.support.ccore import CSRC, CTESTS, ROOT, build, compilers, pkg_config, sources
 from tests.support.vectors.make_vectors import VECTORS, Vector
 
@@ -94,6 +94,7 @@ class Line:
     offset: int
     in_total: int
     out_total: int
+    n_members: int
     in_digest: str
     out_digest: str
     output: str
@@ -110,8 +111,9 @@ def replay(program: Path, directory: Path, jobs: Sequence[tuple[Vector, int]]) -
     assert done.returncode == 0, done.stderr
     lines = []
     for line in done.stdout.splitlines():
-        status, offset, in_total, out_total, *digests = line.split()
-        lines.append(Line(int(status), int(offset), int(in_total), int(out_total), *digests))
+        status, offset, in_total, out_total, n_members, *digests = line.split()
+        numbers = (int(in_total), int(out_total), int(n_members))
+        lines.append(Line(int(status), int(offset), *numbers, *digests))
     return lines
 
 
@@ -135,6 +137,7 @@ def test_every_vector_has_its_one_outcome_under_sanitizers(variant: tuple[Path, 
             assert line.in_digest == hashlib.sha256(vector.data).hexdigest(), vector.name
             assert line.out_digest == line.output, vector.name
             assert line.in_total == len(vector.data), vector.name
+            assert line.n_members == vector.members, vector.name
 
 
 def test_the_output_budget_is_exact_for_every_small_vector(variant: tuple[Path, Path]) -> None:

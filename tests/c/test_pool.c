@@ -133,7 +133,7 @@ static void handle(lt_pool *p, struct drive *d, u32 n, const struct lt_event *e)
 				CHECK(!memcmp(lt_pool_out_ptr(p, e->buf),
 					      d->blob->out + d->seen, e->nbytes));
 			d->seen += e->nbytes;
-			lt_pool_out_done(p, e->layer, e->buf);
+			CHECK(lt_pool_out_done(p, e->buf) == LT_OK);
 		} else {
 			CHECK(e->kind == LT_EVENT_DONE);
 			CHECK(lt_pool_layer_result(p, d->id, &d->result) == LT_OK);
@@ -209,8 +209,11 @@ static void check_good(struct drive *d)
 	CHECK(d->result.status == LT_OK);
 	CHECK(d->result.in_total == d->blob->in_nbytes);
 	CHECK(!memcmp(d->result.in_digest, d->blob->in_digest, 32));
-	if (d->flags & LT_LAYER_DIGEST_ONLY)
+	if (d->flags & LT_LAYER_DIGEST_ONLY) {
+		CHECK(!d->result.out_total && !d->result.n_members);
 		return;
+	}
+	CHECK(d->result.n_members == (d->blob->in_nbytes > 0));
 	CHECK(d->result.out_total == d->blob->out_nbytes);
 	CHECK(!memcmp(d->result.out_digest, d->blob->out_digest, 32));
 }
@@ -379,6 +382,8 @@ static void test_misuse_is_refused(void)
 	CHECK(lt_pool_layer_open(p, &odd) < 0);
 	start(p, &d);
 	CHECK(lt_pool_layer_result(p, d.id, &r) == LT_ERR_MISUSE);
+	for (buf = 0; buf < 6; buf++)	/* none was lent */
+		CHECK(lt_pool_out_done(p, buf) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_free(p, d.id) == LT_ERR_MISUSE);
 	buf = lt_pool_take(p, -1, 0);
 	CHECK(lt_pool_submit(p, d.id, buf, 8193) == LT_ERR_MISUSE);

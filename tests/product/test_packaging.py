@@ -183,6 +183,37 @@ def test_without_a_compiler_it_installs_says_so_and_pulls(
     pull_and_verify(command, registry, tmp_path, "packaging/pure")
 
 
+PKG_CONFIG_WITHOUT_ISAL = """#!/bin/sh
+for word; do
+	[ "$word" = libisal ] && exit 1
+done
+exec pkg-config "$@"
+"""
+
+
+def test_a_core_without_libisal_inflates_by_zlib_and_refuses_to_be_asked_for_the_other(
+    tree: Path, tmp_path: Path
+) -> None:
+    tool = tmp_path / "pkg-config"
+    tool.write_text(PKG_CONFIG_WITHOUT_ISAL)
+    tool.chmod(0o755)
+    environment = building(LAYERTEE_BUILD="require", PKG_CONFIG=str(tool))
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, tree, env=environment)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path / "package")
+    environment = building(PYTHONPATH=str(tmp_path / "package"))
+    command = (sys.executable, "-m", "layertee", "doctor", "--store", tmp_path / "store")
+    report = run(*command, env=environment)
+    assert "core: c\n" in report
+    assert "  inflater isal: not built\n  inflater zlib: in use\n" in report
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment | {"LAYERTEE_INFLATE": "isal"}
+    )
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "LAYERTEE_INFLATE=isal: the C core was built without it" in done.stderr
+
+
 def test_a_demanded_core_that_cannot_be_built_fails_the_build_and_says_what_is_missing(
     tree: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import zstandard
 
-from layertee.core.tee import Tee, TeeResult
+from layertee.core.result import TeeResult
+from layertee.core.tee import Tee
 from layertee.disk.part import BlobWriter
 from layertee.image.document import Compression, DiffID, Digest, Platform
 from layertee.image.holding import Form, Holding

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from layertee.aio import unwrapped_group
 from layertee.config.logins import Credentials
 from layertee.core.pool import LayerJob, PoolLayer, PoolStats, open_pool
-from layertee.core.tee import TeeResult
+from layertee.core.result import TeeResult
 from layertee.image.document import Descriptor, Platform
 from layertee.image.reference import Reference, parse_reference
 from layertee.pulling.ingest import run_layer

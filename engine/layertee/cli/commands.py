@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..core.tee import core_report
+from ..core.loading import core_report
 from ..disk.space import free_space, human
 from ..engine import Engine, Inspection
 from ..errors import InvalidReference, LayerteeError

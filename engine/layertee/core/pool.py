@@ -1,7 +1,7 @@
 """Many layers at once: worker threads that hash, inflate and write, seen from the event loop.
 
 A :class:`Pool` hands out input buffers, takes them back filled, and answers with a
-:class:`~layertee.core.tee.TeeResult` per layer. Two implementations stand behind one face: the C pool,
+:class:`~layertee.core.result.TeeResult` per layer. Two implementations stand behind one face: the C pool,
 whose threads never meet the interpreter, and a thread pool over the fallback core.
 
 All methods are called from the event loop's thread. A buffer belongs to the pool but for the time
@@ -19,16 +19,15 @@ from typing import Protocol
 
 from ..errors import LayerteeError, LocalError, NoSpace
 from ..image.document import Compression
-from . import tee
-from .tee import BlobResult, TeeResult
+from .loading import choose
+from .result import BlobResult, TeeResult
+from .tee import OUT_BUDGET, WINDOW_MAX
 
 # Buffer sizes were measured flat from 128 KiB to 4 MiB (out) and 256 KiB to 4 MiB (in).
 IN_NBYTES = 1 << 20
 OUT_NBYTES = 256 << 10
 N_IN = 32
 N_OUT = 24
-OUT_BUDGET = 64 << 30
-WINDOW_MAX = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +141,9 @@ class Pool(Protocol):
 def open_pool(
     *, workers: int | None = None, n_in: int = N_IN, n_out: int = N_OUT, core: str | None = None
 ) -> Pool:
-    """A pool on the current event loop, on the core that :func:`layertee.core.tee.core_name` names."""
+    """A pool on the current event loop, on the core that :func:`layertee.core.loading.choose` names."""
     workers = workers or len(os.sched_getaffinity(0))
-    if (core or tee.core_name()) == "c":
+    if choose(core) == "c":
         from .pool_c import CPool
 
         return CPool(workers, n_in, n_out)

@@ -1,4 +1,10 @@
-"""The pool over the C core: worker threads that never meet the interpreter (csrc/pool/)."""
+"""The pool over the C core: worker threads that never meet the interpreter (csrc/pool/).
+
+Rules of this file. ``lt_pool`` belongs to the thread of the event loop: all calls are made there, and
+none waits. What the workers have to say comes as events, when the pool's descriptor becomes readable. A
+buffer is a number to the pool and, as long as it is ours, a memoryview of the pool's memory: nothing is
+copied here, and no view may outlive :meth:`CPool.close`, which frees that memory.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..aio import until_done
-from . import tee
+from .loading import c_core, c_format
 from .pool import (
     IN_NBYTES,
     OUT_NBYTES,
@@ -19,12 +25,13 @@ from .pool import (
     inflated,
     write_error,
 )
-from .tee import BlobResult, TeeResult
+from .result import BlobResult, TeeResult, make_blob_result, make_result
+from .status import decode_error
 
 
 class CPool:
     def __init__(self, workers: int, n_in: int, n_out: int) -> None:
-        self._ffi, self._lib = tee.c_core()
+        self._ffi, self._lib = c_core()
         config = self._ffi.new(
             "struct lt_pool_config *",
             {
@@ -61,6 +68,7 @@ class CPool:
         index: int = self._lib.lt_pool_take(self._pool, -1 if layer is None else layer.number, keep)
         if index < 0:
             return None
+        # The memory of a buffer stays where it is, so that one view serves for the life of the pool.
         buf = self._buffers.get(index)
         if buf is None:
             raw = self._ffi.buffer(self._lib.lt_pool_in_ptr(self._pool, index), IN_NBYTES)
@@ -82,7 +90,7 @@ class CPool:
         config = self._ffi.new(
             "struct lt_layer_config *",
             {
-                "format": tee.c_format(job.compression),
+                "format": c_format(job.compression),
                 "flags": flags,
                 "fd": job.fd,
                 "in_size": job.size,
@@ -92,7 +100,7 @@ class CPool:
         )
         number = lib.lt_pool_layer_open(self._pool, config)
         if number < 0:
-            raise tee.decode_error(number, 0, job.media_type)
+            raise decode_error(number, 0, job.media_type)
         layer = self._layers[number] = CLayer(self, number, job)
         return layer
 
@@ -111,6 +119,8 @@ class CPool:
         )
 
     def _on_events(self) -> None:
+        # Those who wait for a buffer are called last, once: what they do may take the buffers that the
+        # events here give back.
         free = False
         while n := self._lib.lt_pool_poll(self._pool, self._events, 64):
             for i in range(n):
@@ -142,8 +152,8 @@ class CLayer:
         self._cancelled = False
         self._done: asyncio.Future[None] = pool._loop.create_future()
         self._raw = pool._ffi.new("struct lt_result *")
-        self._out: deque[tuple[int, int]] = deque()
-        self._lent: int | None = None
+        self._out: deque[tuple[int, int]] = deque()  # number and size, lent to us and not read yet
+        self._lent: int | None = None  # the one that our reader looks at
         self._news = asyncio.Event()
 
     def submit(self, buf: InBuffer, nbytes: int) -> bool:
@@ -167,6 +177,8 @@ class CLayer:
         self._news.set()
 
     def on_done(self) -> None:
+        # The layer's number is free for another from here on, so its result is taken now. Output that was
+        # lent to us is still ours.
         lib, pool = self._p._lib, self._p._pool
         lib.lt_pool_layer_result(pool, self.number, self._raw)
         lib.lt_pool_layer_free(pool, self.number)
@@ -198,19 +210,20 @@ class CLayer:
             buffer = self._p._ffi.buffer
             digest = bytes(buffer(raw.in_digest))
             if job.digest_only:
-                return tee.make_blob_result(digest=digest, size=raw.in_total, compression=job.compression)
-            return tee.make_result(
+                return make_blob_result(digest=digest, size=raw.in_total, compression=job.compression)
+            return make_result(
                 digest=digest,
                 diff_id=bytes(buffer(raw.out_digest)),
                 size=raw.in_total,
                 uncompressed_size=raw.out_total,
+                n_members=raw.n_members,
                 compression=job.compression,
             )
         if raw.status == self._p._lib.LT_ERR_CANCELLED:
             raise asyncio.CancelledError
         if raw.status == self._p._lib.LT_ERR_WRITE:
             raise write_error(raw.os_errno, job.path)
-        raise tee.decode_error(raw.status, raw.error_offset, job.media_type)
+        raise decode_error(raw.status, raw.error_offset, job.media_type)
 
     async def read(self) -> memoryview | None:
         self._give_back_lent()
@@ -225,11 +238,11 @@ class CLayer:
 
     def _give_back_lent(self) -> None:
         if self._lent is not None:
-            self._p._lib.lt_pool_out_done(self._p._pool, self.number, self._lent)
+            self._p._lib.lt_pool_out_done(self._p._pool, self._lent)
             self._lent = None
 
     def _drop_output(self) -> None:
         self._give_back_lent()
         for buf, _ in self._out:
-            self._p._lib.lt_pool_out_done(self._p._pool, self.number, buf)
+            self._p._lib.lt_pool_out_done(self._p._pool, buf)
         self._out.clear()

@@ -16,7 +16,6 @@ from typing import Any
 
 from ..aio import until_done
 from ..image.document import Compression
-from . import tee
 from .pool import (
     IN_NBYTES,
     FreeWaiters,
@@ -27,7 +26,8 @@ from .pool import (
     inflated,
     write_error,
 )
-from .tee import BlobResult, TeeResult
+from .result import BlobResult, TeeResult, make_blob_result
+from .tee import Tee
 
 _STREAM_AHEAD = 8  # outputs of 256 KiB per job, and ahead of a reader
 
@@ -86,7 +86,7 @@ class ThreadLayer:
     def __init__(self, pool: ThreadPool, job: LayerJob) -> None:
         self._p = pool
         self._job = job
-        self._tee = tee.Tee(
+        self._tee = Tee(
             Compression.NONE if job.digest_only else job.compression,
             check_crc=job.check_crc,
             out_budget=job.out_budget,
@@ -219,7 +219,7 @@ class ThreadLayer:
             assert self._error is not None
             raise self._error
         if self._job.digest_only:
-            return tee.make_blob_result(
+            return make_blob_result(
                 digest=bytes.fromhex(result.digest.hex), size=result.size, compression=self._job.compression
             )
         return result

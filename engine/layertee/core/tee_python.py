@@ -12,14 +12,15 @@ end is wherever no member or frame is open.
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import zlib
 from collections.abc import Generator, Iterator
 from typing import Any
 
-__all__ = ["PythonCore", "Status", "versions"]
+from .result import Measured
+from .status import Status
 
+INFLATERS = ("isal", "zlib")  # fastest first
 _IN_STEP = 64 << 10  # isal copies what it did not use: not a megabyte for each 256 KiB of output
 _NAME_MAX = 64 << 10
 
@@ -29,28 +30,6 @@ _SKIP_MAGIC = b"\x50\x2a\x4d\x18"
 _RAW, _RLE = 0, 1
 
 Steps = Generator[None, None, None]
-
-
-class Status(enum.IntEnum):
-    """``enum lt_status`` of csrc/lt_api.h."""
-
-    OK = 0
-    HEADER = -1
-    DATA = -2
-    CHECKSUM = -3
-    LENGTH = -4
-    TRUNCATED = -5
-    TRAILING = -6
-    HEADER_TOO_LONG = -7
-    WINDOW = -8
-    DICTIONARY = -9
-    OUT_BUDGET = -10
-    UNSUPPORTED = -11
-    MEMORY = -20
-    WRITE = -21
-    THREAD = -22
-    CANCELLED = -30
-    MISUSE = -31
 
 
 class _Verdict(Exception):
@@ -70,7 +49,7 @@ class _Cursor:
         self.open: int | None = None  # where the member or frame at work begins
         self.out_open: int | None = None  # where the one that made the last output begins
         self.maybe_surplus = False  # what is open is not yet more than a beginning of a magic
-        self.any_complete = False
+        self.n_members = 0  # members or frames that are complete
 
     def skip(self, n: int) -> memoryview:
         taken = self.data[:n]
@@ -113,10 +92,10 @@ class _Cursor:
 
     def close(self) -> None:
         self.open = None
-        self.any_complete = True
+        self.n_members += 1
 
     def not_a_beginning(self) -> _Verdict:
-        return _Verdict(Status.TRAILING if self.any_complete else Status.HEADER)
+        return _Verdict(Status.TRAILING if self.n_members else Status.HEADER)
 
 
 # --- stored ----------------------------------------------------------------------------
@@ -127,20 +106,21 @@ def _stored(c: _Cursor) -> Steps:
         while not (c.data and c.room):
             yield
         c.put(bytes(c.skip(c.room)))
+        c.n_members = 1
 
 
 # --- gzip: RFC 1952 ----------------------------------------------------------------------
 
 
-def _gzip(c: _Cursor, check_crc: bool) -> Steps:
+def _gzip(c: _Cursor, check_crc: bool, inflater: str) -> Steps:
     from isal import isal_zlib
 
-    corrupt: Any = isal_zlib.error  # its stub has an instance here, not the class
+    library: Any = isal_zlib if inflater == "isal" else zlib
     while True:
         while not c.data:
             yield
         yield from _gzip_header(c)
-        inflate = isal_zlib.decompressobj(wbits=-15)
+        inflate = library.decompressobj(wbits=-15)
         crc, size = 0, 0
         while not inflate.eof:
             while not c.room:
@@ -148,7 +128,7 @@ def _gzip(c: _Cursor, check_crc: bool) -> Steps:
             piece = c.data[:_IN_STEP]
             try:
                 out = inflate.decompress(piece, c.room)
-            except corrupt:
+            except library.error:
                 raise _Verdict(Status.DATA) from None
             left = len(inflate.unused_data if inflate.eof else inflate.unconsumed_tail)
             c.skip(max(len(piece) - left, 0))
@@ -158,7 +138,7 @@ def _gzip(c: _Cursor, check_crc: bool) -> Steps:
                 crc = isal_zlib.crc32(out, crc)
             if not out and not inflate.eof and not c.data:
                 yield
-        # It reads up to 8 bytes too much; those that came with an earlier piece are the trailer's.
+        # isal reads up to 8 bytes too much; those that came with an earlier piece are the trailer's.
         tail = inflate.unused_data[: max(left - len(piece), 0)]
         tail += yield from c.read(8 - len(tail))
         if check_crc and int.from_bytes(tail[:4], "little") != crc:
@@ -169,7 +149,7 @@ def _gzip(c: _Cursor, check_crc: bool) -> Steps:
 
 
 def _gzip_header(c: _Cursor) -> Steps:
-    c.open, c.maybe_surplus = c.pos, c.any_complete
+    c.open, c.maybe_surplus = c.pos, c.n_members > 0
     head = yield from c.read(1)
     if head != b"\x1f":
         raise c.not_a_beginning()
@@ -226,7 +206,7 @@ def _zstd(c: _Cursor, window_max: int) -> Steps:
     while True:
         while not c.data:
             yield
-        c.open, c.maybe_surplus = c.pos, c.any_complete
+        c.open, c.maybe_surplus = c.pos, c.n_members > 0
         magic = b""
         while len(magic) < 4:
             magic += yield from c.read(1)
@@ -323,12 +303,23 @@ class _ZstdBlocks:
 
 
 class PythonCore:
-    """Same contract as ``lt_tee`` in csrc/lt_api.h; ``format`` is "none", "gzip" or "zstd"."""
+    """Same contract as ``lt_tee`` in csrc/lt_api.h.
 
-    def __init__(self, format: str, *, check_crc: bool, out_budget: int, window_max: int) -> None:
+    ``format`` is "none", "gzip" or "zstd"; ``inflater`` is one of ``INFLATERS``.
+    """
+
+    def __init__(
+        self,
+        format: str,
+        *,
+        check_crc: bool,
+        out_budget: int,
+        window_max: int,
+        inflater: str = INFLATERS[0],
+    ) -> None:
         self._c = _Cursor()
         if format == "gzip":
-            self._steps = _gzip(self._c, check_crc)
+            self._steps = _gzip(self._c, check_crc, inflater)
         elif format == "zstd":
             self._steps = _zstd(self._c, window_max)
         else:
@@ -378,8 +369,8 @@ class PythonCore:
         self._status = status
         self.error_offset = offset or 0
 
-    def finish(self) -> tuple[int, int, int, bytes, bytes]:
-        """(status, bytes in, bytes out, digest in, digest out)."""
+    def finish(self) -> Measured:
+        """The input has ended."""
         c = self._c
         _, _, made = self.feed(memoryview(b""), memoryview(bytearray(1)))
         status = self._status
@@ -392,7 +383,14 @@ class PythonCore:
             self._status = Status.MISUSE  # a tee is finished once
         in_digest = self._in_hash.digest()
         out_digest = in_digest if self._stored else self._out_hash.digest()
-        return status, c.pos, self._out_total, in_digest, out_digest
+        return Measured(
+            status=status,
+            size=c.pos,
+            uncompressed_size=self._out_total,
+            n_members=c.n_members,
+            digest=in_digest,
+            diff_id=out_digest,
+        )
 
 
 def versions() -> str:

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from ..aio import in_thread, unwrapped_group
-from ..core.pool import OUT_BUDGET, LayerJob, Pool, PoolLayer, inflated
-from ..core.tee import BlobResult, TeeResult
+from ..core.pool import LayerJob, Pool, PoolLayer, inflated
+from ..core.result import BlobResult, TeeResult
+from ..core.tee import OUT_BUDGET
 from ..disk.blob_file import FileContent
 from ..disk.locks import HeldLock
 from ..disk.part import BlobWriter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from ..core.pool import PoolLayer
-from ..core.tee import TeeResult
+from ..core.result import TeeResult
 from ..errors import IntegrityError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
-from ..core.tee import TeeResult
+from ..core.result import TeeResult
 from ..disk.blob_file import FileContent
 from ..errors import IntegrityError, LayerteeError, SourceUnreadable
 from ..image.document import Compression, DiffID, Digest

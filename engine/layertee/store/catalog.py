@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from ..core.tee import TeeResult
+from ..core.result import TeeResult
 from ..disk.locks import HeldLock, lock
 from ..errors import CatalogError, DiffIDMismatch, LocalError
 from ..image.document import Compression, DiffID, Digest

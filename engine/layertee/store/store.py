@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ..core.tee import BlobResult, TeeResult
+from ..core.result import BlobResult, TeeResult
 from ..disk.blob_file import FileContent
 from ..disk.files import close, disk_error, make_directory, refuse_unsafe, sync_directory
 from ..disk.locks import HeldLock, try_lock, wait_for, when_free

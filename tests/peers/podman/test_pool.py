@@ -14,7 +14,7 @@ import pytest
 
 from layertee import sync
 from layertee.core.pool import LayerJob, Pool, open_pool
-from layertee.core.tee import TeeResult
+from layertee.core.result import TeeResult
 from layertee.errors import SourceUnreadable
 from layertee.image.document import Compression, DiffID
 from layertee.image.holding import Holding

@@ -40,6 +40,7 @@ class Vector:
     offset: int = 0
     check_crc: bool = True
     window_max: int = 128 << 20
+    members: int = 1  # of a stream that is well-formed: gzip members, zstd frames
 
 
 def deflate(data: bytes, level: int = 6, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
@@ -128,14 +129,14 @@ def window_byte(log: int, mantissa: int = 0) -> int:
 def gzip_vectors() -> Iterator[Vector]:
     """RFC 1952: accepted as Go's decoder does, refused as it does."""
 
-    def ok(name: str, data: bytes, output: bytes, check_crc: bool = True) -> Vector:
-        return Vector(f"gzip_{name}", "gzip", data, output, check_crc=check_crc)
+    def ok(name: str, data: bytes, output: bytes, members: int = 1, check_crc: bool = True) -> Vector:
+        return Vector(f"gzip_{name}", "gzip", data, output, check_crc=check_crc, members=members)
 
     def bad(name: str, data: bytes, outcome: str, offset: int, output: bytes | None = b"") -> Vector:
         return Vector(f"gzip_{name}", "gzip", data, output, outcome, offset)
 
     one = member(TEXT)
-    yield ok("empty_input", b"", b"")
+    yield ok("empty_input", b"", b"", members=0)
     yield ok("empty_member", member(b""), b"")
     yield ok("one_member", one, TEXT)
     yield ok("noise", member(NOISE), NOISE)
@@ -145,9 +146,10 @@ def gzip_vectors() -> Iterator[Vector]:
     yield ok("run_of_zeros", member(bytes(1 << 20)), bytes(1 << 20))
     far = NOISE[:32768] * 3
     yield ok("distance_32768", member(far, body=deflate(far, 9)), far)
-    yield ok("two_members", one + member(b"second"), TEXT + b"second")
-    yield ok("thousand_empty_members", member(b"") * 1000 + one, TEXT)
-    yield ok("tiny_members", b"".join(member(bytes([i])) for i in range(256)), bytes(range(256)))
+    yield ok("two_members", one + member(b"second"), TEXT + b"second", members=2)
+    yield ok("thousand_empty_members", member(b"") * 1000 + one, TEXT, members=1001)
+    tiny = b"".join(member(bytes([i])) for i in range(256))
+    yield ok("tiny_members", tiny, bytes(range(256)), members=256)
 
     for count in (1, 512):
         yield bad(f"trailing_zeros_{count}", one + bytes(count), "trailing", len(one), TEXT)
@@ -205,8 +207,8 @@ def gzip_vectors() -> Iterator[Vector]:
 def zstd_vectors() -> Iterator[Vector]:
     """RFC 8878, with this project's limits on windows and dictionaries."""
 
-    def ok(name: str, data: bytes, output: bytes, window_max: int = 128 << 20) -> Vector:
-        return Vector(f"zstd_{name}", "zstd", data, output, window_max=window_max)
+    def ok(name: str, data: bytes, output: bytes, members: int = 1, window_max: int = 128 << 20) -> Vector:
+        return Vector(f"zstd_{name}", "zstd", data, output, window_max=window_max, members=members)
 
     def bad(
         name: str,
@@ -220,14 +222,14 @@ def zstd_vectors() -> Iterator[Vector]:
 
     one = zstd(TEXT)
     hello = block(0, 5, b"hello", last=True)
-    yield ok("empty_input", b"", b"")
+    yield ok("empty_input", b"", b"", members=0)
     yield ok("empty_frame", zstd(b""), b"")
     yield ok("one_frame", one, TEXT)
     yield ok("noise", zstd(NOISE), NOISE)
     yield ok("unknown_size", zstd(NOISE * 2, content_size=False), NOISE * 2)
     yield ok("level_19", zstd(TEXT * 20, level=19), TEXT * 20)
-    yield ok("two_frames", one + zstd(b"second"), TEXT + b"second")
-    yield ok("thousand_frames", zstd(b"x") * 1000, b"x" * 1000)
+    yield ok("two_frames", one + zstd(b"second"), TEXT + b"second", members=2)
+    yield ok("thousand_frames", zstd(b"x") * 1000, b"x" * 1000, members=1000)
     yield ok("empty_last_block", frame(block(0, 5, b"hello"), block(0, 0, b"", last=True)), b"hello")
     yield ok("empty_middle_block", frame(block(0, 0, b""), hello), b"hello")
     yield ok("rle", frame(block(1, 1000, b"r", last=True)), b"r" * 1000)
@@ -241,13 +243,13 @@ def zstd_vectors() -> Iterator[Vector]:
     yield ok("rle_bomb", bomb, bytes(32 * 131072))
 
     toc = NOISE[:5000]
-    yield ok("skippable_first", skippable(toc) + one, TEXT)
-    yield ok("skippable_middle", one + skippable(toc) + one, TEXT * 2)
-    yield ok("skippable_last", one + skippable(toc), TEXT)
-    yield ok("skippable_empty", skippable(b"") + one + skippable(b""), TEXT)
-    yield ok("skippable_only", skippable(toc) + skippable(toc), b"")
-    yield ok("skippable_16_magics", b"".join(skippable(b"abc", n) for n in range(16)) + one, TEXT)
-    yield ok("skippable_holds_a_frame", skippable(one) + one, TEXT)
+    yield ok("skippable_first", skippable(toc) + one, TEXT, members=2)
+    yield ok("skippable_middle", one + skippable(toc) + one, TEXT * 2, members=3)
+    yield ok("skippable_last", one + skippable(toc), TEXT, members=2)
+    yield ok("skippable_empty", skippable(b"") + one + skippable(b""), TEXT, members=3)
+    yield ok("skippable_only", skippable(toc) + skippable(toc), b"", members=2)
+    yield ok("skippable_16_magics", b"".join(skippable(b"abc", n) for n in range(16)) + one, TEXT, members=17)
+    yield ok("skippable_holds_a_frame", skippable(one) + one, TEXT, members=2)
     yield bad("skippable_past_end", one + skippable(toc, length=5001), "truncated", len(one) + 5008, TEXT)
     yield bad("skippable_4_gib", skippable(b"abc", length=0xFFFFFFFF), "truncated", 11)
     yield bad("skippable_cut_length", one + skippable(toc)[:6], "truncated", len(one) + 6, TEXT)
@@ -317,7 +319,7 @@ def zstd_vectors() -> Iterator[Vector]:
 
 def none_vectors() -> Iterator[Vector]:
     """Layers that are stored as they are."""
-    yield Vector("none_empty", "none", b"", b"")
+    yield Vector("none_empty", "none", b"", b"", members=0)
     yield Vector("none_text", "none", TEXT, TEXT)
     yield Vector("none_noise", "none", NOISE, NOISE)
     yield Vector("none_gzip_inside", "none", member(TEXT), member(TEXT))

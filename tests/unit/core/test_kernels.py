@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from layertee.core import tee
+from layertee.core.loading import c_core
 from layertee.errors import LayerteeError
 
 
@@ -18,7 +18,7 @@ from layertee.errors import LayerteeError
 def core() -> Iterator[tuple[Any, Any]]:
     """``(ffi, lib)``, with the default kernel again afterwards."""
     try:
-        ffi, lib = tee.c_core()
+        ffi, lib = c_core()
     except LayerteeError as exc:
         pytest.skip(str(exc))
     yield ffi, lib

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from layertee import sync
 from layertee.core.pool import InBuffer, LayerJob, Pool, PoolLayer, open_pool
-from layertee.core.tee import BlobResult, TeeResult
+from layertee.core.result import BlobResult, TeeResult
 from layertee.errors import DecodeError, LocalError, NoSpace, OutputBudgetExceeded
 from layertee.image.document import Compression
 from layertee.pulling.ingest import run_layer
@@ -30,11 +30,6 @@ from tests.support.store import pack, sha256
 T = TypeVar("T")
 MIB = 1 << 20
 ZSTD_MAGIC = bytes.fromhex("28b52ffd")
-
-
-@pytest.fixture(params=["c", "python"])
-def core(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -192,6 +187,23 @@ def test_a_streamed_layer_is_its_tar_in_small_pieces(core: str, compression: Com
     got, result = run(main())
     assert got == blob.tar
     assert is_right(result, blob)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("compression", list(Compression))
+def test_members_are_counted(core: str, compression: Compression, stream: bool) -> None:
+    async def count(n: int) -> int:
+        data = b"".join(pack(words(1000, seed), compression) for seed in range(n))
+        async with opened(core) as pool:
+            layer = pool.open_layer(job_for(data, compression, stream=stream))
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(feed(pool, layer, data, itertools.cycle([300, 7])))
+                while stream and await layer.read() is not None:
+                    pass
+            return (await layer.result()).n_members
+
+    counted = [run(count(n)) for n in range(4)]
+    assert counted == ([0, 1, 1, 1] if compression is Compression.NONE else [0, 1, 2, 3])
 
 
 def test_an_empty_blob_is_an_empty_layer(core: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from layertee import sync
 from layertee.core.pool import LayerJob, Pool, open_pool
-from layertee.core.tee import TeeResult
+from layertee.core.result import TeeResult
 from layertee.disk.blob_file import FileContent
 from layertee.disk.files import open_regular
 from layertee.errors import SourceUnreadable

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from layertee.core.tee import TeeResult
+from layertee.core.result import TeeResult
 from layertee.disk.locks import lock
 from layertee.errors import CatalogError, DiffIDMismatch
 from layertee.image.document import Compression, DiffID, Digest
