@@ -22,7 +22,8 @@ import zstandard
 
 from bench.measure import Usage
 from bench.measure import measure as run_command
-from tests.support.rig.blobs import BuiltLayer, blob_path, digest_of
+from tests.support.compress import digest_of
+from tests.support.rig.blobs import BuiltLayer, blob_path
 from tests.support.rig.images import OCI_CONFIG, OCI_MANIFEST, BuiltImage, upload
 from tests.support.rig.layers import content_layers, write_tar
 from tests.support.rig.registry import RegistryServer

@@ -10,9 +10,10 @@ import pytest
 
 from layertee.image.document import Compression, DiffID
 from layertee.image.holding import Basis, Holding, Place
+from tests.support.compress import digest_of
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
-from tests.support.store import measure, sha256
+from tests.support.store import measure
 
 STRANGER = DiffID("sha256:" + hashlib.sha256(b"no layer has this").hexdigest())
 
@@ -64,7 +65,7 @@ class PlaceSuite(abc.ABC):
             if holding.readable and holding.path is not None:
                 content = holding.path.read_bytes()
                 assert len(content) == holding.size
-                assert sha256(content) == holding.digest
+                assert digest_of(content) == holding.digest
                 assert measure(content, holding.compression).diff_id == holding.diff_id
                 if holding.uncompressed_size is not None:
                     assert (

@@ -13,7 +13,8 @@ import pytest
 from layertee.disk.part import BlobWriter
 from layertee.errors import LocalError, NoSpace, SizeMismatch
 from layertee.image.document import Digest
-from tests.support.store import Disk, fill, visible_blobs
+from tests.support.disk import Disk
+from tests.support.store import fill, visible_blobs
 
 DATA = b"the bytes of one layer, as they came\n" * 300
 DIGEST = Digest.of(DATA)

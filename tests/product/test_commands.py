@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compress import digest_of
 from tests.support.process import COMMAND, CORES, PLAIN, Cli, flip_a_byte, snapshot
-from tests.support.rig.images import BuiltImage, build_image, digest_of, push
+from tests.support.rig.images import BuiltImage, build_image, push
 from tests.support.rig.layers import hard_link_layer, incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
 from tests.support.trees import skopeo_reads

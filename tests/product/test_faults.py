@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.process import PLAIN, Cli, wait_until
-from tests.support.rig.images import BuiltImage, build_image, digest_of, push
+from tests.support.rig.images import BuiltImage, build_image, push
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
 from tests.support.trees import skopeo_reads

@@ -20,10 +20,11 @@ from layertee.image.placename import PlaceKind, PlaceName, parse_place
 from layertee.image.reference_storage import parse_storage
 from layertee.pulling import resolve as sources
 from tests.contract.place_suite import diff_ids
+from tests.support.compress import digest_of
 from tests.support.podman import DRIVERS, place_of, spoilable
 from tests.support.process import Cli
 from tests.support.rig.blobcache import FILE, run_with_cache, write_cache, writer
-from tests.support.rig.images import BuiltImage, build_image, digest_of, push, recompress, run_tool
+from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import Entry, LayerSpec, incompressible_layer, text_layer
 from tests.support.rig.ostree import OSTreeRig
 from tests.support.rig.prebuild import NotBuilt

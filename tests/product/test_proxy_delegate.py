@@ -19,8 +19,9 @@ import pytest
 import uvloop
 
 from layertee.imageproxy.delegate import DelegatedImage, DelegateError, Forwarded, RealProxy
+from tests.support.compress import digest_of
 from tests.support.imageproxy import is_gone, read_all, wait_gone
-from tests.support.rig.images import BuiltImage, build_image, digest_of, run_tool
+from tests.support.rig.images import BuiltImage, build_image, run_tool
 from tests.support.rig.layers import incompressible_layer, text_layer
 
 pytestmark = pytest.mark.slow

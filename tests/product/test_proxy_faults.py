@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, OtherBody, Reset, ShortBody, Stall
 from tests.support.fakes.refusals import Status
@@ -32,7 +33,7 @@ from tests.support.imageproxy import (
 )
 from tests.support.process import wait_until
 from tests.support.rig.blobs import BuiltLayer, blob_path
-from tests.support.rig.images import BuiltImage, build_image, digest_of
+from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
 
 pytestmark = pytest.mark.slow

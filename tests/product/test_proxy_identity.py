@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.compress import digest_of
 from tests.support.imageproxy import ImageProxy, serving
-from tests.support.rig.blobs import digest_of
 from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.ostree import OSTreeRig

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from layertee.image.platform import Platform
+from tests.support.compress import digest_of
 from tests.support.process import CORES, PLAIN, Cli, authfile, flip_a_byte
 from tests.support.rig.images import (
     BuiltImage,
     build_image,
     build_index,
-    digest_of,
     push,
     push_index,
     recompress,

@@ -20,14 +20,15 @@ from layertee.image.document import Compression, DiffID, Digest
 from layertee.image.holding import Holding, Place
 from layertee.image.placename import PlaceKind, PlaceName
 from layertee.places.oci_layout import OCILayoutPlace
+from tests.support.composefs import repository
+from tests.support.compress import unpack
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.fakes.place import FakePlace, readable, shown, shows
 from tests.support.process import Cli
 from tests.support.rig.blobcache import write_cache
 from tests.support.rig.images import BuiltImage, build_image, recompress
 from tests.support.rig.layers import incompressible_layer, text_layer
-from tests.support.store import assert_store_is_sound, measure, unpack
-from tests.unit.places.test_composefs import repository
+from tests.support.store import assert_store_is_sound, measure
 
 T = TypeVar("T")
 SPECS = [

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compress import digest_of
 from tests.support.rig.images import (
     BuiltImage,
     build_image,
     build_index,
     demo_image,
-    digest_of,
     push,
     push_index,
     recompress,

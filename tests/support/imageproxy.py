@@ -28,13 +28,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.process import wait_until
-from tests.support.rig.blobs import BuiltLayer, digest_of
+from tests.support.compress import digest_of
+from tests.support.process import NOT_FOR_USERS, wait_until
+from tests.support.rig.blobs import BuiltLayer
 
 PACKET = 32 << 10  # bytes: the largest packet of the protocol, either way
 KEYS = frozenset({"success", "value", "pipeid", "error_code", "error"})
 _MAX_FDS = 8  # more than any reply may carry, so that too many are seen and not cut off
-_NOT_FOR_USERS = ("Traceback", "never awaited", "Exception ignored", "ResourceWarning")
 _REPLY_S = 60.0
 _EXIT_S = 20.0
 
@@ -117,7 +117,7 @@ class ImageProxy:
                 raise AssertionError(f"the server outlives its client\n{self.stderr()}") from None
         else:
             said = self.stderr()
-            assert error is not None or not any(word in said for word in _NOT_FOR_USERS), said
+            assert error is not None or not any(word in said for word in NOT_FOR_USERS), said
         finally:
             self._stderr.close()
 

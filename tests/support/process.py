@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ COMMAND = str(Path(sys.executable).with_name("layertee"))
 CORES = ("c", "python")
 _COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare")
 PLAIN = "--tls-verify=false"
-_NOT_FOR_USERS = ("Traceback", "never awaited", "Exception ignored", "ResourceWarning")
+NOT_FOR_USERS = ("Traceback", "never awaited", "Exception ignored", "ResourceWarning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Cli:
             raise
         ran = Ran(process.returncode, out, err)
         assert code is None or ran.code == code, f"exit {ran.code}\n{out}\n{err}"
-        for word in _NOT_FOR_USERS:
+        for word in NOT_FOR_USERS:
             assert word not in err, err
         return ran
 
@@ -160,3 +161,23 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20
         if time.monotonic() > deadline:
             raise TimeoutError(what)
         time.sleep(0.002)
+
+
+def start_child(work: Callable[[], None]) -> int:
+    """Begin ``work`` in a forked child, which exits with 0 if that returns; its process id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; none of ours lives on
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run ``work`` in a forked child; return its wait status."""
+    return os.waitpid(start_child(work), 0)[1]

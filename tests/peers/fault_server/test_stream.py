@@ -22,13 +22,13 @@ from layertee.errors import (
     TransportError,
 )
 from layertee.transfer.fetcher import FetchLimits
+from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Behaviour, Chunked, LongBody, OtherBody, Replace, Reset
 from tests.support.fakes.refusals import Status
 from tests.support.rig.images import BuiltImage, build_image, push
 from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer, write_tar
 from tests.support.rig.registry import RegistryServer
-from tests.support.store import sha256
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -258,7 +258,7 @@ def test_what_a_server_does_wrong_is_raised_to_the_reader(
 
 def test_a_layer_that_is_not_what_the_config_says_is_refused_at_the_end(core: str, tmp_path: Path) -> None:
     def lie(config: dict[str, Any]) -> None:
-        config["rootfs"]["diff_ids"][0] = sha256(b"something else")
+        config["rootfs"]["diff_ids"][0] = digest_of(b"something else")
 
     image = build_image(tmp_path / "image", SPECS[:1], edit_config=lie)
 
@@ -268,7 +268,7 @@ def test_a_layer_that_is_not_what_the_config_says_is_refused_at_the_end(core: st
             with pytest.raises(DiffIDMismatch) as caught:
                 async with engine.open_layer(plan.layers[0]) as stream:
                     assert await read(stream) == TARS[0]
-            assert (caught.value.want, caught.value.got) == (sha256(b"something else"), sha256(TARS[0]))
+            assert (caught.value.want, caught.value.got) == (digest_of(b"something else"), digest_of(TARS[0]))
             assert engine.store.catalog.pairs() == []
 
     with FaultServer(image) as server:

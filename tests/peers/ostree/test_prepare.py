@@ -27,12 +27,12 @@ from layertee.places.ostree.place import OSTreePlace, Pairs, no_pairs
 from layertee.places.ostree.prepare import Preparation, Prepare, Step, undo
 from layertee.store.layout import Layout
 from tests.contract.place_suite import STRANGER, diff_ids
-from tests.support.process import snapshot
+from tests.support.process import in_child, snapshot
 from tests.support.rig.images import BuiltImage, build_image, recompress
 from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer
 from tests.support.rig.ostree import IMAGES, OSTreeRig, layer_ref
 from tests.support.rig.registry import RigError
-from tests.support.store import AMD64, in_child
+from tests.support.store import AMD64
 
 LOCAL = "containers-storage:localhost/os:1"
 NAME = "registry.example.com/os:1"

@@ -24,10 +24,11 @@ from layertee.image.holding import Basis, Place
 from layertee.image.reference_storage import parse_storage
 from layertee.places.podman.place import ContainersStoragePlace
 from tests.contract.place_suite import STRANGER, PlaceSuite, diff_ids
+from tests.support.compress import digest_of
+from tests.support.disk import Disk
 from tests.support.podman import DRIVERS, NAME, content, filled_with, place_of, small_image, spoilable
 from tests.support.rig.images import BuiltImage
 from tests.support.rig.storage import StorageRig, replace, tar_image
-from tests.support.store import Disk, sha256
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="these tools unpack layers as root")
 
@@ -77,7 +78,7 @@ class StorageSuite(PlaceSuite):
             assert holding.path is None
             assert holding.basis is Basis.ATTESTED
             read = content(holding)
-            assert sha256(read) == holding.digest == str(holding.diff_id)
+            assert digest_of(read) == holding.digest == str(holding.diff_id)
             assert len(read) == holding.size == holding.uncompressed_size
 
     def test_presence_is_looked_at_and_not_remembered(self, place: Place, image: BuiltImage) -> None:
@@ -191,7 +192,7 @@ def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("at_once", [1 << 20, 777])
 def test_whatever_the_tar_was_it_comes_back_to_the_byte(odd: StorageRig, kind: str, at_once: int) -> None:
     want = odd_tars()[kind]
-    diff_id = DiffID(sha256(want))
+    diff_id = DiffID(digest_of(want))
     place = place_of(odd)
     found = place.find([diff_id])
     assert place.warnings == []
@@ -209,7 +210,7 @@ def test_a_name_that_leads_through_a_link_or_back_up_is_not_followed(name: str, 
     store = StorageRig(tmp_path / "store", "overlay")
     store.take(tar_image(tmp_path / "oci", [raw]), NAME)
     with pytest.raises(SourceUnreadable):
-        content(place_of(store).find([DiffID(sha256(raw))])[DiffID(sha256(raw))])
+        content(place_of(store).find([DiffID(digest_of(raw))])[DiffID(digest_of(raw))])
 
 
 def test_a_sparse_file_that_the_store_itself_cannot_give_back_is_unreadable(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_a_sparse_file_that_the_store_itself_cannot_give_back_is_unreadable(tmp_
     store = StorageRig(tmp_path / "store", "vfs")
     store.take(tar_image(tmp_path / "oci", [raw]), NAME)
     with pytest.raises(SourceUnreadable, match="describes more than"):
-        content(place_of(store).find([DiffID(sha256(raw))])[DiffID(sha256(raw))])
+        content(place_of(store).find([DiffID(digest_of(raw))])[DiffID(digest_of(raw))])
 
 
 @pytest.mark.slow
@@ -255,7 +256,7 @@ def test_what_buildah_commits_comes_back_to_the_byte(store: StorageRig, tmp_path
     found = place.find([layer.diff_id for layer in derived.layers])
     assert len(found) == 4
     for diff_id, holding in found.items():
-        assert sha256(content(holding)) == diff_id
+        assert digest_of(content(holding)) == diff_id
     top = derived.layers[-1].diff_id
     with tarfile.open(fileobj=io.BytesIO(content(found[top]))) as archive:
         names = archive.getnames()
@@ -274,7 +275,7 @@ def test_a_change_without_a_trace_is_left_to_the_hash(store: StorageRig, image: 
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     read = content(place_of(store).find([diff_id])[diff_id])
     assert len(read) == image.layers[1].uncompressed_size
-    assert sha256(read) != diff_id
+    assert digest_of(read) != diff_id
 
 
 @pytest.mark.parametrize("kind", ["gone", "symlink", "fifo", "directory", "device", "parent", "short"])
@@ -404,7 +405,7 @@ def test_whatever_the_disk_does_while_reading_it_is_typed_and_nothing_stays_open
     for n in itertools.count(1):
         with disk.watched(n):
             try:
-                assert sha256(content(holding)) == diff_id
+                assert digest_of(content(holding)) == diff_id
             except SourceUnreadable:
                 assert disk.tripped
         if not disk.tripped:
@@ -473,7 +474,7 @@ def test_another_layer_of_the_same_content_serves_as_well(store: StorageRig, ima
     shutil.rmtree(store.tree(wanted))
     replace(store.layers_json, json.dumps([broken, *rows, twin]).encode())
     place = place_of(store)
-    assert sha256(content(place.find([wanted])[wanted])) == wanted
+    assert digest_of(content(place.find([wanted])[wanted])) == wanted
     assert place.warnings == []
 
 
@@ -579,7 +580,7 @@ def test_an_additional_store_is_looked_into_after_the_first(
     empty.take(tar_image(tmp_path / "oci", [odd_tars()["ustar"]]), "localhost/other:1")
     name = f"containers-storage:[{store.driver}@{empty.root}:{store.driver}.imagestore={store.root}]"
     place = ContainersStoragePlace.of(parse_storage(name))
-    found = place.find([*diff_ids(image), DiffID(sha256(odd_tars()["ustar"]))])
+    found = place.find([*diff_ids(image), DiffID(digest_of(odd_tars()["ustar"]))])
     assert len(found) == 4
     assert {name for one in place.images() for name in one.names} == {NAME, "localhost/other:1"}
     assert place.resolve(NAME).manifest.raw
@@ -599,7 +600,7 @@ def test_podman_may_remove_the_image_at_any_time(store: StorageRig, image: Built
                     read = content(holding)
                 except SourceUnreadable:
                     continue
-                assert sha256(read) == diff_id
+                assert digest_of(read) == diff_id
                 n_read += 1
     finally:
         _, errors = removing.communicate()

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, Replace
 from tests.support.imageproxy import assert_clean
 from tests.support.process import PLAIN, Cli, wait_until
 from tests.support.rig import prebuild
 from tests.support.rig.blobcache import run_with_cache
-from tests.support.rig.blobs import BuiltLayer, blob_path, digest_of
+from tests.support.rig.blobs import BuiltLayer, blob_path
 from tests.support.rig.images import OCI_MANIFEST, BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import text_layer
 from tests.support.rig.ostree import IMAGES, OSTreeRig, content_of, layer_ref

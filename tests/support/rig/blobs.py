@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from tests.support.rig.layers import LayerSpec, write_tar
 
-__all__ = ["CODECS", "BuiltLayer", "blob_path", "digest_of", "from_blob", "from_spec", "in_parallel"]
+__all__ = ["CODECS", "BuiltLayer", "blob_path", "from_blob", "from_spec", "in_parallel"]
 
 _LAYER_TYPES = {
     ("oci", "none"): "application/vnd.oci.image.layer.v1.tar",
@@ -36,11 +36,6 @@ _READ = 1 << 20
 _WORKERS = min(4, os.cpu_count() or 1)
 _Key = TypeVar("_Key")
 _SKIPPABLE = bytes.fromhex("502a4d18") + (12).to_bytes(4, "little") + b"not for you\n"
-
-
-def digest_of(data: bytes) -> str:
-    """``sha256:…`` of ``data``."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def blob_path(root: Path, digest: str) -> Path:

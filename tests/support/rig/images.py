@@ -14,15 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tests.support.rig.blobs import (
-    CODECS,
-    BuiltLayer,
-    blob_path,
-    digest_of,
-    from_blob,
-    from_spec,
-    in_parallel,
-)
+from tests.support.compress import digest_of
+from tests.support.rig.blobs import CODECS, BuiltLayer, blob_path, from_blob, from_spec, in_parallel
 from tests.support.rig.layers import LayerSpec, content_layers
 from tests.support.rig.registry import RegistryServer, RigError
 
@@ -34,7 +27,6 @@ __all__ = [
     "build_image",
     "build_index",
     "demo_image",
-    "digest_of",
     "push",
     "push_index",
     "recompress",

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.rig.blobs import blob_path, digest_of
+from tests.support.compress import digest_of
+from tests.support.rig.blobs import blob_path
 from tests.support.rig.images import run_tool
 
 _TREES = {"overlay": "overlay/{}/diff", "vfs": "vfs/dir/{}"}

@@ -19,7 +19,7 @@ from layertee.cli import progress as console
 from layertee.cli.progress import display
 from layertee.pulling.plan import Action
 from layertee.pulling.report import LayerProgress, Progress
-from tests.unit.pulling.test_report import digest
+from tests.support.compress import digest_number
 
 MIB = 1 << 20
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -27,7 +27,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 def progress(seconds: float, *layers: tuple[Action, str, int, int]) -> Progress:
     shown = (
-        LayerProgress(index, digest(index), action, size, done, state)
+        LayerProgress(index, digest_number(index), action, size, done, state)
         for index, (action, state, done, size) in enumerate(layers)
     )
     return Progress(tuple(shown), seconds)
@@ -54,15 +54,15 @@ def test_each_layer_is_told_once_when_it_is_done() -> None:
         progress(0.3, first, (Action.REUSE, "done", 1000, 1000)),
     )
     assert told == [
-        f"[1/2] fetched {digest(0)[:19]} 3.0 MiB",
-        f"[2/2] reused {digest(1)[:19]} 1000 B",
+        f"[1/2] fetched {digest_number(0)[:19]} 3.0 MiB",
+        f"[2/2] reused {digest_number(1)[:19]} 1000 B",
     ]
 
 
 def test_a_layer_that_was_here_is_counted_but_not_told() -> None:
     have = (Action.HAVE, "done", 0, 5 * MIB)
     told = lines(progress(0.0, have), progress(0.1, have, (Action.FETCH, "done", 10, 10)))
-    assert told == [f"[2/2] fetched {digest(1)[:19]} 10 B"]
+    assert told == [f"[2/2] fetched {digest_number(1)[:19]} 10 B"]
 
 
 def test_every_ten_seconds_a_line_says_how_far_and_how_fast_and_how_long_still() -> None:
@@ -163,8 +163,8 @@ def test_a_terminal_has_a_bar_for_each_layer_under_way_and_one_for_all(
         print("end", file=stream, flush=True)
     text = text_of(seen)
     assert "total" in text
-    assert f"layer 0 {digest(0)[7:19]}" in text
-    assert f"layer 1 {digest(1)[7:19]}" in text
+    assert f"layer 0 {digest_number(0)[7:19]}" in text
+    assert f"layer 1 {digest_number(1)[7:19]}" in text
     assert "layer 2" not in text
     assert "100.0 MiB" in text or "100.0/100.0 MiB" in text
     assert re.search(r"[0-9.]+ [kM]?i?B/s", text)
@@ -186,4 +186,4 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     with terminal() as (stream, seen), display(quiet=False, stream=stream) as shown:
         shown(progress(0.0, (Action.FETCH, "done", 1, 1)))
-    assert b"".join(seen) == f"[1/1] fetched {digest(0)[:19]} 1 B\r\n".encode()
+    assert b"".join(seen) == f"[1/1] fetched {digest_number(0)[:19]} 1 B\r\n".encode()

@@ -25,7 +25,7 @@ from layertee.core.result import BlobResult, TeeResult
 from layertee.errors import DecodeError, LocalError, NoSpace, OutputBudgetExceeded
 from layertee.image.document import Compression
 from layertee.pulling.ingest import run_layer
-from tests.support.store import pack, sha256
+from tests.support.compress import digest_of, pack
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -102,9 +102,9 @@ BLOBS = [
 
 def is_right(result: TeeResult, blob: Blob) -> bool:
     return (result.digest, result.size, result.diff_id, result.uncompressed_size) == (
-        sha256(blob.data),
+        digest_of(blob.data),
         len(blob.data),
-        sha256(blob.tar),
+        digest_of(blob.tar),
         len(blob.tar),
     )
 
@@ -126,7 +126,7 @@ def test_a_blob_that_is_only_hashed_is_not_inflated(core: str, write: str | None
                 await feed(pool, layer, data, None)
                 found = await layer.measured()
                 assert type(found) is BlobResult
-                assert (found.digest, found.size) == (sha256(data), len(data))
+                assert (found.digest, found.size) == (digest_of(data), len(data))
                 with pytest.raises(TypeError, match="not inflated"):
                     await layer.result()
         finally:

@@ -10,7 +10,7 @@ import pytest
 
 from layertee.disk.files import disk_error, make_directory
 from layertee.errors import LocalError, NoSpace
-from tests.support.store import Disk
+from tests.support.disk import Disk
 
 
 def test_a_directory_is_made_with_its_parents_and_each_name_is_synced(tmp_path: Path) -> None:

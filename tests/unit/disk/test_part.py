@@ -14,7 +14,8 @@ from layertee.errors import LocalError, NoSpace
 from layertee.image.document import Digest
 from layertee.store.store import Store
 from tests.contract.sink_suite import DATA, DIGEST, SinkSuite
-from tests.support.store import Disk, fill, measure, visible_blobs
+from tests.support.disk import Disk
+from tests.support.store import fill, measure, visible_blobs
 
 
 class TestBareDirectory(SinkSuite):

@@ -19,9 +19,9 @@ from layertee.places import blobinfocache as module
 from layertee.places.blobinfocache import MAX_NAMES, BlobInfoCache, default_path
 from layertee.places.names import Attested, BlobName
 from tests.contract.place_suite import STRANGER
+from tests.support.compress import digest_number
 from tests.support.hostile_sqlite import UNUSABLE, journal_that_removes, statements, thicket
 from tests.support.rig.blobcache import FILE, write_cache
-from tests.support.store import digest_number
 
 
 def diff(n: int) -> DiffID:

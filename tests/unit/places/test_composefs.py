@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -13,24 +12,8 @@ from layertee.image.holding import Basis, Place
 from layertee.places.composefs import ComposefsPlace
 from tests.contract.place_suite import diff_ids
 from tests.contract.presence_suite import PresenceSuite
+from tests.support.composefs import repository, stream
 from tests.support.rig.images import BuiltImage
-
-
-def repository(root: Path, diff_ids: list[DiffID]) -> ComposefsPlace:
-    """``objects/xx/…``, named by a SHA-512 as bootc has it, and links to them in ``streams``."""
-    (root / "streams").mkdir(parents=True)
-    for diff_id in diff_ids:
-        content = f"splitstream of {diff_id}".encode()
-        name = hashlib.sha512(content).hexdigest()
-        path = root / "objects" / name[:2] / name[2:]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        stream(root, diff_id).symlink_to(f"../objects/{name[:2]}/{name[2:]}")
-    return ComposefsPlace(root)
-
-
-def stream(root: Path, diff_id: DiffID) -> Path:
-    return root / "streams" / f"oci-layer-{diff_id}"
 
 
 class TestComposefs(PresenceSuite):

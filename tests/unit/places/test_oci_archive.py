@@ -26,13 +26,14 @@ from layertee.image.document import Compression, Descriptor, DiffID, Digest
 from layertee.image.holding import Basis, Place
 from layertee.places.oci_archive import Archive, OCIArchivePlace
 from tests.contract.place_suite import PlaceSuite, diff_ids
+from tests.support.compress import digest_of
 from tests.support.podman import content, spoilable
 from tests.support.process import Cli
 from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import Entry, LayerSpec, incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
 from tests.support.rig.storage import StorageRig
-from tests.support.store import AMD64, measure, sha256
+from tests.support.store import AMD64, measure
 from tests.support.trees import skopeo_reads
 
 Members = dict[str, bytes]
@@ -98,7 +99,7 @@ class TestOCIArchive(PlaceSuite):
             for at_once in (1 << 20, 1000):
                 read = content(holding, at_once)
                 assert len(read) == holding.size
-                assert sha256(read) == holding.digest
+                assert digest_of(read) == holding.digest
             measured = measure(read, holding.compression)
             assert measured.diff_id == holding.diff_id
             assert holding.uncompressed_size in (None, measured.uncompressed_size)

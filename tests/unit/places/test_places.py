@@ -23,10 +23,11 @@ from layertee.store.layout import Layout
 from layertee.store.store import Store
 from tests.contract.place_suite import PlaceSuite, diff_ids
 from tests.contract.presence_suite import PresenceSuite
+from tests.support.disk import Disk
 from tests.support.fakes.place import FakePlace, shows
 from tests.support.rig.images import BuiltImage, build_image, build_index, recompress
 from tests.support.rig.layers import text_layer
-from tests.support.store import AMD64, Disk, measure, planned, pull
+from tests.support.store import AMD64, measure, planned, pull
 
 
 def nothing_known(digest: Digest) -> DiffID | None:

@@ -14,7 +14,7 @@ from layertee.errors import DiffIDMismatch
 from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer, media_type_of
 from layertee.image.holding import Basis, Form, Holding
 from layertee.pulling.plan import INFLATION, Action, Plan, plan
-from tests.support.store import digest_number
+from tests.support.compress import digest_number
 
 
 def diff(n: int) -> DiffID:

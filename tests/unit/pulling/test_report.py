@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from layertee import Engine, Form, ImagePlan, sync
-from layertee.image.document import DiffID, Digest
+from layertee.image.document import DiffID
 from layertee.pulling.plan import Action
 from layertee.pulling.report import LayerProgress, LayerResult, Progress, PullResult
+from tests.support.compress import digest_number
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import text_layer
 
@@ -31,17 +32,15 @@ LAYER_KEYS = [
 ]
 
 
-def digest(n: int) -> Digest:
-    return Digest.of(bytes([n]))
-
-
 def layer(n: int, action: Action, size: int, fetched: int = 0) -> LayerResult:
-    return LayerResult(digest(n), DiffID(str(digest(n + 100))), size, None, action, "because", fetched)
+    return LayerResult(
+        digest_number(n), DiffID(str(digest_number(n + 100))), size, None, action, "because", fetched
+    )
 
 
 def progress(*layers: tuple[Action, str, int, int], seconds: float = 0.0) -> Progress:
     shown = (
-        LayerProgress(index, digest(index), action, size, done, state)
+        LayerProgress(index, digest_number(index), action, size, done, state)
         for index, (action, state, done, size) in enumerate(layers)
     )
     return Progress(tuple(shown), seconds)
@@ -49,9 +48,9 @@ def progress(*layers: tuple[Action, str, int, int], seconds: float = 0.0) -> Pro
 
 RESULT = PullResult(
     "host/image:tag",
-    digest(1),
-    digest(2),
-    digest(3),
+    digest_number(1),
+    digest_number(2),
+    digest_number(3),
     (layer(4, Action.FETCH, 100, 130), layer(5, Action.REUSE, 200), layer(6, Action.HAVE, 400)),
     1.23456,
     ("careful",),
@@ -68,7 +67,7 @@ def test_a_result_is_one_json_object_of_a_fixed_shape() -> None:
     assert list(shape) == KEYS
     assert [list(entry) for entry in shape["layers"]] == [LAYER_KEYS] * 3
     assert [entry["action"] for entry in shape["layers"]] == ["fetch", "reuse", "have"]
-    assert (shape["manifest_digest"], shape["local_manifest_digest"]) == (digest(1), digest(2))
+    assert (shape["manifest_digest"], shape["local_manifest_digest"]) == (digest_number(1), digest_number(2))
     assert (shape["bytes_fetched"], shape["bytes_reused"], shape["seconds"]) == (130, 600, 1.235)
 
 

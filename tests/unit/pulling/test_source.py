@@ -19,7 +19,7 @@ from layertee.errors import SourceUnreadable
 from layertee.image.document import Compression
 from layertee.pulling.ingest import run_layer
 from layertee.pulling.source import read_blob
-from tests.support.store import sha256
+from tests.support.compress import digest_of
 
 
 @pytest.fixture(params=["c", "python"])
@@ -60,7 +60,7 @@ def test_a_file_is_read_to_its_end(core: str, nbytes: int, tmp_path: Path) -> No
     data = os.urandom(nbytes)
     (tmp_path / "blob").write_bytes(data)
     result, told = read(tmp_path / "blob", core)
-    assert (result.digest, result.size) == (sha256(data), nbytes)
+    assert (result.digest, result.size) == (digest_of(data), nbytes)
     assert sum(told) == nbytes
 
 

@@ -27,8 +27,10 @@ from layertee.errors import CatalogError, DiffIDMismatch
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.store import catalog_file as catalogfile
 from layertee.store.catalog import Catalog, PulledImage
+from tests.support.compress import digest_number, pack
 from tests.support.hostile_sqlite import UNUSABLE, journal_that_removes, statements
-from tests.support.store import digest_number, gzip_layer, in_child, measure, pack
+from tests.support.process import in_child
+from tests.support.store import contradicting, gzip_layer, measure
 
 TAR = b"content of a layer\n" * 1000
 
@@ -46,17 +48,6 @@ def catalog(path: Path) -> Iterator[Catalog]:
 
 def measured(compression: Compression, tar: bytes = TAR) -> TeeResult:
     return measure(pack(tar, compression), compression)
-
-
-def contradicting(result: TeeResult) -> TeeResult:
-    """The same blob with another content, which no honest pass can measure."""
-    other = measured(Compression.GZIP, b"something else")
-    forged = object.__new__(TeeResult)
-    for name in ("digest", "size", "compression", "decoder"):
-        object.__setattr__(forged, name, getattr(result, name))
-    for name in ("diff_id", "uncompressed_size"):
-        object.__setattr__(forged, name, getattr(other, name))
-    return forged
 
 
 # --- pairs --------------------------------------------------------------------------

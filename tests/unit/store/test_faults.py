@@ -22,18 +22,11 @@ from layertee.image.holding import Form
 from layertee.store.catalog import Catalog
 from layertee.store.gc import gc
 from layertee.store.store import Store
+from tests.support.disk import Disk
+from tests.support.process import in_child, start_child
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
-from tests.support.store import (
-    Disk,
-    assert_store_is_sound,
-    fill,
-    gzip_layer,
-    in_child,
-    pull,
-    start_child,
-    visible_blobs,
-)
+from tests.support.store import assert_store_is_sound, fill, gzip_layer, pull, visible_blobs
 
 TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
 TAR, BLOB, RESULT = gzip_layer("one layer")

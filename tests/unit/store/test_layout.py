@@ -31,9 +31,11 @@ from layertee.errors import (
 from layertee.image.document import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Index, Platform
 from layertee.store.layout import Layout
 from layertee.store.layout_index import REF_NAME
+from tests.support.compress import digest_number, digest_of
+from tests.support.disk import Disk
 from tests.support.rig.images import BuiltImage, build_image, build_index, run_tool
 from tests.support.rig.layers import text_layer
-from tests.support.store import AMD64, Disk, digest_number, sha256
+from tests.support.store import AMD64
 
 TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
 ARM = Platform("linux", "arm64", "v8")
@@ -52,10 +54,10 @@ def layout(image: BuiltImage) -> Layout:
 def put(root: Path, document: object) -> dict[str, Any]:
     """Store a document by hand; return its descriptor."""
     raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    path = root / "blobs" / "sha256" / sha256(raw)[7:]
+    path = root / "blobs" / "sha256" / digest_of(raw)[7:]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(raw)
-    return {"mediaType": OCI_INDEX, "digest": sha256(raw), "size": len(raw)}
+    return {"mediaType": OCI_INDEX, "digest": digest_of(raw), "size": len(raw)}
 
 
 def index_of(root: Path) -> dict[str, Any]:

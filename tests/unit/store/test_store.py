@@ -31,21 +31,20 @@ from layertee.image.holding import Basis, Form
 from layertee.store.catalog import Catalog
 from layertee.store.gc import gc
 from layertee.store.store import Store, default_root
+from tests.support.compress import digest_number, pack
+from tests.support.process import in_child
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
 from tests.support.store import (
     assert_store_is_sound,
     bring,
-    digest_number,
+    contradicting,
     fill,
     gzip_layer,
-    in_child,
     measure,
-    pack,
     pull,
     visible_blobs,
 )
-from tests.unit.store.test_catalog import contradicting
 
 TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
 TAR, BLOB, RESULT = gzip_layer("one layer")
