@@ -25,6 +25,7 @@ __all__ = [
     "InvalidReference",
     "LayerteeError",
     "LocalError",
+    "NoHome",
     "NoSpace",
     "NotFound",
     "NotInRegistry",
@@ -290,6 +291,12 @@ class LocalError(LayerteeError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class NoHome(LocalError):
+    """The user has no home directory, and something that is kept in one was wanted."""
+
+    code = "NO_HOME"
 
 
 class NoSpace(LocalError):

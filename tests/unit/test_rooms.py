@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "core": {"image"},
     "registry": {"image", "config"},
     "transfer": {"image", "core"},
-    "store": {"image", "disk", "core"},
+    "store": {"image", "config", "disk", "core"},
     "places": {"image", "config", "disk", "store"},
     "skopeo": {"image", "config", "disk"},
     "options": {"image", "transfer"},

@@ -13,20 +13,22 @@ import base64
 import binascii
 import contextlib
 import os
-import pwd
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from ..errors import AuthConfigError, DocumentError
 from ..image.strictjson import as_object, as_text, load_object
+from .home import User
+from .reading import read_file
 
 _MAX_FILE = 4 << 20
 _HELPER = re.compile(r"[a-z0-9-]+")
 _HELPER_HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")  # a newline here fooled git's helpers (CVE-2020-5260)
-_HELPER_S = 30.0
+HELPER_S: Final = 30.0
 _HELPER_OUTPUT = 64 << 10
 _DRAIN_S = 1.0
 _HELPER_ENV = frozenset(
@@ -54,7 +56,8 @@ class Credentials:
     """The logins of one user, looked up when a registry asks.
 
     ``authfile``: only this file. ``login``: this login, for whatever registry. ``trusted_realms``: hosts of
-    token services that may be sent credentials although they are not the registry's own.
+    token services that may be sent credentials although they are not the registry's own. ``user``: whose
+    files, that of ``env`` if None. A credential helper has ``helper_s`` seconds to answer.
     """
 
     def __init__(
@@ -64,11 +67,15 @@ class Credentials:
         login: Login | None = None,
         trusted_realms: frozenset[str] | set[str] | tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        user: User | None = None,
+        helper_s: float = HELPER_S,
     ) -> None:
         self.trusted_realms = frozenset(host.lower() for host in trusted_realms)
         self._env = dict(os.environ if env is None else env)
         self._login = login
         self._explicit = authfile if authfile is not None else self._env.get("REGISTRY_AUTH_FILE") or None
+        self._user = user
+        self._helper_s = helper_s
         self._disabled = False
 
     @classmethod
@@ -91,8 +98,8 @@ class Credentials:
         if not _HELPER_HOST.fullmatch(registry):
             raise AuthConfigError(f"{registry!r:.200} is not a registry host")
         host = _normal(registry)
-        for path, required in self._files():
-            config = await asyncio.to_thread(_load, path, required)
+        for path, named in await asyncio.to_thread(self._files):
+            config = await asyncio.to_thread(_load, path, named)
             if config is None:
                 continue
             login = await self._from_file(config, path, host, repository)
@@ -100,22 +107,22 @@ class Credentials:
                 return login
         return None
 
-    def _files(self) -> Iterator[tuple[Path, bool]]:
-        """Candidate files in order, and whether each has to exist."""
+    def _files(self) -> list[tuple[Path, bool]]:
+        """Candidate files in order, and whether somebody named each, so that it has to exist. Blocks."""
         if self._explicit is not None:
-            yield Path(self._explicit), True
-            return
-        env = self._env
-        home = (
-            Path(env["HOME"]) if env.get("HOME") else Path("/root" if os.geteuid() == 0 else "/nonexistent")
-        )
-        runtime = env.get("XDG_RUNTIME_DIR")
-        if runtime:
-            yield Path(runtime, "containers/auth.json"), False
-        else:
-            yield Path(f"/run/containers/{os.geteuid()}/auth.json"), False
-        yield Path(env.get("XDG_CONFIG_HOME") or home / ".config", "containers/auth.json"), False
-        yield Path(env.get("DOCKER_CONFIG") or home / ".docker", "config.json"), False
+            return [(Path(self._explicit), True)]
+        if self._user is None:
+            self._user = User.of(self._env)
+        user = self._user
+        of_session = user.runtime / "containers" if user.runtime else Path(f"/run/containers/{user.uid}")
+        found = [of_session / "auth.json"]
+        if user.config is not None:
+            found.append(user.config / "containers/auth.json")
+        if docker := self._env.get("DOCKER_CONFIG"):
+            found.append(Path(docker, "config.json"))
+        elif user.home is not None:
+            found.append(user.home / ".docker/config.json")
+        return [(path, False) for path in found]
 
     async def _from_file(
         self, config: Mapping[str, object], path: Path, host: str, repository: str
@@ -137,31 +144,20 @@ class Credentials:
 
     async def _ask(self, helper: str, host: str, path: Path) -> Login | None:
         for server in (_HUB_KEY, host) if host == _HUB else (host,):
-            if login := await _run_helper(helper, server, self._env, path):
+            if login := await _run_helper(helper, server, self._env, path, self._helper_s):
                 return login
         return None
 
 
-def _home(env: Mapping[str, str]) -> Path:
-    """HOME, or for a service that has none, the user database's answer."""
-    if env.get("HOME"):
-        return Path(env["HOME"])
+def _load(path: Path, named: bool) -> dict[str, object] | None:
     try:
-        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
-    except KeyError:
-        return Path("/")
-
-
-def _load(path: Path, required: bool) -> dict[str, object] | None:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_FILE + 1)
+        raw = read_file(path, _MAX_FILE, named=named)
     except (FileNotFoundError, NotADirectoryError) as exc:
-        if not required:
-            return None
         raise AuthConfigError(f"credentials file {path} does not exist") from exc
     except OSError as exc:
         raise AuthConfigError(f"credentials file {path} cannot be read: {exc.strerror}") from exc
+    if raw is None:
+        return None
     if not raw.strip():
         return {}  # podman and skopeo take an empty file for an empty configuration
     try:
@@ -225,7 +221,9 @@ def _login(username: str, secret: str) -> Login | None:
     return Login(username, secret) if username or secret else None
 
 
-async def _run_helper(helper: str, server: str, env: Mapping[str, str], path: Path) -> Login | None:
+async def _run_helper(
+    helper: str, server: str, env: Mapping[str, str], path: Path, limit_s: float
+) -> Login | None:
     """Ask ``docker-credential-<helper> get`` for ``server``; None when it has nothing."""
     if not _HELPER.fullmatch(helper):
         raise AuthConfigError(f"{path}: {helper!r:.100} is not the name of a credential helper")
@@ -235,7 +233,7 @@ async def _run_helper(helper: str, server: str, env: Mapping[str, str], path: Pa
     if found is None:
         raise AuthConfigError(f"{path} names the credential helper {program}, which is not installed")
     clean = {k: v for k, v in env.items() if k in _HELPER_ENV or k.startswith(("XDG_", "LC_"))}
-    status, output = await _converse(found, server, clean)
+    status, output = await _converse(found, server, clean, limit_s)
     if status != 0:
         if output.lstrip().lower().startswith(_NOT_FOUND):
             return None
@@ -249,22 +247,23 @@ async def _run_helper(helper: str, server: str, env: Mapping[str, str], path: Pa
     return _login(username, secret)
 
 
-async def _converse(program: str, server: str, env: dict[str, str]) -> tuple[int, bytes]:
+async def _converse(program: str, server: str, env: dict[str, str], limit_s: float) -> tuple[int, bytes]:
     """Run ``program get`` with ``server`` on its input; its exit status and output.
 
-    Its group dies with it when it takes more than 30 s or says more than 64 KiB.
+    Its group dies with it when it takes more than ``limit_s`` seconds or says more than 64 KiB.
     """
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:
         process = await asyncio.create_subprocess_exec(
             program, "get", stdin=pipe, stdout=pipe, stderr=null, env=env, cwd="/", start_new_session=True
         )
-    except OSError as exc:
-        raise AuthConfigError(f"credential helper {program} cannot be run: {exc.strerror}") from exc
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        raise AuthConfigError(f"credential helper {program} cannot be run: {why}") from exc
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(_HELPER_S):
+        async with asyncio.timeout(limit_s):
             with contextlib.suppress(ConnectionError):  # it need not read its input
                 process.stdin.write(server.encode() + b"\n")
                 await process.stdin.drain()
@@ -276,7 +275,7 @@ async def _converse(program: str, server: str, env: dict[str, str]) -> tuple[int
                     raise AuthConfigError(f"credential helper {program} answered more than 64 KiB")
             return await process.wait(), output
     except TimeoutError as exc:
-        raise AuthConfigError(f"credential helper {program} did not answer in {_HELPER_S:.0f} s") from exc
+        raise AuthConfigError(f"credential helper {program} did not answer in {limit_s:.0f} s") from exc
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -16,9 +16,7 @@ transports have schemes of their own: where such a one has any section but ``""`
 from __future__ import annotations
 
 import os
-import pwd
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,13 +25,15 @@ from ..errors import DocumentError, PolicyRefused
 from ..image.reference import ARCHIVE, ArchiveReference, ImageReference, LayoutReference, Reference
 from ..image.reference_storage import TRANSPORT as STORAGE
 from ..image.strictjson import LIMIT
+from .home import User
 from .policyfile import Sections, Verdict, parse_policy
+from .reading import read_file
 
 __all__ = ["Judgement", "Policy", "Verdict", "find_policy", "read_policy", "skopeo_name"]
 
 ENVIRONMENT: Final = "CONTAINERS_POLICY_JSON"
 _NAME: Final = "containers/policy.json"
-_SYSTEM: Final = (Path("/etc") / _NAME, Path("/usr/share") / _NAME)
+SYSTEM: Final = (Path("/etc") / _NAME, Path("/usr/share") / _NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ def read_policy(given: Path | None = None, environment: Mapping[str, str] = os.e
     """
     path = find_policy(given, environment)
     try:
-        with path.open("rb") as file:
-            raw = file.read(LIMIT + 1)
+        raw = read_file(path, LIMIT, named=True)
+        assert raw is not None
         default, sections = parse_policy(raw, str(path))
     except OSError as exc:
         raise PolicyRefused(f"the signature policy {path} cannot be read: {exc.strerror}") from exc
@@ -113,21 +113,34 @@ def read_policy(given: Path | None = None, environment: Mapping[str, str] = os.e
     return Policy(Path(os.path.abspath(path)), default, sections)
 
 
-def find_policy(given: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path:
-    """``given``, else the file that the environment names, the user's, the machine's or the vendor's.
+def find_policy(
+    given: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    user: User | None = None,
+    system: Sequence[Path] = SYSTEM,
+) -> Path:
+    """``given``, else the file that the environment names, the ``user``'s, the machine's or the vendor's.
 
-    One that is named is not looked for elsewhere. Raises PolicyRefused when there is none. Blocks.
+    One that is named is not looked for elsewhere. A home that this user may not look into has no policy for
+    it; a directory of the ``system`` that cannot be looked into may have one. Raises PolicyRefused for that,
+    and when there is none. Blocks.
     """
     named = given or environment.get(ENVIRONMENT)
     if named:
         return Path(named)
-    places = [*_of_user(environment), *_SYSTEM]
-    for place in places:
-        with suppress(FileNotFoundError):
-            return _there(place)
+    config = (user or User.of(environment)).config
+    own = [config / _NAME] if config else []
+    for place in own:
+        if os.path.lexists(place):
+            return place
+    for place in system:
+        if _is_there(place):
+            return place
+    places = [*own, *system]
     tried = ", ".join(map(str, places))
     raise PolicyRefused(
-        f"there is no signature policy in {tried}; to accept any image, create {_SYSTEM[0]} with"
+        f"there is no signature policy in {tried}; to accept any image, create {system[0]} with"
         ' {"default": [{"type": "insecureAcceptAnything"}]}'
     )
 
@@ -139,24 +152,15 @@ def skopeo_name(image: ImageReference) -> str:
     return str(image)
 
 
-def _there(place: Path) -> Path:
+def _is_there(place: Path) -> bool:
     """Whatever is there is meant to hold, readable or not."""
     try:
         place.lstat()
     except FileNotFoundError:
-        raise
+        return False
     except OSError as exc:
         raise PolicyRefused(f"the signature policy {place} cannot be read: {exc.strerror}") from exc
-    return place
-
-
-def _of_user(environment: Mapping[str, str]) -> Iterator[Path]:
-    if directory := environment.get("XDG_CONFIG_HOME"):
-        yield Path(directory, _NAME)
-        return
-    home = environment.get("HOME")
-    with suppress(KeyError):  # a user without an entry has no such file
-        yield Path(home or pwd.getpwuid(os.getuid()).pw_dir, ".config", _NAME)
+    return True
 
 
 def _and_parents(name: str) -> list[str]:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..errors import InvalidReference, LocalError, StoreCorrupt
+from ..errors import InvalidReference, LocalError, NoHome, StoreCorrupt
 from ..image.reference_storage import StorageReference
+from .home import User
+from .reading import read_file
 
 MAX_CONF: Final = 1 << 20
 _SYSTEM_CONFS: Final = (
@@ -64,12 +66,13 @@ def find_roots(
     """Where the store that ``reference`` means is; it need not be there.
 
     A reference with a graphroot says all of it, and no configuration is read. Raises InvalidReference
-    for a driver or option that cannot be read here, StoreCorrupt and LocalError for the configuration.
+    for a driver or option that cannot be read here, StoreCorrupt and LocalError for the configuration, NoHome
+    where the store would be in a home that there is not. Blocks.
     """
     if reference.graphroot is not None:
         conf = _Conf(reference.driver, reference.graphroot, _stores_in(reference.options))
     else:
-        conf = _configured(environ, os.geteuid() if uid is None else uid, system_confs)
+        conf = _configured(environ, User.of(environ, uid), system_confs)
     driver = _OLD_NAMES.get(conf.driver, conf.driver) if conf.driver else None
     if driver is not None and driver not in TREES:
         raise InvalidReference(
@@ -80,46 +83,54 @@ def find_roots(
     return StorageRoots(tuple(dict.fromkeys((conf.graphroot, *conf.stores))), driver)
 
 
-def _configured(environ: Mapping[str, str], uid: int, system_confs: tuple[Path, ...]) -> _Conf:
-    home = Path(environ.get("HOME") or "/")
-    path, own = _conf_path(environ, uid, home, system_confs)
-    conf = _read(path, environ, uid, own=own) if path else _Conf()
+def _configured(environ: Mapping[str, str], user: User, system_confs: tuple[Path, ...]) -> _Conf:
+    found = _found(environ, user, system_confs)
+    conf = _parsed(*found, environ, user) if found else _Conf()
     graphroot = conf.graphroot
-    if graphroot is None and uid == 0:
+    if graphroot is None and user.uid == 0:
         graphroot = _ROOT_GRAPHROOT
     elif graphroot is None:
-        data = environ.get("XDG_DATA_HOME")
-        graphroot = (Path(data) if data else home / ".local/share") / "containers/storage"
+        graphroot = user.data_for("podman's store") / "containers/storage"
     options = tuple(environ.get("STORAGE_OPTS", "").split(","))
     driver = environ.get("STORAGE_DRIVER") or conf.driver
     return _Conf(driver, graphroot, conf.stores + _stores_in(options))
 
 
-def _conf_path(
-    environ: Mapping[str, str], uid: int, home: Path, system_confs: tuple[Path, ...]
-) -> tuple[Path | None, bool]:
-    """The file, if there is one, and whether it speaks for this user."""
+def _found(
+    environ: Mapping[str, str], user: User, system_confs: tuple[Path, ...]
+) -> tuple[Path, bytes, bool] | None:
+    """The file that counts and what is in it, if there is one, and whether it speaks for this user."""
     if named := environ.get("CONTAINERS_STORAGE_CONF"):
-        return Path(named), True
-    config = environ.get("XDG_CONFIG_HOME")
-    if config or uid != 0:
-        path = (Path(config) if config else home / ".config") / "containers/storage.conf"
-        if path.exists():
-            return path, True
-    return next((path for path in system_confs if path.exists()), None), uid == 0
+        path = Path(named)
+        return path, _content(path, named=True) or b"", True
+    places = []
+    # Root's own is looked at only where the environment says where it is.
+    if user.config is not None and (user.uid != 0 or os.path.isabs(environ.get("XDG_CONFIG_HOME", ""))):
+        places.append((user.config / "containers/storage.conf", True))
+    for path, own in (*places, *((path, user.uid == 0) for path in system_confs)):
+        if (raw := _content(path, named=False)) is not None:
+            return path, raw, own
+    return None
 
 
-def _read(path: Path, environ: Mapping[str, str], uid: int, *, own: bool) -> _Conf:
-    storage = _table(_load(path).get("storage"), path, "storage")
+def _content(path: Path, *, named: bool) -> bytes | None:
+    try:
+        return read_file(path, MAX_CONF, named=named)
+    except OSError as exc:
+        raise LocalError(f"{path}: {exc.strerror}", path=str(path)) from exc
+
+
+def _parsed(path: Path, raw: bytes, own: bool, environ: Mapping[str, str], user: User) -> _Conf:
+    storage = _table(_toml(path, raw).get("storage"), path, "storage")
     options = _table(storage.get("options"), path, "storage.options")
 
     def paths(what: str, values: list[object]) -> list[Path]:
-        found = [_path(value, path, what, environ, uid) for value in values]
+        found = [_path(value, path, what, environ, user) for value in values]
         return [value for value in found if value is not None]
 
     # The system's graphroot is root's; what others use, it says in another field.
     graphroots = paths("graphroot", [storage.get("graphroot")]) if own else []
-    if uid != 0:
+    if user.uid != 0:
         graphroots += paths("rootless_storage_path", [storage.get("rootless_storage_path")])
     listed = options.get("additionalimagestores", [])
     if not isinstance(listed, list):
@@ -132,12 +143,7 @@ def _read(path: Path, environ: Mapping[str, str], uid: int, *, own: bool) -> _Co
     return _Conf(driver, next(iter(graphroots), None), tuple(stores))
 
 
-def _load(path: Path) -> dict[str, object]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_CONF + 1)
-    except OSError as exc:
-        raise LocalError(f"{path}: {exc.strerror}", path=str(path)) from exc
+def _toml(path: Path, raw: bytes) -> dict[str, object]:
     if len(raw) > MAX_CONF:
         raise StoreCorrupt(f"{path} is larger than {MAX_CONF} bytes", path=str(path))
     try:
@@ -154,16 +160,20 @@ def _table(value: object, path: Path, what: str) -> dict[str, object]:
     return value
 
 
-def _path(value: object, conf: Path, what: str, environ: Mapping[str, str], uid: int) -> Path | None:
+def _path(value: object, conf: Path, what: str, environ: Mapping[str, str], user: User) -> Path | None:
     """A path as the file has it, with the three names that may be in it; None for an empty one."""
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise StoreCorrupt(f"{conf}: {what} is not a string", path=str(conf))
-    known = {"HOME": environ.get("HOME", "/"), "UID": str(uid), "USER": environ.get("USER", "")}
+    if "$HOME" in value and user.home is None:
+        raise NoHome(
+            f"{conf}: {what} has $HOME in it, and user {user.uid} has no home: set HOME", path=str(conf)
+        )
+    known = {"HOME": str(user.home), "UID": str(user.uid), "USER": environ.get("USER", "")}
     for name, meaning in known.items():
         value = value.replace(f"${name}", meaning)
-    if not value.startswith("/"):
+    if not value.startswith("/") or "\0" in value:
         raise StoreCorrupt(f"{conf}: {what} {value!r:.200} is not an absolute path", path=str(conf))
     return Path(value)
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from ..config.home import User
 from ..disk.database import Unfit, is_wal, refuse_programs, refuse_unfit, restrain, schema_of
 from ..errors import DocumentError
 from ..image.document import Compression, DiffID, Digest
@@ -43,13 +44,15 @@ _COMPRESSIONS: Final = {
 _MUTEX: Final = threading.Lock()
 
 
-def default_path(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """Where the tools keep the cache of this user (containers/image, blobinfocache/default.go)."""
-    if (os.geteuid() if uid is None else uid) == 0:
+def default_path(user: User | None = None) -> Path:
+    """Where the tools keep the cache of this user (containers/image, blobinfocache/default.go).
+
+    Raises NoHome.
+    """
+    user = user or User.of()
+    if user.uid == 0:
         return Path("/var/lib/containers/cache") / FILE
-    data = environ.get("XDG_DATA_HOME")
-    home = Path(environ.get("HOME") or "/")
-    return (Path(data) if data else home / ".local/share") / "containers/cache" / FILE
+    return user.data_for("podman's blob info cache") / "containers/cache" / FILE
 
 
 class BlobInfoCache:

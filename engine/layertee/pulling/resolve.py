@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
 from ..config.logins import Credentials
-from ..errors import InvalidReference, LayerteeError
+from ..errors import InvalidReference, LayerteeError, NoHome
 from ..image.document import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, Platform
 from ..image.holding import Place
 from ..image.placename import PlaceKind, PlaceName, Where
@@ -125,8 +126,10 @@ def spelled_out(places: Sequence[Where | Place], warnings: list[str]) -> list[Wh
 def client_repositories() -> list[Where]:
     """Where bootc keeps its layers on this machine, if it does."""
     found: list[Where] = []
-    found += [PlaceName(PlaceKind.OSTREE, repo) for repo in OSTREE_REPOS if (repo / "objects").is_dir()][:1]
-    if (COMPOSEFS_REPO / "streams").is_dir():
+    found += [PlaceName(PlaceKind.OSTREE, repo) for repo in OSTREE_REPOS if os.path.isdir(repo / "objects")][
+        :1
+    ]
+    if os.path.isdir(COMPOSEFS_REPO / "streams"):
         found.append(PlaceName(PlaceKind.COMPOSEFS, COMPOSEFS_REPO))
     return found
 
@@ -144,8 +147,11 @@ def _on_this_machine(warnings: list[str]) -> list[Where | Place]:
 
 
 def _usual_cache() -> list[Where | Place]:
-    path = default_path()
-    return [PlaceName(PlaceKind.BLOB_INFO_CACHE, path)] if path.exists() else []
+    try:
+        path = default_path()
+    except NoHome:
+        return []
+    return [PlaceName(PlaceKind.BLOB_INFO_CACHE, path)] if os.path.exists(path) else []
 
 
 # --- images ---------------------------------------------------------------------------------------

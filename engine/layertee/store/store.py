@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from ..config.home import User
 from ..core.result import BlobResult, TeeResult
 from ..disk.blob_file import FileContent
 from ..disk.files import close, disk_error, make_directory, refuse_unsafe, sync_directory
@@ -53,13 +54,10 @@ EXCLUSIVE_WAIT_S: Final = 10.0  # a pull may take long: say so soon
 _PRIVATE = "layertee"
 
 
-def default_root() -> Path:
-    """``/var/lib/layertee`` for root, else ``$XDG_DATA_HOME/layertee`` or ``~/.local/share/layertee``."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/layertee")
-    data = os.environ.get("XDG_DATA_HOME", "")
-    # basedir-spec 0.8: a relative path in the variable is to be ignored
-    return (Path(data) if os.path.isabs(data) else Path.home() / ".local" / "share") / "layertee"
+def default_root(user: User | None = None) -> Path:
+    """``/var/lib/layertee`` for root, else ``layertee`` in the user's XDG_DATA_HOME. Raises NoHome."""
+    user = user or User.of()
+    return Path("/var/lib/layertee") if user.uid == 0 else user.data_for("the store") / "layertee"
 
 
 class Store:

@@ -8,11 +8,14 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from layertee.config.home import User
 from layertee.config.logins import Credentials, Login
 from layertee.errors import AuthConfigError
+from tests.support.users import closed
 
 SECRET = "hunter2-PLANTED"
 
@@ -50,9 +53,9 @@ class Home:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def lookup(
-        self, registry: str, repository: str = "ns/repo", authfile: Path | None = None
+        self, registry: str, repository: str = "ns/repo", authfile: Path | None = None, **options: Any
     ) -> Login | None:
-        return asyncio.run(Credentials(authfile, env=self.env).lookup(registry, repository))
+        return asyncio.run(Credentials(authfile, env=self.env, **options).lookup(registry, repository))
 
     def user(self, registry: str, repository: str = "ns/repo") -> str | None:
         login = self.lookup(registry, repository)
@@ -94,6 +97,91 @@ def test_xdg_config_home_and_docker_config_are_respected(home: Home) -> None:
     assert home.user("quay.io") == "docker"
     write(home.root / "xdg/containers/auth.json", {"auths": {"quay.io": auth("xdg")}})
     assert home.user("quay.io") == "xdg"
+
+
+def test_a_user_without_home_in_the_environment_has_that_of_passwd(home: Home) -> None:
+    del home.env["HOME"], home.env["XDG_RUNTIME_DIR"]
+    user = User.of(home.env, 54321, lambda _: str(home.root / "home"))
+    write(home.docker, {"auths": {"quay.io": auth("docker")}})
+    assert home.lookup("quay.io", user=user) == Login("docker", SECRET)
+    write(home.config, {"auths": {"quay.io": auth("config")}})
+    assert home.lookup("quay.io", user=user) == Login("config", SECRET)
+    assert home.lookup("quay.io", user=User.of(home.env, 54321, lambda _: None)) is None
+
+
+@pytest.mark.parametrize("name", ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "HOME"])
+def test_relative_directories_are_ignored(home: Home, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home.root)
+    beneath = {"XDG_CONFIG_HOME": "containers", "XDG_RUNTIME_DIR": "containers", "HOME": ".config/containers"}
+    write(home.root / "here" / beneath[name] / "auth.json", {"auths": {"quay.io": auth("no")}})
+    home.env[name] = "here"
+    assert home.lookup("quay.io", user=User.of(home.env, 54321, lambda _: None)) is None
+
+
+@pytest.mark.parametrize("where", ["home", "home/.config/containers"])
+def test_what_is_behind_a_directory_of_somebody_else_is_not_there(home: Home, where: str) -> None:
+    write(home.config, {"auths": {"quay.io": auth("not ours")}})
+    with closed(home.root / where):
+        assert home.lookup("quay.io") is None
+        with pytest.raises(AuthConfigError, match=f"{home.config} cannot be read: Permission denied"):
+            home.lookup("quay.io", authfile=home.config)  # it was named
+
+
+def test_a_file_that_is_there_and_may_not_be_read_is_an_error(home: Home) -> None:
+    """A login further on may be another than the one that was meant."""
+    write(home.runtime, {"auths": {"quay.io": auth("meant")}})
+    write(home.docker, {"auths": {"quay.io": auth("other")}})
+    with closed(home.runtime), pytest.raises(AuthConfigError, match=f"{home.runtime} cannot be read"):
+        home.lookup("quay.io")
+
+
+@pytest.mark.parametrize("what", ["file", "circle", "too long"])
+def test_what_stands_in_the_way_hides_a_file_and_no_more(home: Home, what: str) -> None:
+    (home.root / "home").mkdir()
+    config = home.root / "home/.config"
+    if what == "file":
+        config.touch()
+    elif what == "circle":
+        config.symlink_to(config)
+    else:
+        home.env["XDG_CONFIG_HOME"] = f"{home.root}/{'x' * 300}"
+    write(home.docker, {"auths": {"quay.io": auth("docker")}})
+    assert home.user("quay.io") == "docker"
+
+
+@pytest.mark.parametrize("what", ["circle", "directory", "pipe"])
+def test_a_place_that_holds_no_file_is_an_error_and_does_not_hang(home: Home, what: str) -> None:
+    home.config.parent.mkdir(parents=True)
+    if what == "circle":
+        home.config.symlink_to(home.config)
+    elif what == "directory":
+        home.config.mkdir()
+    else:
+        os.mkfifo(home.config)
+    with pytest.raises(AuthConfigError, match=f"{home.config} cannot be read"):
+        home.lookup("quay.io")
+
+
+def test_a_named_file_may_be_a_pipe(home: Home) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, json.dumps({"auths": {"quay.io": auth("piped")}}).encode())
+    os.close(writer)
+    try:
+        assert home.lookup("quay.io", authfile=Path(f"/dev/fd/{reader}")) == Login("piped", SECRET)
+    finally:
+        os.close(reader)
+
+
+def test_a_nul_in_a_name_or_the_environment_is_an_error(home: Home) -> None:
+    home.env["REGISTRY_AUTH_FILE"] = "/a\0b"
+    with pytest.raises(AuthConfigError, match="NUL"):
+        home.lookup("quay.io")
+    del home.env["REGISTRY_AUTH_FILE"]
+    home.helper("good", "cat")
+    write(home.runtime, {"credHelpers": {"quay.io": "good"}})
+    home.env["LANG"] = "a\0b"
+    with pytest.raises(AuthConfigError, match="docker-credential-good cannot be run"):
+        home.lookup("quay.io")
 
 
 def test_the_most_specific_key_wins(home: Home) -> None:
@@ -250,12 +338,11 @@ def test_a_failing_helper_is_fatal(home: Home, script: str, says: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_a_helper_that_hangs_is_ended_with_its_children(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layertee.config.logins._HELPER_S", 0.1)
+def test_a_helper_that_hangs_is_ended_with_its_children(home: Home) -> None:
     home.helper("slow", f'sleep 60 & echo $! > "{home.root}/pid"; wait')
     write(home.runtime, {"credHelpers": {"quay.io": "slow"}})
     with pytest.raises(AuthConfigError, match="did not answer"):
-        home.lookup("quay.io")
+        home.lookup("quay.io", helper_s=0.1)
     pid = int((home.root / "pid").read_text())
     status = Path(f"/proc/{pid}/stat")
     assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX"

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from layertee.config.home import User
 from layertee.config.policy import Judgement, Policy, Verdict, find_policy, read_policy, skopeo_name
 from layertee.config.policyfile import parse_policy
 from layertee.errors import DocumentError, PolicyRefused
@@ -24,6 +25,7 @@ from layertee.image.reference import parse_reference
 from tests.support.rig.images import BuiltImage, build_image, push, run_tool
 from tests.support.rig.layers import text_layer
 from tests.support.rig.registry import RegistryServer
+from tests.support.users import closed
 
 ACCEPT, REJECT = {"type": "insecureAcceptAnything"}, {"type": "reject"}
 SIGNED = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/key.gpg"}
@@ -217,13 +219,44 @@ def test_the_first_file_holds(tmp_path: Path) -> None:
     assert find_policy(None, environment) == of_config
 
 
-def test_a_machine_without_a_policy_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layertee.config.policy._SYSTEM", (tmp_path / "etc.json", tmp_path / "usr.json"))
+def test_a_machine_without_a_policy_takes_nothing(tmp_path: Path) -> None:
+    system = (tmp_path / "etc.json", tmp_path / "usr.json")
     with pytest.raises(PolicyRefused, match=r"create \S+/etc\.json") as caught:
-        find_policy(None, {"HOME": str(tmp_path)})
+        find_policy(None, {"HOME": str(tmp_path)}, system=system)
     assert "/.config/containers/policy.json" in str(caught.value)
     (tmp_path / "usr.json").touch()
-    assert find_policy(None, {"HOME": str(tmp_path)}) == tmp_path / "usr.json"
+    assert find_policy(None, {"HOME": str(tmp_path)}, system=system) == tmp_path / "usr.json"
+
+
+def test_a_user_without_a_home_has_the_machines_policy(tmp_path: Path) -> None:
+    (tmp_path / "etc.json").touch()
+    homeless = User.of({}, 54321, lambda _: None)
+    assert find_policy(None, {}, user=homeless, system=(tmp_path / "etc.json",)) == tmp_path / "etc.json"
+
+
+@pytest.mark.parametrize("relative", [".config", "config", "."])
+def test_a_relative_directory_for_configuration_is_ignored(tmp_path: Path, relative: str) -> None:
+    own = tmp_path / ".config/containers/policy.json"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": relative}
+    assert find_policy(None, environment, system=()) == own
+
+
+def test_a_home_of_somebody_else_has_no_policy_for_us(tmp_path: Path) -> None:
+    own, system = tmp_path / "home/.config/containers/policy.json", tmp_path / "etc/policy.json"
+    for path in (own, system):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"default": [ACCEPT]}))
+    environment = {"HOME": str(tmp_path / "home")}
+    with closed(tmp_path / "home"):
+        assert find_policy(None, environment, system=(system,)) == system
+    # One that is there is meant to hold.
+    with closed(own), pytest.raises(PolicyRefused, match=f"{own} cannot be read: Permission denied"):
+        read_policy(None, environment)
+    own.unlink()
+    with closed(tmp_path / "etc"), pytest.raises(PolicyRefused, match=f"{system} cannot be read"):
+        find_policy(None, environment, system=(system, tmp_path / "usr.json"))
 
 
 def test_a_file_that_cannot_be_read_is_a_refusal(tmp_path: Path) -> None:
@@ -232,7 +265,9 @@ def test_a_file_that_cannot_be_read_is_a_refusal(tmp_path: Path) -> None:
             read_policy(path)
     (tmp_path / "file").touch()
     with pytest.raises(PolicyRefused, match="cannot be read: Not a directory"):
-        read_policy(None, {"HOME": str(tmp_path / "file")})
+        read_policy(tmp_path / "file" / "policy.json")
+    with pytest.raises(PolicyRefused, match="cannot be read: the name has a NUL in it"):
+        read_policy(None, {"CONTAINERS_POLICY_JSON": "/a\0b"})
     (tmp_path / "file").write_text("{}")
     with pytest.raises(PolicyRefused, match=r"cannot be applied: \S+/file has no default"):
         read_policy(tmp_path / "file")

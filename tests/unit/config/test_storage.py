@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from layertee.config.storage import StorageRoots, find_roots
-from layertee.errors import InvalidReference, LocalError, StoreCorrupt
+from layertee.errors import InvalidReference, LocalError, NoHome, StoreCorrupt
 from layertee.image.reference_storage import StorageReference, parse_storage
+from tests.support.users import closed
 
 DEFAULT = parse_storage("containers-storage:")
 VAR = Path("/var/lib/containers/storage")
@@ -160,6 +161,7 @@ def test_a_driver_that_cannot_be_read_is_said_so() -> None:
         "[storage]\ndriver = 1",
         "[storage]\ngraphroot = 1",
         '[storage]\ngraphroot = "relative"',
+        '[storage]\ngraphroot = "/a\\u0000b"',
         '[storage.options]\nadditionalimagestores = "/a"',
         "[storage.options]\nadditionalimagestores = [1]",
         "\xff",
@@ -179,6 +181,43 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         find_roots(DEFAULT, environ=environ, uid=0, system_confs=())
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOENT
+
+
+def test_without_a_home_there_is_no_usual_place(tmp_path: Path) -> None:
+    with pytest.raises(NoHome, match=r"podman's store; set HOME or XDG_DATA_HOME"):
+        find_roots(DEFAULT, environ={}, uid=54321, system_confs=())
+    environ = {"XDG_DATA_HOME": "/data"}
+    data = Path("/data/containers/storage")
+    assert find_roots(DEFAULT, environ=environ, uid=54321, system_confs=()).roots == (data,)
+    conf = tmp_path / "storage.conf"
+    conf.write_text('[storage]\nrootless_storage_path = "/srv/$UID"\n')
+    roots = find_roots(DEFAULT, environ={}, uid=54321, system_confs=(conf,)).roots
+    assert roots == (Path("/srv/54321"),)
+    conf.write_text('[storage]\nrootless_storage_path = "$HOME/x"\n')
+    with pytest.raises(NoHome, match=f"{conf}: rootless_storage_path has"):
+        find_roots(DEFAULT, environ={}, uid=54321, system_confs=(conf,))
+
+
+def test_relative_directories_are_ignored(conf: Path) -> None:
+    environ = {"HOME": "/home/u", "XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config"}
+    home = Path("/home/u/.local/share/containers/storage")
+    assert find_roots(DEFAULT, environ=environ, uid=1000, system_confs=()).roots == (home,)
+    assert find_roots(DEFAULT, environ=environ, uid=0, system_confs=(conf,)).roots[0] == Path("/srv/graph")
+
+
+def test_what_is_behind_a_directory_of_somebody_else_is_not_there(conf: Path, tmp_path: Path) -> None:
+    own = tmp_path / "home/.config/containers/storage.conf"
+    own.parent.mkdir(parents=True)
+    own.write_text('[storage]\ngraphroot = "/own"\n')
+    environ = {"HOME": str(tmp_path / "home"), "USER": "u"}
+    with closed(tmp_path / "home"):
+        roots = find_roots(DEFAULT, environ=environ, uid=7, system_confs=(conf,)).roots
+    assert roots[0] == tmp_path / "home/box/7/u"
+    for where in (own, tmp_path / "home"):
+        environ["CONTAINERS_STORAGE_CONF"] = str(own) if where != own else ""
+        with closed(where), pytest.raises(LocalError, match=f"{own}: Permission denied") as caught:
+            find_roots(DEFAULT, environ=environ, uid=7, system_confs=(conf,))
+        assert caught.value.path == str(own)
 
 
 def test_an_option_without_an_absolute_path_is_refused() -> None:

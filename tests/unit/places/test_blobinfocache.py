@@ -16,7 +16,7 @@ import pytest
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.image.holding import Basis
 from layertee.places import blobinfocache as module
-from layertee.places.blobinfocache import MAX_NAMES, BlobInfoCache, default_path
+from layertee.places.blobinfocache import MAX_NAMES, BlobInfoCache
 from layertee.places.names import Attested, BlobName
 from tests.contract.place_suite import STRANGER
 from tests.support.compress import digest_number
@@ -258,13 +258,6 @@ def test_rows_that_make_no_sense_are_passed_over(path: Path, nonsense: object) -
 def test_a_path_that_looks_like_a_uri_is_a_path(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "a?mode=memory#x%20" / FILE, [(digest_number(1), diff(0))])
     assert BlobInfoCache(path).blobs([diff(0)])
-
-
-def test_each_user_has_a_cache() -> None:
-    assert default_path({}, 0) == Path("/var/lib/containers/cache") / FILE
-    assert default_path({"XDG_DATA_HOME": "/d"}, 0) == Path("/var/lib/containers/cache") / FILE
-    assert default_path({"XDG_DATA_HOME": "/d", "HOME": "/h"}, 7) == Path("/d/containers/cache") / FILE
-    assert default_path({"HOME": "/h"}, 7) == Path("/h/.local/share/containers/cache") / FILE
 
 
 # --- what is believed of it -------------------------------------------------------------------------
