@@ -1,13 +1,18 @@
-"""A blob that is a file of its own, as the content of a holding."""
+"""A blob that is a file of its own: by its name, as the content of a holding, or by its descriptor.
+
+What a name leads to can be another file each time that it is looked up. Who has to know that the bytes which
+were checked are the bytes which are used keeps the descriptor (OpenFile).
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ..errors import SourceUnreadable
-from .files import close, open_regular
+from .files import close, disk_error, open_regular, reopen
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +23,65 @@ class FileContent:
 
     def open(self) -> FileReader:
         """Raises SourceUnreadable."""
-        return FileReader(self.path)
+        return FileReader(open_regular(self.path), self.path)
+
+
+class OpenFile:
+    """The plain file behind a descriptor, which it owns; ``close`` it. ``path`` is for messages.
+
+    Can be opened to be read like the content of a holding.
+    """
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self.path = path
+        self._fd = fd
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """The file that ``path`` leads to now, which must be a regular one. Raises SourceUnreadable."""
+        return cls(open_regular(path), path)
+
+    @classmethod
+    def of(cls, fd: int, path: Path) -> Self:
+        """The file that ``fd`` is of, for reading only; ``fd`` stays the caller's. Raises LocalError."""
+        try:
+            return cls(reopen(fd), path)
+        except OSError as exc:
+            raise disk_error(exc, "opening again", path) from exc
+
+    @property
+    def size(self) -> int:
+        """Of the file now, in bytes."""
+        return os.fstat(self._fd).st_size
+
+    def descriptor(self) -> int:
+        """One more descriptor of this very file, the caller's: for reading only, from the first byte.
+
+        Raises LocalError.
+        """
+        try:
+            return reopen(self._fd)
+        except OSError as exc:
+            raise disk_error(exc, "opening again", self.path) from exc
+
+    def open(self) -> FileReader:
+        """Begin to read this very file. Raises LocalError."""
+        return FileReader(self.descriptor(), self.path)
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            close(fd)
 
 
 class FileReader:
-    """Reads a plain file from its first byte. A BlobReader."""
+    """Reads the plain file of the descriptor ``fd``, which it owns, from the first byte. A BlobReader."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, fd: int, path: Path) -> None:
         self._path = path
         self._pos = 0
-        self._fd = open_regular(path)
+        self._fd = fd
         try:
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         except OSError:

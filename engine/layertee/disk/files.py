@@ -59,6 +59,14 @@ def open_regular(path: Path) -> int:
     return fd
 
 
+def reopen(fd: int) -> int:
+    """Another descriptor of the file that ``fd`` is of: for reading only, with an offset of its own.
+
+    No name of the file is looked up, so it is the same file whatever became of its names. Raises OSError.
+    """
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in ``path`` durable. Raises LocalError."""
     fd = open_directory(path)

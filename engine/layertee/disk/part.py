@@ -26,6 +26,7 @@ from typing import Final, Self
 
 from ..errors import SizeMismatch
 from ..image.document import Digest
+from .blob_file import OpenFile
 from .files import close, disk_error, open_directory, sync_directory
 
 PART_SUFFIX: Final = ".part"
@@ -73,6 +74,13 @@ class PartFile:
         if self._fd < 0:
             raise RuntimeError(f"{self.path} was already published or aborted")
         return self._fd
+
+    def reopen(self) -> OpenFile:
+        """This very file for reading: it outlives ``publish`` and ``abort``, and is the caller's.
+
+        Raises LocalError; RuntimeError after publish or abort.
+        """
+        return OpenFile.of(self.fileno(), self.path)
 
     def write(self, data: bytes) -> None:
         """Append ``data``. Raises LocalError, NoSpace."""
