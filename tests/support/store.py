@@ -13,7 +13,8 @@ from layertee.image.holding import Form, Holding
 from layertee.places.oci_layout import OCILayoutPlace
 from layertee.places.own import OwnStore
 from layertee.pulling.plan import Action, Plan, plan
-from layertee.store.layout import Layout, LayoutImage
+from layertee.store.layout import Layout
+from layertee.store.layout_reader import LayoutImage
 from layertee.store.localimage import local_manifest
 from layertee.store.store import Store
 from tests.support.compress import digest_of, pack, unpack

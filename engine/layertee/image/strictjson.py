@@ -112,11 +112,14 @@ def as_text(value: object, what: str) -> str:
 
 
 def as_text_map(value: object, what: str) -> dict[str, str]:
-    """``value`` if it maps strings to strings, else DocumentError. ``null`` is empty."""
+    """``value`` if it maps strings to strings, else DocumentError. ``null`` is an empty map or text."""
     if value is None:
         return {}
     found = as_object(value, what)
-    return {key: as_text(item, f"{what}[{printable(key, 60)}]") for key, item in found.items()}
+    return {
+        key: "" if item is None else as_text(item, f"{what}[{printable(key, 60)}]")
+        for key, item in found.items()
+    }
 
 
 def check_fields(found: Mapping[str, object], names: Iterable[str], what: str) -> None:

@@ -11,23 +11,18 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from ..disk.files import close, disk_error, open_regular
-from ..errors import DocumentError, NotFound, SizeMismatch, SourceUnreadable, StoreCorrupt
-from ..image.document import MAX_DOCUMENT, Compression, Descriptor, DiffID, Digest
-from ..image.holding import Basis, Holding
-from ..image.strictjson import load_object
-from ..store.layout import Layout
+from ..errors import NotFound, SourceUnreadable, StoreCorrupt
+from ..image.document import Digest
+from ..store.layout_reader import LayoutReader, blob_name
 from .oci_layout import OCILayoutPlace
 from .tarindex import DamagedTar, Member, members
 
-_MARKER: Final = "oci-layout"
-_INDEX: Final = "index.json"
-_VERSION: Final = "1.0.0"
 _NAME: Final = re.compile(
     rb"(?:\./)*(oci-layout|index\.json|blobs/sha256/[a-f0-9]{64}|blobs/sha512/[a-f0-9]{128})/*"
 )
@@ -43,101 +38,56 @@ class _Stamp(NamedTuple):
     mtime_ns: int
 
 
-class Archive(Layout):
-    """The layout in the tar ``path``, for reading only. Holds nothing open.
+class Archive(LayoutReader):
+    """The layout in the tar ``path``. Holds nothing open.
 
     The members are those that were there when it was opened; once the file is another, every read raises
     SourceUnreadable.
     """
 
-    def __init__(self, path: Path, *, private: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         """Use ``open``."""
-        super().__init__(path, private=private)
+        super().__init__(path)
         self._members, self._stamp = _read_members(path)
 
     @classmethod
-    def open(cls, path: Path, *, private: bool = False) -> Self:
+    def open(cls, path: Path) -> Self:
         """The layout that is in the file ``path``.
 
         Raises NotFound (nothing there), StoreCorrupt (something else, or damaged), LocalError.
         """
-        archive = cls(Path(os.path.realpath(path)), private=private)
-        archive._check_marker()
-        archive.index()
+        archive = cls(Path(os.path.realpath(path)))
+        archive.check()
         return archive
 
-    def blob_size(self, digest: Digest) -> int | None:
-        """The size of the member under that name, or None."""
-        member = self._member(digest)
-        return None if member is None else member.size
+    def shown(self, name: str) -> str:
+        """What to call a member in messages."""
+        return f"{self.path}: {name}"
 
-    def blobs(self) -> Iterator[Digest]:
-        """Every blob name that is here, in order."""
-        for name in sorted(self._members):
-            directory, _, rest = name.partition("/")
-            if directory == "blobs":
-                yield Digest(rest.replace("/", ":"))
-
-    def read_blob(self, descriptor: Descriptor) -> bytes:
-        """As of any layout; raises SourceUnreadable besides."""
-        shown = f"{self.path}: {descriptor.digest}"
-        if descriptor.size > MAX_DOCUMENT:
-            raise DocumentError(f"{shown}: a document of {descriptor.size} bytes is too large")
-        member = self._member(descriptor.digest)
+    def read(self, name: str, limit: int) -> bytes | None:
+        """A member, as far as ``limit`` + 1 bytes; None if there is none. Raises SourceUnreadable."""
+        member = self._members.get(name)
         if member is None:
-            raise NotFound(f"{shown} is missing")
-        if member.size != descriptor.size:
-            message = f"{shown} is not the {descriptor.size} bytes that the image names"
-            raise SizeMismatch(message, want=descriptor.size, got=member.size)
-        raw = self._content(member)
-        descriptor.digest.check(raw, shown)
-        return raw
-
-    def content(self, digest: Digest) -> ArchiveMember:
-        """Where the bytes of a blob are, which nobody has hashed yet. Raises SourceUnreadable."""
-        member = self._member(digest)
-        if member is None:
-            raise SourceUnreadable(f"{self.path}: {digest} is missing")
-        return ArchiveMember(self.path, self._stamp, member)
-
-    # --- inside ---
-
-    def _member(self, digest: Digest) -> Member | None:
-        return self._members.get(f"blobs/{digest.algorithm}/{digest.hex}")
-
-    def _content(self, member: Member) -> bytes:
-        room = bytearray(member.size)
-        reader = _MemberReader(self.path, self._stamp, member)
+            return None
+        room = bytearray(min(member.size, limit + 1))
+        reader = ArchiveMember(self.path, self._stamp, member).open()
         try:
             reader.readinto(memoryview(room))
         finally:
             reader.close()
         return bytes(room)
 
-    def _file(self, name: str) -> bytes:
-        member = self._members.get(name)
+    def blob_size(self, digest: Digest) -> int | None:
+        """The size of the member under that name, or None."""
+        member = self._members.get(blob_name(digest))
+        return None if member is None else member.size
+
+    def content(self, digest: Digest) -> ArchiveMember:
+        """How to read a blob that is there; what comes out was not hashed yet. Raises SourceUnreadable."""
+        member = self._members.get(blob_name(digest))
         if member is None:
-            raise StoreCorrupt(f"{self.path} is not an OCI archive: it has no {name}", path=str(self.path))
-        if member.size > MAX_DOCUMENT:
-            raise StoreCorrupt(
-                f"{self.path}: {name} of {member.size} bytes is too large", path=str(self.path)
-            )
-        return self._content(member)
-
-    def _read_index(self) -> bytes:
-        return self._file(_INDEX)
-
-    def _check_marker(self) -> None:
-        raw = self._file(_MARKER)
-        try:
-            version = load_object(raw, _MARKER).get("imageLayoutVersion")
-        except DocumentError as exc:
-            raise StoreCorrupt(f"{self.path}: {exc}", path=str(self.path)) from exc
-        if version != _VERSION:
-            message = (
-                f"{self.path}: layout version {version!r:.40} is not known; this program knows {_VERSION}"
-            )
-            raise StoreCorrupt(message, path=str(self.path))
+            raise SourceUnreadable(f"{self.path}: {digest} is missing")
+        return ArchiveMember(self.path, self._stamp, member)
 
 
 class OCIArchivePlace(OCILayoutPlace):
@@ -149,28 +99,6 @@ class OCIArchivePlace(OCILayoutPlace):
 
     def _open(self) -> Archive:
         return Archive.open(self._path)
-
-    def _holding(
-        self,
-        layout: Layout,
-        diff_id: DiffID,
-        digest: Digest,
-        size: int,
-        compression: Compression,
-        basis: Basis,
-    ) -> Holding:
-        if not isinstance(layout, Archive):
-            raise TypeError("the layers of an archive are in an archive")
-        return Holding(
-            diff_id=diff_id,
-            digest=digest,
-            size=size,
-            uncompressed_size=size if compression is Compression.NONE else None,
-            compression=compression,
-            place=self.name,
-            basis=basis,
-            content=layout.content(digest),
-        )
 
 
 @dataclass(frozen=True, slots=True)

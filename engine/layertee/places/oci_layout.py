@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from ..disk.blob_file import FileContent
 from ..errors import LayerteeError
 from ..image.document import Compression, Descriptor, DiffID, Digest, Index, Layer
 from ..image.holding import Basis, Holding
 from ..image.pairs import contradicts
-from ..store.layout import INDEX_DEPTH, Layout, is_document
+from ..store.layout import Layout
+from ..store.layout_reader import INDEX_DEPTH, LayoutReader, is_document
 
 MAX_DOCUMENTS = 2000  # manifests and indexes looked at in one layout
 
@@ -68,10 +68,10 @@ class OCILayoutPlace:
             self.warnings.append(str(exc))
         return found
 
-    def _open(self) -> Layout:
+    def _open(self) -> LayoutReader:
         return Layout.open(self._path)
 
-    def _layers(self, layout: Layout) -> Iterator[Layer]:
+    def _layers(self, layout: LayoutReader) -> Iterator[Layer]:
         todo: list[tuple[Descriptor, int]] = [(entry, 0) for entry in reversed(layout.entries())]
         seen: set[Digest] = set()
         while todo:
@@ -90,7 +90,7 @@ class OCILayoutPlace:
                 self.warnings.append(f"{self.name}: skipping {entry.digest}: {exc}")
 
     def _layers_of(
-        self, layout: Layout, entry: Descriptor, depth: int, todo: list[tuple[Descriptor, int]]
+        self, layout: LayoutReader, entry: Descriptor, depth: int, todo: list[tuple[Descriptor, int]]
     ) -> Iterator[Layer]:
         """The layers of one entry, or its children onto ``todo``; children that are not here are no fault."""
         if not is_document(entry) or (depth and layout.blob_size(entry.digest) is None):
@@ -103,14 +103,14 @@ class OCILayoutPlace:
         else:
             self.warnings.append(f"{self.name}: skipping {entry.digest}: indexes are nested too deep")
 
-    def _tar(self, layout: Layout, diff_id: DiffID) -> Holding | None:
+    def _tar(self, layout: LayoutReader, diff_id: DiffID) -> Holding | None:
         digest = Digest(str(diff_id))
         size = layout.blob_size(digest)
         if size is None:
             return None
         return self._holding(layout, diff_id, digest, size, Compression.NONE, Basis.COMPUTED)
 
-    def _blob(self, layout: Layout, layer: Layer) -> Holding | None:
+    def _blob(self, layout: LayoutReader, layer: Layer) -> Holding | None:
         if layout.blob_size(layer.digest) != layer.size:
             return None
         if str(layer.digest) == layer.diff_id:
@@ -130,7 +130,7 @@ class OCILayoutPlace:
 
     def _holding(
         self,
-        layout: Layout,
+        layout: LayoutReader,
         diff_id: DiffID,
         digest: Digest,
         size: int,
@@ -145,7 +145,7 @@ class OCILayoutPlace:
             compression=compression,
             place=self.name,
             basis=basis,
-            content=FileContent(layout.blob_path(digest)),
+            content=layout.content(digest),
         )
 
     def _offer(self, found: dict[DiffID, Holding], new: Holding | None) -> None:

@@ -24,7 +24,8 @@ from ..places.oci_archive import Archive, OCIArchivePlace
 from ..places.oci_layout import OCILayoutPlace
 from ..registry.client import Registry
 from ..registry.http import Body, TLSPolicy, Transport
-from ..store.layout import Layout, LayoutImage
+from ..store.layout import Layout
+from ..store.layout_reader import LayoutImage
 from ..transfer.fetcher import OpenBlob
 
 if TYPE_CHECKING:

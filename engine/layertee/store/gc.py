@@ -22,8 +22,9 @@ from ..disk.locks import try_lock
 from ..disk.part import PART_SUFFIX
 from ..errors import DocumentError, LayerteeError, StoreCorrupt, UnsupportedImage
 from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest, parse_document
-from .layout import ORIGINAL_MANIFEST, Layout, is_document
+from .layout import ORIGINAL_MANIFEST, Layout
 from .layout_index import REF_NAME
+from .layout_reader import is_document
 from .store import EXCLUSIVE_WAIT_S, Store
 
 _ANY_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])")
@@ -97,8 +98,13 @@ def trim(store: Store, limit_of: Callable[[int], int], *, keep: Collection[Diges
 def reachable(layout: Layout) -> set[Digest]:
     """Every blob that the entries of the layout need. Raises StoreCorrupt, LocalError."""
     keep: set[Digest] = set()
+    index = layout.index()
+    try:
+        index.refuse_broken(None)
+    except StoreCorrupt as exc:
+        raise StoreCorrupt(f"{exc}; nothing was removed", path=exc.path) from exc
     read: set[Digest] = set()  # apart from ``keep``: one image's layer may be another one's manifest
-    for entry in layout.entries():
+    for entry in index.entries:
         try:
             _mark(layout, entry, keep, read)
         except LayerteeError as exc:

@@ -1,9 +1,11 @@
-"""An OCI image layout: a directory of blobs named by digest, and an index that names images.
+"""An OCI image layout in a directory of this machine, to be read and written.
 
-image-spec v1.1 image-layout.md. Other tools read and write the same directory, so: documents are
-hashed whenever they are read; files are opened without following a symlink, and only plain ones;
-paths are built from ``Digest`` values only; ``index.json`` is replaced in one step, under a lock on
-the directory, with everything kept that is not ours, unknown fields included.
+Other tools read and write the same directory, so: files are opened without following a symlink, and only
+plain ones; paths are built from ``Digest`` values only; ``index.json`` is replaced in one step, under a lock
+on the directory, with everything kept that is not ours, unknown fields included.
+
+In a layout that is not private, a blob may be a symlink to a plain file of the same layout: some build tools
+make them.
 """
 
 from __future__ import annotations
@@ -13,67 +15,38 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
+from ..disk.blob_file import FileContent
 from ..disk.files import close, disk_error, make_directory
 from ..disk.locks import lock_directory
 from ..disk.part import PART_SUFFIX, write_file
-from ..errors import DocumentError, InvalidReference, NotFound, SizeMismatch, StoreCorrupt
-from ..image.document import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    MAX_DOCUMENT,
-    OCI_INDEX,
-    Descriptor,
-    Digest,
-    ImageConfig,
-    Index,
-    Layer,
-    Manifest,
-    Platform,
-    choose_platform,
-    image_layers,
-    parse_config,
-    parse_document,
-)
-from . import layout_index as layoutindex
-from .layout_index import REF_NAME
+from ..errors import NotFound, StoreCorrupt
+from ..image.document import Descriptor, Digest
+from . import layout_index
+from .layout_index import INDEX, Entry
+from .layout_reader import MARKER, VERSION, LayoutReader, blob_name, listed
 
 ORIGINAL_MANIFEST: Final = "dev.layertee.original-manifest"  # digest of the manifest as pulled
-INDEX_DEPTH: Final = 2  # an index may name indexes, as registries allow; those may name manifests only
 
-_MARKER = "oci-layout"
-_INDEX = "index.json"
-_VERSION = "1.0.0"
 _LOCK_S = 10.0  # an index is rewritten in milliseconds
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class LayoutImage:
-    """One image of a layout, every document of it hashed. ``index_digest``: the index it was chosen from."""
-
-    descriptor: Descriptor
-    manifest: Manifest
-    config: ImageConfig
-    layers: tuple[Layer, ...]
-    index_digest: Digest | None
-
-
-class Layout:
-    """The layout in ``path``. Holds nothing open; every call reads what is there at that moment."""
+class Layout(LayoutReader):
+    """The layout in the directory ``path``, which may be written to."""
 
     def __init__(self, path: Path, *, private: bool) -> None:
         """Use ``open`` or ``create``."""
-        self.path = path
+        super().__init__(path)
         self.blob_mode: int | None = 0o400 if private else None
         self._index_mode: int | None = 0o600 if private else None
         self._directory_mode = 0o700 if private else 0o777
+        self._follows = not private
 
     @classmethod
-    def open(cls, path: Path, *, private: bool = False) -> Layout:
+    def open(cls, path: Path, *, private: bool = False) -> Self:
         """The layout that is in ``path``.
 
         Raises NotFound (nothing there), StoreCorrupt (something else, or damaged), LocalError.
@@ -87,12 +60,11 @@ class Layout:
             raise disk_error(exc, "looking at", path) from exc
         if not stat.S_ISDIR(found.st_mode):
             raise StoreCorrupt(f"{path} is not a directory", path=str(path))
-        layout._check_marker()
-        layout.index()
+        layout.check()
         return layout
 
     @classmethod
-    def create(cls, path: Path, *, private: bool) -> Layout:
+    def create(cls, path: Path, *, private: bool) -> Self:
         """The layout in ``path``, made if there is nothing yet.
 
         ``private``: 0700 and 0600, blobs 0400; else as the umask has it. Raises StoreCorrupt for a
@@ -112,13 +84,11 @@ class Layout:
 
     def blob_path(self, digest: Digest) -> Path:
         """Where the blob is, if it is here."""
-        if not isinstance(digest, Digest):
-            raise TypeError(f"a path is made from a Digest, not from {type(digest).__name__}")
-        return self.blob_directory(digest.algorithm) / digest.hex
+        return self.path / blob_name(digest)
 
     def blob_size(self, digest: Digest) -> int | None:
         """The size of the plain file under that name, or None. Raises LocalError when nobody can tell."""
-        path = self.blob_path(digest)
+        path = self._behind(self.blob_path(digest))
         try:
             found = os.stat(path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -126,6 +96,15 @@ class Layout:
         except OSError as exc:
             raise disk_error(exc, "looking at", path) from exc
         return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def content(self, digest: Digest) -> FileContent:
+        """How to read a blob that is there; what comes out was not hashed yet."""
+        return FileContent(self._behind(self.blob_path(digest)))
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """At most ``limit`` + 1 bytes of a plain file, or None. Raises LocalError, StoreCorrupt."""
+        path = self.path / name
+        return _read(path if path.parent == self.path else self._behind(path), limit)
 
     def blobs(self) -> Iterator[Digest]:
         """Every blob name that is here, in order. Raises LocalError."""
@@ -139,66 +118,7 @@ class Layout:
         except OSError as exc:
             raise disk_error(exc, "listing", top) from exc
 
-    def read_blob(self, descriptor: Descriptor) -> bytes:
-        """A document (at most 4 MiB), whose bytes were just hashed.
-
-        Raises NotFound, SizeMismatch, DigestMismatch, DocumentError (too large), LocalError.
-        """
-        path = self.blob_path(descriptor.digest)
-        if descriptor.size > MAX_DOCUMENT:
-            raise DocumentError(f"{path}: a document of {descriptor.size} bytes is too large")
-        raw = _read(path, descriptor.size)
-        if raw is None:
-            raise NotFound(f"{path} is missing")
-        if len(raw) != descriptor.size:
-            message = f"{path} is not the {descriptor.size} bytes that the image names"
-            raise SizeMismatch(message, want=descriptor.size, got=len(raw))
-        descriptor.digest.check(raw, str(path))
-        return raw
-
     # --- images -------------------------------------------------------------
-
-    def index(self) -> Index:
-        """``index.json`` as it is now. Raises StoreCorrupt, LocalError."""
-        return layoutindex.parse(self.path / _INDEX, self._read_index())
-
-    def entries(self) -> tuple[Descriptor, ...]:
-        """What the index names."""
-        return self.index().manifests
-
-    def find(self, ref: str | None) -> Descriptor:
-        """The entry called ``ref``, or the only one.
-
-        Raises NotFound and InvalidReference (several, and none named); both list the refs.
-        """
-        return self._named(ref)[0]
-
-    def resolve(self, ref: str | None, platform: Platform) -> LayoutImage:
-        """The image called ``ref`` for ``platform``, through indexes where there are any.
-
-        Raises as ``find``, ``read_blob`` and the parsers of ``oci`` do.
-        """
-        named = self._named(ref)
-        entry = named[0]
-        if len(named) > 1:
-            entry = choose_platform(Index(b"", Digest.of(b""), OCI_INDEX, named), platform)
-        index_digest: Digest | None = None
-        for _ in range(INDEX_DEPTH + 1):
-            document = self.document(entry)
-            if isinstance(document, Manifest):
-                return self.image(entry, document, index_digest)
-            index_digest = index_digest or document.digest
-            entry = choose_platform(document, platform)
-        raise DocumentError(f"{self.path}: indexes are nested more than {INDEX_DEPTH} deep")
-
-    def document(self, descriptor: Descriptor) -> Manifest | Index:
-        """The manifest or index that ``descriptor`` names; raises as ``read_blob`` and the parser do."""
-        return parse_document(self.read_blob(descriptor), descriptor.media_type)
-
-    def image(self, entry: Descriptor, manifest: Manifest, index_digest: Digest | None = None) -> LayoutImage:
-        """``manifest`` with its config and layers; raises as ``read_blob`` and the parsers do."""
-        config = parse_config(self.read_blob(manifest.config), manifest.config)
-        return LayoutImage(entry, manifest, config, image_layers(manifest, config), index_digest)
 
     def set_entry(self, ref: str | None, descriptor: Descriptor) -> None:
         """Name ``descriptor``: ``ref`` now means it. All other entries stay as they are.
@@ -207,16 +127,12 @@ class Layout:
         """
         if ref is not None and (not ref or not ref.isprintable() or " " in ref):
             raise ValueError(f"not a reference name: {ref!r}")
-        self._rewrite(lambda entries: layoutindex.with_entry(entries, ref, descriptor))
+        self._rewrite(lambda entries: layout_index.with_entry(entries, ref, descriptor))
 
     def remove_entry(self, ref: str) -> None:
         """Forget the name ``ref``; the blobs stay. Raises NotFound and as ``set_entry``."""
         self.find(ref)
-        self._rewrite(lambda entries: layoutindex.without_entry(entries, ref))
-
-    def refs(self) -> list[str]:
-        """The names of images, in the index's order."""
-        return [name for entry in self.entries() if (name := entry.annotations.get(REF_NAME)) is not None]
+        self._rewrite(lambda entries: layout_index.without_entry(entries, ref))
 
     def remove_leftovers(self) -> int:
         """Remove temporary files of writers that died; return how many. Raises StoreBusy, LocalError."""
@@ -231,51 +147,25 @@ class Layout:
                 raise disk_error(exc, "cleaning up in", self.path) from exc
         return count
 
-    # --- the two files ------------------------------------------------------
+    # --- inside ---------------------------------------------------------------
 
-    def _named(self, ref: str | None) -> tuple[Descriptor, ...]:
-        entries = self.entries()
-        if ref is not None:
-            found = tuple(entry for entry in entries if entry.annotations.get(REF_NAME) == ref)
-            if not found:
-                raise NotFound(f"{self.path} has no image called {ref!r}; it has: {_listed(self.refs())}")
-            return found
-        if not entries:
-            raise NotFound(f"{self.path} has no images")
-        if len(entries) > 1:
-            raise InvalidReference(f"{self.path} has several images; name one of: {_listed(self.refs())}")
-        return entries
+    def _behind(self, path: Path) -> Path:
+        """The file of this layout that ``path`` is a link to; else ``path``, to be opened as what it is."""
+        if self._follows and os.path.islink(path):
+            behind = Path(os.path.realpath(path))
+            if behind.is_relative_to(self.path):
+                return behind
+        return path
 
-    def _rewrite(self, change: Callable[[list[layoutindex.Entry]], list[layoutindex.Entry]]) -> None:
+    def _rewrite(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         with lock_directory(self.path, timeout=_LOCK_S):
-            path = self.path / _INDEX
-            new = layoutindex.changed(path, self._read_index(), change)
+            path = self.path / INDEX
+            new = layout_index.changed(str(path), self.read_index(), change)
             try:
                 mode = stat.S_IMODE(os.stat(path).st_mode)
             except OSError as exc:
                 raise disk_error(exc, "looking at", path) from exc
-            write_file(self.path, _INDEX, new, mode=mode)
-
-    def _read_index(self) -> bytes:
-        path = self.path / _INDEX
-        raw = _read(path, MAX_DOCUMENT)
-        if raw is None:
-            raise StoreCorrupt(f"{path} is missing", path=str(path))
-        return raw
-
-    def _check_marker(self) -> None:
-        path = self.path / _MARKER
-        raw = _read(path, 1 << 16)
-        if raw is None:
-            message = f"{self.path} is not an OCI image layout: it has no file {_MARKER}"
-            raise StoreCorrupt(message, path=str(self.path))
-        try:
-            version = json.loads(raw).get("imageLayoutVersion")
-        except (ValueError, AttributeError, RecursionError):
-            raise StoreCorrupt(f"{path} is not what an OCI image layout has there", path=str(path)) from None
-        if version != _VERSION:
-            message = f"{path}: layout version {version!r:.40} is not known; this program knows {_VERSION}"
-            raise StoreCorrupt(message, path=str(path))
+            write_file(self.path, INDEX, new, mode=mode)
 
     def _complete(self) -> None:
         """Make what a layout must have. The marker comes first: it tells our beginning from other things."""
@@ -283,25 +173,20 @@ class Layout:
             names = set(os.listdir(self.path))
         except OSError as exc:
             raise disk_error(exc, "listing", self.path) from exc
-        if _MARKER not in names:
+        if MARKER not in names:
             others = sorted(name for name in names if name != "lost+found" and not _is_leftover(name))
             if others:
-                message = f"{self.path} is neither empty nor an OCI image layout (it holds {_listed(others)})"
+                message = f"{self.path} is neither empty nor an OCI image layout (it holds {listed(others)})"
                 raise StoreCorrupt(f"{message}; name another directory", path=str(self.path))
-            content = json.dumps({"imageLayoutVersion": _VERSION}).encode()
-            write_file(self.path, _MARKER, content, mode=self._index_mode)
+            content = json.dumps({"imageLayoutVersion": VERSION}).encode()
+            write_file(self.path, MARKER, content, mode=self._index_mode)
         make_directory(self.path / "blobs", self._directory_mode)
         make_directory(self.blob_directory(), self._directory_mode)
-        if _INDEX not in names:
+        if INDEX not in names:
             if next(self.blobs(), None) is not None:
-                message = f"{self.path / _INDEX} is missing, though there are blobs; restore it"
+                message = f"{self.path / INDEX} is missing, though there are blobs; restore it"
                 raise StoreCorrupt(message, path=str(self.path))
-            write_file(self.path, _INDEX, layoutindex.EMPTY, mode=self._index_mode)
-
-
-def is_document(descriptor: Descriptor) -> bool:
-    """Whether ``descriptor`` names a manifest or an index."""
-    return descriptor.media_type in INDEX_TYPES | MANIFEST_TYPES
+            write_file(self.path, INDEX, layout_index.EMPTY, mode=self._index_mode)
 
 
 def _read(path: Path, limit: int) -> bytes | None:
@@ -324,9 +209,4 @@ def _read(path: Path, limit: int) -> bytes | None:
 
 
 def _is_leftover(name: str) -> bool:
-    return name.startswith((f".{_MARKER}-", f".{_INDEX}-")) and name.endswith(PART_SUFFIX)
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:20]) or "none"
-    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return name.startswith((f".{MARKER}-", f".{INDEX}-")) and name.endswith(PART_SUFFIX)

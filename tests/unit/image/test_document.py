@@ -319,6 +319,12 @@ def test_nulls_that_go_writes_are_nothing() -> None:
     config = parse_config(raw, descriptor(raw))
     assert (config.labels, config.created, config.diff_ids) == ({}, None, ())
     assert config.platform == Platform("linux", "arm64")
+    raw = config_of(config={"Labels": {"a": None, "b": "c"}})
+    assert parse_config(raw, descriptor(raw)).labels == {"a": "", "b": "c"}
+    assert parse_config(config_of(config={"Labels": None}), descriptor(config_of(config={"Labels": None})))
+    assert parse_manifest(manifest_of(annotations=None)).annotations == {}
+    assert parse_manifest(manifest_of(annotations={"a": None})).annotations == {"a": ""}
+    assert parse_manifest(manifest_of(layers=None)).layers == ()
 
 
 def layers_of(*pairs: tuple[str, str], media_type: str = OCI_LAYER + "+gzip") -> Callable[[], Any]:

@@ -28,7 +28,6 @@ from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
 from tests.support.store import assert_store_is_sound, fill, gzip_layer, pull, visible_blobs
 
-TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
 TAR, BLOB, RESULT = gzip_layer("one layer")
 
 

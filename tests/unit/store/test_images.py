@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from layertee.store.gc import gc
 from layertee.store.layout import ORIGINAL_MANIFEST, Layout
 from layertee.store.localimage import local_manifest
 from layertee.store.store import Store
-from tests.support.rig.images import BuiltImage, build_image, recompress, run_tool
+from tests.support.rig.images import BuiltImage, build_image, recompress
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
 from tests.support.store import (
     AMD64,
@@ -32,7 +31,6 @@ from tests.support.store import (
     visible_blobs,
 )
 
-TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
 TAR, BLOB, RESULT = gzip_layer("one layer")
 
 
@@ -186,21 +184,3 @@ def test_an_unreadable_image_is_listed_with_its_problem(store: Store, image: Bui
     assert "missing" in found.problem
     assert store.layers() == []
     assert any("x:1" in warning for warning in store.warnings)
-
-
-@pytest.mark.parametrize("form", list(Form))
-@pytest.mark.parametrize("tool", TOOLS)
-def test_other_tools_read_what_the_store_keeps(
-    root: Path, image: BuiltImage, tmp_path: Path, tool: str, form: Form
-) -> None:
-    with Store.open(root) as store:
-        pull(store, image.root, "latest", "docker.io/x/y:1", form)
-    if tool == "skopeo":
-        target = tmp_path / "copied"
-        run_tool("skopeo", "copy", "--quiet", f"oci:{root}:docker.io/x/y:1", f"dir:{target}")
-        assert (target / image.config_digest[7:]).read_bytes() == image.config
-    else:
-        run_tool(
-            "umoci", "raw", "unpack", "--rootless", "--image", f"{root}:docker.io/x/y:1", str(tmp_path / "u")
-        )
-        assert (tmp_path / "u" / "b").read_text() == "2"

@@ -46,7 +46,6 @@ from tests.support.store import (
     visible_blobs,
 )
 
-TOOLS = [tool for tool in ("skopeo", "umoci") if shutil.which(tool)]
 TAR, BLOB, RESULT = gzip_layer("one layer")
 
 
