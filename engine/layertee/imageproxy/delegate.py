@@ -51,22 +51,18 @@ except OSError as exc:
 
 
 class DelegateError(LayerteeError):
-    """The real skopeo refused a request, or is gone. ``method`` is what was asked of it."""
+    """The real skopeo refused a request, or is gone. ``method`` is what was asked of it.
+
+    ``error_code`` is that of its error reply, whose text is then this one's, unchanged; empty without one.
+    """
 
     code = "SKOPEO"
 
-    def __init__(self, message: str, *, method: str = "", retryable: bool = False) -> None:
+    def __init__(self, message: str, *, method: str = "", error_code: str = "") -> None:
         super().__init__(message)
         self.method = method
-        self.retryable = retryable
-
-
-class Refused(DelegateError):
-    """An error reply of the real skopeo: the text is skopeo's, unchanged, and so is ``error_code``."""
-
-    def __init__(self, text: str, error_code: str, *, method: str) -> None:
-        super().__init__(text, method=method, retryable=error_code == "retryable")
         self.error_code = error_code
+        self.retryable = error_code == "retryable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +103,7 @@ class RealProxy:
     async def request(self, method: str, args: Sequence[Any]) -> tuple[dict[str, Any], list[int]]:
         """One request: the reply to it and its descriptors, which are then the caller's.
 
-        Requests made at once are answered one after the other. Raises DelegateError; Refused for an error
-        reply.
+        Requests made at once are answered one after the other. Raises DelegateError, also for an error reply.
         """
         async with self._lock:
             if self._child is None and not self._broken:
@@ -153,7 +148,7 @@ class RealProxy:
         if not reply["success"]:
             _close_all(fds)
             # What speaks a version before 0.2.8 has no codes.
-            raise Refused(reply["error"], reply["error_code"] or "other", method=method)
+            raise DelegateError(reply["error"], method=method, error_code=reply["error_code"] or "other")
         return reply, fds
 
 
@@ -166,7 +161,7 @@ class DelegatedImage:
 
     @classmethod
     async def open(cls, proxy: RealProxy, name: str) -> DelegatedImage:
-        """OpenImage, of ``transport:details``. Raises DelegateError, and Refused, which is one."""
+        """OpenImage, of ``transport:details``. Raises DelegateError."""
         image_id = (await _ask(proxy, "OpenImage", name)).value
         if not isinstance(image_id, int) or image_id < 1:
             raise DelegateError(f"the real skopeo gave {name} the id {image_id!r:.50}", method="OpenImage")

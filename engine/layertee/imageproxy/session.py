@@ -13,7 +13,7 @@ from ..errors import InvalidReference, PolicyRefused
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
 from .cache import CacheLimit, keep_within, make_room
-from .delegate import DelegatedImage, Forwarded, RealProxy, Refused
+from .delegate import DelegatedImage, DelegateError, Forwarded, RealProxy
 from .images import ProxyOptions, ServedImage
 from .judge import Judge
 from .server import IDENTITY_METHOD, Answer, Image, Pipe
@@ -145,5 +145,7 @@ def _in_its_words() -> Iterator[None]:
     """What the real skopeo refuses is refused in its words: clients know some of them, by how they end."""
     try:
         yield
-    except Refused as exc:
+    except DelegateError as exc:
+        if not exc.error_code:
+            raise
         raise RequestError(str(exc), exc.error_code) from exc
