@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DiffIDMismatch, DocumentError, NotFound, SizeMismatch, UnsupportedImage
@@ -38,6 +38,7 @@ __all__ = [
     "choose_platform",
     "compression_of",
     "image_layers",
+    "layers_as_far_as_known",
     "media_type_of",
     "parse_config",
     "parse_document",
@@ -120,12 +121,18 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Manifest layer ``index`` paired with the DiffID that the config claims for it."""
+    """Manifest layer ``index`` paired with the DiffID that the config claims for it.
+
+    ``is_opaque``: the image does not say what is in this blob, so it is bytes with a digest and no more. It
+    is not inflated, and only its digest can be checked. Its ``diff_id`` stands for those bytes: it is the
+    digest, and not to be told to anybody as a DiffID.
+    """
 
     index: int
     descriptor: Descriptor
     diff_id: DiffID
     compression: Compression
+    is_opaque: bool = False
 
     @property
     def digest(self) -> Digest:
@@ -164,11 +171,14 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """What the image runs on and the DiffIDs of its layers, in order."""
+    """What the image runs on, and what it says are the DiffIDs of its layers, in order.
+
+    ``diff_ids`` are any text: the functions that pair them with layers judge it.
+    """
 
     raw: bytes = field(repr=False)
     digest: Digest
-    diff_ids: tuple[DiffID, ...]
+    diff_ids: tuple[str, ...]
     platform: Platform
     created: str | None
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -235,7 +245,7 @@ def parse_config(raw: bytes, descriptor: Descriptor) -> ImageConfig:
     if rootfs.get("type") != "layers":
         raise DocumentError("image config rootfs.type is not 'layers'")
     diff_ids = tuple(
-        DiffID.parse(item, f"diff_ids[{i}]")
+        as_text(item, f"diff_ids[{i}]")
         for i, item in enumerate(as_list(rootfs.get("diff_ids"), "image config diff_ids"))
     )
     created = document.get("created")
@@ -254,28 +264,65 @@ def parse_config(raw: bytes, descriptor: Descriptor) -> ImageConfig:
 def image_layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
     """The layers of an image, bottom first.
 
-    Raises DocumentError (counts differ, one blob with two DiffIDs), DiffIDMismatch (an uncompressed
-    layer not named by its DiffID), UnsupportedImage (foreign, encrypted or unknown layers, SHA-512).
+    Raises DocumentError (counts differ, a DiffID that is none, one blob with two DiffIDs), DiffIDMismatch (an
+    uncompressed layer not named by its DiffID), UnsupportedImage (foreign, encrypted or unknown layers,
+    SHA-512).
     """
     n_layers, n_ids = len(manifest.layers), len(config.diff_ids)
     if n_layers != n_ids:
-        raise DocumentError(f"the manifest has {n_layers} layers, the image config {n_ids} DiffIDs")
+        raise DocumentError(
+            f"the manifest has {n_layers} layers, the image config {n_ids} DiffIDs, so nothing says what must"
+            " be in which layer"
+        )
+    diff_ids = []
+    for index, text in enumerate(config.diff_ids):
+        diff_id = DiffID.parse(text, f"diff_ids[{index}]")
+        _require_sha256(diff_id, f"the DiffID of layer {index}")
+        diff_ids.append(diff_id)
+    return _paired(manifest, diff_ids)
+
+
+def layers_as_far_as_known(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
+    """The layers of an image that need not say what is in all of them: some may be opaque.
+
+    As ``image_layers``, but where a DiffID is none that can be checked, the layer has none; where the config
+    has more or fewer DiffIDs than there are layers, no layer has, since nothing tells which is whose. A plain
+    tar needs none. What contradicts itself is refused all the same.
+    """
+    if len(manifest.layers) != len(config.diff_ids):
+        return _paired(manifest, [None] * len(manifest.layers))
+    return _paired(manifest, [_checkable(text) for text in config.diff_ids])
+
+
+def _checkable(text: str) -> DiffID | None:
+    try:
+        diff_id = DiffID.parse(text)
+    except DocumentError:
+        return None
+    return diff_id if diff_id.algorithm == "sha256" else None
+
+
+def _paired(manifest: Manifest, diff_ids: Sequence[DiffID | None]) -> tuple[Layer, ...]:
     claimed: dict[Digest, DiffID] = {}
+    for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=True):
+        if diff_id is not None and claimed.setdefault(descriptor.digest, diff_id) != diff_id:
+            raise DocumentError(f"the image config gives blob {descriptor.digest} two different DiffIDs")
     layers = []
-    for index, (descriptor, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True)):
+    for index, descriptor in enumerate(manifest.layers):
         compression = compression_of(descriptor.media_type)
         if descriptor.urls:
             raise UnsupportedImage(
                 f"layer {index} ({descriptor.digest}) points at foreign URLs; not supported"
             )
         _require_sha256(descriptor.digest, f"layer {index}")
-        _require_sha256(diff_id, f"the DiffID of layer {index}")
-        if claimed.setdefault(descriptor.digest, diff_id) != diff_id:
-            raise DocumentError(f"the image config gives blob {descriptor.digest} two different DiffIDs")
-        if compression is Compression.NONE and str(descriptor.digest) != diff_id:
-            message = f"layer {index} is the plain tar {descriptor.digest}; the config says {diff_id}"
-            raise DiffIDMismatch(message, want=diff_id, got=descriptor.digest)
-        layers.append(Layer(index, descriptor, diff_id, compression))
+        known = claimed.get(descriptor.digest)
+        if compression is Compression.NONE and known is not None and str(descriptor.digest) != known:
+            message = f"layer {index} is the plain tar {descriptor.digest}; the config says {known}"
+            raise DiffIDMismatch(message, want=known, got=descriptor.digest)
+        is_opaque = known is None and compression is not Compression.NONE
+        layers.append(
+            Layer(index, descriptor, known or DiffID(str(descriptor.digest)), compression, is_opaque)
+        )
     return tuple(layers)
 
 

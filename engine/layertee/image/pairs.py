@@ -12,11 +12,12 @@ the same bytes inflate to is about something else, and both are true.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ..errors import DiffIDMismatch
 from .document import Compression, DiffID, Digest, Layer
 
-__all__ = ["contradicts", "refuse_contradictions"]
+__all__ = ["contradicts", "refuse_contradictions", "with_computed"]
 
 
 def contradicts(
@@ -36,7 +37,7 @@ def contradicts(
 def refuse_contradictions(layers: Iterable[Layer], computed: Mapping[Digest, DiffID]) -> None:
     """Raise DiffIDMismatch for the first of ``layers`` that contradicts a computed pair."""
     for layer in layers:
-        known = computed.get(layer.digest)
+        known = None if layer.is_opaque else computed.get(layer.digest)
         if known is not None and contradicts(layer.digest, layer.diff_id, known, layer.compression):
             raise DiffIDMismatch(
                 f"layer {layer.index} ({layer.digest}): the image config says {layer.diff_id}, but this blob"
@@ -44,3 +45,15 @@ def refuse_contradictions(layers: Iterable[Layer], computed: Mapping[Digest, Dif
                 want=layer.diff_id,
                 got=known,
             )
+
+
+def with_computed(layers: Iterable[Layer], computed: Mapping[Digest, DiffID]) -> tuple[Layer, ...]:
+    """``layers``, of which those are no longer opaque whose blobs this machine has inflated before."""
+    return tuple(_with_computed(layer, computed.get(layer.digest)) for layer in layers)
+
+
+def _with_computed(layer: Layer, known: DiffID | None) -> Layer:
+    # A blob that was only ever read as it is says nothing about what it inflates to.
+    if not layer.is_opaque or known is None or str(known) == str(layer.digest):
+        return layer
+    return replace(layer, diff_id=known, is_opaque=False)

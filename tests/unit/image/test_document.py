@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from layertee.image.document import (
     Platform,
     compression_of,
     image_layers,
+    layers_as_far_as_known,
     media_type_of,
     parse_config,
     parse_document,
@@ -277,8 +278,7 @@ def descriptor(raw: bytes, media_type: str = OCI_CONFIG) -> Descriptor:
 def test_a_config_gives_its_diff_ids_platform_and_labels() -> None:
     raw = config_of(name("a"), name("b"))
     config = parse_config(raw, descriptor(raw))
-    assert config.diff_ids == (DiffID(name("a")), DiffID(name("b")))
-    assert all(type(diff_id) is DiffID for diff_id in config.diff_ids)
+    assert config.diff_ids == (name("a"), name("b"))
     assert config.platform == Platform("linux", "arm64", "v8")
     assert config.created == "2026-01-01T00:00:00Z"
     assert config.labels["containers.bootc"] == "1"
@@ -298,7 +298,7 @@ def test_a_config_is_hashed_before_it_is_read() -> None:
     [
         config_of(rootfs=None),
         config_of(rootfs={"type": "tree", "diff_ids": []}),
-        config_of(rootfs={"type": "layers", "diff_ids": ["sha256:x"]}),
+        config_of(rootfs={"type": "layers", "diff_ids": [7]}),
         config_of(rootfs={"type": "layers", "Diff_IDs": []}),
         config_of(rootfs={"type": "layers", "diff_ids": "x"}),
         config_of(RootFS={}),
@@ -343,6 +343,7 @@ def test_layers_are_paired_in_order() -> None:
     assert [layer.index for layer in layers] == [0, 1, 2]
     assert [layer.digest for layer in layers] == [name("b0"), name("b1"), name("b0")]
     assert [layer.diff_id for layer in layers] == [name("d0"), name("d1"), name("d0")]
+    assert all(type(layer.diff_id) is DiffID and not layer.is_opaque for layer in layers)
     assert {layer.compression for layer in layers} == {Compression.GZIP}
     assert layers[0].size == 2
     assert layers[0].media_type == OCI_LAYER + "+gzip"
@@ -365,6 +366,62 @@ def test_as_many_layers_as_diff_ids(n: int) -> None:
     manifest = parse_manifest(manifest_of(config=described(raw, OCI_CONFIG)))
     with pytest.raises(DocumentError, match=f"1 layers, the image config {n}"):
         image_layers(manifest, parse_config(raw, manifest.config))
+
+
+@pytest.mark.parametrize("text", ["", "sha256:x", "a" * 64, "sha256:" + "A" * 64, "md5:" + "a" * 32])
+def test_a_diff_id_that_is_none_is_refused_by_name(text: str) -> None:
+    raw = config_of(name("a"), text)
+    layers = [described(b"0", OCI_LAYER + "+gzip"), described(b"1", OCI_LAYER + "+gzip")]
+    manifest = parse_manifest(manifest_of(config=described(raw, OCI_CONFIG), layers=layers))
+    with pytest.raises(DocumentError, match=r"^diff_ids\[1\] is not sha256:"):
+        image_layers(manifest, parse_config(raw, manifest.config))
+
+
+def as_far_as_known(
+    *texts: str, blobs: Sequence[str] = ("b0", "b1", "b2"), kinds: Sequence[str] = ("+gzip",) * 3
+) -> list[tuple[str, bool]]:
+    """Of an image with these DiffIDs and blobs: what each layer's content is called, and whether opaque."""
+    raw = config_of(*texts)
+    layers = [described(blob.encode(), OCI_LAYER + kind) for blob, kind in zip(blobs, kinds, strict=True)]
+    manifest = parse_manifest(manifest_of(config=described(raw, OCI_CONFIG), layers=layers))
+    found = layers_as_far_as_known(manifest, parse_config(raw, manifest.config))
+    assert [layer.digest for layer in found] == [name(blob) for blob in blobs]
+    assert {type(layer.diff_id) for layer in found} == {DiffID}
+    return [(str(layer.diff_id), layer.is_opaque) for layer in found]
+
+
+def test_where_every_diff_id_is_good_no_layer_is_opaque() -> None:
+    good = [name("d0"), name("d1"), name("d2")]
+    assert as_far_as_known(*good) == [(diff_id, False) for diff_id in good]
+
+
+@pytest.mark.parametrize("text", ["", "a" * 64, "sha256:x", "sha512:" + "a" * 128])
+def test_a_layer_without_a_diff_id_that_can_be_checked_is_opaque_and_the_others_are_not(text: str) -> None:
+    found = as_far_as_known(name("d0"), text, name("d2"))
+    assert found == [(name("d0"), False), (name("b1"), True), (name("d2"), False)]
+
+
+@pytest.mark.parametrize("n_ids", [0, 1, 2, 4, 6])
+def test_with_more_or_fewer_diff_ids_than_layers_nothing_tells_whose_they_are(n_ids: int) -> None:
+    found = as_far_as_known(*(name(f"d{n}") for n in range(n_ids)))
+    assert found == [(name("b0"), True), (name("b1"), True), (name("b2"), True)]
+
+
+def test_a_plain_tar_needs_no_diff_id() -> None:
+    found = as_far_as_known("x", "x", "x", kinds=("+gzip", "", "+zstd"))
+    assert found == [(name("b0"), True), (name("b1"), False), (name("b2"), True)]
+
+
+def test_a_blob_that_repeats_is_known_by_any_of_its_diff_ids() -> None:
+    found = as_far_as_known("x", name("d1"), name("d0"), blobs=("b0", "b1", "b0"))
+    assert found == [(name("d0"), False), (name("d1"), False), (name("d0"), False)]
+
+
+def test_what_contradicts_itself_is_refused_however_little_is_known() -> None:
+    with pytest.raises(DocumentError, match="two different"):
+        as_far_as_known(name("d0"), "x", name("d2"), blobs=("b0", "b1", "b0"))
+    with pytest.raises(DiffIDMismatch):
+        as_far_as_known("x", name("d1"), "x", kinds=("+gzip", "", "+gzip"))
 
 
 @pytest.mark.parametrize(
