@@ -1,4 +1,4 @@
-"""What an image says about its blobs, beside what was computed here."""
+"""Layers of which an image does not say what is in them, beside what was computed here."""
 
 from __future__ import annotations
 
