@@ -30,7 +30,7 @@ from .pulling.survey import Present, blob_names, look, registry_layers
 from .pulling.verify import VerifyReport, verify_store
 from .registry.http import Transport
 from .store.store import Store, default_root
-from .transfer.fetcher import Fetcher, HostState, OpenBlob
+from .transfer.fetcher import Connections, Fetcher, OpenBlob
 from .version import __version__
 
 __all__ = ["Engine", "Inspection", "Options"]
@@ -67,7 +67,7 @@ class Engine:
         self._store: Store | None = store if isinstance(store, Store) else None
         self._transport: Transport | None = None
         self._pool: Pool | None = None
-        self._hosts: dict[str, HostState] = {}
+        self._hosts: dict[str, Connections] = {}
         self._sources: dict[Digest, OpenBlob] = {}
 
     async def __aenter__(self) -> Self:
@@ -291,8 +291,7 @@ class Engine:
 
     def _fetcher(self, host: str, pool: Pool) -> Fetcher:
         limits = self._options.limits
-        state = self._hosts.setdefault(host, HostState(limits.max_connections))
-        return Fetcher(pool, limits, state)
+        return Fetcher(pool, limits, self._hosts.setdefault(host, Connections(limits)))
 
 
 def _named(held: Mapping[DiffID, Holding], names: Mapping[DiffID, Digest]) -> dict[DiffID, Holding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from .image.document import Platform
 from .image.holding import Basis, Place
 from .image.placename import Where
-from .transfer.fetcher import FetchLimits
+from .transfer.limits import FetchLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from layertee.pulling.ingest import run_layer
 from layertee.registry.client import Registry
 from layertee.registry.http import Body, TLSPolicy, Transport
 from layertee.sync import run
-from layertee.transfer.fetcher import Fetcher, FetchLimits, FetchReport, HostState
+from layertee.transfer.connections import Connections
+from layertee.transfer.fetcher import Fetcher, FetchReport
+from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.fault_server import FaultServer
 
 QUICK = FetchLimits(range_nbytes=1 << 20, attempts=4, backoff_s=0.01, stall_s=0.5)
@@ -59,7 +61,7 @@ def bring(
         )
         image = await registry.resolve(AMD64)
         pool = open_pool(workers=2, n_in=n_in, n_out=6, core=core)
-        fetcher = Fetcher(pool, limits, HostState(limits.max_connections))
+        fetcher = Fetcher(pool, limits, Connections(limits))
         reports = [FetchReport() for _ in layers]
 
         async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:

@@ -15,11 +15,12 @@ import pytest
 import layertee
 
 PACKAGE = Path(layertee.__file__).parent
-WORDS = {"errors", "aio", "version"}  # for every room
+WORDS = {"errors", "aio", "backoff", "version"}  # for every room
 # In the order in which a reader meets them; each row names rooms of earlier rows only.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "aio": set(),
+    "backoff": set(),
     "version": set(),
     "image": set(),
     "config": {"image"},

@@ -94,6 +94,10 @@ class Body:
         self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
         self.content_length = None if self.chunked else response.content_length
 
+    def fields(self, name: str, /) -> list[str]:
+        """The values of the header fields of that name, in order."""
+        return self.headers.getall(name, [])
+
     async def read(self, limit: int) -> bytes:
         """The whole body if it has at most ``limit`` bytes, else DocumentError."""
         with _mapped(self.url):

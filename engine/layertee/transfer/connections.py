@@ -1,15 +1,25 @@
-"""How many connections to a registry are worth having. No I/O, no clock of its own.
+"""The connections to one registry: who may have one, and how many are worth having. No I/O.
 
 The rule: a blob is one GET, and few are under way at once. Only when the workers have nothing to do,
 although every connection delivers as fast as it can, may more be opened: first as many again, judged
 by what all of them bring together. What helped is kept, and the next step may follow at once; what
 did not is taken back, and the next try waits, longer each time. A server that says "too many" halves
 the number at once, and it grows back by one at a time.
+
+:class:`Widening` is that rule alone, on a clock that its caller turns. :class:`Connections` applies it, to
+all fetchers of a registry together.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from ..errors import LayerteeError, RateLimited
+from .limits import FetchLimits, RangeMode
 
 TICK_S = 0.025
 # One look says little. This much of a pull is lost before the first connection is added.
@@ -29,6 +39,8 @@ WORTH = 0.25
 HOLD_S, MAX_HOLD_S = 5.0, 60.0
 GROW_S, BEYOND_S = 5.0, 60.0  # one more, below and beyond the number that was refused
 FORGET_S = 600.0
+# More blobs at once gained nothing on a fast server, once two are in flight.
+BLOBS_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +88,10 @@ class Widening:
     ``pause_until``: no request before. ``always``: as many as there may be, without asking why.
     """
 
-    def __init__(self, max_connections: int) -> None:
+    def __init__(self, max_connections: int, *, always: bool = False) -> None:
         self._max = max_connections
         self.limit = max_connections
-        self.always = False
+        self.always = always
         self._wanted = 0
         self.pause_until = 0.0
         self._last = 0.0
@@ -170,3 +182,118 @@ class Widening:
 
 def _rate(then: Sample, now: Sample) -> float:
     return (now.nbytes - then.nbytes) / (now.now - then.now)
+
+
+class Connections:
+    """The connections to one registry, and what is remembered of it for as long as an engine lives.
+
+    ``take`` one for a blob, ``take_now`` one more for a blob that has one, ``give`` it back; ``tick`` tells
+    how things stand, every :data:`TICK_S` while anything is fetched. A connection is the right to have one
+    request under way; the sockets are the transport's. Belongs to one event loop; any number of fetchers.
+
+    ``ranged``: whether the registry, or where it redirects to, answers ranges properly; None: not known.
+    """
+
+    def __init__(self, limits: FetchLimits) -> None:
+        self._widening = Widening(limits.max_connections, always=limits.ranges is RangeMode.ALWAYS)
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._n_open = 0
+        self._n_arriving = 0  # bodies, not heads: these connections are being served
+        self._nbytes = 0
+        self._rangeless_until: dict[str, float] = {}
+        self.ranged: bool | None = None
+
+    # --- who has one ---
+
+    @property
+    def wants_more(self) -> bool:
+        """More than are open are worth having."""
+        return self._n_open < self._widening.target
+
+    def is_enough_for(self, n_blobs: int) -> bool:
+        """Whether no more connections are worth having than so many blobs have anyway."""
+        return self._widening.target <= n_blobs
+
+    async def take(self) -> None:
+        """A connection for a blob that has none, when it is its turn.
+
+        Of blobs there are few at once, until more connections turn out to be worth having; then one goes
+        to a blob that waits before it goes to one that is under way.
+        """
+        while self._n_free <= 0:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._queue.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._queue.remove(turn)
+                self._wake()  # what it was woken for, if it was, is for the next
+                raise
+            self._queue.remove(turn)
+        self._n_open += 1
+
+    def take_now(self) -> bool:
+        """One more connection for a blob that has one already: at once, or not at all."""
+        if self._n_open >= self._widening.limit or self._queue:
+            return False
+        self._n_open += 1
+        return True
+
+    def give(self) -> None:
+        """A connection that was taken is free again."""
+        self._n_open -= 1
+        self._wake()
+
+    def tick(self, now: float, *, nbytes: int, n_queued: int, held: bool, room: bool) -> None:
+        """How a fetcher stands: ``nbytes`` more have come since its last tick; ``n_queued``, ``held`` and
+        ``room`` as :class:`Sample` has them, but that blobs which wait here need not be known to it.
+        """
+        self._nbytes += nbytes
+        room = room or bool(self._queue)
+        self._widening.sample(Sample(now, self._nbytes, n_queued, held, self._n_open, room))
+        self._wake()
+
+    @property
+    def _n_free(self) -> int:
+        """For blobs."""
+        widening = self._widening
+        return min(widening.limit, max(BLOBS_AT_ONCE, widening.target)) - self._n_open
+
+    def _wake(self) -> None:
+        """More connections may be had now, or one is free: for who waits longest."""
+        for turn in list(self._queue)[: max(0, self._n_free)]:
+            if not turn.done():
+                turn.set_result(None)
+
+    # --- what the server is like ---
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """While a body arrives: its connection is one that the server does serve."""
+        self._n_arriving += 1
+        try:
+            yield
+        finally:
+            self._n_arriving -= 1
+
+    def pause_s(self, now: float) -> float:
+        """The seconds before the next request may be sent; 0 or less: at once."""
+        return self._widening.pause_until - now
+
+    def refused(self, error: LayerteeError, now: float, *, asked: float) -> None:
+        """A request, sent at ``asked``, was turned away with ``error``: as one connection too many."""
+        self._widening.refused(
+            now,
+            asked=asked,
+            n_open=self._n_open,
+            n_served=self._n_arriving,
+            retry_after=error.retry_after if isinstance(error, RateLimited) else 0.0,
+        )
+
+    def no_ranges(self, netloc: str, until: float) -> None:
+        """Ask ``netloc`` for no more ranges than are needed, until then: servers get other settings."""
+        self._rangeless_until[netloc] = until
+
+    def may_range(self, netloc: str, now: float) -> bool:
+        """Whether ranges of ``netloc`` are worth a try."""
+        return now >= self._rangeless_until.get(netloc, 0.0)

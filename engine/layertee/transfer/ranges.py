@@ -1,9 +1,12 @@
 """HTTP ranges: the arithmetic, the checks and the reassembly. No I/O.
 
-Ranges are half-open everywhere in this package; HTTP's inclusive form (RFC 9110 §14.1.2) is
-written and read only here. A server's answer to a range request is taken apart by
-:func:`check_answer`, which accepts exactly what was asked for, a shorter prefix of it, or the
-whole blob, and nothing else: every other answer could splice foreign bytes into a blob.
+Ranges are half-open everywhere in this package. HTTP's inclusive form (RFC 9110 §14.1.2) is written
+where a request is made (``Registry.open_blob``) and read here. A server's answer to a range
+request is taken apart by :func:`check_answer`, which accepts exactly what was asked for, a shorter
+prefix of it, or the whole blob, and nothing else: every other answer would put bytes where they do
+not belong. Whether two answers are of the same version of a blob is not asked here: a blob is named
+by its digest, and the digest of what was put together says so better than any ETag, which differs
+from node to node of one registry.
 """
 
 from __future__ import annotations
@@ -34,15 +37,8 @@ class ByteRange:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    @property
-    def header(self) -> str:
-        """The value of a ``Range`` header that asks for it."""
-        return f"bytes={self.start}-{self.stop - 1}"
-
-
-def split_ranges(size: int, part: int) -> list[ByteRange]:
-    """Cover ``[0, size)`` with ranges of ``part`` bytes; the last may be shorter. ``[]`` for 0."""
-    return [ByteRange(i, min(i + part, size)) for i in range(0, size, part)]
+    def __str__(self) -> str:
+        return f"bytes {self.start}-{self.stop - 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +77,9 @@ def check_answer(
             )
         return Answer(0, size, whole=True)
     if status != 206 or not ranged:
-        raise RangeMismatch(f"status {status} in answer to a request for {want.header}")
+        raise RangeMismatch(f"status {status} in answer to a request for {want}")
     if content_type is not None and content_type.lower().startswith("multipart/"):
-        raise RangeMismatch(f"a multipart answer to a single range ({content_type})")
+        raise RangeMismatch(f"a multipart answer to a single range: {content_type[:80]!r}")
     if len(content_range) != 1:
         raise RangeMismatch(f"206 with {len(content_range)} Content-Range headers")
     match = _CONTENT_RANGE.fullmatch(content_range[0].strip())
@@ -91,7 +87,7 @@ def check_answer(
         raise RangeMismatch(f"unreadable Content-Range: {content_range[0][:80]!r}")
     first, last = int(match[1]), int(match[2])
     if first != want.start or last < first or last >= want.stop:
-        raise RangeMismatch(f"asked for {want.header}, the server sends bytes {first}-{last}")
+        raise RangeMismatch(f"asked for {want}, the server sends bytes {first}-{last}")
     if match[3] != "*" and int(match[3]) != size:
         raise RangeMismatch(f"the server says the blob has {match[3]} bytes, its descriptor says {size}")
     nbytes = last + 1 - first
@@ -100,6 +96,12 @@ def check_answer(
             f"Content-Length {content_length} contradicts Content-Range {content_range[0][:80]!r}"
         )
     return Answer(first, nbytes, whole=False)
+
+
+def offers_ranges(status: int, accept_ranges: Sequence[str]) -> bool:
+    """Whether an answer with this status and these Accept-Ranges fields says that its server has ranges."""
+    words = ",".join(accept_ranges).lower().replace(" ", "").split(",")
+    return status == 206 or "bytes" in words
 
 
 class Reassembly(Generic[T]):

@@ -1,21 +1,8 @@
-"""How fast and how often: the rate limit and the wait between attempts. No I/O, no clock of its own."""
+"""How fast: the rate limit that all connections of a fetcher keep together. No I/O, no clock of its own."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
-
-MAX_WAIT_S = 60.0
-
-
-def backoff_s(failures: int, first_s: float = 0.5) -> float:
-    """The wait before another attempt after ``failures`` (≥ 1) in a row: exponential, full jitter.
-
-    Jitter spreads a fleet whose registry comes back: each host waits between a half and the whole
-    of ``first_s * 2 ** (failures - 1)``, at most 60 s.
-    """
-    ceiling = min(MAX_WAIT_S, first_s * 2.0 ** min(failures - 1, 16))
-    return ceiling * random.uniform(0.5, 1.0)
 
 
 @dataclass(slots=True)

@@ -1,20 +1,19 @@
-"""A part of a blob on one connection, and the memory that all of them share.
+"""From a connection into the buffers of a layer: one body after another, for one part of a blob.
 
-Its bytes land in the pool's input buffers directly. Three rules bound that memory and keep it
-live:
+Bytes land in the pool's input buffers directly. Three rules bound that memory and keep it live:
 
 - every byte that arrives is in an input buffer, and their number is fixed;
-- a segment ahead of its turn may not take the last buffers: one per transfer is left, so the
+- a segment ahead of its turn may not take the last buffers: one per blob is left, so the
   segment that a layer needs next always gets one, sooner or later;
 - without a buffer a segment does not read, and TCP slows the server down.
 
-Everything here is decided synchronously, on the event loop's thread.
+Three objects, each knowing only those before it: the :class:`Buffers` of a fetcher, the :class:`Intake` of a
+blob, the :class:`Segment` of a part. Everything here is decided synchronously, on the event loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,153 +21,93 @@ from typing import Protocol
 
 from ..core.pool import InBuffer, Pool, PoolLayer
 from ..errors import LayerteeError, Timeout
-from .connections import Widening
+from .limits import FetchLimits
+from .ranges import Reassembly
 from .rate import RateLimiter
+from .schedule import Part
 
-# More blobs at once gained nothing on a fast server, once two are in flight.
-BLOBS_AT_ONCE = 3
-
-
-class RangeMode(enum.Enum):
-    """When a blob is fetched in ranges."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-@dataclass(frozen=True, slots=True)
-class FetchLimits:
-    """Bounds of a fetcher. Sizes in bytes, durations in seconds."""
-
-    max_connections: int = 8
-    ranges: RangeMode = RangeMode.AUTO
-    max_rate: int | None = None
-    range_nbytes: int = 4 << 20
-    stall_s: float = 60.0
-    stall_rate: int = 10 << 10
-    attempts: int = 8
-    backoff_s: float = 0.5
-
-
-class Headers(Protocol):
-    def get(self, key: str, /) -> str | None: ...
-    def getall(self, key: str, default: list[str], /) -> list[str]: ...
-
-
-class Receiver(Protocol):
-    def get_buffer(self) -> memoryview | None: ...
-    def landed(self, nbytes: int) -> None: ...
+_SCRATCH_NBYTES = 64 << 10  # for bytes that are dropped
 
 
 class Body(Protocol):
-    """What :mod:`layertee.registry.http` gives for a response whose body is still to come."""
+    """A response whose head has arrived, with its body still to come.
+
+    ``content_length`` is None where the end of the body does not show in the head. Whatever happens,
+    whoever got it calls ``close``.
+    """
 
     status: int
-    headers: Headers
     url: str
     content_length: int | None
 
-    async def receive(self, receiver: Receiver, nbytes: int, *, exact: bool = False) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def stop(self) -> None: ...
-    def abort(self, exc: LayerteeError) -> None: ...
-    def close(self) -> None: ...
+    def fields(self, name: str, /) -> list[str]:
+        """The values of the header fields of that name, in order."""
+
+    async def receive(self, receiver: Segment, nbytes: int, *, exact: bool = False) -> None:
+        """Bring ``nbytes`` bytes of the body to ``receiver``, whose ``get_buffer`` and ``landed`` it calls.
+
+        Returns when they have landed, or after ``stop``. Raises TruncatedBody when the connection ends
+        before, SizeMismatch when the body must be ``exact`` and goes on, what ``abort`` was given, and
+        TransportError otherwise.
+        """
+
+    def pause(self) -> None:
+        """Read no more, until ``resume``."""
+
+    def resume(self) -> None:
+        """Ask the receiver for a buffer again, and read on if it has one."""
+
+    def stop(self) -> None:
+        """End ``receive`` well: what is here is enough."""
+
+    def abort(self, exc: LayerteeError) -> None:
+        """End ``receive`` with ``exc``."""
+
+    def close(self) -> None:
+        """Drop the connection, unless the body was received to its end. May be called again."""
 
 
-class Slots:
-    """The connections in use, of which there may be ``widening.limit``.
+@dataclass(slots=True)
+class FetchReport:
+    """What a transfer cost. ``nbytes`` counts every body byte, dropped and repeated ones included.
 
-    Helpers take one at once or not at all; blobs wait. Of blobs there are few at once, until more
-    connections turn out to be worth having; then one goes to a blob that waits first.
+    ``ranged``: the blob was put together from several answers, which may not have been of one version of it.
+    ``content_encoding``: what an answer said of itself, though nothing of the kind was asked for.
     """
 
-    def __init__(self, widening: Widening) -> None:
-        self._widening = widening
-        self._queue: deque[asyncio.Future[None]] = deque()
-        self.n_open = 0
-
-    @property
-    def _n_free(self) -> int:
-        """For blobs."""
-        return min(self._widening.limit, max(BLOBS_AT_ONCE, self._widening.target)) - self.n_open
-
-    @property
-    def n_waiting(self) -> int:
-        """Blobs that have no connection yet."""
-        return len(self._queue)
-
-    def try_take(self) -> bool:
-        if self.n_open >= self._widening.limit or self._queue:
-            return False
-        self.n_open += 1
-        return True
-
-    async def take(self) -> None:
-        while self._n_free <= 0:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._queue.append(turn)
-            try:
-                await turn
-            finally:
-                if turn in self._queue:
-                    self._queue.remove(turn)
-        self.n_open += 1
-
-    def give(self) -> None:
-        self.n_open -= 1
-        self.wake()
-
-    def wake(self) -> None:
-        """More connections may be had now, or one is free: for who waits longest."""
-        for turn in list(self._queue)[: max(0, self._n_free)]:
-            if not turn.done():
-                turn.set_result(None)
+    nbytes: int = 0
+    ranged: bool = False
+    content_encoding: str | None = None
 
 
-class HostState:
-    """What is remembered of a registry for as long as an engine lives.
+class Buffers:
+    """The pool's input buffers, as the connections of one fetcher share them, and their rate limit.
 
-    ``ranged``: it, or where it redirects to, has answered a range properly.
+    ``nbytes`` counts the body bytes of all of them; ``n_held`` how often one had to wait for this machine.
     """
 
-    def __init__(self, max_connections: int) -> None:
-        self.widening = Widening(max_connections)
-        self.slots = Slots(self.widening)
-        self.ranged = False
-        self.nbytes = 0  # body bytes of all fetchers, as of their last ticks
-        self.n_served = 0  # bodies that are arriving
-        self._rangeless_until: dict[str, float] = {}
-
-    def no_ranges(self, netloc: str, until: float) -> None:
-        """Ask ``netloc`` for no more ranges than are needed, until then: servers get other settings."""
-        self._rangeless_until[netloc] = until
-
-    def may_range(self, netloc: str, now: float) -> bool:
-        return now >= self._rangeless_until.get(netloc, 0.0)
-
-
-class Shared:
-    """What all segments of one fetcher share."""
-
-    def __init__(self, pool: Pool, limits: FetchLimits, host: HostState) -> None:
-        self.pool = pool
-        self.limits = limits
+    def __init__(self, pool: Pool, limits: FetchLimits) -> None:
+        self._pool = pool
+        self.nbytes_each = pool.in_nbytes
         self.limiter = RateLimiter(limits.max_rate) if limits.max_rate else None
-        self.host = host
-        self.slots = host.slots
-        self.n_transfers = 0
+        self.n_blobs = 0  # under way: for each, one buffer is not for those ahead of their turn
         self.nbytes = 0
-        self.n_held = 0  # times that a connection had to wait for this machine
-        self.fill: Callable[[], None] = _nothing  # opens the connections that are wanted
+        self.n_held = 0
         self._waiting: deque[Segment] = deque()
 
-    def queue(self, segment: Segment) -> None:
-        self.n_held += 1
-        self._waiting.append(segment)
+    def take(self, segment: Segment, layer: PoolLayer) -> InBuffer | None:
+        """A buffer for ``segment``; without one it is woken when it may ask again."""
+        buf = self._pool.take(0 if segment.is_next else self.n_blobs, layer)
+        if buf is None and segment not in self._waiting:
+            self.n_held += 1
+            self._waiting.append(segment)
+        return buf
 
-    def unqueue(self, segment: Segment) -> None:
+    def give_back(self, buf: InBuffer) -> None:
+        self._pool.give_back(buf)
+
+    def forget(self, segment: Segment) -> None:
+        """``segment`` waits no more."""
         if segment in self._waiting:
             self._waiting.remove(segment)
 
@@ -180,46 +119,74 @@ class Shared:
                 return  # queued again: nothing is left for those behind it
 
 
-def _nothing() -> None:
-    """Nobody is there to open connections."""
+class Intake:
+    """Where the bytes of one blob come in: over its segments, in any order; they leave in blob order.
 
+    ``name`` is for messages. ``pace`` tells how many seconds to wait before more is read, asked again after
+    these; 0 to go on. ``refused``: the layer takes no more, and its result tells why.
+    """
 
-class Owner(Protocol):
-    """The transfer, as its segments see it."""
-
-    name: str
-    layer: PoolLayer
-    pace: Callable[[], float] | None
-    """The seconds to wait before more is read, asked again after these; 0 to go on."""
+    def __init__(
+        self,
+        name: str,
+        buffers: Buffers,
+        layer: PoolLayer,
+        report: FetchReport,
+        progress: Callable[[int], None] | None,
+        pace: Callable[[], float] | None,
+    ) -> None:
+        self.name = name
+        self.buffers = buffers
+        self.layer = layer
+        self.report = report
+        self.pace = pace
+        self.refused = False
+        self.segments: list[Segment] = []
+        self._pieces: Reassembly[InBuffer] = Reassembly()
+        self._progress = progress
 
     @property
     def next_byte(self) -> int:
-        """The first byte of the blob that the pool has not got yet."""
-
-    def count(self, nbytes: int) -> None:
-        """Body bytes arrived, useful or not."""
+        """The first byte of the blob that the layer has not got yet."""
+        return self._pieces.next
 
     def deliver(self, start: int, buf: InBuffer, nbytes: int) -> None:
-        """A buffer is filled; it holds the blob from ``start`` on."""
+        """A filled buffer, which holds the blob from ``start`` on; it and those it was missing for go to
+        the layer.
+        """
+        for piece, n in self._pieces.add(start, nbytes, buf):
+            if not self.layer.submit(piece, n):
+                self.refused = True
+        if self._progress is not None:
+            self._progress(nbytes)
+        for segment in self.segments:
+            if self.refused:
+                segment.halt()
+            elif segment.waiting and segment.is_next:
+                segment.wake()
+
+    def drop_ahead(self) -> None:
+        """Give back what waits for bytes before it."""
+        for buf in self._pieces.drain():
+            self.buffers.give_back(buf)
 
 
 class Segment:
-    """``[start, stop)`` of a blob on one connection; ``pos`` is how far it has come. A Receiver.
+    """Fills buffers with one part of a blob, from one connection after another; what a body calls.
 
-    ``probe``: it asks whether the server does ranges, and its bytes are not counted on yet.
+    While it is open, it is one of the intake's segments.
     """
 
-    def __init__(self, owner: Owner, shared: Shared, start: int, stop: int, *, probe: bool = False) -> None:
-        self._owner = owner
-        self._shared = shared
-        self.start = self.pos = start
-        self.stop = stop
-        self.probe = probe
-        self.body: Body | None = None
-        self.skip = 0  # bytes of the body still to be discarded
+    def __init__(self, part: Part, intake: Intake, received: Callable[[Part, int], None]) -> None:
+        self.part = part
+        self._intake = intake
+        self._buffers = intake.buffers
+        self._received = received
+        self._body: Body | None = None
+        self._skip = 0  # bytes of the body still to be dropped
         self.waiting = False  # for a buffer
-        self._throttled = False
-        self._paced = False  # because nobody wants the blob yet
+        self._throttled = False  # by the rate limit or the pace
+        self._paced = False  # by the pace: nobody wants the blob yet
         self._buf: InBuffer | None = None
         self._fill = 0
         self._scratch: memoryview | None = None
@@ -227,13 +194,9 @@ class Segment:
         self._n_landed = 0
 
     @property
-    def buf_start(self) -> int:
-        """Where in the blob the buffer being filled begins."""
-        return self.pos - self._fill
-
-    @property
     def is_next(self) -> bool:
-        return self.buf_start == self._owner.next_byte
+        """The layer has everything before the buffer that is being filled."""
+        return self.part.pos - self._fill == self._intake.next_byte
 
     @property
     def held(self) -> bool:
@@ -243,83 +206,99 @@ class Segment:
     @property
     def streaming(self) -> bool:
         """Body bytes are arriving as fast as the network lets them."""
-        return self.body is not None and self._n_landed > 0 and not self.held and not self._throttled
+        return self._body is not None and self._n_landed > 0 and not self.waiting and not self._throttled
 
-    # --- Receiver ---
+    # --- what a body calls: for every read, so as little as possible ---
 
     def get_buffer(self) -> memoryview | None:
+        """The next place to write to, or None: nothing is read until the body is resumed."""
         if self._throttled:
             return None
-        shared = self._shared
-        if self.skip:
+        if self._skip:
             if self._scratch is None:
-                self._scratch = memoryview(bytearray(64 << 10))
-            return self._scratch[: min(self.skip, len(self._scratch))]
+                self._scratch = memoryview(bytearray(_SCRATCH_NBYTES))
+            return self._scratch[: min(self._skip, _SCRATCH_NBYTES)]
         if self._buf is None:
-            self._buf = shared.pool.take(0 if self.is_next else shared.n_transfers, self._owner.layer)
+            self._buf = self._buffers.take(self, self._intake.layer)
             if self._buf is None:
-                if not self.waiting:
-                    self.waiting = True
-                    shared.queue(self)
+                self.waiting = True
                 return None
-        room = min(len(self._buf.view), self._fill + self.stop - self.pos) - self._fill
-        if shared.limiter is not None:
-            room = min(room, shared.limiter.read_nbytes)
-        return self._buf.view[self._fill : self._fill + room]
+            if self.waiting:  # it was not woken, but resumed for another reason
+                self.waiting = False
+                self._buffers.forget(self)
+        part, fill = self.part, self._fill
+        room = min(len(self._buf.view) - fill, part.stop - part.pos)
+        limiter = self._buffers.limiter
+        if limiter is not None:
+            room = min(room, limiter.read_nbytes)
+        return self._buf.view[fill : fill + room]
 
     def landed(self, nbytes: int) -> None:
-        self._owner.count(nbytes)
+        """The first ``nbytes`` of what ``get_buffer`` gave are filled."""
+        intake, part = self._intake, self.part
+        intake.report.nbytes += nbytes
+        self._buffers.nbytes += nbytes
         self._n_landed += nbytes
-        if self.skip:
-            self.skip -= nbytes
+        if self._skip:
+            self._skip -= nbytes
         else:
             self._fill += nbytes
-            self.pos += nbytes
+            self._received(part, nbytes)
+            complete = part.pos == part.stop
             assert self._buf is not None
-            if self._fill == len(self._buf.view) or self.pos == self.stop:
-                buf, start, fill = self._buf, self.buf_start, self._fill
+            if self._fill == len(self._buf.view) or complete:
+                buf, fill = self._buf, self._fill
                 self._buf, self._fill = None, 0
-                self._owner.deliver(start, buf, fill)
-            if self.pos == self.stop:
+                intake.deliver(part.pos - fill, buf, fill)
+            if complete:
                 self.halt()
                 return
-        pace = self._owner.pace() if self._owner.pace is not None else 0.0
-        limiter = self._shared.limiter
-        limit = limiter.spend(nbytes, asyncio.get_running_loop().time()) if limiter is not None else 0.0
-        if max(pace, limit) > 0 and self.body is not None:
-            self._throttled, self._paced = True, pace > limit
-            self._shared.n_held += not self._paced
-            self.body.pause()
-            asyncio.get_running_loop().call_later(max(pace, limit), self._unthrottle)
+        limiter = self._buffers.limiter
+        if limiter is not None or intake.pace is not None:
+            self._throttle(nbytes, limiter)
 
     # --- flow ---
 
+    def _throttle(self, nbytes: int, limiter: RateLimiter | None) -> None:
+        loop = asyncio.get_running_loop()
+        pace = self._intake.pace() if self._intake.pace is not None else 0.0
+        limit = limiter.spend(nbytes, loop.time()) if limiter is not None else 0.0
+        if max(pace, limit) > 0 and self._body is not None:
+            self._throttled, self._paced = True, pace > limit
+            self._buffers.n_held += not self._paced
+            self._body.pause()
+            loop.call_later(max(pace, limit), self._unthrottle)
+
     def _unthrottle(self) -> None:
-        wait = self._owner.pace() if self._owner.pace is not None and self.body is not None else 0.0
+        pace = self._intake.pace
+        wait = pace() if pace is not None and self._body is not None else 0.0
         if wait > 0:
             self._paced = True
             asyncio.get_running_loop().call_later(wait, self._unthrottle)
             return
         self._throttled = self._paced = False
-        if self.body is not None and not self.waiting:
-            self.body.resume()
+        if self._body is not None and not self.waiting:
+            self._body.resume()
 
     def wake(self) -> None:
         """There may be a buffer now; without one, the segment queues again."""
         if not self.waiting:
             return
         self.waiting = False
-        self._shared.unqueue(self)
-        if self.body is not None:
-            self.body.resume()  # asks get_buffer again
+        self._buffers.forget(self)
+        if self._body is not None:
+            self._body.resume()  # asks get_buffer again
 
     def halt(self) -> None:
-        if self.body is not None:
-            self.body.stop()
+        """No more of this body."""
+        if self._body is not None:
+            self._body.stop()
 
-    def check_stall(self, now: float) -> None:
-        limits = self._shared.limits
-        if self.body is None or self.held or self._throttled:
+    def check_stall(self, now: float, limits: FetchLimits) -> None:
+        """Abort the body if too little has come since ``limits.stall_s`` ago. Waiting for this machine, or
+        for whoever sets the pace, does not count.
+        """
+        if self._body is None or self.waiting or self._throttled:
             self._window = None
             return
         if self._window is None:
@@ -331,28 +310,33 @@ class Segment:
         got = self._n_landed - before
         self._window = (now, self._n_landed)
         if got < limits.stall_rate * limits.stall_s:
-            self.body.abort(
-                Timeout(f"{self._owner.name}: {got} bytes in {now - since:.0f} s, the connection is too slow")
-            )
+            said = f"{self._intake.name}: {got} bytes in {now - since:.0f} s, the connection is too slow"
+            self._body.abort(Timeout(said))
 
-    def attach(self, body: Body, skip: int) -> None:
-        """A body begins, of which the first ``skip`` bytes are here already."""
-        self.body = body
-        self.skip = skip
-        self._shared.host.n_served += 1
+    # --- from its first body to its end ---
 
-    def detach(self) -> None:
-        """The connection, if there is one, is gone; what was received stays."""
-        if self.body is not None:
-            self.body = None
-            self._shared.host.n_served -= 1
-        self.skip = 0
-        self._window = None
-        if self.waiting:
-            self.waiting = False
-            self._shared.unqueue(self)
+    def open(self) -> None:
+        self._intake.segments.append(self)
 
-    def release(self) -> None:
+    async def receive(self, body: Body, nbytes: int, *, skip: int, exact: bool) -> None:
+        """Bring ``nbytes`` bytes of ``body``, of which the first ``skip`` are here already and are dropped.
+
+        Returns early when the part, which may be shortened meanwhile, is complete, or the layer refuses
+        it. What was received stays, whatever is raised: as ``Body.receive`` says.
+        """
+        self._body, self._skip = body, skip
+        try:
+            await body.receive(self, nbytes, exact=exact)
+        finally:
+            self._body, self._skip, self._window = None, 0, None
+            if self.waiting:
+                self.waiting = False
+                self._buffers.forget(self)
+
+    def close(self) -> None:
+        """Give back the buffer that is not full. May be called again."""
+        if self in self._intake.segments:
+            self._intake.segments.remove(self)
         if self._buf is not None:
-            self._shared.pool.give_back(self._buf)
-            self._buf = None
+            self._buffers.give_back(self._buf)
+            self._buf, self._fill = None, 0

@@ -1,7 +1,8 @@
-"""How many connections are worth having: the rule alone, on a clock that the tests turn."""
+"""Who may have a connection, and how many are worth having, on a clock that the tests turn."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 
@@ -9,7 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layertee.transfer.connections import FAST, FORGET_S, HOLD_S, STARVED_S, TICK_S, TRIAL_S, Sample, Widening
+from layertee.errors import RateLimited, ServerError
+from layertee.transfer.connections import (
+    BLOBS_AT_ONCE,
+    FAST,
+    FORGET_S,
+    HOLD_S,
+    STARVED_S,
+    TICK_S,
+    TRIAL_S,
+    Connections,
+    Sample,
+    Widening,
+)
+from layertee.transfer.limits import FetchLimits, RangeMode
 
 MB = 1e6
 Rate = Callable[[int], float]
@@ -21,9 +35,15 @@ class World:
     """
 
     def __init__(
-        self, rate: Rate, *, n_blobs: int = 3, demand: float = 1e12, max_connections: int = 8
+        self,
+        rate: Rate,
+        *,
+        n_blobs: int = 3,
+        demand: float = 1e12,
+        max_connections: int = 8,
+        always: bool = False,
     ) -> None:
-        self.widening = Widening(max_connections)
+        self.widening = Widening(max_connections, always=always)
         self.rate = rate
         self.n_blobs = n_blobs
         self.demand = demand
@@ -207,8 +227,7 @@ def test_what_was_learned_is_kept_for_the_next_pull_and_forgotten_after_a_while(
 
 
 def test_always_is_as_many_as_the_server_takes() -> None:
-    world = World(lambda n: FAST)
-    world.widening.always = True
+    world = World(lambda n: FAST, always=True)
     assert set(world.run(1)) == {8}
     world.refuse()
     assert world.n_open == 4
@@ -248,3 +267,138 @@ def test_whatever_happens_the_bounds_hold(
         widening.sample(Sample(now, int(nbytes), queued, held, n_open, True))
         assert 1 <= widening.limit <= most
         assert 0 <= widening.target <= most
+
+
+# --- who has one -----------------------------------------------------------------------------------
+
+
+async def settled() -> None:
+    """Every task that can go on has done so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Queue:
+    """Blobs that take a connection one after the other, as far as there are any."""
+
+    def __init__(self, connections: Connections, n: int) -> None:
+        self.served: list[int] = []
+        self._connections = connections
+        self.tasks = [asyncio.create_task(self._take(i)) for i in range(n)]
+
+    async def _take(self, i: int) -> None:
+        await self._connections.take()
+        self.served.append(i)
+
+    async def cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def starve(connections: Connections, *, room: bool = False) -> None:
+    """Ticks for a while, in which nothing but the network is slow."""
+    for n in range(round(2 * STARVED_S / TICK_S) + 2):
+        connections.tick(1000 + n * TICK_S, nbytes=10_000, n_queued=0, held=False, room=room)
+
+
+def test_few_blobs_have_a_connection_and_the_others_get_theirs_in_turn() -> None:
+    async def main() -> None:
+        connections = Connections(FetchLimits())
+        queue = Queue(connections, 6)
+        await settled()
+        assert queue.served == list(range(BLOBS_AT_ONCE))
+        connections.give()
+        await settled()
+        assert queue.served == list(range(BLOBS_AT_ONCE + 1))
+        await queue.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_blob_that_waits_goes_before_one_more_for_a_blob_that_has_one() -> None:
+    async def main() -> None:
+        connections = Connections(FetchLimits())
+        queue = Queue(connections, BLOBS_AT_ONCE + 1)
+        await settled()
+        assert not connections.take_now()
+        starve(connections)  # that a blob waits is room enough
+        await settled()
+        assert len(queue.served) == BLOBS_AT_ONCE + 1
+        assert connections.wants_more
+        assert connections.take_now()
+
+    asyncio.run(main())
+
+
+def test_who_is_cancelled_while_it_waits_takes_no_connection() -> None:
+    async def main() -> None:
+        connections = Connections(FetchLimits(max_connections=1))
+        queue = Queue(connections, 3)
+        await settled()
+        queue.tasks[1].cancel()
+        await settled()
+        connections.give()
+        await settled()
+        assert queue.served == [0, 2]
+
+    asyncio.run(main())
+
+
+def test_one_that_is_woken_and_cancelled_leaves_its_connection_to_the_next() -> None:
+    async def main() -> None:
+        connections = Connections(FetchLimits(max_connections=1))
+        queue = Queue(connections, 3)
+        await settled()
+        connections.give()
+        queue.tasks[1].cancel()
+        await settled()
+        assert queue.served == [0, 2]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_there_are_never_more_than_allowed(most: int) -> None:
+    async def main() -> None:
+        connections = Connections(FetchLimits(max_connections=most, ranges=RangeMode.ALWAYS))
+        queue = Queue(connections, 2)
+        await settled()
+        n = len(queue.served)
+        while connections.take_now():
+            n += 1
+        assert n == most
+        assert not connections.wants_more
+        await queue.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_refusal_halves_what_there_may_be_only_while_others_are_served() -> None:
+    async def main() -> None:
+        connections = Connections(FetchLimits(max_connections=4, ranges=RangeMode.ALWAYS))
+        while connections.take_now():
+            pass
+        connections.refused(RateLimited("wait", retry_after=30), 10.0, asked=9.0)
+        assert connections.pause_s(10.0) == 30
+        connections.give()
+        assert connections.wants_more  # the server serves nobody: it is not about their number
+        connections.take_now()
+        with connections.arriving():
+            connections.refused(ServerError("busy", status=503), 11.0, asked=10.5)
+        connections.give()
+        assert not connections.wants_more
+        connections.give()
+        connections.give()
+        assert connections.wants_more  # two, of four
+        assert connections.pause_s(50.0) <= 0
+
+    asyncio.run(main())
+
+
+def test_a_server_without_ranges_is_remembered_for_a_while_and_alone() -> None:
+    connections = Connections(FetchLimits())
+    connections.no_ranges("cdn.example", 100.0)
+    assert not connections.may_range("cdn.example", 99.0)
+    assert connections.may_range("cdn.example", 100.0)
+    assert connections.may_range("other.example", 99.0)

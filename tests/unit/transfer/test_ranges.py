@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertee.errors import RangeMismatch, SizeMismatch
-from layertee.transfer.ranges import Answer, ByteRange, Reassembly, check_answer, split_ranges
+from layertee.transfer.ranges import Answer, ByteRange, Reassembly, check_answer, offers_ranges
 
 SIZE = 1000
 WANT = ByteRange(100, 200)
@@ -26,22 +26,30 @@ def answer(
     return check_answer(status, content_range, content_type, length, want=want, size=SIZE, ranged=ranged)
 
 
-@given(size=st.integers(0, 10_000), part=st.integers(1, 3_000))
-def test_split_ranges_cover_every_byte_once(size: int, part: int) -> None:
-    ranges = split_ranges(size, part)
-    assert [i for r in ranges for i in range(r.start, r.stop)] == list(range(size))
-    assert all(len(r) == part for r in ranges[:-1])
-
-
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (5, 5), (6, 5), (-1, 4)])
 def test_an_empty_range_cannot_be_made(start: int, stop: int) -> None:
     with pytest.raises(ValueError, match="not a byte range"):
         ByteRange(start, stop)
 
 
-def test_the_header_is_inclusive() -> None:
-    assert ByteRange(0, 1).header == "bytes=0-0"
-    assert WANT.header == "bytes=100-199"
+def test_a_range_is_shown_as_http_counts() -> None:
+    assert str(ByteRange(0, 1)) == "bytes 0-0"
+    assert str(WANT) == "bytes 100-199"
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "offered"),
+    [
+        (200, [], False),
+        (200, ["none"], False),
+        (200, ["bytes"], True),
+        (200, ["none", "x, Bytes"], True),
+        (200, ["kilobytes"], False),
+        (206, [], True),
+    ],
+)
+def test_a_server_says_whether_it_has_ranges(status: int, fields: list[str], offered: bool) -> None:
+    assert offers_ranges(status, fields) is offered
 
 
 def test_the_range_asked_for_is_accepted() -> None:

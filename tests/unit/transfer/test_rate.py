@@ -1,4 +1,4 @@
-"""The rate limit and the wait between attempts."""
+"""The rate limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layertee.transfer.rate import MAX_WAIT_S, RateLimiter, backoff_s
+from layertee.transfer.rate import RateLimiter
 
 
 @given(reads=st.lists(st.integers(1, 1 << 20), min_size=1, max_size=200), rate=st.integers(10_000, 1 << 30))
@@ -30,14 +30,3 @@ def test_an_idle_bucket_does_not_save_up_for_a_burst() -> None:
 def test_slow_rates_read_in_small_pieces() -> None:
     assert RateLimiter(100_000).read_nbytes == 6250
     assert RateLimiter(1000).read_nbytes == 4096
-
-
-@given(failures=st.integers(1, 1000), first=st.floats(0.001, 5))
-def test_backoff_grows_and_is_bounded(failures: int, first: float) -> None:
-    wait = backoff_s(failures, first)
-    assert 0 < wait <= MAX_WAIT_S
-    assert wait <= first * 2.0 ** min(failures - 1, 16)
-
-
-def test_hosts_do_not_wait_in_step() -> None:
-    assert len({backoff_s(3) for _ in range(20)}) > 15
