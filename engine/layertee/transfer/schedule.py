@@ -304,9 +304,13 @@ class BlobSchedule:
         self.parts.append(part)
         return part
 
+    def _filling(self, part: Part) -> int:
+        """Where the buffer that ``part`` is filling begins; it reaches as far as ``unit`` bytes on."""
+        return part.pos - (part.pos - part.start) % self._unit
+
     def _cut(self) -> int:
         """Where a probe may begin: beyond the buffer that the one stream is filling, by one range."""
-        return self.parts[0].pos + max(self._limits.range_nbytes, 2 * self._unit)
+        return self._filling(self.parts[0]) + max(self._limits.range_nbytes, 2 * self._unit)
 
     def _fail(self) -> Then:
         self.state = State.FAILED
@@ -330,7 +334,11 @@ class BlobSchedule:
     def _answered_range(self, part: Part, answer: Answer) -> Take | Then:
         if part.probe:
             head = next((other for other in self.parts if not other.probe), None)
-            if self.state is not State.PROBING or head is None or head.pos + self._unit > part.start:
+            if (
+                self.state is not State.PROBING
+                or head is None
+                or self._filling(head) + self._unit > part.start
+            ):
                 self.leave(part)  # it came too late: the one stream is there already
                 return Then.LEAVE
             head.stop = part.start

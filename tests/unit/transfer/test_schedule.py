@@ -115,7 +115,7 @@ def test_a_206_to_the_probe_cuts_the_one_stream_before_it() -> None:
     assert (head.stop, helper.probe, schedule.frontier) == (5 * U, False, 7 * U)
     assert schedule.has_more
     third = schedule.next_range()
-    assert (third.start, third.stop) == (7 * U, 8 * U)  # a third of what is left
+    assert (third.start, third.stop) == (7 * U, 8 * U)  # not below a buffer
     last = schedule.next_range()
     assert (last.start, last.stop) == (8 * U, 9 * U)
     end = schedule.next_range()
@@ -128,11 +128,20 @@ def test_a_206_to_the_probe_cuts_the_one_stream_before_it() -> None:
     assert schedule.state is State.DONE
 
 
+def test_a_probe_is_taken_up_as_long_as_no_buffer_reaches_into_its_range() -> None:
+    schedule, head = streaming()
+    probe = schedule.probe()
+    schedule.asks(probe)
+    schedule.received(head, 2 * U - 1)
+    assert isinstance(ranged(schedule, probe), Take)
+    assert (schedule.state, head.stop) == (State.SPLIT, 2 * U)
+
+
 def test_a_probe_that_is_answered_too_late_is_left() -> None:
     schedule, head = streaming()
     probe = schedule.probe()
     schedule.asks(probe)
-    schedule.received(head, U + 1)  # the buffer being filled may reach into the range
+    schedule.received(head, 2 * U)  # the buffer being filled now does
     assert ranged(schedule, probe) is Then.LEAVE
     assert (schedule.state, head.stop) == (State.ONE_STREAM, SIZE)
     assert schedule.parts == [head]
