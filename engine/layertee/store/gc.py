@@ -39,7 +39,6 @@ class GCReport:
     bytes_freed: int = 0
     blobs_kept: int = 0
     parts_removed: int = 0
-    locks_removed: int = 0
     warnings: list[str] = field(default_factory=list)
 
 
@@ -214,7 +213,6 @@ def _sweep_ingest(store: Store, report: GCReport) -> None:
             report.warnings.append(f"{path} is held by a process that did not lock the store; its part stays")
         else:
             held.discard()
-            report.locks_removed += 1
     for path in _files(store.ingest):
         if path.name.removesuffix(PART_SUFFIX) not in busy:
             report.bytes_freed += _unlink(path)

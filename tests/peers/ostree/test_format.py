@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from layertee.errors import DocumentError, NotFound, StoreCorrupt
 from layertee.image.document import Digest
 from layertee.places.ostree.gvariant import commit_strings
-from layertee.places.ostree.names import escape, image_ref, layer_digest, layer_ref, unescape
+from layertee.places.ostree.names import IMAGES, escape, layer_digest, layer_ref, unescape
 from layertee.places.ostree.repo import OSTreeRepo
 from tests.support.rig.ostree import OSTreeRig
 
@@ -87,7 +87,7 @@ def test_the_refs_of_layers_and_images() -> None:
     digest = Digest(f"sha256:{A}")
     assert layer_ref(digest) == f"ostree/container/blob/sha256_3A_{A}"
     assert layer_digest(layer_ref(digest)) == digest
-    assert image_ref("docker://h/x:1") == "ostree/container/image/docker_3A__2F__2F_h/x_3A_1"
+    assert escape("docker://h/x:1") == "docker_3A__2F__2F_h/x_3A_1"
     for stranger in ("ostree/container/blob/x", f"ostree/container/image/sha256_3A_{A}"):
         with pytest.raises(ValueError, match="not"):
             layer_digest(stranger)
@@ -101,8 +101,9 @@ def test_ostree_takes_these_names(rig: OSTreeRig) -> None:
         "oci:/srv/a b//c:é",
         "containers-storage:[overlay@/x]y",
     ):
-        one = commit(rig, image_ref(name))
-        assert OSTreeRepo.open(rig.root).refs("ostree/container/image")[image_ref(name)] == one
+        ref = f"{IMAGES}/{escape(name)}"
+        one = commit(rig, ref)
+        assert OSTreeRepo.open(rig.root).refs(IMAGES)[ref] == one
 
 
 # --- commits --------------------------------------------------------------------------

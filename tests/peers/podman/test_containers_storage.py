@@ -176,6 +176,7 @@ def odd_tars() -> dict[str, bytes]:
         "short-record": small[:2048],
         "zeros-after": small + bytes(200_000),
         "junk-after": small + b"junk" * 50_000,
+        "nothing": b"",
         "empty": bytes(1024),
     }
 

@@ -24,7 +24,6 @@ from layertee.errors import (
 from layertee.image.document import (
     DOCKER_MANIFEST,
     OCI_CONFIG,
-    OCI_EMPTY,
     OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
@@ -43,6 +42,7 @@ from layertee.image.document import (
     parse_document,
 )
 
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 ENGINE = Path(__file__).resolve().parents[3] / "engine"
 
 
@@ -176,7 +176,10 @@ def test_an_ambiguous_or_malformed_document_is_refused(document: object, carried
             "push the image again",
         ),
         (
-            manifest_of(artifactType="application/vnd.example", config=described(b"{}", OCI_EMPTY)),
+            manifest_of(
+                artifactType="application/vnd.example",
+                config=described(b"{}", "application/vnd.oci.empty.v1+json"),
+            ),
             None,
             "artifact of type application/vnd.example",
         ),

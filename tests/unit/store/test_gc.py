@@ -71,7 +71,6 @@ def test_gc_removes_what_no_image_needs_and_nothing_else(
     )  # two manifests (as pulled, as kept), a config, a layer; one layer is shared
     assert report.bytes_freed > 5
     assert report.parts_removed == 1
-    assert report.locks_removed >= 1
     assert list(store.ingest.iterdir()) == list(store.locks.iterdir()) == []
     assert_store_is_sound(store.root)
     assert gc(store).blobs_removed == 0

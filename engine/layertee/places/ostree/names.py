@@ -67,8 +67,3 @@ def layer_digest(ref: str) -> Digest:
     if not ref.startswith(f"{LAYERS}/"):
         raise ValueError(f"not the ref of a layer: {ref!r:.200}")
     return Digest(unescape(ref.removeprefix(f"{LAYERS}/")))
-
-
-def image_ref(name: str) -> str:
-    """The ref of the image ``name``, which has its transport: ``docker://…``, ``containers-storage:…``."""
-    return f"{IMAGES}/{escape(name)}"

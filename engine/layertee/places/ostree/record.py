@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...disk.files import disk_error, sync_directory
+from ...disk.files import disk_error, open_regular, sync_directory
 from ...disk.part import write_file
-from ...errors import DocumentError, StoreCorrupt
+from ...errors import DocumentError, SourceUnreadable, StoreCorrupt
 from ...image.document import DiffID, Digest
 from ...image.holding import Basis
 from ...image.strictjson import as_list, as_object, as_text, check_fields, load_object
@@ -62,10 +62,13 @@ class PreparedRef:
 def read_record(repo: Path) -> tuple[PreparedRef, ...]:
     """Nothing where nothing was prepared. Raises StoreCorrupt, LocalError."""
     path = repo / PLACE / _NAME
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return ()
+    try:
+        with open(open_regular(path), "rb") as file:
+            raw = file.read(_LIMIT + 1)
+    except SourceUnreadable as exc:
+        raise StoreCorrupt(str(exc), path=str(path)) from exc
     except OSError as exc:
         raise disk_error(exc, "reading", path) from exc
     try:

@@ -24,6 +24,8 @@ from ...image.document import Compression, DiffID, Digest
 # Some 500 bytes a layer: 10,000 are 5 MB, in 0.1 s.
 MAX_RECORDS: Final = 64 << 20
 
+_OF_NOTHING: Final = DiffID(Digest.of(b""))  # a tar of no bytes, which some builders write
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _ID: Final = re.compile(r"[a-f0-9]{64}")
 _PLAIN_KEY: Final = re.compile(r"[a-z0-9.]+")
 # archive.Compression of containers/storage; others are nothing that an image would name today.
@@ -88,7 +90,9 @@ def layer_rows(raw: bytes, what: str) -> Iterator[LayerRow]:
         except DocumentError:
             continue
         size = record.get("diff-size")
-        if type(size) is not int or size <= 0:
+        if diff_id == _OF_NOTHING and not size:
+            size = 0  # of which Go writes nothing
+        elif type(size) is not int or size <= 0:
             size, problem = 0, problem or "its size is not recorded"
         yield LayerRow(layer_id, diff_id, size, _blob(record, diff_id), problem)
 
@@ -150,4 +154,7 @@ def _blob(record: Mapping[str, object], diff_id: DiffID) -> KnownBlob | None:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+    """The texts in a list; half characters (lone surrogates), which no file is named by, are none."""
+    if not isinstance(value, list):
+        return ()
+    return tuple(item for item in value if isinstance(item, str) and not _HALF.search(item))
