@@ -18,6 +18,7 @@ import pytest
 
 from layertee.cli import install_shim as shimcmd
 from layertee.cli import main as cli
+from layertee.cli.exits import EXIT_ERROR
 from layertee.errors import LayerteeError, LocalError
 from layertee.skopeo.shim import SHIM_MARKER, first_on_path, install, is_shim, remove, script
 from layertee.store.store import Store
@@ -552,7 +553,7 @@ def test_systemd_takes_the_drop_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--from=nowhere", "--cache-max=much", "--ahead=x", "--client-repo=a:b"])
 def test_what_image_proxy_would_refuse_is_not_installed(tmp_path: Path, option: str) -> None:
-    assert cli.main(["install-shim", str(tmp_path / "bin"), "--", option]) == cli.EXIT_ERROR
+    assert cli.main(["install-shim", str(tmp_path / "bin"), "--", option]) == EXIT_ERROR
     assert not (tmp_path / "bin").exists()
 
 

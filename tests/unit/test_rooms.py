@@ -40,16 +40,28 @@ ROOMS: dict[str, set[str]] = {
     "imageproxy": {"image", "config", "disk", "store", "skopeo", "pulling", "engine"},
     "__init__": {"image", "core", "transfer", "store", "pulling", "engine", "sync"},
     "cli": {
-        *("image", "config", "disk", "core", "transfer", "store", "places", "skopeo", "options", "pulling"),
+        *(
+            "image",
+            "config",
+            "disk",
+            "core",
+            "registry",
+            "transfer",
+            "store",
+            "places",
+            "skopeo",
+            "options",
+            "pulling",
+        ),
         *("engine", "sync", "imageproxy"),
     },
     "__main__": {"cli"},
 }
 # Libraries, and parts of the standard library that decide something, have one home each.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"registry.http"},
+    "aiohttp": {"registry.http", "registry.first_import"},
     "yarl": {"registry.http"},
-    "ssl": {"registry.http"},
+    "ssl": {"registry.http", "registry.first_import"},
     "uvloop": {"sync"},
     "cffi": set(),  # the extension brings its own
     "isal": {"core.tee_python"},
@@ -107,6 +119,19 @@ def test_the_table_has_one_row_for_each_room_and_no_arrow_points_up() -> None:
 def test_every_arrow_of_the_table_is_used() -> None:
     used = {(room_of(name_of(path)), room_of(name)) for path in MODULES for name, own in imports(path) if own}
     assert {(room, other) for room, allowed in ROOMS.items() for other in allowed} <= used
+
+
+def test_modules_of_a_room_do_not_go_in_circles() -> None:
+    arrows: dict[str, set[str]] = {}
+    names = {name_of(path) for path in MODULES}
+    for path in MODULES:
+        ours = {name for name, own in imports(path) if own and name in names}
+        if name_of(path) in ("core.pool_c", "core.pool_python"):
+            ours -= {"core.pool"}  # whose open_pool imports the two that extend it
+        arrows[name_of(path)] = ours - {name_of(path)}
+    while leaves := {name for name, targets in arrows.items() if not targets}:
+        arrows = {name: targets - leaves for name, targets in arrows.items() if name not in leaves}
+    assert arrows == {}, "imports go in a circle"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,147 +1,314 @@
-"""The command line's grammar: every command, its arguments, and what their values may be."""
+"""The command line's grammar: every command, its arguments, and how a mistake in them is answered.
+
+What the values may be is in values.py; the arguments of ``image-proxy`` are in proxyargs.py.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NoReturn
 
 from ..version import __version__
-from .proxyargs import add_arguments as add_proxy_arguments
+from . import proxyargs, values
+from .exits import EXIT_ERROR
+from .output import flush, say, tell
 
-Command = Callable[[argparse.Namespace], int]
+# What 'layertee --help' lists, as it lists it.
+GROUPS: dict[str, dict[str, str]] = {
+    "images": {
+        "pull": "pull an image into the store, or into an OCI layout",
+        "inspect": "show an image's digests, DiffIDs and what is here of it",
+    },
+    "store commands": {
+        "ls": "list the images in the store",
+        "map": "show the pairs blob digest <-> DiffID computed on this machine",
+        "rm": "forget images; 'layertee gc' then frees their space",
+        "gc": "remove blobs that no image needs, and leftovers of killed pulls",
+        "verify": "hash everything in the store again; quarantine what is wrong",
+    },
+    "bootc and other clients of skopeo": {
+        "prepare": "before 'bootc upgrade': name the layers that its repository has",
+        "image-proxy": "serve them as 'skopeo experimental-image-proxy' would",
+        "install-shim": "write DIR/skopeo, by which such clients reach image-proxy",
+    },
+    "this program": {
+        "doctor": "show which core runs and why, and the state of the store",
+        "help": "explain a topic (places, exit-codes) or a command",
+    },
+}
+SUMMARIES = {name: text for group in GROUPS.values() for name, text in group.items()}
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgG]?)(i?)[bB]?(?:/s)?")
+_IMAGES = """\
+IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out),
+oci:DIR[:ref], oci-archive:FILE[:ref] or containers-storage:NAME.
+Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed,
+4 network, 5 no space."""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """What ``argv`` asks for: ``command`` is its name, ``options`` what follows ``--`` of install-shim.
+
+    Raises SystemExit after ``--help`` and ``--version`` (0) and for a mistake (1), once it was answered;
+    OutputFailed.
+    """
+    words = list(argv)
+    root, commands = _parsers()
+    if any("\0" in word for word in words):
+        root.error("an argument has a NUL character in it")
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is not None and name not in commands:
+        there_are = f"; there are: {', '.join(commands)}"
+        root.error(f"there is no command {name!r}{_suggestion(name, commands) or there_are}")
+    later: list[str] = []
+    if name == "install-shim" and "--" in words:
+        at = words.index("--")
+        words, later = words[:at], words[at + 1 :]
+    if name == "image-proxy":
+        words = proxyargs.normalized(words)
+    args, unknown = root.parse_known_args(words)
+    if unknown:
+        parser = commands[args.command]
+        flags = re.findall(r"--[\w.-]+", parser.format_usage())
+        found = _suggestion(unknown[0].partition("=")[0], flags)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{found}")
+    args.options = later
+    return args
+
+
+def parser_of(command: str | None) -> argparse.ArgumentParser:
+    """That of one command, or of the whole."""
+    root, commands = _parsers()
+    return commands[command] if command is not None else root
 
 
 class _Parser(argparse.ArgumentParser):
-    """Exits with 1 where argparse has 2, which here means that an image was not found."""
+    """Prints by way of the gate, and exits with 1 where argparse has 2: an image that was not found."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(allow_abbrev=False, **given)
+
+    def print_help(self, file: object = None) -> None:
+        say(*self.format_help().rstrip("\n").split("\n"))
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            tell(message)
+        flush()
+        raise SystemExit(status)
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: error: {message}\n")
+        tell(*self.format_usage().rstrip("\n").split("\n"))
+        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}")
 
 
-def parser_of(commands_of: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """The parser of all commands; its result has ``run``, the command's function."""
-    parser = _Parser(
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        say(f"layertee {__version__}")
+        parser.exit()
+
+
+def _suggestion(word: str, known: Collection[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, known, n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser of the whole, and those of the commands."""
+    root = _Parser(
         prog="layertee",
+        usage="layertee [-h] [--version] [-v] [--debug] COMMAND ...",
         description="Pull OCI / bootc OS images: only the layers a machine lacks, each verified in one pass.",
-        epilog="IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out), oci:DIR[:ref], "
-        "oci-archive:FILE[:ref] or containers-storage:NAME. "
-        "Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed, 4 network, 5 no space.",
+        epilog=_listed() + _IMAGES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"layertee {__version__}")
-    parser.add_argument("--debug", action="store_true", help="log every step to stderr")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log retries and decisions to stderr")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    root.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    _add_logging(root, False)
+    commands = root.add_subparsers(metavar="COMMAND", required=True, prog="layertee", help=argparse.SUPPRESS)
+    found: dict[str, _Parser] = {}
+    for name, add in _ARGUMENTS.items():
+        sub = commands.add_parser(name, description=_DESCRIPTIONS.get(name, SUMMARIES[name]))
+        sub.set_defaults(command=name)
+        add(sub)
+        _add_logging(sub, argparse.SUPPRESS)  # also after the command's name
+        found[name] = sub
+    return root, found
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(run=commands_of[name])
-        return sub
 
-    pull = command("pull", "pull an image into the store, or into an OCI layout")
-    _add_store(pull)
-    pull.add_argument("--to", metavar="oci:DIR[:ref]", help="pull into this OCI layout instead of the store")
-    pull.add_argument(
+def _listed() -> str:
+    lines = []
+    for title, group in GROUPS.items():
+        lines += [f"{title}:", *(f"    {name:<13} {text}" for name, text in group.items()), ""]
+    return "\n".join(lines) + "\n"
+
+
+# --- the commands -----------------------------------------------------------------------------------
+
+
+_DESCRIPTIONS = {
+    "image-proxy": "serve bootc and other clients of 'skopeo experimental-image-proxy', on their socket",
+    "install-shim": "write DIR/skopeo: 'experimental-image-proxy' is answered by layertee, all else by the"
+    " real skopeo",
+    "prepare": "before 'bootc upgrade': name the layers that its repository has already",
+}
+
+
+def _pull(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument(
+        "--to",
+        type=values.words,
+        metavar="oci:DIR[:ref]",
+        help="pull into this OCI layout instead of the store",
+    )
+    parser.add_argument(
         "--layers",
         choices=("as-is", "uncompressed"),
         default="as-is",
         help="keep layers as transferred, or as plain tars named by their DiffID (default: %(default)s)",
     )
-    pull.add_argument(
+    parser.add_argument(
         "--verify",
         choices=("both", "digest"),
         default="both",
         help="check each layer's blob digest and its DiffID, or, of blobs kept as they are, the blob digest "
         "only: quicker, but what is in them stays unknown until something asks (default: %(default)s)",
     )
-    pull.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
-    pull.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
-    _add_json(pull)
-    _add_image(pull)
-    _add_network(pull)
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
+    _add_json(parser)
+    parser.add_argument("image", metavar="IMAGE")
+    _add_network(parser)
 
-    inspect = command("inspect", "show an image's digests, DiffIDs and what is here of it")
-    _add_store(inspect)
-    _add_json(inspect)
-    _add_image(inspect)
-    _add_network(inspect)
 
-    show = command("map", "show the pairs blob digest <-> DiffID computed on this machine")
-    _add_store(show)
-    _add_json(show)
-    show.add_argument("key", nargs="?", metavar="DIGEST|DIFFID", help="only the pairs with this digest")
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_json(parser)
+    parser.add_argument("image", metavar="IMAGE")
+    _add_network(parser)
 
-    ls = command("ls", "list the images in the store")
-    _add_store(ls)
-    _add_json(ls)
 
-    rm = command("rm", "forget an image; 'layertee gc' then frees its space")
-    _add_store(rm)
-    rm.add_argument("names", nargs="+", metavar="NAME", help="as 'layertee ls' shows it")
+def _map(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_json(parser)
+    parser.add_argument(
+        "key",
+        nargs="?",
+        type=values.words,
+        metavar="DIGEST|DIFFID",
+        help="only the pairs with this digest",
+    )
 
-    gc = command("gc", "remove blobs that no image needs, and leftovers of killed pulls")
-    _add_store(gc)
-    _add_json(gc)
 
-    verify = command("verify", "hash everything in the store again; quarantine what is wrong")
-    _add_store(verify)
-    _add_json(verify)
-    verify.add_argument("--repair", metavar="IMAGE", dest="image", help="then pull IMAGE again")
-    _add_network(verify)
+def _ls(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_json(parser)
 
-    prepare = command("prepare", "before 'bootc upgrade': name the layers that its repository has already")
-    prepare.add_argument(
+
+def _rm(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="as 'layertee ls' shows it")
+
+
+def _gc(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_json(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    _add_json(parser)
+    parser.add_argument(
+        "--repair", type=values.words, metavar="IMAGE", dest="image", help="then pull IMAGE again"
+    )
+    _add_network(parser)
+
+
+def _prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--ostree-repo",
-        type=Path,
+        type=values.path,
         required=True,
         metavar="DIR",
         help="the ostree repository of the system: /sysroot/ostree/repo where it is booted",
     )
-    prepare.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
-    prepare.add_argument(
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
+    parser.add_argument(
         "--undo", action="store_true", help="remove the refs that were made (for IMAGE) and not used since"
     )
-    _add_store(prepare)
-    _add_json(prepare)
-    prepare.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
-    _add_network(prepare)
+    _add_store(parser)
+    _add_json(parser)
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
+    _add_network(parser)
 
-    proxy = command(
-        "image-proxy",
-        "serve bootc and other clients of 'skopeo experimental-image-proxy', on their socket",
-    )
-    add_proxy_arguments(proxy, _boolean)
-    _add_limits(proxy.add_argument_group("transfer"))
 
-    shim = command(
-        "install-shim",
-        "write DIR/skopeo: 'experimental-image-proxy' is answered by layertee, all else by the real skopeo",
-    )
-    shim.usage = (
+def _image_proxy(parser: argparse.ArgumentParser) -> None:
+    proxyargs.add_arguments(parser)
+    _add_limits(parser.add_argument_group("transfer"))
+
+
+def _install_shim(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
         "layertee install-shim [-h] [--skopeo PATH] [--force] [--remove] DIR [-- OPTIONS of image-proxy]"
     )
-    shim.add_argument("dir", type=Path, metavar="DIR", help="to come first on the PATH of clients")
-    shim.add_argument("--skopeo", type=Path, metavar="PATH", help="the real skopeo (default: as on PATH)")
-    shim.add_argument(
+    parser.add_argument("dir", type=values.path, metavar="DIR", help="to come first on the PATH of clients")
+    parser.add_argument(
+        "--skopeo", type=values.path, metavar="PATH", help="the real skopeo (default: as on PATH)"
+    )
+    parser.add_argument(
         "--force", action="store_true", help="displace a file that is not a shim, and keep it beside"
     )
-    shim.add_argument("--remove", action="store_true", help="take it away and put back what it displaced")
+    parser.add_argument("--remove", action="store_true", help="take it away and put back what it displaced")
 
-    doctor = command("doctor", "show which core runs and why, and the state of the store")
-    _add_store(doctor)
-    return parser
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+
+
+def _help(parser: argparse.ArgumentParser) -> None:
+    topics = ("places", "exit-codes")
+    parser.add_argument(
+        "topic", nargs="?", choices=(*topics, *_ARGUMENTS), metavar="TOPIC", help="; ".join(topics)
+    )
+
+
+_ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "pull": _pull,
+    "inspect": _inspect,
+    "map": _map,
+    "ls": _ls,
+    "rm": _rm,
+    "gc": _gc,
+    "verify": _verify,
+    "prepare": _prepare,
+    "image-proxy": _image_proxy,
+    "install-shim": _install_shim,
+    "doctor": _doctor,
+    "help": _help,
+}
+
+
+# --- what several have ------------------------------------------------------------------------------
+
+
+def _add_logging(parser: argparse.ArgumentParser, default: object) -> None:
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=default,
+        help="log retries and decisions to stderr",
+    )
+    parser.add_argument("--debug", action="store_true", default=default, help="log every step to stderr")
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
-        type=Path,
+        type=values.path,
         metavar="DIR",
         help="the store (default: /var/lib/layertee for root, else ~/.local/share/layertee)",
     )
@@ -151,27 +318,32 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
-def _add_image(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE")
-
-
 def _add_network(parser: argparse.ArgumentParser) -> None:
+    """What :func:`shared.options_of` reads. What image-proxy has besides gets its default."""
+    parser.set_defaults(no_creds=False, user_agent_prefix="")
+    parser.set_defaults(override_os=None, override_arch=None, override_variant=None)
     group = parser.add_argument_group("registry and transfer")
     group.add_argument(
-        "--platform", metavar="OS/ARCH[/V]", help="of an index, take this one (default: this host)"
+        "--platform",
+        type=values.words,
+        metavar="OS/ARCH[/V]",
+        help="of an index, take this one (default: this host)",
     )
     group.add_argument(
-        "--authfile", type=Path, metavar="FILE", help="credentials (default: as podman and skopeo)"
+        "--authfile",
+        type=values.path,
+        metavar="FILE",
+        help="credentials (default: as podman and skopeo)",
     )
     group.add_argument(
         "--tls-verify",
-        type=_boolean,
+        type=values.boolean,
         default=True,
         metavar="true|false",
         help="false: accept any certificate and plain HTTP from this registry",
     )
     group.add_argument(
-        "--cert-dir", type=Path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
+        "--cert-dir", type=values.path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
     )
     _add_limits(group)
     group.add_argument(
@@ -180,24 +352,28 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="places",
         metavar="PLACE",
-        help="take layers from oci:DIR, an OCI layout, oci-archive:FILE, one in a tar, or"
-        " containers-storage:, podman's store; leave those that ostree:REPO or composefs:REPO keeps where"
-        " they are; believe blob-info-cache:[FILE], podman's record of which blobs are the same; or auto,"
-        " whatever of these this machine has (repeatable)",
+        help="look for layers in PLACE before downloading them (repeatable; see 'layertee help places')",
     )
     group.add_argument(
         "--trust",
         choices=("computed", "attested", "claimed"),
         default="attested",
-        help="skip a download where this program computed what a place holds, or another tool of this machine"
-        " did too, or some image says so. What can be read from a place is read and checked in any case, but"
-        " with 'computed' only where that was computed (default: %(default)s)",
+        help="how well a place must know what a layer contains for its download to be skipped"
+        " (see 'layertee help places'; default: %(default)s)",
     )
 
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--max-connections", type=_count, default=8, metavar="N", help="default: %(default)s")
-    group.add_argument("--max-rate", type=_rate, metavar="RATE", help="bytes per second: 500k, 20M, 1.5Gi")
+    group.add_argument(
+        "--max-connections",
+        type=values.count(1, 64),
+        default=8,
+        metavar="N",
+        help="default: %(default)s",
+    )
+    group.add_argument(
+        "--max-rate", type=values.rate, metavar="RATE", help="bytes per second: 500k, 20M, 1.5Gi"
+    )
     group.add_argument(
         "--ranges",
         choices=("auto", "always", "never"),
@@ -206,40 +382,8 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--stall-timeout",
-        type=_seconds,
+        type=values.seconds,
         default=60.0,
         metavar="SECONDS",
         help="give a connection up that brings less than 10 KiB/s for so long (default: %(default)g)",
     )
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in ("true", "1", "yes"):
-        return True
-    if text.lower() in ("false", "0", "no"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 64")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", text) or float(text) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return float(text)
-
-
-def _rate(text: str) -> int:
-    """``20M`` is 20,000,000 bytes per second, ``20Mi`` 1024-based."""
-    match = _RATE.fullmatch(text.strip())
-    base = 1024 if match and match[3] else 1000
-    rate = float(match[1]) * base ** " kmg".index(match[2].lower() or " ") if match else 0
-    if not 1000 <= rate < 1e15:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a rate of at least 1000 bytes per second, like 20M"
-        )
-    return int(rate)

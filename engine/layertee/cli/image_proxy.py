@@ -7,7 +7,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,9 +25,11 @@ from ..options import Options
 from ..pulling.resolve import client_repositories
 from ..skopeo.check import Access, find_skopeo
 from ..sync import run
-from .main import EXIT_OK, limits_of
+from .exits import EXIT_OK, EXIT_SIGNAL
+from .output import warn
+from .shared import options_of
 
-EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_TERMINATED = EXIT_SIGNAL + signal.SIGTERM
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -48,13 +49,12 @@ def check(args: argparse.Namespace) -> None:
     """Raises InvalidReference for arguments that :func:`serve` would refuse."""
     engine_options(args)
     proxy_options(args)
-    CacheLimit.parse(args.cache_max)
 
 
 def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
     options = engine_options(args)
     proxy = proxy_options(args)
-    limit = CacheLimit.parse(args.cache_max)
+    limit = CacheLimit(*args.cache_max)
 
     async def main() -> int:
         task = asyncio.current_task()
@@ -103,28 +103,14 @@ async def _serve(
     finally:
         channel.close()
         await session.close()
-        for warning in dict.fromkeys(engine.store.warnings):
-            print(f"layertee: warning: {warning}", file=sys.stderr)
+        warn(engine.store.warnings)
 
 
 def engine_options(args: argparse.Namespace) -> Options:
     """Raises InvalidReference."""
-    host = Platform.host()
-    variant = args.override_variant or (None if args.override_arch else host.variant)
-    platform = Platform(args.override_os or host.os, args.override_arch or host.architecture, variant)
-    places = args.places
-    if not places and args.layer_identity == Identity.DIFF_ID.value:
-        places = ["auto"]  # what is presented as a tar can be taken from anywhere
-    return Options(
-        platform=platform,
-        authfile=args.authfile,
-        anonymous=args.no_creds,
-        tls_verify=args.tls_verify,
-        cert_dir=args.cert_dir,
-        places=tuple(parse_place(text) for text in places),
-        limits=limits_of(args),
-        user_agent_prefix=args.user_agent_prefix or "",
-    )
+    # What is presented as a tar can be taken from anywhere.
+    anywhere = ("auto",) if args.layer_identity == Identity.DIFF_ID.value else ()
+    return options_of(args, places_by_default=anywhere)
 
 
 def proxy_options(args: argparse.Namespace) -> ProxyOptions:
@@ -133,7 +119,7 @@ def proxy_options(args: argparse.Namespace) -> ProxyOptions:
         identity=Identity(args.layer_identity),
         annotate=args.annotate_layers,
         client_repos=_client_repos(args.client_repo),
-        ahead=CacheLimit.parse(args.ahead).nbytes or 0,
+        ahead=args.ahead,
     )
 
 

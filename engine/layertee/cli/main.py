@@ -1,187 +1,123 @@
-"""The command line: arguments in, exit codes and text out. Results on stdout, the rest on stderr.
+"""The program: one command, its exit code, and how its end is told. Results on stdout, the rest on stderr.
 
-Nothing is decided here that the library would not decide the same way. Modules are imported by the
-command that needs them: ``layertee --version`` must not pay for a TLS library.
+Nothing is decided here that the library would not decide the same way. A command's module is imported when
+the command is run: ``layertee --version`` must not pay for a TLS library.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import logging
-import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import NamedTuple
 
-from .arguments import Command, parser_of
-from .proxyargs import normalized
-
-if TYPE_CHECKING:
-    from ..options import Options
-    from ..transfer.fetcher import FetchLimits
-
-EXIT_OK, EXIT_ERROR, EXIT_NOT_FOUND, EXIT_INTEGRITY, EXIT_NETWORK, EXIT_NO_SPACE = 0, 1, 2, 3, 4, 5
-EXIT_INTERRUPTED = 130
+from ..errors import LayerteeError
+from . import process
+from .arguments import parse
+from .exits import EXIT_ERROR, EXIT_SIGNAL, exit_code
+from .hints import hint_of
+from .output import ReaderLeft, flush, tell
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
-    words, baked = _cut(sys.argv[1:] if argv is None else argv)
-    if "image-proxy" in words:
-        words = normalized(words)
-    args = parser_of(COMMANDS).parse_args(words)
-    args.options = baked
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if args.debug else logging.INFO if args.verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
-    try:
-        code: int = args.run(args)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        print("layertee: interrupted; what was finished is kept", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader left. What is still buffered must not fail again when the interpreter flushes it.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.dup2(nowhere, sys.stderr.fileno())
-        return EXIT_ERROR
-    except Exception as exc:
-        from ..errors import LayerteeError
+class Command(NamedTuple):
+    """Where a command is: ``function`` of ``module``. ``network``: that module imports the HTTP library."""
 
-        if not isinstance(exc, LayerteeError):
-            raise
-        notes = "".join(f"\n  {note}" for note in getattr(exc, "__notes__", ()))
-        print(f"layertee: {exc} [{exc.code}]{notes}", file=sys.stderr)
-        return exit_code(exc)
+    module: str
+    function: str
+    network: bool = False
+
+    def load(self) -> Callable[[Namespace], int]:
+        """The function: of parsed arguments, to an exit code."""
+        function: Callable[[Namespace], int] = getattr(
+            import_module(f".{self.module}", __package__), self.function
+        )
+        return function
 
 
-def exit_code(exc: Exception) -> int:
-    """The exit code for an error: by who must act."""
-    from .. import errors
-
-    if isinstance(exc, errors.NotFound):
-        return EXIT_NOT_FOUND
-    if isinstance(exc, errors.IntegrityError):
-        return EXIT_INTEGRITY
-    if isinstance(exc, errors.TransportError | errors.RateLimited | errors.ServerError):
-        return EXIT_NETWORK
-    if isinstance(exc, errors.NoSpace):
-        return EXIT_NO_SPACE
-    return EXIT_ERROR
-
-
-def _cut(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """``argv``, and what follows ``--`` of install-shim: arguments of another command, for a later time."""
-    words = list(argv)
-    if "install-shim" not in words or "--" not in words:
-        return words, []
-    at = words.index("--")
-    return words[:at], words[at + 1 :]
-
-
-def _commands(name: str) -> Command:
-    def run(args: argparse.Namespace) -> int:
-        with _quick_imports():
-            from . import commands
-
-        function: Command = getattr(commands, name)
-        return function(args)
-
-    return run
-
-
-def _prepare(args: argparse.Namespace) -> int:
-    with _quick_imports():
-        from . import prepare as preparecmd
-
-    return preparecmd.prepare(args)
-
-
-def _image_proxy(args: argparse.Namespace) -> int:
-    with _quick_imports():
-        from . import image_proxy as proxycmd
-
-    return proxycmd.serve(args)
-
-
-def _install_shim(args: argparse.Namespace) -> int:
-    from . import image_proxy as proxycmd
-    from . import install_shim as shimcmd
-
-    # What it would refuse is refused now.
-    proxycmd.check(parser_of(COMMANDS).parse_args(["image-proxy", *normalized(args.options)]))
-    return shimcmd.install(args)
-
-
-COMMANDS: dict[str, Command] = {
-    "pull": _commands("pull"),
-    "inspect": _commands("inspect"),
-    "map": _commands("show_map"),
-    "ls": _commands("ls"),
-    "rm": _commands("rm"),
-    "gc": _commands("collect"),
-    "verify": _commands("verify"),
-    "prepare": _prepare,
-    "image-proxy": _image_proxy,
-    "install-shim": _install_shim,
-    "doctor": _commands("doctor"),
+COMMANDS = {
+    "pull": Command("pull", "pull", network=True),
+    "inspect": Command("inspect", "inspect", network=True),
+    "map": Command("store", "show_map"),
+    "ls": Command("store", "ls"),
+    "rm": Command("store", "rm"),
+    "gc": Command("store", "collect"),
+    "verify": Command("verify", "verify", network=True),
+    "prepare": Command("prepare", "prepare", network=True),
+    "image-proxy": Command("image_proxy", "serve", network=True),
+    "install-shim": Command("install_shim", "install", network=True),
+    "doctor": Command("doctor", "doctor"),
+    "help": Command("topics", "show"),
 }
 
 
-@contextmanager
-def _quick_imports() -> Iterator[None]:
-    """Spare a process that has just begun what importing costs, and that nothing here needs.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Raises SystemExit where the arguments have an answer of their own.
 
-    When aiohttp is imported it makes a TLS context that reads all CA certificates of the system, for
-    40 of 240 ms. transport.py makes its own when it meets https, so that one may find none. And the
-    collector need not look for garbage among what is being imported, nor ever again: 10 ms.
+    Without ``argv`` this is the process of the command: descriptors, signals and what else belongs to the
+    whole process are set up for it. With it, nothing of the caller's is touched.
     """
-    before = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
-    os.environ.update(dict.fromkeys(before, os.devnull))
+    if argv is not None:
+        return _run(argv, _load, [])
+    process.open_standard_streams()
+    process.show_mistakes_cleanly()
+    arrived = process.end_as_by_ctrl_c()
+    try:
+        return _run(sys.argv[1:], _load_quickly, arrived)
+    except KeyboardInterrupt:  # another one, while the first was being answered
+        return EXIT_SIGNAL + signal.SIGINT
+    finally:
+        process.end_at_once()
+        process.close_standard_streams()
+
+
+def _run(
+    argv: Sequence[str], load: Callable[[Command], Callable[[Namespace], int]], arrived: Sequence[int]
+) -> int:
+    """``arrived``: the signals that asked for an end and were turned into a KeyboardInterrupt."""
+    try:
+        args = parse(argv)
+        process.log_to_standard_error(args.debug, args.verbose)
+        code = load(COMMANDS[args.command])(args)
+        flush()
+        return code
+    except KeyboardInterrupt:
+        number = arrived[0] if arrived else signal.SIGINT
+        word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        tell(f"layertee: {word}; what was finished is kept")
+        return EXIT_SIGNAL + number
+    except ReaderLeft:
+        return EXIT_ERROR
+    except LayerteeError as exc:
+        tell(f"layertee: {exc} [{exc.code}]")
+        tell(*(f"  {note}" for note in getattr(exc, "__notes__", ())))
+        tell(*(f"hint: {hint}" for hint in hint_of(exc)))
+        return exit_code(exc)
+
+
+def _load(command: Command) -> Callable[[Namespace], int]:
+    return command.load()
+
+
+def _load_quickly(command: Command) -> Callable[[Namespace], int]:
+    """As ``_load``, for a process that has just begun and is all ours."""
+    with _no_collector():
+        if command.network:
+            from ..registry.first_import import import_aiohttp
+
+            import_aiohttp()
+        return command.load()
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """No search for garbage among what is being imported, nor ever again: 10 of 200 ms."""
     gc.disable()
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         gc.freeze()
         gc.enable()
-
-
-def options_of(args: argparse.Namespace) -> Options:
-    """The engine's options as the command line gave them. Raises InvalidReference."""
-    from ..image.holding import Basis
-    from ..image.placename import parse_place
-    from ..image.platform import Platform
-    from ..options import Options
-
-    return Options(
-        platform=Platform.parse(args.platform) if args.platform else Platform.host(),
-        authfile=args.authfile,
-        tls_verify=args.tls_verify,
-        cert_dir=args.cert_dir,
-        limits=limits_of(args),
-        places=tuple(parse_place(text) for text in args.places),
-        trust=Basis(args.trust),
-    )
-
-
-def limits_of(args: argparse.Namespace) -> FetchLimits:
-    """How fast and over how many connections, as the command line gave it."""
-    from ..transfer.fetcher import FetchLimits, RangeMode
-
-    return FetchLimits(
-        max_connections=args.max_connections,
-        ranges=RangeMode(args.ranges),
-        max_rate=args.max_rate,
-        stall_s=args.stall_timeout,
-    )

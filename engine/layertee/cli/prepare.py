@@ -12,11 +12,10 @@ from ..image.document import DiffID, Digest
 from ..image.holding import Basis
 from ..image.reference import parse_reference
 from ..places.ostree.prepare import LayerStep, Preparation, Prepare, Step, Undone, undo
-from ..store.store import default_root
 from ..sync import run
-from .commands import look_into
-from .main import EXIT_OK, options_of
-from .output import print_json, print_table, warn
+from .exits import EXIT_OK
+from .output import print_json, print_table, say, warn
+from .shared import look_into, options_of, root_of
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -29,7 +28,7 @@ def prepare(args: argparse.Namespace) -> int:
     if not args.image:
         raise InvalidReference("name the image that the upgrade will be to, or give --undo")
     options = options_of(args)
-    with look_into(args.store or default_root()) as store:
+    with look_into(root_of(args)) as store:
 
         async def inspect() -> Inspection:
             async with Engine(store, options=options) as engine:
@@ -51,7 +50,7 @@ def prepare(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_as_json(args, image, found))
     else:
-        _print(found, dry_run=args.dry_run)
+        _say(found, dry_run=args.dry_run)
     return EXIT_OK
 
 
@@ -107,17 +106,17 @@ def _as_json(args: argparse.Namespace, image: Inspection, found: Preparation) ->
     }
 
 
-def _print(found: Preparation, *, dry_run: bool) -> None:
+def _say(found: Preparation, *, dry_run: bool) -> None:
     rows = [_row(step) for step in found.layers]
     print_table(("layer", "digest", "size", "step", "to download", "why"), rows)
-    print()
+    say("")
     if found.stale:
         named = ", ".join(sorted({row.image for row in found.stale}))
-        print(f"{'would withdraw' if dry_run else 'withdrew'} {len(found.stale)} refs made for {named}")
+        say(f"{'would withdraw' if dry_run else 'withdrew'} {len(found.stale)} refs made for {named}")
     count = Counter(step.step for step in found.layers)
     made = "would make" if dry_run else "made"
-    print(f"{made} {len(found.refs)} refs; {count[Step.PRESENT]} layers had theirs")
-    print(f"the upgrade will download {human(found.bytes_to_download)}")
+    say(f"{made} {len(found.refs)} refs; {count[Step.PRESENT]} layers had theirs")
+    say(f"the upgrade will download {human(found.bytes_to_download)}")
 
 
 def _row(step: LayerStep) -> tuple[str, ...]:
@@ -127,6 +126,6 @@ def _row(step: LayerStep) -> tuple[str, ...]:
 
 
 def _print_undone(undone: Undone, *, dry_run: bool) -> None:
-    print(f"{'would remove' if dry_run else 'removed'} {len(undone.removed)} refs")
+    say(f"{'would remove' if dry_run else 'removed'} {len(undone.removed)} refs")
     if undone.in_use:
-        print(f"{len(undone.in_use)} stay: an image of the repository uses them")
+        say(f"{len(undone.in_use)} stay: an image of the repository uses them")

@@ -7,11 +7,12 @@ import sys
 import time
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO, cast
 
 from ..disk.space import human
 from ..pulling.plan import Action
 from ..pulling.report import Progress
+from .output import Tolerant, tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -107,7 +108,7 @@ class _Lines(_Silent):
             self._say(f"{done} of {total}, {human(int(rate))}/s{_eta(progress, rate)}")
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        tell(text, to=self._stream)
 
 
 class _Bars(_Silent):
@@ -126,12 +127,12 @@ class _Bars(_Silent):
         from rich.progress import Progress as RichProgress
 
         self._rich: RichProgress = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=Console(file=stream),
+            console=Console(file=cast(TextIO, Tolerant(stream))),
             refresh_per_second=8,
             transient=True,
         )

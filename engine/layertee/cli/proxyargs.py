@@ -7,8 +7,9 @@ Skopeo takes some of them before the subcommand's name; a shim hands all on, tha
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+
+from . import values
 
 SUBCOMMAND = "experimental-image-proxy"
 _SWITCHES = frozenset({"--debug", "--insecure-policy", "--no-creds", "--annotate-layers"})
@@ -28,31 +29,36 @@ def normalized(words: Sequence[str]) -> list[str]:
     return found
 
 
-def add_arguments(parser: argparse.ArgumentParser, boolean: Callable[[str], bool]) -> None:
-    """``boolean`` reads ``true`` and ``false``."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All but the limits of transfers. What ``pull`` has and this command has not gets its default."""
+    parser.set_defaults(platform=None, trust="attested")
     parser.add_argument("subcommand", nargs="*", metavar=SUBCOMMAND, help=argparse.SUPPRESS)
-    _add_client(parser, boolean)
+    _add_client(parser)
     ours = parser.add_argument_group("layers and where they are")
     ours.add_argument(
         "--store",
-        type=Path,
+        type=values.path,
         metavar="DIR",
         help="where layers are kept (default: /var/lib/layertee for root, else ~/.local/share/layertee)",
     )
     ours.add_argument(
         "--cache-max",
+        type=values.size_or_share,
         default="10%",
         metavar="SIZE|N%",
         help="what layers may keep of the disk once their image is closed (default: %(default)s of the free)",
     )
     ours.add_argument(
         "--ahead",
+        type=values.size,
         default="32Mi",
         metavar="SIZE",
-        help="fetch layers of at most this size together before they are asked for (default: %(default)s)",
+        help="fetch layers of at most this size together before they are asked for; 0: none"
+        " (default: %(default)s)",
     )
     ours.add_argument(
         "--client-repo",
+        type=values.words,
         default="auto",
         metavar="PLACE",
         help="where the client keeps its layers, which are then not fetched before they are asked for: the"
@@ -77,33 +83,40 @@ def add_arguments(parser: argparse.ArgumentParser, boolean: Callable[[str], bool
         default=[],
         dest="places",
         metavar="PLACE",
-        help="take layers from there, as for pull (repeatable; default: auto with --layer-identity diffid)",
+        help="look for layers in PLACE before downloading them (repeatable; see 'layertee help places';"
+        " default: auto with --layer-identity diffid)",
     )
     ours.add_argument(
         "--skopeo",
-        type=Path,
+        type=values.path,
         metavar="PATH",
         help="the real skopeo, which checks signatures and serves other transports (default: as on PATH)",
     )
 
 
-def _add_client(parser: argparse.ArgumentParser, boolean: Callable[[str], bool]) -> None:
+def _add_client(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("as skopeo has them")
-    group.add_argument("--sockfd", type=int, default=0, metavar="N", help="the client's socket (default: 0)")
     group.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="log every step to stderr"
+        "--sockfd",
+        type=values.count(0, 1 << 20),
+        default=0,
+        metavar="N",
+        help="the client's socket (default: 0)",
     )
     logins = group.add_mutually_exclusive_group()
-    logins.add_argument("--authfile", type=Path, metavar="FILE", help="credentials")
+    logins.add_argument("--authfile", type=values.path_or_none, metavar="FILE", help="credentials")
     logins.add_argument(
         "--no-creds", action="store_true", help="use no credentials, whatever files there are"
     )
     group.add_argument(
-        "--cert-dir", type=Path, metavar="DIR", help="*.crt, *.cert and *.key for the registry"
+        "--cert-dir",
+        type=values.path_or_none,
+        metavar="DIR",
+        help="*.crt, *.cert and *.key for the registry",
     )
     group.add_argument(
         "--tls-verify",
-        type=boolean,
+        type=values.boolean,
         default=True,
         metavar="true|false",
         help="false: accept any certificate and plain HTTP",
@@ -116,11 +129,23 @@ def _add_client(parser: argparse.ArgumentParser, boolean: Callable[[str], bool])
         help="leave all images to the real skopeo, which can decrypt them (repeatable)",
     )
     group.add_argument("--insecure-policy", action="store_true", help="apply no signature policy")
-    group.add_argument("--policy", type=Path, metavar="FILE", help="the signature policy to apply")
     group.add_argument(
-        "--registries.d", type=Path, dest="registries_d", metavar="DIR", help="where signatures are"
+        "--policy", type=values.path_or_none, metavar="FILE", help="the signature policy to apply"
     )
-    group.add_argument("--user-agent-prefix", metavar="TEXT", help="who asks, for the registry's log")
+    group.add_argument(
+        "--registries.d",
+        type=values.path_or_none,
+        dest="registries_d",
+        metavar="DIR",
+        help="where signatures are",
+    )
+    group.add_argument(
+        "--user-agent-prefix",
+        type=values.visible,
+        default="",
+        metavar="TEXT",
+        help="who asks, for the registry's log",
+    )
     group.add_argument("--override-os", metavar="OS", help="of an index, take the image for this system")
     group.add_argument("--override-arch", metavar="ARCH", help="… for this architecture")
     group.add_argument("--override-variant", metavar="VARIANT", help="… for this variant of it")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from layertee.cli.arguments import parser_of
-from layertee.cli.main import COMMANDS, exit_code
+from layertee.cli.arguments import parse
+from layertee.cli.exits import exit_code
 from layertee.cli.prepare import prepare
 from layertee.errors import DiffIDMismatch, InvalidReference
 from tests.support.process import Cli
@@ -52,7 +52,7 @@ class Command:
 
     def __call__(self, image: str | None, *options: str, store: Path | None = None) -> str:
         words = [*self._words, "--store", str(store or self._store), *options, *([image] if image else [])]
-        assert prepare(parser_of(COMMANDS).parse_args(words)) == 0
+        assert prepare(parse(words)) == 0
         return self._printed.readouterr().out
 
     def json(self, image: str | None, *options: str, store: Path | None = None) -> dict[str, Any]:

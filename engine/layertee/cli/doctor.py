@@ -1,0 +1,60 @@
+"""``layertee doctor``: what runs on this machine, and in which state the store is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..config.policy import Verdict, read_policy
+from ..core.loading import core_report
+from ..disk.space import free_space, human
+from ..errors import PolicyRefused
+from ..skopeo.check import find_skopeo
+from ..skopeo.shim import first_on_path, is_shim
+from ..store.store import Store
+from .exits import EXIT_ERROR, EXIT_OK
+from .output import say, warn
+from .shared import root_of
+
+_BY_DEFAULT = {
+    Verdict.ACCEPT: "accept",
+    Verdict.REJECT: "reject",
+    Verdict.SIGNATURES: "signatures are checked by the real skopeo",
+}
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Raises StoreCorrupt, LocalError."""
+    say(*core_report().split("\n"))
+    say(*skopeo_report())
+    root = root_of(args)
+    say(f"store: {root}")
+    if not root.exists():
+        say("  not there yet; the first pull makes it")
+        return EXIT_OK
+    with Store.open(root, create=False) as store:
+        free, floor = free_space(root)
+        say(f"  {human(free)} free, {human(floor)} of it stay free for the system")
+        say(f"  {len(store.images())} images, {len(store.catalog.pairs())} pairs in the map")
+        if store.rebuild_reason:
+            say(f"  the map is incomplete: {store.rebuild_reason}; run: layertee verify")
+        warn(store.warnings)
+        return EXIT_ERROR if store.rebuild_reason else EXIT_OK
+
+
+def skopeo_report() -> list[str]:
+    """Which skopeo clients start, which one judges signatures, and what the policy says; a line each."""
+    first = first_on_path(os.environ.get("PATH", os.defpath), shims=True)
+    if first is None:
+        lines = ["image-proxy: there is no skopeo on PATH, which is what clients start"]
+    else:
+        which = "the shim: clients get layertee" if is_shim(first) else "not the shim: see install-shim"
+        lines = [f"image-proxy: skopeo on PATH is {first}, {which}"]
+    real = find_skopeo()
+    lines.append(f"  the real one, for signatures and other transports: {real or 'there is none'}")
+    try:
+        policy = read_policy()
+        lines.append(f"  policy: {policy.path}; by default: {_BY_DEFAULT[policy.default]}")
+    except PolicyRefused as exc:
+        lines.append(f"  no image will be opened: {exc}")
+    return lines

@@ -1,0 +1,121 @@
+"""What is set up once for a process that is this program, and is no matter of a library's caller.
+
+Its three standard descriptors, the signals that end it, and what becomes of a mistake in the program.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from .output import tell
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def open_standard_streams() -> None:
+    """Let descriptors 0 to 2 be open, on /dev/null where they were closed, before another file gets one.
+
+    A database that is opened as descriptor 1 would be written to by the next ``print``.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.set_inheritable(opened, True)
+    for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")  # for a locale that lacks the character
+
+
+def close_standard_streams() -> None:
+    """Write what is buffered, or drop it: the interpreter would fail at it again, and say so at length."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def end_as_by_ctrl_c() -> list[int]:
+    """From now on SIGTERM and SIGHUP do what SIGINT does; the list gets the number of what arrived.
+
+    What was ignored when the process began, as by nohup, stays ignored.
+    """
+    arrived: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt):  # asyncio's own, while a loop runs: it cancels the task
+            interrupt(signal.SIGINT, frame)
+        else:
+            raise KeyboardInterrupt
+
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+    return arrived
+
+
+def end_at_once() -> None:
+    """From now on the same signals end the process where it stands: its work is done or given up."""
+    for number in (signal.SIGINT, *_ENDING):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def show_mistakes_cleanly() -> None:
+    """Tracebacks and Python's own warnings may quote what registries sent: they pass the gate as well."""
+
+    def tell_of(
+        kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        text = "".join(traceback.format_exception(kind, exc, at))
+        tell(*text.rstrip("\n").split("\n"))
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            tell_of(args.exc_type, args.exc_value, args.exc_traceback)
+
+    def unraisable(args: Any) -> None:
+        tell(f"layertee: {args.err_msg or 'an exception was ignored in'}: {args.object!r}")
+        tell_of(args.exc_type, args.exc_value, args.exc_traceback)
+
+    sys.excepthook = tell_of
+    threading.excepthook = of_thread
+    sys.unraisablehook = unraisable
+    logging.captureWarnings(True)
+
+
+class _ToStandardError(logging.Handler):
+    """One line for each record, and the lines of its traceback, if it has one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError) as exc:  # the format does not fit its arguments
+            message = f"{record.msg!r}: {exc}"
+        tell(f"{record.levelname} {record.name}: {message}")
+        if record.exc_info:
+            tell(*"".join(traceback.format_exception(*record.exc_info)).rstrip("\n").split("\n"))
+
+
+def log_to_standard_error(debug: bool, verbose: bool) -> None:
+    """Show what is logged: every step, or retries and decisions, or warnings. Set up once."""
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(handlers=[_ToStandardError()], level=level)

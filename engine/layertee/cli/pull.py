@@ -1,0 +1,93 @@
+"""``layertee pull``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..disk.space import human
+from ..engine import Engine
+from ..errors import InvalidReference, LayerteeError
+from ..image.reference import LayoutReference, parse_reference
+from ..pulling.imageplan import ImagePlan
+from ..pulling.plan import Action, Form, Verify
+from ..pulling.report import LayerResult, PullResult
+from ..store.store import Store
+from ..sync import run
+from .exits import EXIT_OK
+from .output import print_json, print_table, say, warn
+from .progress import display
+from .shared import look_into, options_of, root_of
+
+
+def pull(args: argparse.Namespace) -> int:
+    """Raises InvalidReference and what Engine.plan and Engine.pull raise."""
+    if args.to and args.store:
+        raise InvalidReference("--store and --to both say where to; give one")
+    found = _destination(args.to) if args.to else None
+    root = found.path if found else root_of(args)
+    name = found.ref if found else ""
+    shown = display(quiet=args.quiet or args.dry_run)
+
+    begun: list[ImagePlan] = []
+
+    async def main() -> PullResult:
+        async with Engine(store, options=options_of(args)) as engine:
+            plan = await engine.plan(
+                args.image, form=Form(args.layers), verify=Verify(args.verify), name=name
+            )
+            if args.dry_run:
+                return PullResult.planned(args.image, plan.manifest, plan.plan)
+            begun.append(plan)
+            with shown:
+                return await engine.pull(plan, shown)
+
+    private = found is None
+    with look_into(root, private) if args.dry_run else Store.open(root, private=private) as store:
+        try:
+            result = run(main())
+        except LayerteeError as exc:
+            for plan in begun:
+                layers = [step.layer for step in plan.layers]
+                n_kept = sum(
+                    (store.holding(layer.diff_id) or store.unverified(layer)) is not None for layer in layers
+                )
+                exc.add_note(
+                    f"{n_kept} of {len(layers)} layers are in {store.root} and will not be fetched again"
+                )
+            raise
+    warn(store.warnings)
+    if args.json:
+        print_json(result.to_json())
+    elif not args.quiet:
+        _print(result, dry_run=args.dry_run)
+    return EXIT_OK
+
+
+def _destination(text: str) -> LayoutReference:
+    found = parse_reference(text)
+    if not isinstance(found, LayoutReference):
+        raise InvalidReference(f"--to {text}: write oci:DIR or oci:DIR:ref")
+    return found
+
+
+def _print(result: PullResult, *, dry_run: bool) -> None:
+    rows = [_row(index, layer) for index, layer in enumerate(result.layers)]
+    print_table(("layer", "digest", "size", "action", "fetched", "why"), rows)
+    say("")
+    fetched, reused = human(result.bytes_fetched), human(result.bytes_reused)
+    if dry_run:
+        say(f"would fetch {fetched}; {reused} need not be fetched")
+        return
+    if result.local_manifest_digest is None:
+        places = " and ".join(result.kept_by)
+        say(f"{result.image}: kept by {places}; the store has the rest, and no image of that name")
+    else:
+        say(f"{result.image} -> {result.local_manifest_digest}")
+        if result.local_manifest_digest != result.manifest_digest:
+            say(f"  the registry's manifest is {result.manifest_digest}")
+    say(f"fetched {fetched}, reused {reused}, in {result.seconds:.2f} s")
+
+
+def _row(index: int, layer: LayerResult) -> tuple[str, ...]:
+    fetched = human(layer.bytes_fetched) if layer.action is Action.FETCH else "-"
+    return str(index), layer.digest[:19], human(layer.size), layer.action.value, fetched, layer.reason

@@ -1,0 +1,67 @@
+"""What several commands share: the engine's options as they were typed, and the store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..image.holding import Basis
+from ..image.placename import parse_place
+from ..image.platform import Platform
+from ..options import Options
+from ..store.store import Store, default_root
+from ..transfer.fetcher import FetchLimits, RangeMode
+
+
+def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = ()) -> Options:
+    """How the engine is to behave, of any command that has one. Raises InvalidReference."""
+    return Options(
+        platform=_platform(args),
+        authfile=args.authfile,
+        anonymous=args.no_creds,
+        tls_verify=args.tls_verify,
+        cert_dir=args.cert_dir,
+        places=tuple(parse_place(text) for text in args.places or places_by_default),
+        trust=Basis(args.trust),
+        limits=FetchLimits(
+            max_connections=args.max_connections,
+            ranges=RangeMode(args.ranges),
+            max_rate=args.max_rate,
+            stall_s=args.stall_timeout,
+        ),
+        user_agent_prefix=args.user_agent_prefix,
+    )
+
+
+def root_of(args: argparse.Namespace) -> Path:
+    """Where the store is that is meant. Raises LocalError."""
+    root: Path | None = args.store
+    return root or default_root()
+
+
+def open_store(args: argparse.Namespace) -> Store:
+    """The store, which must be there. Raises NotFound, StoreCorrupt, LocalError."""
+    return Store.open(root_of(args), create=False)
+
+
+@contextmanager
+def look_into(root: Path, private: bool = True) -> Iterator[Store]:
+    """The store in ``root`` for a command that changes nothing: where none is, an empty one elsewhere."""
+    if (root / "layertee").is_dir():
+        with Store.open(root, create=False, private=private) as store:
+            yield store
+        return
+    with TemporaryDirectory(prefix="layertee-") as scratch, Store.open(Path(scratch) / "store") as store:
+        yield store
+
+
+def _platform(args: argparse.Namespace) -> Platform:
+    """``--platform``, or skopeo's three options for its parts; this host's where nothing is given."""
+    if args.platform is not None:
+        return Platform.parse(args.platform)
+    host = Platform.host()
+    variant = args.override_variant or (None if args.override_arch else host.variant)
+    return Platform(args.override_os or host.os, args.override_arch or host.architecture, variant)

@@ -1,0 +1,129 @@
+"""The store commands: ``layertee ls``, ``map``, ``rm`` and ``gc``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from ..disk.space import human
+from ..errors import InvalidReference
+from ..image.document import DiffID, Digest
+from ..store.catalog import Pair
+from ..store.gc import GCReport, gc
+from ..store.localimage import StoredImage
+from .exits import EXIT_OK
+from .output import print_json, print_table, say, warn
+from .shared import open_store
+
+
+def ls(args: argparse.Namespace) -> int:
+    """Raises NotFound, StoreCorrupt, LocalError; so do the others."""
+    with open_store(args) as store:
+        images = store.images()
+    warn(store.warnings)
+    if args.json:
+        print_json({"images": [_image_json(image) for image in images]})
+    else:
+        head = ("image", "manifest", "platform", "size", "pulled", "")
+        print_table(head, [_image_row(image) for image in images])
+    return EXIT_OK
+
+
+def _image_json(image: StoredImage) -> dict[str, object]:
+    return {
+        "name": image.name,
+        "manifest_digest": image.original,
+        "local_manifest_digest": image.digest,
+        "config_digest": image.config,
+        "platform": image.platform,
+        "bytes": image.nbytes,
+        "pulled_at": image.pulled_at,
+        "problem": image.problem,
+    }
+
+
+def _image_row(image: StoredImage) -> tuple[str, ...]:
+    return (
+        image.name,
+        image.original[:19],
+        image.platform,
+        human(image.nbytes),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(image.pulled_at)) if image.pulled_at else "-",
+        image.problem or "",
+    )
+
+
+def show_map(args: argparse.Namespace) -> int:
+    """``args.key``: only the pairs with that digest. Raises InvalidReference as well."""
+    key = _digest(args.key) if args.key else None
+    with open_store(args) as store:
+        pairs = store.catalog.lookup(key) if key else store.catalog.pairs()
+    warn(store.warnings)
+    if args.json:
+        print_json({"pairs": [_pair_json(pair) for pair in pairs]})
+    else:
+        head = ("blob digest", "diff id", "form", "size", "uncompressed")
+        print_table(head, [_pair_row(pair) for pair in pairs])
+    return EXIT_OK
+
+
+def _digest(text: str) -> Digest | DiffID:
+    try:
+        return Digest(text if ":" in text else f"sha256:{text}")
+    except ValueError:
+        raise InvalidReference(f"{text!r:.100} is not sha256:<64 hex digits>") from None
+
+
+def _pair_json(pair: Pair) -> dict[str, object]:
+    return {
+        "digest": pair.digest,
+        "diff_id": pair.diff_id,
+        "size": pair.size,
+        "uncompressed_size": pair.uncompressed_size,
+        "compression": pair.compression.value,
+    }
+
+
+def _pair_row(pair: Pair) -> tuple[str, ...]:
+    return (
+        pair.digest,
+        pair.diff_id,
+        pair.compression.value,
+        human(pair.size),
+        human(pair.uncompressed_size),
+    )
+
+
+def rm(args: argparse.Namespace) -> int:
+    """All of ``args.names``, or, where one is not there, none."""
+    names = list(dict.fromkeys(args.names))
+    with open_store(args) as store:
+        for name in names:
+            store.layout.find(name)
+        for name in names:
+            store.remove_image(name)
+    warn(store.warnings)
+    return EXIT_OK
+
+
+def collect(args: argparse.Namespace) -> int:
+    """``gc``. Raises StoreBusy as well."""
+    with open_store(args) as store:
+        report = gc(store)
+    warn(report.warnings)
+    if args.json:
+        print_json(_gc_json(report))
+    else:
+        say(
+            f"removed {report.blobs_removed} blobs and {report.parts_removed} leftovers,"
+            f" freed {human(report.bytes_freed)}, kept {report.blobs_kept} blobs"
+        )
+    return EXIT_OK
+
+
+def _gc_json(report: GCReport) -> dict[str, object]:
+    return {
+        "blobs_removed": report.blobs_removed,
+        "bytes_freed": report.bytes_freed,
+        "blobs_kept": report.blobs_kept,
+    }

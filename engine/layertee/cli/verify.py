@@ -1,0 +1,59 @@
+"""``layertee verify``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..disk.space import human
+from ..engine import Engine
+from ..pulling.plan import Form
+from ..pulling.report import PullResult
+from ..pulling.verify import VerifyReport
+from ..sync import run
+from .exits import EXIT_INTEGRITY, EXIT_OK
+from .output import print_json, say, warn
+from .shared import open_store, options_of
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Raises NotFound, StoreBusy, StoreCorrupt, LocalError; with an image, what a pull of it raises."""
+    with open_store(args) as store:
+
+        async def main() -> tuple[VerifyReport, PullResult | None]:
+            async with Engine(store, options=options_of(args)) as engine:
+                report = await engine.verify()
+                if not args.image:
+                    return report, None
+                form = Form.AS_IS
+                return report, await engine.pull(await engine.plan(args.image, form=form, complete=True))
+
+        report, repaired = run(main())
+    warn(report.warnings)
+    if args.json:
+        print_json(_json(report, repaired))
+    else:
+        _print(report, repaired)
+    return EXIT_OK if report.ok or repaired is not None else EXIT_INTEGRITY
+
+
+def _json(report: VerifyReport, repaired: PullResult | None) -> dict[str, object]:
+    return {
+        "ok": report.ok,
+        "blobs": report.n_blobs,
+        "bytes": report.nbytes,
+        "bad": [{"digest": bad.digest, "reason": bad.reason} for bad in report.bad],
+        "missing": report.missing,
+        "adopted": report.adopted,
+        "repaired": repaired.to_json() if repaired else None,
+    }
+
+
+def _print(report: VerifyReport, repaired: PullResult | None) -> None:
+    say(*(f"bad: {bad.digest}: {bad.reason}; quarantined" for bad in report.bad))
+    say(*(f"missing: {digest}" for digest in report.missing))
+    found = "all as they should be" if report.ok else f"{len(report.bad)} bad, {len(report.missing)} missing"
+    say(f"checked {report.n_blobs} blobs, {human(report.nbytes)}: {found}")
+    if repaired is not None:
+        say(f"repaired: fetched {human(repaired.bytes_fetched)}")
+    elif not report.ok:
+        say("pull the images again, or run: layertee verify --repair IMAGE")

@@ -1,0 +1,38 @@
+"""The first import of aiohttp, for a process that is this program from its beginning.
+
+When aiohttp is imported it makes two TLS contexts that read all CA certificates of the system, for 40 of
+200 ms. http.py makes contexts of its own, and only when it meets https, so those two may find none. A
+program that uses aiohttp for itself needs them, so nothing but the command line calls this.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def import_aiohttp() -> None:
+    """Import it without its CA certificates; does nothing where it is imported already."""
+    if "aiohttp" not in sys.modules:
+        with _no_certificates():
+            import aiohttp  # noqa: F401
+
+
+@contextmanager
+def _no_certificates() -> Iterator[None]:
+    """This thread's new contexts have none. The environment, children and other threads see no difference."""
+    name, thread = "set_default_verify_paths", threading.get_ident()
+    original = getattr(ssl.SSLContext, name)
+
+    def nothing(context: ssl.SSLContext) -> None:
+        if threading.get_ident() != thread:
+            original(context)
+
+    setattr(ssl.SSLContext, name, nothing)
+    try:
+        yield
+    finally:
+        delattr(ssl.SSLContext, name)  # the method is inherited from the class in C
