@@ -246,10 +246,16 @@ def test_a_layer_that_inflates_beyond_the_disk_exits_with_5_and_leaves_nothing(
 
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize(
-    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)], ids=["int", "term"]
+    ("sent", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+    ids=["int", "term", "hup"],
 )
 def test_a_pull_that_is_ended_leaves_a_correct_store(
-    tmp_path: Path, image: BuiltImage, core: str, sent: signal.Signals, code: int
+    tmp_path: Path, image: BuiltImage, core: str, sent: signal.Signals, code: int, word: str
 ) -> None:
     cli = Cli(tmp_path / "home", core)
     with FaultServer(image, rate_per_connection=1_000_000) as server:
@@ -258,9 +264,8 @@ def test_a_pull_that_is_ended_leaves_a_correct_store(
         process.send_signal(sent)
         ran = cli.finish(process, code)
         assert ran.out == ""
-        if sent is signal.SIGINT:
-            assert "interrupted" in ran.err
-            assert cli.leftovers() == []
+        assert f"layertee: {word}; what was finished is kept\n" in ran.err
+        assert cli.leftovers() == []
     cli.verified()
     with FaultServer(image) as server:
         cli.pull(server.reference)

@@ -431,7 +431,7 @@ def test_an_interpreter_that_has_layertee_only_by_pythonpath_is_refused(
 ) -> None:
     python = tmp_path / "python"
     python.symlink_to(os.path.realpath(sys.executable))  # outside of any virtual environment
-    package = next(path for path in sys.path if Path(path, "layertee/shim.py").exists())
+    package = next(path for path in sys.path if Path(path, "layertee/errors.py").exists())
     monkeypatch.setenv("PYTHONPATH", package)
     assert ran(python, "-c", "import layertee", env=dict(os.environ)).code == 0
     with pytest.raises(LocalError, match="needs no PYTHONPATH"):
@@ -551,9 +551,17 @@ def test_systemd_takes_the_drop_in(tmp_path: Path) -> None:
     assert b"NoSuchSetting" in ran("systemd-analyze", "verify", "--man=no", unit, env=env).err
 
 
-@pytest.mark.parametrize("option", ["--from=nowhere", "--cache-max=much", "--ahead=x", "--client-repo=a:b"])
+@pytest.mark.parametrize("option", ["--from=nowhere", "--client-repo=a:b"])
 def test_what_image_proxy_would_refuse_is_not_installed(tmp_path: Path, option: str) -> None:
     assert cli.main(["install-shim", str(tmp_path / "bin"), "--", option]) == EXIT_ERROR
+    assert not (tmp_path / "bin").exists()
+
+
+@pytest.mark.parametrize("option", ["--cache-max=much", "--ahead=10%", "--nonsense", "--sockfd=-1"])
+def test_what_image_proxy_cannot_read_is_not_installed(tmp_path: Path, option: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["install-shim", str(tmp_path / "bin"), "--", option])
+    assert caught.value.code == EXIT_ERROR
     assert not (tmp_path / "bin").exists()
 
 
