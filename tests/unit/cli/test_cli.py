@@ -19,7 +19,7 @@ from layertee.cli.shared import options_of
 from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
 from layertee.image.document import Digest
 from layertee.image.holding import Basis
-from layertee.imageproxy.delegate import DelegateError, Refused
+from layertee.imageproxy.delegate import DelegateError
 from layertee.transfer.fetcher import RangeMode
 from layertee.version import __version__
 
@@ -33,7 +33,6 @@ CODES: dict[LayerteeError, int] = {
     errors.UnsupportedImage("x"): 1,
     errors.PolicyRefused("x"): 1,
     DelegateError("x"): 1,
-    Refused("x", "other", method="OpenImage"): 1,
     errors.RegistryError("x", status=418): 1,
     errors.Unauthorized("x", status=401): 1,
     errors.NotFound("x"): 2,
