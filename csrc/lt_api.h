@@ -8,9 +8,8 @@
  * Words.  "In" is a blob as it was transferred, "out" is what it inflates to.
  * Sizes are bytes and 64 bits wide wherever a stream is meant.  A digest is
  * 32 raw bytes of SHA-256.  A function that returns enum lt_status returns
- * LT_OK or a negative error.  Nothing here calls back,
- * logs, or sets errno; only lt_pool has threads.  Every lt_*_free(NULL) is
- * legal.
+ * LT_OK or a negative error.  Nothing here calls back, logs, or sets errno;
+ * only lt_pool has threads.  Every lt_*_free(NULL) is legal.
  */
 
 enum lt_status {
@@ -49,7 +48,7 @@ enum lt_format {
 };
 
 /* What this build is.  The package compares the number at import and refuses a
- * binary of another; it changes with every declaration here that does.
+ * binary of another: count it up when a declaration here changes or goes.
  * 'lt_build' names the libraries it was linked with, for a person. */
 enum { LT_ABI = 3 };
 const char *lt_build(void);
@@ -66,14 +65,14 @@ struct lt_result {
 	 * where the input ended). */
 	uint64_t error_offset;
 	uint64_t in_total;
+	uint8_t in_digest[32];
 	/* The rest is 0 if LT_LAYER_DIGEST_ONLY. */
 	uint64_t out_total;
+	uint8_t out_digest[32];
 	/* gzip members, or zstd frames, skippable ones included; of a stored
 	 * stream 1, or 0 where it is empty.  Some readers of gzip stop after
 	 * the first member. */
 	uint64_t n_members;
-	uint8_t in_digest[32];		/* but for this one */
-	uint8_t out_digest[32];
 };
 
 /*

@@ -83,6 +83,7 @@ def inflater_name(core: str) -> str:
     ffi, lib = c_core()
     names = list(_names(ffi, lib.lt_inflater_name))
     wanted = asked or next(name for i, name in enumerate(names) if lib.lt_inflater_state(i) == lib.LT_OK)
+    # The library has one choice for the process, which workers read: touched only where it is another.
     if wanted.encode() != ffi.string(lib.lt_inflater_current()):
         status = lib.lt_inflater_use(wanted.encode())
         if status == lib.LT_ERR_UNKNOWN_NAME:
