@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .image.document import DiffID, Digest, Platform
     from .image.holding import Basis
     from .pulling.imageplan import ImagePlan
-    from .pulling.plan import Action, Form, LayerPlan, Verify
+    from .pulling.plan import Action, Form, Keep, LayerPlan, Verify, Want
     from .pulling.report import LayerResult, Progress, PullResult
     from .pulling.stream import LayerStream
     from .store.store import Store
@@ -34,7 +34,7 @@ _HOMES = {
     "image.document": ("DiffID", "Digest", "Platform"),
     "image.holding": ("Basis",),
     "pulling.imageplan": ("ImagePlan",),
-    "pulling.plan": ("Action", "Form", "LayerPlan", "Verify"),
+    "pulling.plan": ("Action", "Form", "Keep", "LayerPlan", "Verify", "Want"),
     "pulling.report": ("LayerResult", "Progress", "PullResult"),
     "pulling.stream": ("LayerStream",),
     "store.store": ("Store",),
@@ -53,6 +53,7 @@ __all__ = [
     "Form",
     "ImagePlan",
     "Inspection",
+    "Keep",
     "LayerPlan",
     "LayerResult",
     "LayerStream",
@@ -66,6 +67,7 @@ __all__ = [
     "Tee",
     "TeeResult",
     "Verify",
+    "Want",
     "__version__",
     "pull",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,31 +13,37 @@ from typing import Self
 from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer, open_pool
 from .core.result import TeeResult
-from .errors import CatalogError, NotFound
+from .errors import CatalogError, LayerteeError, SourceUnreadable
 from .image.document import DiffID, Digest, Layer
-from .image.holding import Holding
-from .image.reference import parse_reference
+from .image.holding import BlobReader
+from .image.reference import Reference, parse_reference
 from .options import Options
 from .places.names import BlobName
-from .pulling.imageplan import ImagePlan, name_in
-from .pulling.ingest import Ingest, check
-from .pulling.plan import Action, Form, LayerPlan, Verify, plan
+from .pulling.imageplan import ImagePlan
+from .pulling.ingest import Ingest
+from .pulling.measure import check
+from .pulling.network import Network
+from .pulling.plan import Form, LayerPlan, Plan, Source, SourceKind, Verify, Want, plan
 from .pulling.pull import Pull
 from .pulling.report import ProgressCallback, PullResult
 from .pulling.resolve import Resolved, resolve
 from .pulling.source import read_blob
 from .pulling.stream import LayerStream
-from .pulling.survey import Present, blob_names, look, registry_layers
+from .pulling.survey import Keepers, blob_names, look, registry_layers
 from .pulling.verify import VerifyReport, verify_store
-from .registry.http import Transport
 from .store.store import Store, default_root
-from .transfer.fetcher import Connections, Fetcher, OpenBlob
-from .version import __version__
+from .transfer.fetcher import Fetcher
 
-__all__ = ["Engine", "Inspection", "Options"]
+__all__ = ["Engine", "ImageName", "Inspection", "Options"]
 
 # A stream has a pool of its own, so that a caller who stops reading holds up nobody else.
 STREAM_IN, STREAM_OUT = 4, 8
+
+
+class ImageName(enum.Enum):
+    """What the store calls an image, where the caller has no name of its own for it."""
+
+    AS_REFERENCE = "as-reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Inspection:
 
     ``plan`` is what a pull would do. ``names`` are, for each content, the compressed blobs that are known to
     hold it, the best known first. ``registry_manifest`` is the digest that the image has at a registry, and
-    ``registry_layers`` are its layers there; None and empty where that is not known here.
+    ``registry_layers`` are its layers there; None and empty where that is not known on this machine.
     """
 
     plan: ImagePlan
@@ -65,10 +72,8 @@ class Engine:
         self._given = store
         self._options = options or Options()
         self._store: Store | None = store if isinstance(store, Store) else None
-        self._transport: Transport | None = None
+        self._network = Network(self._options)
         self._pool: Pool | None = None
-        self._hosts: dict[str, Connections] = {}
-        self._sources: dict[Digest, OpenBlob] = {}
 
     async def __aenter__(self) -> Self:
         if self._store is None:
@@ -85,8 +90,7 @@ class Engine:
         if self._pool is not None:
             self._pool.close()
         try:
-            if self._transport is not None:
-                await self._transport.close()
+            await self._network.close()
         finally:
             self._close_store()
 
@@ -104,67 +108,83 @@ class Engine:
             raise RuntimeError("use the engine inside 'async with'")
         return self._store
 
+    @property
+    def options(self) -> Options:
+        """As they were given."""
+        return self._options
+
     # --- what it does ---
 
     async def plan(
         self,
         reference: str,
+        want: Want | None = None,
         *,
-        form: Form = Form.AS_IS,
-        verify: Verify = Verify.BOTH,
-        name: str | None = "",
-        complete: bool = False,
-        exact: bool = False,
+        form: Form | str | None = None,
+        verify: Verify | str | None = None,
+        name: str | ImageName | None = ImageName.AS_REFERENCE,
     ) -> ImagePlan:
         """Resolve ``reference`` and decide what a pull would do. Changes nothing.
 
-        ``name`` is what the store will call the image: empty for the reference itself, None for no
-        name (the only image of a layout). ``complete``: leave no layer to a place that cannot give it
-        back. ``exact``: what counts is only the layer as ``form`` names it, not another blob of the same
-        content; implies ``complete``. Raises InvalidReference, NotFound, Unauthorized, TransportError,
-        IntegrityError (DiffIDMismatch: the image contradicts a pair computed on this machine),
-        UnsupportedImage.
-        """
-        found, present = await self._look(reference)
-        return self._planned(reference, found, present, form, verify, name, complete=complete, exact=exact)
+        ``want`` says what is wanted of the layers; ``form`` and ``verify``, or their values, are put over it.
+        Without it, places are trusted as the engine's options say. ``name`` is what the store will call the
+        image, None for no name (the only image of a layout). The plan is a value: it can be kept, and any
+        engine can carry it out.
 
-    async def inspect(self, reference: str, *, form: Form = Form.AS_IS, exact: bool = False) -> Inspection:
-        """Resolve ``reference`` and tell what is known of it here. Changes nothing; as ``plan``."""
-        found, present = await self._look(reference)
-        planned = self._planned(reference, found, present, form, Verify.BOTH, "", complete=False, exact=exact)
-        names = await in_thread(blob_names, self.store, found, present.attested)
+        Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError (DiffIDMismatch: the
+        image contradicts a pair computed on this machine), UnsupportedImage; ValueError for a ``form`` or
+        ``verify`` that there is not.
+        """
+        wanted = want or Want(trust=self._options.trust)
+        wanted = replace(
+            wanted,
+            form=wanted.form if form is None else Form(form),
+            verify=wanted.verify if verify is None else Verify(verify),
+        )
+        found = await self._resolve(reference)
+        survey, _ = await in_thread(look, self.store, found, self._options.places, wanted)
+        return _planned(reference, found, plan(found.image.layers, survey, wanted), name, survey.warnings)
+
+    async def inspect(self, reference: str, want: Want | None = None) -> Inspection:
+        """Resolve ``reference`` and tell what this machine knows of it. Raises as ``plan``."""
+        wanted = want or Want(trust=self._options.trust)
+        found = await self._resolve(reference)
+        survey, attested = await in_thread(look, self.store, found, self._options.places, wanted)
+        made = plan(found.image.layers, survey, wanted)
+        names = await in_thread(blob_names, self.store, found, attested)
         manifest, layers = registry_layers(found) or (None, ())
+        warnings = tuple(dict.fromkeys([*survey.warnings, *attested.warnings]))
+        planned = _planned(reference, found, made, ImageName.AS_REFERENCE, warnings)
         return Inspection(planned, names, manifest, layers)
 
     async def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
         """Carry ``plan`` out: afterwards the store has the image, every byte of it verified (as far as
-        the plan's ``verify`` goes).
+        the plan's ``want.verify`` goes).
 
         Raises IntegrityError, TransportError, RegistryError, LocalError (NoSpace, StoreBusy). Layers
         that were finished before a failure stay, and are not fetched again.
         """
-        pool = self._workers()
-        return await Pull(self.store, pool, self._fetcher(plan.host, pool), plan, progress).run()
+        fetcher, ingest = self._begin(plan)
+        return await Pull(self.store, fetcher, ingest, plan, progress).run()
 
     @asynccontextmanager
     async def open_layer(self, step: LayerPlan) -> AsyncIterator[LayerStream]:
-        """One layer of a plan of this engine as a stream of its uncompressed bytes.
+        """One layer of a plan as a stream of its uncompressed bytes.
 
-        They come from the store or another place where the plan says so, else from the registry,
-        and are kept nowhere. Leaving the block raises IntegrityError unless the stream was read to
-        its end and both digests matched.
+        They come from the first source of the step that can be opened, on this machine or at the registry,
+        and are kept nowhere. Leaving the block raises IntegrityError unless the stream was read to its end
+        and both digests matched. ValueError for a layer that only a place has that cannot give it back.
         """
-        layer, holding = step.layer, step.holding
-        if holding is not None and not holding.readable:
-            holding = None
-        blob = holding or layer
+        layer = step.layer
+        source, reader = await in_thread(_first_to_read, step)
+        blob = layer if source.holding is None else source.holding
         pool = open_pool(workers=1, n_in=STREAM_IN, n_out=STREAM_OUT, core=self._options.core)
         try:
             pool_layer = pool.open_layer(
                 LayerJob(blob.compression, blob.size, stream=True, media_type=layer.media_type)
             )
             async with unwrapped_group() as group:
-                feeding = group.create_task(self._feed(layer, holding, pool, pool_layer))
+                feeding = group.create_task(self._feed(layer, source, reader, pool, pool_layer))
                 try:
                     stream = LayerStream(pool_layer)
                     yield stream
@@ -175,22 +195,22 @@ class Engine:
             check(result, layer, blob.digest, blob.size)
             await in_thread(self._record, result)
         finally:
+            if reader is not None:
+                reader.close()
             pool.close()
 
     @asynccontextmanager
-    async def ingest(self, plan: ImagePlan, *, recheck: bool = False) -> AsyncIterator[Ingest]:
+    async def ingest(self, plan: Plan) -> AsyncIterator[Ingest]:
         """The layers of ``plan``, to be brought in one by one in whatever order the caller likes.
 
-        Nothing is removed from the store inside the block. ``recheck``: what the store has already is
-        hashed again before it counts. Raises StoreBusy.
+        Nothing is removed from the store inside the block. Raises StoreBusy.
         """
-        pool = self._workers()
-        fetcher = self._fetcher(plan.host, pool)
+        fetcher, ingest = self._begin(plan)
         shared = await self.store.when_shared()
         try:
             async with unwrapped_group() as group:
                 watch = group.create_task(fetcher.watch())
-                yield Ingest(self.store, pool, fetcher, plan, recheck=recheck)
+                yield ingest
                 watch.cancel()
         finally:
             shared.release()
@@ -201,74 +221,33 @@ class Engine:
 
     # --- inside ---
 
-    async def _look(self, reference: str) -> tuple[Resolved, Present]:
-        found = await resolve(parse_reference(reference), self._options, self._network)
-        return found, await in_thread(look, self.store, found, self._options.places)
+    async def _resolve(self, reference: str) -> Resolved:
+        return await resolve(parse_reference(reference), self._options.platform, self._network)
 
-    def _planned(
-        self,
-        reference: str,
-        found: Resolved,
-        present: Present,
-        form: Form,
-        verify: Verify,
-        name: str | None,
-        *,
-        complete: bool,
-        exact: bool = False,
-    ) -> ImagePlan:
-        own, elsewhere, origin = present.own, present.elsewhere, present.origin
-        if complete or exact:
-            elsewhere = [{d: held for d, held in one.items() if held.readable} for one in elsewhere]
-        if exact:
-            names = {layer.diff_id: name_in(form, layer) for layer in found.layers}
-            if form is Form.AS_IS:  # a tar cannot become the blob again
-                origin, *elsewhere = (_named(one, names) for one in (origin, *elsewhere))
-            else:
-                elsewhere = [own, *elsewhere]
-            own = _named(own, names)
-        steps = plan(
-            found.layers,
-            own,
-            elsewhere,
-            form=form,
-            known=present.known,
-            sizes=present.sizes,
-            origin=origin,
-            trust=self._options.trust,
+    def _begin(self, plan: Plan) -> tuple[Fetcher, Ingest]:
+        """What carries ``plan`` out: the transfers from its registry, and the way in for its layers."""
+        pool = self._workers()
+        fetcher = self._network.fetcher(_registry_of(plan), pool)
+        layers = [step.layer for step in plan.layers]
+        keepers = Keepers(self.store, self._options.places, layers)
+        ingest = Ingest(
+            self.store, pool, fetcher, plan, open_blob_at=self._network.open_blob, keepers=keepers
         )
-        if found.open_blob is None:
-            for step in steps.layers_to(Action.FETCH):
-                raise NotFound(f"{reference}: layer {step.layer.index} ({step.layer.digest}) is not there")
-        else:
-            for layer in found.layers:
-                self._sources[layer.digest] = found.open_blob
-        return ImagePlan(
-            reference,
-            found.name if name == "" else name,
-            found.manifest,
-            found.config,
-            found.index_digest,
-            steps,
-            found.open_blob,
-            found.host,
-            verify,
-            present.still_held,
-            exact,
-        )
+        return fetcher, ingest
 
-    async def _feed(self, layer: Layer, holding: Holding | None, pool: Pool, pool_layer: PoolLayer) -> None:
-        if holding is not None:
-            await read_blob(holding, pool, pool_layer)
+    async def _feed(
+        self, layer: Layer, source: Source, reader: BlobReader | None, pool: Pool, pool_layer: PoolLayer
+    ) -> None:
+        if reader is not None:
+            await read_blob(_Opened(reader), pool, pool_layer)
             return
-        open_blob = self._sources.get(layer.digest)
-        if open_blob is None:
-            raise ValueError(f"layer {layer.digest} is not of a plan of this engine")
+        if source.registry is None:
+            raise ValueError(f"layer {layer.digest} cannot be read from anywhere")
         # Connections of its own: a stream that nobody reads keeps one open for as long as it likes.
         fetcher = Fetcher(pool, self._options.limits)
         async with unwrapped_group() as group:
             watch = group.create_task(fetcher.watch())
-            await fetcher.fetch(layer.descriptor, open_blob, pool_layer)
+            await fetcher.fetch(layer.descriptor, self._network.open_blob(source.registry), pool_layer)
             watch.cancel()
 
     def _record(self, result: TeeResult) -> None:
@@ -277,23 +256,53 @@ class Engine:
         except CatalogError as exc:
             self.store.warnings.append(str(exc))
 
-    def _network(self) -> Transport:
-        if self._transport is None:
-            prefix = self._options.user_agent_prefix
-            agent = f"{prefix} layertee/{__version__}" if prefix else f"layertee/{__version__}"
-            self._transport = Transport(user_agent=agent)
-        return self._transport
-
     def _workers(self) -> Pool:
         if self._pool is None:
             self._pool = open_pool(core=self._options.core)
         return self._pool
 
-    def _fetcher(self, host: str, pool: Pool) -> Fetcher:
-        limits = self._options.limits
-        return Fetcher(pool, limits, self._hosts.setdefault(host, Connections(limits)))
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A reader that is open already, as something that can be opened."""
+
+    reader: BlobReader
+
+    def open(self) -> BlobReader:
+        return self.reader
 
 
-def _named(held: Mapping[DiffID, Holding], names: Mapping[DiffID, Digest]) -> dict[DiffID, Holding]:
-    """Those of ``held`` that have the name that is wanted."""
-    return {diff_id: one for diff_id, one in held.items() if one.digest == names.get(diff_id)}
+def _planned(
+    reference: str, found: Resolved, made: Plan, name: str | ImageName | None, warnings: tuple[str, ...]
+) -> ImagePlan:
+    return ImagePlan(
+        made.layers,
+        made.want,
+        reference=reference,
+        name=found.name if isinstance(name, ImageName) else name,
+        image=found.image,
+        warnings=warnings,
+    )
+
+
+def _registry_of(plan: Plan) -> Reference | None:
+    """The registry that ``plan`` may ask; all layers of an image have the same."""
+    sources = (source for step in plan.layers for source in step.sources)
+    return next((source.registry for source in sources if source.registry is not None), None)
+
+
+def _first_to_read(step: LayerPlan) -> tuple[Source, BlobReader | None]:
+    """The first source of ``step`` whose bytes can be had, opened; no reader for the network's. Blocks."""
+    failed: LayerteeError | None = None
+    for source in step.sources:
+        if source.kind is SourceKind.NETWORK:
+            return source, None
+        if source.holding is None or not source.holding.readable:
+            continue
+        try:
+            return source, source.holding.open()
+        except SourceUnreadable as exc:
+            failed = exc
+    if failed is not None:
+        raise failed
+    raise ValueError(f"layer {step.layer.digest} is only in places that cannot give it back")

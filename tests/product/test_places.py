@@ -18,7 +18,7 @@ from layertee.image.document import DiffID
 from layertee.image.holding import BlobContent, BlobReader, Holding
 from layertee.image.placename import PlaceKind, PlaceName, parse_place
 from layertee.image.reference_storage import parse_storage
-from layertee.pulling import resolve as sources
+from layertee.places import find as sources
 from tests.contract.place_suite import diff_ids
 from tests.support.compress import digest_of
 from tests.support.podman import DRIVERS, place_of, spoilable

@@ -20,6 +20,7 @@ from layertee.image.document import Compression, DiffID, Digest
 from layertee.image.holding import Holding, Place
 from layertee.image.placename import PlaceKind, PlaceName
 from layertee.places.oci_layout import OCILayoutPlace
+from layertee.pulling.plan import Keep, Want
 from tests.support.composefs import repository
 from tests.support.compress import unpack
 from tests.support.fakes.fault_server import FaultServer
@@ -72,7 +73,8 @@ def pull(
     async def main() -> PullResult:
         options = Options(tls_verify=False, places=places, trust=trust)
         async with Engine(root, options=options) as engine:
-            plan = await engine.plan(name, complete=complete)
+            keep = Keep.STORE if complete else Keep.ANYWHERE
+            plan = await engine.plan(name, Want(keep=keep, trust=trust))
             between(plan)
             return await engine.pull(plan)
 
@@ -282,11 +284,11 @@ def test_a_cache_that_contradicts_what_was_computed_is_ignored_with_a_warning(
     lie = write_cache(tmp_path / "cache.sqlite", [(evil.digest, good.diff_id)])
     cache = PlaceName(PlaceKind.BLOB_INFO_CACHE, lie)
 
-    async def main() -> tuple[list[Digest], list[str]]:
+    async def main() -> tuple[list[Digest], tuple[str, ...]]:
         async with Engine(tmp_path / "store", options=Options(tls_verify=False, places=(cache,))) as engine:
             found = await engine.inspect(server.reference)
             names = [blob.digest for blob in found.names[DiffID(good.diff_id)]]
-            return names, engine.store.warnings
+            return names, found.plan.warnings
 
     names, warnings = run(main())
     assert names == [good.digest]

@@ -53,7 +53,7 @@ def pull(server: FaultServer, root: Path, verify: Verify, core: str, form: Form 
 def planned(server: FaultServer, root: Path, core: str) -> Plan:
     async def main() -> Plan:
         async with Engine(root, options=options(core)) as engine:
-            return (await engine.plan(server.reference)).plan
+            return await engine.plan(server.reference)
 
     return sync.run(main())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from layertee.core.result import TeeResult
@@ -10,16 +9,20 @@ from layertee.core.tee import Tee
 from layertee.disk.part import BlobWriter
 from layertee.image.document import Compression, DiffID, Platform
 from layertee.image.holding import Form, Holding
+from layertee.image.reference import Reference, parse_reference
+from layertee.image.resolved import ResolvedImage
 from layertee.places.oci_layout import OCILayoutPlace
 from layertee.places.own import OwnStore
-from layertee.pulling.plan import Action, Plan, plan
+from layertee.pulling.plan import Action, Plan, Survey, Want, plan
 from layertee.store.layout import Layout
-from layertee.store.layout_reader import LayoutImage
 from layertee.store.localimage import local_manifest
 from layertee.store.store import Store
 from tests.support.compress import digest_of, pack, unpack
 
 AMD64 = Platform("linux", "amd64")
+_FOUND = parse_reference("registry.example.com/os/image:1")
+assert isinstance(_FOUND, Reference)
+REGISTRY = _FOUND
 
 
 def measure(blob: bytes, compression: Compression = Compression.NONE) -> TeeResult:
@@ -87,20 +90,26 @@ def bring(store: Store, blob: bytes, compression: Compression, form: Form = Form
         return store.commit_layer(fill(writer, content), result, form)
 
 
-def planned(store: Store, image: LayoutImage, source: Path | None, form: Form) -> Plan:
-    """The plan for ``image``, with ``source`` as another place."""
+def planned(store: Store, image: ResolvedImage, source: Path | None, form: Form) -> Plan:
+    """The plan for ``image``, with ``source`` as another place and a registry that has the rest."""
     wanted = {layer.diff_id: layer.digest for layer in image.layers}
-    own = OwnStore(store).find(wanted)
-    elsewhere: list[Mapping[DiffID, Holding]] = []
+    elsewhere: dict[DiffID, list[Holding]] = {}
     if source is not None:
-        elsewhere.append(OCILayoutPlace(source, known=store.catalog.diff_id, prefer=wanted).find(wanted))
+        place = OCILayoutPlace(source, known=store.catalog.diff_id, prefer=wanted)
+        elsewhere = {diff_id: [held] for diff_id, held in place.find(wanted).items()}
     known = {
         layer.digest: found
         for layer in image.layers
         if (found := store.catalog.diff_id(layer.digest)) is not None
     }
-    sizes = store.catalog.uncompressed_sizes(wanted)
-    return plan(image.layers, own, elsewhere, form=form, known=known, sizes=sizes)
+    survey = Survey(
+        own=OwnStore(store, layers=image.layers).forms(),
+        elsewhere=elsewhere,
+        known=known,
+        sizes=store.catalog.uncompressed_sizes(wanted),
+        registry=REGISTRY,
+    )
+    return plan(image.layers, survey, Want(form=form))
 
 
 def pull(store: Store, source: Path, ref: str, name: str, form: Form = Form.AS_IS) -> Plan:
@@ -110,10 +119,16 @@ def pull(store: Store, source: Path, ref: str, name: str, form: Form = Form.AS_I
     with store.shared():
         todo = planned(store, image, None, form)
         store.check_space(todo.disk_bytes)
-        held = {step.layer.diff_id: step.holding for step in todo.layers_to(Action.HAVE) if step.holding}
-        for step in todo.layers_to(Action.FETCH):
-            blob = origin.blob_path(step.layer.digest).read_bytes()
-            held[step.layer.diff_id] = bring(store, blob, step.layer.compression, form)
+        held: list[Holding] = []
+        for step in todo.layers:
+            if step.same_as is not None:
+                held.append(held[step.same_as])
+            elif step.action is Action.FETCH:
+                blob = origin.blob_path(step.layer.digest).read_bytes()
+                held.append(bring(store, blob, step.layer.compression, form))
+            else:
+                assert step.holding is not None
+                held.append(step.holding)
         local = local_manifest(image.manifest, image.layers, held)
         store.put_image(name, image.manifest, image.config, local)
     return todo

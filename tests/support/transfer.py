@@ -11,7 +11,7 @@ from layertee.core.pool import LayerJob, PoolLayer, PoolStats, open_pool
 from layertee.core.result import TeeResult
 from layertee.image.document import Descriptor, Platform
 from layertee.image.reference import Reference, parse_reference
-from layertee.pulling.ingest import run_layer
+from layertee.pulling.measure import run_layer
 from layertee.registry.client import Registry
 from layertee.registry.http import Body, TLSPolicy, Transport
 from layertee.sync import run

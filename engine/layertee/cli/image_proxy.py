@@ -22,7 +22,7 @@ from ..imageproxy.server import Server, refuse
 from ..imageproxy.session import SERVED, Session
 from ..imageproxy.wire import Channel
 from ..options import Options
-from ..pulling.resolve import client_repositories
+from ..places.find import client_repositories
 from ..skopeo.check import Access, find_skopeo
 from ..sync import run
 from .exits import EXIT_OK, EXIT_SIGNAL

@@ -24,7 +24,7 @@ def inspect(args: argparse.Namespace) -> int:
                 return await engine.inspect(args.image)
 
         found = run(main())
-    warn(store.warnings)
+    warn([*store.warnings, *found.plan.warnings])
     if args.json:
         print_json(_json(found))
     else:

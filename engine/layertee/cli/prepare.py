@@ -46,7 +46,7 @@ def prepare(args: argparse.Namespace) -> int:
             trust=options.trust,
         )
         found = work.look() if args.dry_run else work.run()
-    warn([*store.warnings, *found.warnings])
+    warn([*store.warnings, *image.plan.warnings, *found.warnings])
     if args.json:
         print_json(_as_json(args, image, found))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..disk.space import human
-from ..engine import Engine
+from ..engine import Engine, ImageName
 from ..errors import InvalidReference, LayerteeError
 from ..image.reference import LayoutReference, parse_reference
 from ..pulling.imageplan import ImagePlan
@@ -25,7 +25,7 @@ def pull(args: argparse.Namespace) -> int:
         raise InvalidReference("--store and --to both say where to; give one")
     found = _destination(args.to) if args.to else None
     root = found.path if found else root_of(args)
-    name = found.ref if found else ""
+    name = found.ref if found else ImageName.AS_REFERENCE
     shown = display(quiet=args.quiet or args.dry_run)
 
     begun: list[ImagePlan] = []
@@ -36,7 +36,7 @@ def pull(args: argparse.Namespace) -> int:
                 args.image, form=Form(args.layers), verify=Verify(args.verify), name=name
             )
             if args.dry_run:
-                return PullResult.planned(args.image, plan.manifest, plan.plan)
+                return PullResult.planned(args.image, plan.manifest, plan)
             begun.append(plan)
             with shown:
                 return await engine.pull(plan, shown)
@@ -55,7 +55,7 @@ def pull(args: argparse.Namespace) -> int:
                     f"{n_kept} of {len(layers)} layers are in {store.root} and will not be fetched again"
                 )
             raise
-    warn(store.warnings)
+    warn(result.warnings)
     if args.json:
         print_json(result.to_json())
     elif not args.quiet:

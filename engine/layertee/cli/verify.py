@@ -6,7 +6,7 @@ import argparse
 
 from ..disk.space import human
 from ..engine import Engine
-from ..pulling.plan import Form
+from ..pulling.plan import Keep, Want
 from ..pulling.report import PullResult
 from ..pulling.verify import VerifyReport
 from ..sync import run
@@ -24,8 +24,8 @@ def verify(args: argparse.Namespace) -> int:
                 report = await engine.verify()
                 if not args.image:
                     return report, None
-                form = Form.AS_IS
-                return report, await engine.pull(await engine.plan(args.image, form=form, complete=True))
+                want = Want(keep=Keep.STORE, trust=engine.options.trust)
+                return report, await engine.pull(await engine.plan(args.image, want))
 
         report, repaired = run(main())
     warn(report.warnings)

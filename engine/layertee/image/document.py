@@ -145,6 +145,11 @@ class Layer:
     def media_type(self) -> str:
         return self.descriptor.media_type
 
+    @property
+    def tar_digest(self) -> Digest:
+        """What the uncompressed tar is called as a blob of its own: its digest is the DiffID."""
+        return Digest(str(self.diff_id))
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:

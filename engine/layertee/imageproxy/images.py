@@ -24,7 +24,7 @@ from ..image.placename import Where
 from ..image.reference import parse_reference
 from ..image.reference_storage import StorageReference
 from ..image.roles import asking_order
-from ..pulling.plan import Form, LayerPlan
+from ..pulling.plan import Form, Keep, LayerPlan, Want
 from ..pulling.survey import kept_by
 from . import documents
 from .appetite import AHEAD
@@ -98,7 +98,8 @@ class ServedImage:
         """
         tars = options.identity is Identity.DIFF_ID or isinstance(parse_reference(name), StorageReference)
         form = Form.UNCOMPRESSED if tars else Form.AS_IS
-        found = await engine.inspect(name, form=form, exact=True)
+        want = Want(form=form, keep=Keep.NAMED, recheck=True, trust=engine.options.trust)
+        found = await engine.inspect(name, want)
         await examine(found)
         plan = found.plan
         by_index = {step.layer.index: step for step in plan.layers}
@@ -109,7 +110,7 @@ class ServedImage:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(closed)
             # Nothing goes out of the store while the image is open.
-            ingest = await stack.enter_async_context(engine.ingest(plan, recheck=True))
+            ingest = await stack.enter_async_context(engine.ingest(plan))
             queue = await stack.enter_async_context(
                 LayerQueue.open(ingest, engine.store, steps, client_has=has, ahead=options.ahead)
             )
@@ -183,8 +184,8 @@ class ServedImage:
             return documents.readable(config.raw), len(config.raw)
         step = self._steps.get(digest)
         if step is None:
-            raise RequestError(f"{digest} is not a blob of {self._plan.image}")
-        if self._plan.plan.form is Form.AS_IS:
+            raise RequestError(f"{digest} is not a blob of {self._plan.reference}")
+        if self._plan.want.form is Form.AS_IS:
             _check_size(digest, size, step.layer.size)
         held = await self._queue.get(digest)
         presented = self._presented_as(step)
@@ -215,7 +216,7 @@ class ServedImage:
         """
         if self._presented is not None:
             return self._presented
-        if self._plan.plan.form is Form.AS_IS:
+        if self._plan.want.form is Form.AS_IS:
             self._presented = self._as_named()
             return self._presented
         layers = [step.layer for step in self._plan.layers]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from ..aio import unwrapped_group
-from ..disk.locks import when_free
 from ..errors import IntegrityError, LocalError
 from ..image.document import Digest
 from ..image.holding import Holding
@@ -210,16 +208,15 @@ class LayerQueue:
     async def _bring(self, name: Digest, job: _Job) -> Holding:
         step, layer = job.step, job.step.layer
         # Another process that brings the same content is waited for: then it is here.
-        busy = self._store.locks / layer.diff_id.hex
-        lock = await when_free(lambda: self._store.layer_lock(layer.diff_id), busy, math.inf)
+        lock = await self._ingest.lock(step)
         try:
             self._take_room(job)
-            got = await self._ingest.stage(step, job.progress, pace=lambda: self._wait_s(name, job))
-            if isinstance(got, Staged):
-                with got.writer:  # whatever happens, no part stays
-                    got = await self._ingest.commit(step, got)
-        finally:
+        except BaseException:
             lock.release()
+            raise
+        got = await self._ingest.stage(step, lock, job.progress, pace=lambda: self._wait_s(name, job))
+        if isinstance(got, Staged):
+            got = await got.commit()
         log.info("layer %d, %s: %s, %s", layer.index, layer.digest, got.action.value, got.reason)
         if got.held is None or got.held.path is None:
             raise LocalError(f"layer {layer.index} ({layer.digest}) is not in the store")

@@ -50,6 +50,11 @@ class Attested:
         self._known = known
         self._blobs: dict[Digest, tuple[DiffID, BlobName]] | None = None
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What could not be used, one line each; more may come with the first question."""
+        return self._warnings
+
     def diff_id(self, digest: Digest) -> DiffID | None:
         """Which of the contents the blob holds; None also when that is not known. Raises CatalogError."""
         found = self._asked().get(digest)

@@ -8,7 +8,7 @@ documents: whoever reads a holding back does so through the tee, which does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import LayerteeError
@@ -68,6 +68,19 @@ class OCILayoutPlace:
             self.warnings.append(str(exc))
         return found
 
+    def blobs_of(self, layers: Sequence[Layer]) -> list[tuple[DiffID, Holding]]:
+        """The very blobs of ``layers``, those that are there with their size. A damaged layout warns."""
+        self.warnings = []
+        found = []
+        try:
+            layout = self._open()
+            for layer in layers:
+                if (holding := self._blob(layout, layer)) is not None:
+                    found.append((layer.diff_id, holding))
+        except LayerteeError as exc:
+            self.warnings.append(str(exc))
+        return found
+
     def _open(self) -> LayoutReader:
         return Layout.open(self._path)
 
@@ -97,7 +110,7 @@ class OCILayoutPlace:
             return
         document = layout.document(entry)
         if not isinstance(document, Index):
-            yield from layout.image(entry, document).layers
+            yield from layout.image(document).layers
         elif depth < INDEX_DEPTH:
             todo.extend((child, depth + 1) for child in reversed(document.manifests))
         else:

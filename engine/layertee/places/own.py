@@ -6,39 +6,47 @@ from collections.abc import Collection, Sequence
 
 from ..errors import LocalError
 from ..image.document import DiffID, Layer
-from ..image.holding import Holding
+from ..image.holding import Basis, Holding
 from ..store.store import PLACE, Store
 
 
 class OwnStore:
-    """What the store committed and still has. ``layers``: of the image that asks; its blobs go first
-    where forms compete, and a blob of it that is here unchecked is a claim.
-    """
+    """What the store has of ``layers``, those of the image that asks."""
 
-    def __init__(self, store: Store, *, layers: Sequence[Layer] = ()) -> None:
+    def __init__(self, store: Store, *, layers: Sequence[Layer]) -> None:
         self.warnings: list[str] = []
         self._store = store
         self._layers = {layer.diff_id: layer for layer in layers}
+        self._all = layers
 
     @property
     def name(self) -> str:
         return PLACE
 
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
-        """Rows of the catalog whose file was looked at just now.
+    def forms(self) -> dict[DiffID, list[Holding]]:
+        """Each layer in every form that is there: rows of the catalog whose file was looked at just now, and
+        files that nobody checked, as claims.
 
         A failing catalog knows of nothing, and is one of the store's own warnings.
         """
         self.warnings = []
-        found: dict[DiffID, Holding] = {}
+        found: dict[DiffID, list[Holding]] = {}
         try:
-            for diff_id in diff_ids:
-                layer = self._layers.get(diff_id)
-                holding = self._store.holding(diff_id, prefer=layer.digest if layer else None)
-                if holding is None and layer is not None:
-                    holding = self._store.unverified(layer)
-                if holding is not None:
-                    found[diff_id] = holding
+            for layer in self._all:
+                known = found.setdefault(layer.diff_id, [])
+                known += [one for one in self._store.forms(layer) if one not in known]
         except LocalError as exc:
             self.warnings.append(str(exc))
         return found
+
+    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+        """The best form of each: checked before unchecked, the blob that the image names before others."""
+        forms = self.forms()
+        best: dict[DiffID, Holding] = {}
+        for diff_id in diff_ids:
+            if candidates := forms.get(diff_id):
+                wanted = self._layers[diff_id].digest
+                best[diff_id] = min(
+                    candidates, key=lambda one: (one.basis is not Basis.COMPUTED, one.digest != wanted)
+                )
+        return best

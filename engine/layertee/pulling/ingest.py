@@ -1,199 +1,268 @@
-"""One layer into the store, from wherever it may be had.
+"""One layer into the store, by the first of its plan's sources that works.
 
-Bring it (from the network or a local place) through the pool into a part file, compare what was measured
-with what the image names: then it is *staged*. ``commit`` makes it a layer of the store and records
-it. Whoever does this holds the layer's lock meanwhile.
+With the layer's lock held: what the store has now comes first, then the sources of the step in their order.
+A source that fails leads to the next one; the last one's failure is the layer's. What is brought goes through
+the pool into a part file and is held against what the image names: then it is *staged*. Committing makes it
+a layer of the store and records it. Nothing is decided here but whether a source worked.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..aio import in_thread, unwrapped_group
-from ..core.pool import LayerJob, Pool, PoolLayer, inflated
+from ..aio import in_thread
+from ..core.pool import LayerJob, Pool, PoolLayer
 from ..core.result import BlobResult, TeeResult
 from ..core.tee import OUT_BUDGET
-from ..disk.blob_file import FileContent
-from ..disk.locks import HeldLock
+from ..disk.locks import HeldLock, when_free
 from ..disk.part import BlobWriter
 from ..disk.space import human
 from ..errors import (
     DecodeError,
-    DiffIDMismatch,
-    DigestMismatch,
     IntegrityError,
     LayerteeError,
     NoSpace,
     OutputBudgetExceeded,
-    SizeMismatch,
     SourceUnreadable,
     StoreBusy,
 )
-from ..image.document import Compression, Digest, Layer
-from ..image.holding import Holding
-from ..store.store import Store
-from ..transfer.fetcher import Fetcher, FetchReport
-from .imageplan import ImagePlan
-from .plan import Action, Form, LayerPlan, Verify
-from .report import LayerProgress
+from ..image.document import Digest, Layer
+from ..image.holding import Form, Holding
+from ..image.reference import Reference
+from ..store.store import PLACE, Store
+from ..transfer.fetcher import Fetcher, FetchReport, OpenBlob
+from .measure import Feed, check, measure_layer
+from .plan import Action, LayerPlan, Plan, Source, SourceKind, own_sources
+from .report import Ingested, LayerProgress
 from .source import Openable, read_blob
+from .survey import Keepers
 
 log = logging.getLogger(__name__)
 
-# While another process holds a lock, look whether it is done this often.
-LOCK_POLL_S = 0.05
-
-Feed = Callable[[PoolLayer], Awaitable[None]]
+_OF_THE_STORE = frozenset({SourceKind.HAVE, SourceKind.ADOPT})
 
 
-@dataclass(frozen=True, slots=True)
-class Ingested:
-    """How a layer came to be where it is. ``held`` is None for one that was left in another place;
-    ``nbytes`` came over the network for it.
-    """
-
-    action: Action
-    reason: str
-    held: Holding | None
-    nbytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Staged:
-    """A layer in a part file, checked. Whoever gets it commits it, or aborts the writer."""
+    """A layer in a part file, checked, with its lock. Its owner commits it, or aborts it."""
 
-    writer: BlobWriter
-    result: BlobResult
-    action: Action
-    reason: str
-    nbytes: int
+    def __init__(
+        self,
+        store: Store,
+        step: LayerPlan,
+        form: Form,
+        lock: HeldLock,
+        writer: BlobWriter,
+        result: BlobResult,
+        outcome: Ingested,
+    ) -> None:
+        self._store = store
+        self._step = step
+        self._form = form
+        self._lock = lock
+        self._writer = writer
+        self._result = result
+        self._outcome = outcome
+
+    async def commit(self) -> Ingested:
+        """Flush, rename, record; on a thread. Whatever is raised, the part is gone and the lock released."""
+        try:
+            if isinstance(self._result, TeeResult):
+                held = await in_thread(self._store.commit_layer, self._writer, self._result, self._form)
+            else:
+                held = await in_thread(self._store.commit_blob, self._writer, self._result, self._step.layer)
+            return replace(self._outcome, held=held)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Leave nothing of it behind; harmless after ``commit``."""
+        self._writer.abort()
+        self._lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One step being carried out."""
+
+    step: LayerPlan
+    lock: HeldLock
+    progress: LayerProgress
+    pace: Callable[[], float] | None
+
+    @property
+    def layer(self) -> Layer:
+        return self.step.layer
 
 
 class Ingest:
     """Brings the layers of ``plan`` in, any number at once.
 
-    ``recheck``: what the store has is hashed once more before it counts, and replaced if it is wrong.
+    ``open_blob_at`` tells how blobs of an image's registry are requested; ``keepers`` whether a place still
+    has what it keeps.
     """
 
     def __init__(
-        self, store: Store, pool: Pool, fetcher: Fetcher, plan: ImagePlan, *, recheck: bool = False
+        self,
+        store: Store,
+        pool: Pool,
+        fetcher: Fetcher,
+        plan: Plan,
+        *,
+        open_blob_at: Callable[[Reference], OpenBlob],
+        keepers: Keepers,
     ) -> None:
         self._store = store
         self._pool = pool
         self._fetcher = fetcher
-        self._plan = plan
-        self._recheck = recheck
+        self._want = plan.want
+        self._open_blob_at = open_blob_at
+        self._keepers = keepers
+
+    # --- locks ---
+
+    def try_lock(self, step: LayerPlan) -> HeldLock | None:
+        """The right to bring the layer in; None while another process or task has it. Raises LocalError."""
+        return self._store.layer_lock(step.layer.diff_id)
+
+    async def lock(self, step: LayerPlan) -> HeldLock:
+        """Wait for that right: whoever has it may be bringing the same layer, which is then there."""
+        return await when_free(lambda: self.try_lock(step), self._store.locks, math.inf)
+
+    # --- one layer ---
+
+    async def bring(
+        self, step: LayerPlan, progress: LayerProgress, *, pace: Callable[[], float] | None = None
+    ) -> Ingested:
+        """Lock, stage and commit one layer. Raises as ``stage``."""
+        got = await self.stage(step, await self.lock(step), progress, pace=pace)
+        return await got.commit() if isinstance(got, Staged) else got
 
     async def stage(
-        self, step: LayerPlan, progress: LayerProgress, *, pace: Callable[[], float] | None = None
+        self,
+        step: LayerPlan,
+        lock: HeldLock,
+        progress: LayerProgress,
+        *,
+        pace: Callable[[], float] | None = None,
     ) -> Ingested | Staged:
-        """See that the layer is there, or bring it as far as a part file. Only with its lock held.
+        """See that the layer is there, or bring it as far as a part file.
 
-        ``pace`` as ``Fetcher.fetch`` has it. Raises IntegrityError, TransportError, RegistryError,
-        LocalError, SourceUnreadable.
+        Takes ``lock`` over: it is released unless a Staged comes back, which has it then. ``pace`` is asked
+        after every read how many seconds to wait before the next one, 0 to go on. Raises IntegrityError,
+        TransportError, RegistryError, LocalError, SourceUnreadable: what the last source failed with.
         """
-        layer = step.layer
-        held = await in_thread(self._store.holding, layer.diff_id, prefer=self._plan.name_of(layer))
-        other = None
-        if held is not None and self._plan.exact and held.digest != self._plan.name_of(layer):
-            held, other = None, held if self._plan.plan.form is Form.UNCOMPRESSED else None
-        if held is not None and await self._is_good(held, layer):
-            reason = step.reason if step.action is Action.HAVE else "brought by another process meanwhile"
-            return Ingested(Action.HAVE, reason, held)
-        if (held := await self._adopt(step, progress)) is not None:
-            return Ingested(Action.HAVE, "in the store, checked again now", held)
-        source = step.holding if step.action is Action.REUSE else other
-        if source is not None:
-            try:
-                return await self._reuse(step, source, progress)
-            except (IntegrityError, SourceUnreadable) as exc:
-                if self._plan.open_blob is None:
-                    raise
-                return await self._fetch(step, progress, pace, f"{source.place} could not give it: {exc}")
-        if step.kept_elsewhere and step.holding is not None:
-            if await in_thread(self._plan.still_held, step.holding):
-                return Ingested(Action.HAVE, step.reason, None)
-            return await self._fetch(step, progress, pace, f"no longer in {step.holding.place}")
-        reason = step.reason if step.action is Action.FETCH else "no longer in the store"
-        return await self._fetch(step, progress, pace, reason)
+        got: Ingested | Staged | None = None
+        try:
+            got = await self._first_that_works(_Attempt(step, lock, progress, pace))
+            return got
+        finally:
+            if not isinstance(got, Staged):
+                lock.release()
 
     def is_busy(self) -> bool:
         """Whether bytes that have arrived wait for a processor."""
         return self._pool.stats().in_queued > 0
 
-    async def commit(self, step: LayerPlan, staged: Staged) -> Ingested:
-        """Flush, rename, record; on a thread. Whatever is raised, the part is gone."""
-        writer, result = staged.writer, staged.result
-        if isinstance(result, TeeResult):
-            held = await in_thread(self._store.commit_layer, writer, result, self._plan.plan.form)
-        else:
-            held = await in_thread(self._store.commit_blob, writer, result, step.layer)
-        return Ingested(staged.action, staged.reason, held, staged.nbytes)
+    async def _first_that_works(self, attempt: _Attempt) -> Ingested | Staged:
+        step = attempt.step
+        own = own_sources(step.layer, await in_thread(self._store.forms, step.layer), self._want)
+        others = [source for source in step.sources if not _is_own(source)]
+        failed: LayerteeError | None = None
+        why = "no longer in the store" if len(others) < len(step.sources) else ""
+        for source in (*own, *others):
+            try:
+                got = await self._try(attempt, source, why)
+            except StoreBusy:
+                raise
+            except LayerteeError as exc:
+                if source.kind is SourceKind.NETWORK:
+                    raise
+                log.info("layer %d: %s failed: %s", step.layer.index, source.reason, exc)
+                failed, why = exc, f"{_place(source)} could not give it: {exc}"
+                continue
+            if got is not None:
+                return got
+            if source.kind is SourceKind.KEPT:
+                why = f"no longer in {_place(source)}"
+        if failed is not None:
+            raise failed
+        raise SourceUnreadable(f"layer {step.layer.index} ({step.layer.digest}) is not there")
 
-    # --- what is here already ---
+    async def _try(self, attempt: _Attempt, source: Source, why: str) -> Ingested | Staged | None:
+        """What came of one source; None if it turns out not to be one. ``why``: those before it were not."""
+        held = source.holding
+        match source.kind:
+            case SourceKind.HAVE if held is not None:
+                return await self._have(attempt, source, held)
+            case SourceKind.ADOPT if held is not None:
+                return await self._adopt(attempt, held)
+            case SourceKind.READ if held is not None:
+                return await self._read(attempt, source, held)
+            case SourceKind.KEPT if held is not None:
+                if await in_thread(self._keepers.still_held, held):
+                    return Ingested(Action.HAVE, source.reason, None, held)
+                return None
+            case SourceKind.NETWORK if source.registry is not None:
+                return await self._fetch(attempt, source.registry, why or source.reason)
+        raise ValueError(f"not a source to bring a layer from: {source.kind}")
 
-    async def _is_good(self, held: Holding, layer: Layer) -> bool:
+    # --- what the store has ---
+
+    async def _have(self, attempt: _Attempt, source: Source, held: Holding) -> Ingested | None:
+        if self._want.recheck and not await self._is_good(attempt, held):
+            return None
+        planned = attempt.step.action is Action.HAVE
+        reason = attempt.step.reason if planned else "brought by another process meanwhile"
+        return Ingested(Action.HAVE, reason, held, held)
+
+    async def _is_good(self, attempt: _Attempt, held: Holding) -> bool:
         """Whether what the store calls a layer still hashes to its name; else it goes to quarantine."""
-        if not self._recheck or held.path is None:
-            return True
         job = LayerJob(held.compression, held.size, digest_only=True, path=str(held.path))
+        feed = self._reader(held, attempt.layer, None)
         try:
-            result = await measure_layer(self._pool.open_layer(job), self._reader(held, layer, None))
-            check(result, layer, held.digest, held.size)
+            check(
+                await measure_layer(self._pool.open_layer(job), feed), attempt.layer, held.digest, held.size
+            )
         except (IntegrityError, SourceUnreadable) as exc:
             log.warning("%s is damaged and goes to quarantine: %s", held.path, exc)
             await in_thread(self._store.quarantine, held.digest)
             return False
         return True
 
-    async def _adopt(self, step: LayerPlan, progress: LayerProgress) -> Holding | None:
-        """A file of the layer is here, but nobody wrote down that it was checked: check it now.
+    async def _adopt(self, attempt: _Attempt, held: Holding) -> Ingested:
+        """The file is here, but nobody wrote down that it was checked: check it now."""
+        layer = attempt.layer
+        is_blob = held.digest == layer.digest
+        job = LayerJob(
+            held.compression,
+            held.size,
+            digest_only=is_blob and self._want.digest_only,
+            media_type=layer.media_type,
+            path=str(held.path),
+        )
+        feed = self._reader(held, layer, attempt.progress)
+        result = await measure_layer(self._pool.open_layer(job), feed)
+        check(result, layer, held.digest, layer.size if is_blob else result.size)
+        if isinstance(result, TeeResult):
+            now = await in_thread(self._store.adopt, result)
+        else:
+            now = await in_thread(self._store.adopt_blob, result, layer)
+        return Ingested(Action.HAVE, "in the store, checked again now", now, now)
 
-        It may be the blob that the image names, or the tar itself under its DiffID.
-        """
-        layer = step.layer
-        forms = {Digest(str(layer.diff_id)): Compression.NONE, layer.digest: layer.compression}
-        if self._plan.exact:
-            forms = {digest: forms[digest] for digest in forms if digest == self._plan.name_of(layer)}
-        for digest in sorted(forms, key=lambda digest: digest != layer.digest):
-            path = await in_thread(self._store.unverified_path, digest)
-            if path is None:
-                continue
-            job = LayerJob(
-                forms[digest],
-                layer.size,
-                digest_only=digest == layer.digest and self._digest_only(),
-                media_type=layer.media_type,
-                path=str(path),
-            )
-            try:
-                result = await self._through_pool(job, self._reader(FileContent(path), layer, progress))
-                check(result, layer, digest, layer.size if digest == layer.digest else result.size)
-                if isinstance(result, TeeResult):
-                    return await in_thread(self._store.adopt, result)
-                return await in_thread(self._store.adopt_blob, result, layer)
-            except LayerteeError:
-                continue  # fetched instead, and replaced
-        return None
+    # --- what has to be brought ---
 
-    async def _reuse(self, step: LayerPlan, source: Holding, progress: LayerProgress) -> Staged:
-        layer = step.layer
-        job = LayerJob(source.compression, source.size)
-        writer, result = await self._write(layer, job, self._reader(source, layer, progress), source.digest)
-        reason = step.reason if source is step.holding else f"from the {source.place}, inflated"
-        return Staged(writer, result, Action.REUSE, reason, 0)
+    async def _read(self, attempt: _Attempt, source: Source, held: Holding) -> Staged:
+        job = LayerJob(held.compression, held.size)
+        feed = self._reader(held, attempt.layer, attempt.progress)
+        writer, result = await self._write(attempt.layer, job, feed, held.digest)
+        return self._staged(attempt, writer, result, Ingested(Action.REUSE, source.reason, None, held))
 
-    async def _fetch(
-        self, step: LayerPlan, progress: LayerProgress, pace: Callable[[], float] | None, reason: str
-    ) -> Staged:
-        layer = step.layer
-        open_blob = self._plan.open_blob
-        if open_blob is None:
-            raise SourceUnreadable(f"{self._plan.image}: layer {layer.digest} is not there")
+    async def _fetch(self, attempt: _Attempt, registry: Reference, reason: str) -> Staged:
+        layer, progress = attempt.layer, attempt.progress
+        open_blob = self._open_blob_at(registry)
         reports: list[FetchReport] = []
 
         def advance(nbytes: int) -> None:
@@ -211,10 +280,10 @@ class Ingest:
                 single_stream=single,
                 progress=advance,
                 report=report,
-                pace=pace,
+                pace=attempt.pace,
             )
 
-        job = LayerJob(layer.compression, layer.size, digest_only=self._digest_only())
+        job = LayerJob(layer.compression, layer.size, digest_only=self._want.digest_only)
         while True:
             try:
                 writer, result = await self._write(layer, job, feed, layer.digest)
@@ -227,13 +296,13 @@ class Ingest:
                 if not reports[-1].ranged or len(reports) > 1:
                     raise
         nbytes = sum(report.nbytes for report in reports)
-        return Staged(writer, result, Action.FETCH, reason, nbytes)
+        return self._staged(attempt, writer, result, Ingested(Action.FETCH, reason, None, None, nbytes))
+
+    def _staged(self, attempt: _Attempt, writer: BlobWriter, result: BlobResult, outcome: Ingested) -> Staged:
+        form = self._want.form
+        return Staged(self._store, attempt.step, form, attempt.lock, writer, result, outcome)
 
     # --- through the pool to the disk ---
-
-    def _digest_only(self) -> bool:
-        """Whether a blob of the image is hashed and no more."""
-        return self._plan.verify is Verify.DIGEST and self._plan.plan.form is Form.AS_IS
 
     def _reader(self, source: Openable, layer: Layer, progress: LayerProgress | None) -> Feed:
         def advance(nbytes: int) -> None:
@@ -243,7 +312,8 @@ class Ingest:
         async def feed(pool_layer: PoolLayer) -> None:
             if progress is not None:
                 progress.done = 0
-            await read_blob(source, self._pool, pool_layer, progress=advance)
+            limit = source.size if isinstance(source, Holding) else None
+            await read_blob(source, self._pool, pool_layer, limit=limit, progress=advance)
 
         return feed
 
@@ -251,7 +321,7 @@ class Ingest:
         self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest
     ) -> tuple[BlobWriter, BlobResult]:
         """Bring a blob into a part file and check it. The part is gone when this raises."""
-        as_is = self._plan.plan.form is Form.AS_IS
+        as_is = self._want.form is Form.AS_IS
         root = self._store.root
         budget = OUT_BUDGET if as_is else max(1, min(OUT_BUDGET, self._store.headroom()))
         writer = self._store.writer(layer.diff_id)  # on this thread: a cancelled thread would leak it
@@ -267,7 +337,7 @@ class Ingest:
                 media_type=layer.media_type,
                 path=str(root),
             )
-            result = await self._through_pool(job, feed)
+            result = await measure_layer(self._pool.open_layer(job), feed)
             check(result, layer, digest, what.size)
         except BaseException as exc:
             writer.abort()
@@ -276,7 +346,7 @@ class Ingest:
             if isinstance(exc, OutputBudgetExceeded) and budget < OUT_BUDGET:
                 raise NoSpace(
                     f"layer {layer.index} needs more than {human(budget)} uncompressed, which is all that may"
-                    f" still be filled of {root}; make room (layertee gc may help)",
+                    f" still be filled of {root}",
                     path=str(root),
                     need=budget + 1,
                     free=budget,
@@ -284,8 +354,15 @@ class Ingest:
             raise
         return writer, result
 
-    async def _through_pool(self, job: LayerJob, feed: Feed) -> BlobResult:
-        return await measure_layer(self._pool.open_layer(job), feed)
+
+def _is_own(source: Source) -> bool:
+    """Whether the store itself is the source, whose answer is asked for again under the layer's lock."""
+    of_store = source.holding is not None and source.holding.place == PLACE
+    return source.kind in _OF_THE_STORE or of_store
+
+
+def _place(source: Source) -> str:
+    return source.holding.place if source.holding is not None else source.kind.value
 
 
 def check_headroom(store: Store) -> None:
@@ -296,67 +373,3 @@ def check_headroom(store: Store) -> None:
             " system; the pull is stopped, finished layers are kept",
             path=str(store.root),
         )
-
-
-def check(result: BlobResult, layer: Layer, digest: Digest, size: int) -> None:
-    """Raise unless what was measured is what is named: ``digest`` and ``size`` of the blob read, and
-    the DiffID of ``layer`` if it was inflated.
-    """
-    where = f"layer {layer.index}"
-    if result.digest != digest:
-        if result.size != size:
-            raise SizeMismatch(
-                f"{where}: {result.size} bytes arrived, {digest} has {size}", want=size, got=result.size
-            )
-        raise DigestMismatch(
-            f"{where}: the {result.size} bytes that arrived hash to {result.digest}, {digest} is named",
-            want=digest,
-            got=result.digest,
-            nbytes=result.size,
-        )
-    if result.size != size:
-        raise SizeMismatch(
-            f"{where}: {digest} has {result.size} bytes, its descriptor says {size}",
-            want=size,
-            got=result.size,
-        )
-    if isinstance(result, TeeResult) and result.diff_id != layer.diff_id:
-        raise DiffIDMismatch(
-            f"{where}: {digest} inflates to {result.diff_id}, the image config says {layer.diff_id}",
-            want=layer.diff_id,
-            got=result.diff_id,
-        )
-
-
-async def patiently(take: Callable[[float], HeldLock], wait_s: float) -> HeldLock:
-    """A lock that others hold for a while. Raises StoreBusy after ``wait_s`` seconds.
-
-    Polled here rather than waited for in a thread, which would keep it if the caller is cancelled.
-    """
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            return take(0.0)
-        except StoreBusy as exc:
-            if time.monotonic() >= deadline:
-                message = (
-                    f"{exc.path} is locked by another process, still after {wait_s:g} s; try again later"
-                )
-                raise StoreBusy(message, path=exc.path) from None
-        await asyncio.sleep(LOCK_POLL_S)
-
-
-async def measure_layer(pool_layer: PoolLayer, feed: Feed) -> BlobResult:
-    """Feed a layer and wait for what it measured; whatever is raised, no worker touches it any more."""
-    async with unwrapped_group() as group:
-        group.create_task(_feed(feed, pool_layer))
-        return await pool_layer.measured()
-
-
-async def run_layer(pool_layer: PoolLayer, feed: Feed) -> TeeResult:
-    """``measure_layer`` for a job that inflates."""
-    return inflated(await measure_layer(pool_layer, feed))
-
-
-async def _feed(feed: Feed, pool_layer: PoolLayer) -> None:
-    await feed(pool_layer)

@@ -1,35 +1,46 @@
-"""What a pull has to do, decided before anything is done.
+"""What a pull has to do, decided before anything is done, and decided here only.
 
-Pure: layers and holdings in, one action per layer out, in the image's order. The DiffIDs come from the image
-and from nowhere else; holdings, however wrong, can only change where bytes are looked for. A holding
-that is merely claimed may be read because whatever is read is hashed on the way; what does not have
-the DiffID is discarded and fetched instead.
+Pure: layers, what was found on the machine (a Survey) and what is wanted go in; one step per layer comes
+out, in the image's order. A step is an ordered list of candidate *sources*. Carrying it out means: the first
+source that turns out to work (ingest.py). So a new way to get a layer is one more kind of source, placed in
+one list.
+
+The DiffIDs come from the image and from nowhere else; holdings, however wrong, can only change where bytes
+are looked for. A holding that is merely claimed may be read, because whatever is read is hashed on the way;
+what does not have the DiffID is discarded, and the next source is tried. No local source can make a pull fail
+that the network could do, so one that would cost more than it saves is left out.
 
 A place that shows a layer and cannot give it back is another matter: nothing is hashed, and leaving
-the layer to it takes its word. ``trust`` is the weakest basis for which that is done.
+the layer to it takes its word. ``Want.trust`` is the weakest basis for which that is done.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Final
 
+from ..errors import NotFound
 from ..image.document import Compression, DiffID, Digest, Layer
 from ..image.holding import Basis, Form, Holding
 from ..image.pairs import refuse_contradictions
+from ..image.reference import Reference
 
-__all__ = ["Action", "Form", "LayerPlan", "Plan", "Verify", "plan"]
+__all__ = ["Action", "Form", "Keep", "LayerPlan", "Plan", "Source", "Survey", "Verify", "Want", "plan"]
 
-_STRENGTH = {basis: rank for rank, basis in enumerate(Basis)}  # the strongest is 0
-INFLATION = 3  # OS layers inflate 2.2 to 3 times; the estimate errs towards refusing early
+INFLATION: Final = 3  # OS layers inflate 2.2 to 3 times; the estimate errs towards refusing early
+# A local blob that is so much larger than the one the registry has is nearly all zeros, or no such layer at
+# all: fetching the registry's costs less than finding out.
+MAX_GROWTH: Final = 128
+SMALL: Final = 64 << 20  # reading so much costs next to nothing, whatever it is
 
 
 class Action(enum.Enum):
-    """What happens to one layer."""
+    """What happens to one layer, for people and programs that need no more than that."""
 
     HAVE = "have"  # nothing: the store holds it, or a place that keeps it for others
-    REUSE = "reuse"  # its bytes are read from a place on this machine
+    REUSE = "reuse"  # its bytes are read on this machine
     FETCH = "fetch"  # its bytes come from the registry
 
 
@@ -45,20 +56,113 @@ class Verify(enum.Enum):
     DIGEST = "digest"  # the blob's digest
 
 
+class Keep(enum.Enum):
+    """Where the layers of an image are to be after a pull."""
+
+    ANYWHERE = "anywhere"  # a layer may be left in a place that has it and cannot give it back
+    STORE = "store"  # in the store, in whatever form costs least
+    NAMED = "named"  # in the store, under the name that the wanted form gives it, whatever else is there
+
+
 @dataclass(frozen=True, slots=True)
-class LayerPlan:
-    """One layer, what happens to it, and why (for a person).
+class Want:
+    """What is wanted of an image's layers.
+
+    ``recheck``: what the store has already is hashed once more before it counts. ``trust``: with
+    ``COMPUTED``, other places are used only for what was computed on this machine; otherwise whatever can be
+    read is read, and what can only be shown counts if its basis is ``trust`` or stronger.
+    """
+
+    form: Form = Form.AS_IS
+    verify: Verify = Verify.BOTH
+    keep: Keep = Keep.ANYWHERE
+    recheck: bool = False
+    trust: Basis = Basis.ATTESTED
+
+    @property
+    def digest_only(self) -> bool:
+        """Whether a blob of the image is hashed and not inflated."""
+        return self.verify is Verify.DIGEST and self.form is Form.AS_IS
+
+    def name_of(self, layer: Layer) -> Digest:
+        """What the store calls ``layer`` in the wanted form: the blob's digest, or the DiffID for the tar."""
+        return layer.digest if self.form is Form.AS_IS else layer.tar_digest
+
+
+class SourceKind(enum.Enum):
+    """Where a layer may come from; the order of the list is not the order of trying."""
+
+    HAVE = "have"  # the store holds it, checked
+    ADOPT = "adopt"  # the store has the file, which nobody checked: hash it where it is
+    READ = "read"  # read its bytes from a holding, inflated and hashed on the way
+    KEPT = "kept"  # leave it to the place that holds it
+    NETWORK = "network"  # ask the registry
+    SAME = "same"  # an earlier layer of the image brings it
+
+
+_ACTIONS = {
+    SourceKind.HAVE: Action.HAVE,
+    SourceKind.ADOPT: Action.REUSE,
+    SourceKind.READ: Action.REUSE,
+    SourceKind.KEPT: Action.HAVE,
+    SourceKind.NETWORK: Action.FETCH,
+    SourceKind.SAME: Action.HAVE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One way to get a layer, and why it is in the list (for a person).
 
     ``wire_bytes`` come over the network; ``disk_bytes`` are added to the store, estimated where the
-    uncompressed size is not known. ``holding`` is where the content is, or is read from.
+    uncompressed size is not known. ``holding`` is where the content is on this machine; ``registry``, which
+    image's registry is asked.
+    """
+
+    kind: SourceKind
+    reason: str
+    holding: Holding | None = None
+    registry: Reference | None = None
+    wire_bytes: int = 0
+    disk_bytes: int = 0
+
+    @property
+    def action(self) -> Action:
+        return _ACTIONS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """One layer and its candidate sources, the one to be tried first in front.
+
+    ``same_as`` is the index of the earlier step that brings the same bytes or content, None for a layer that
+    is brought for itself. What is said of the step is said of its first source: it is what will happen unless
+    that source fails.
     """
 
     layer: Layer
-    action: Action
-    reason: str
-    holding: Holding | None
-    wire_bytes: int
-    disk_bytes: int
+    sources: tuple[Source, ...]
+    same_as: int | None = None
+
+    @property
+    def action(self) -> Action:
+        return self.sources[0].action
+
+    @property
+    def reason(self) -> str:
+        return self.sources[0].reason
+
+    @property
+    def holding(self) -> Holding | None:
+        return self.sources[0].holding
+
+    @property
+    def wire_bytes(self) -> int:
+        return self.sources[0].wire_bytes
+
+    @property
+    def disk_bytes(self) -> int:
+        return self.sources[0].disk_bytes
 
     @property
     def kept_elsewhere(self) -> bool:
@@ -68,10 +172,10 @@ class LayerPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One LayerPlan per layer of the image, in its order, for a store that keeps ``form``."""
+    """One step per layer of an image, in its order, and what they are to achieve. Data: it can be pickled."""
 
     layers: tuple[LayerPlan, ...]
-    form: Form
+    want: Want
 
     @property
     def bytes_to_fetch(self) -> int:
@@ -93,110 +197,186 @@ class Plan:
         return tuple(step for step in self.layers if step.action is action)
 
 
-def plan(
-    layers: Sequence[Layer],
-    own: Mapping[DiffID, Holding],
-    elsewhere: Sequence[Mapping[DiffID, Holding]],
-    *,
-    form: Form,
-    known: Mapping[Digest, DiffID],
-    sizes: Mapping[DiffID, int],
-    origin: Mapping[DiffID, Holding] | None = None,
-    trust: Basis = Basis.ATTESTED,
-) -> Plan:
-    """Decide for each of ``layers``: held by the store, read from a place, left in a place, or fetched.
+Held = Mapping[DiffID, Sequence[Holding]]
 
-    ``own`` is what the store holds, ``origin`` what the place holds that the image itself is in,
-    ``elsewhere`` the other places, best first. ``known`` are the computed pairs of the layers' blobs,
-    ``sizes`` the uncompressed sizes that were measured.
 
-    ``trust``: with ``COMPUTED``, other places are used only for what was computed here. Otherwise readable
-    holdings are read whatever their basis; one that is not readable skips the download if its basis is
-    ``trust`` or stronger. Raises DiffIDMismatch, before anything is planned, for an image that contradicts
-    a computed pair.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What this machine has of an image's layers, and knows about its blobs.
+
+    ``own`` is what the store holds, unchecked files of it as claims; ``origin`` what the place holds that the
+    image itself is in; ``elsewhere`` the other places' holdings, in the order of the places. ``known`` are
+    the computed pairs of the layers' blobs, ``sizes`` the uncompressed sizes that were measured. ``registry``
+    is the image at its registry, None for an image of this machine. ``warnings`` say what could not be looked
+    at.
     """
-    usable = [_from_origin(origin or {}), *(_trusted(place, trust) for place in elsewhere)]
-    refuse_contradictions(layers, known)
+
+    own: Held = field(default_factory=dict)
+    origin: Held = field(default_factory=dict)
+    elsewhere: Held = field(default_factory=dict)
+    known: Mapping[Digest, DiffID] = field(default_factory=dict)
+    sizes: Mapping[DiffID, int] = field(default_factory=dict)
+    registry: Reference | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def plan(layers: Sequence[Layer], survey: Survey, want: Want) -> Plan:
+    """Decide for each of ``layers`` where it may come from, in which order.
+
+    Raises DiffIDMismatch, before anything is planned, for an image that contradicts a computed pair, and
+    NotFound for a layer that can come from nowhere.
+    """
+    refuse_contradictions(layers, survey.known)
     steps: list[LayerPlan] = []
-    first_with: dict[DiffID, int] = {}
+    by_name: dict[Digest, int] = {}
+    by_content: dict[DiffID, int] = {}
     for position, layer in enumerate(layers):
-        first = first_with.setdefault(layer.diff_id, position)
-        if first == position:
-            steps.append(_step(layer, own, usable, form, sizes))
-        else:
-            reason = f"same content as layer {layers[first].index}"
-            steps.append(LayerPlan(layer, Action.HAVE, reason, steps[first].holding, 0, 0))
-    return Plan(tuple(steps), form)
+        first = by_name.get(want.name_of(layer))
+        if first is None and want.keep is not Keep.NAMED:
+            first = by_content.get(layer.diff_id)
+        if first is not None:
+            steps.append(_repeat(layer, first, steps[first]))
+            continue
+        own = survey.own.get(layer.diff_id, ())
+        sources = (*own_sources(layer, own, want), *_others(layer, survey, want))
+        if not sources:
+            raise NotFound(_nowhere(layer, survey))
+        by_name[want.name_of(layer)] = position
+        if _assures_content(layer, survey, want):
+            by_content[layer.diff_id] = position
+        steps.append(LayerPlan(layer, sources))
+    return Plan(tuple(steps), want)
 
 
-def _from_origin(held: Mapping[DiffID, Holding]) -> dict[DiffID, Holding]:
-    """The image's own layers: reading them is no more trust than reading the image."""
-    return {diff_id: holding for diff_id, holding in held.items() if holding.readable}
-
-
-def _trusted(held: Mapping[DiffID, Holding], trust: Basis) -> dict[DiffID, Holding]:
-    enough = _STRENGTH[trust]
-    return {
-        diff_id: holding
-        for diff_id, holding in held.items()
-        if _STRENGTH[holding.basis] <= enough or (holding.readable and trust is not Basis.COMPUTED)
-    }
-
-
-def _step(
-    layer: Layer,
-    own: Mapping[DiffID, Holding],
-    elsewhere: Sequence[Mapping[DiffID, Holding]],
-    form: Form,
-    sizes: Mapping[DiffID, int],
-) -> LayerPlan:
-    held = own.get(layer.diff_id)
-    if held is not None and held.diff_id == layer.diff_id and held.basis is Basis.COMPUTED:
-        other = "" if held.digest == layer.digest else f", as {_describe(held)}"
-        return LayerPlan(layer, Action.HAVE, f"in the {held.place}{other}", held, 0, 0)
-    if held is not None and held.diff_id == layer.diff_id and held.digest == layer.digest:
-        return LayerPlan(layer, Action.REUSE, f"in the {held.place}, to be checked", held, 0, 0)
-    source = next(_sources(layer.diff_id, elsewhere), None)
-    if source is not None:
-        how = "checked while it is read" if source.basis is Basis.CLAIMED else source.basis.value
-        reason = f"from {source.place}, {how}"
-        return LayerPlan(layer, Action.REUSE, reason, source, 0, _reused_size(source, form, sizes))
-    kept = next(_keepers(layer.diff_id, elsewhere), None)
-    if kept is not None:
-        return LayerPlan(layer, Action.HAVE, f"kept by {kept.place}, {kept.basis.value}", kept, 0, 0)
-    disk = (
-        layer.size if form is Form.AS_IS else _tar_size(layer.diff_id, layer.compression, layer.size, sizes)
+def leanest(plan: Plan) -> Plan:
+    """``plan`` with each step's sources in the order of the disk space that they take."""
+    return replace(
+        plan,
+        layers=tuple(
+            replace(step, sources=tuple(sorted(step.sources, key=lambda source: source.disk_bytes)))
+            for step in plan.layers
+        ),
     )
-    return LayerPlan(layer, Action.FETCH, "not on this machine", None, layer.size, disk)
 
 
-def _sources(diff_id: DiffID, elsewhere: Sequence[Mapping[DiffID, Holding]]) -> Iterator[Holding]:
-    """Readable holdings of ``diff_id``: those known to be it first, then the claims, in place order."""
-    found = [place[diff_id] for place in elsewhere if diff_id in place]
-    usable = [holding for holding in found if holding.diff_id == diff_id and holding.readable]
-    yield from (holding for holding in usable if holding.basis is not Basis.CLAIMED)
-    yield from (holding for holding in usable if holding.basis is Basis.CLAIMED)
+def own_sources(layer: Layer, own: Sequence[Holding], want: Want) -> tuple[Source, ...]:
+    """How the store's own holdings serve ``layer``, best first.
+
+    Asked again when the step is carried out, with the layer's lock held: another process may have brought
+    the layer meanwhile, or removed it.
+    """
+    name = want.name_of(layer)
+    mine = sorted(
+        (held for held in own if held.diff_id == layer.diff_id), key=lambda held: held.digest != name
+    )
+    found = [
+        *(_have(layer, held) for held in mine if held.basis is Basis.COMPUTED and _serves(held, name, want)),
+        *(
+            _adopt(held)
+            for held in mine
+            if held.basis is not Basis.COMPUTED
+            and held.digest in (layer.digest, layer.tar_digest)
+            and _serves(held, name, want)
+        ),
+    ]
+    if want.keep is Keep.NAMED and want.form is Form.UNCOMPRESSED:
+        found += [_inflate(layer, held) for held in mine if held.digest != name]
+    return tuple(found)
 
 
-def _keepers(diff_id: DiffID, elsewhere: Sequence[Mapping[DiffID, Holding]]) -> Iterator[Holding]:
-    """Holdings of ``diff_id`` that cannot be read, the best known first."""
-    found = [place[diff_id] for place in elsewhere if diff_id in place]
-    kept = [holding for holding in found if holding.diff_id == diff_id and not holding.readable]
-    yield from sorted(kept, key=lambda holding: _STRENGTH[holding.basis])
+def _serves(held: Holding, name: Digest, want: Want) -> bool:
+    return held.digest == name or want.keep is not Keep.NAMED
 
 
-def _reused_size(source: Holding, form: Form, sizes: Mapping[DiffID, int]) -> int:
-    if form is Form.AS_IS:
-        return source.size
-    if source.uncompressed_size is not None:
-        return source.uncompressed_size
-    return _tar_size(source.diff_id, source.compression, source.size, sizes)
+def _have(layer: Layer, held: Holding) -> Source:
+    other = "" if held.digest == layer.digest else f", as {_describe(held)}"
+    return Source(kind=SourceKind.HAVE, reason=f"in the {held.place}{other}", holding=held)
 
 
-def _tar_size(diff_id: DiffID, compression: Compression, size: int, sizes: Mapping[DiffID, int]) -> int:
-    if compression is Compression.NONE:
-        return size
-    return sizes.get(diff_id, size * INFLATION)
+def _adopt(held: Holding) -> Source:
+    return Source(kind=SourceKind.ADOPT, reason=f"in the {held.place}, to be checked", holding=held)
+
+
+def _inflate(layer: Layer, held: Holding) -> Source:
+    nbytes = _tar_size(held, {}) if held.uncompressed_size is None else held.uncompressed_size
+    reason = f"from the {held.place}, inflated"
+    return Source(kind=SourceKind.READ, reason=reason, holding=held, disk_bytes=nbytes)
+
+
+def _others(layer: Layer, survey: Survey, want: Want) -> Iterator[Source]:
+    """The sources beside the store: what can be read, what can be left where it is, the network last."""
+    origin = [held for held in survey.origin.get(layer.diff_id, ()) if held.readable]
+    elsewhere = [held for held in survey.elsewhere.get(layer.diff_id, ()) if _is_trusted(held, want.trust)]
+    readable = [
+        held
+        for held in (*origin, *elsewhere)
+        if held.readable and held.diff_id == layer.diff_id and _may_be_read(held, layer, survey.sizes, want)
+    ]
+    # Those known to be it first, then the claims; each in the order of the places.
+    for held in sorted(readable, key=lambda held: held.basis is Basis.CLAIMED):
+        how = "checked while it is read" if held.basis is Basis.CLAIMED else held.basis.value
+        nbytes = held.size if want.form is Form.AS_IS else _tar_size(held, survey.sizes)
+        reason = f"from {held.place}, {how}"
+        yield Source(kind=SourceKind.READ, reason=reason, holding=held, disk_bytes=nbytes)
+    if want.keep is Keep.ANYWHERE:
+        kept = [held for held in elsewhere if not held.readable and held.diff_id == layer.diff_id]
+        for held in sorted(kept, key=lambda held: held.basis.rank):
+            reason = f"kept by {held.place}, {held.basis.value}"
+            yield Source(kind=SourceKind.KEPT, reason=reason, holding=held)
+    if survey.registry is not None:
+        disk = layer.size
+        if want.form is Form.UNCOMPRESSED and layer.compression is not Compression.NONE:
+            disk = survey.sizes.get(layer.diff_id, layer.size * INFLATION)
+        yield Source(
+            kind=SourceKind.NETWORK,
+            reason="not on this machine",
+            registry=survey.registry,
+            wire_bytes=layer.size,
+            disk_bytes=disk,
+        )
+
+
+def _is_trusted(held: Holding, trust: Basis) -> bool:
+    return held.basis.at_least(trust) or (held.readable and trust is not Basis.COMPUTED)
+
+
+def _may_be_read(held: Holding, layer: Layer, sizes: Mapping[DiffID, int], want: Want) -> bool:
+    """Whether ``held`` can become what is wanted, and is not larger than it can be or is worth."""
+    if want.keep is Keep.NAMED and want.form is Form.AS_IS and held.digest != layer.digest:
+        return False  # a tar cannot become the blob again
+    if held.digest == layer.digest:
+        return held.size == layer.size
+    if held.compression is Compression.NONE and layer.diff_id in sizes:
+        return held.size == sizes[layer.diff_id]
+    return held.size <= max(SMALL, layer.size * MAX_GROWTH)
+
+
+def _assures_content(layer: Layer, survey: Survey, want: Want) -> bool:
+    """Whether the layer's content is sure to have its DiffID once it is brought, from whichever source.
+
+    A blob of which only the digest is checked says nothing about what is in it, unless that was computed
+    before. Without it, only blobs of one digest are one layer.
+    """
+    return not want.digest_only or str(layer.diff_id) in (layer.digest, survey.known.get(layer.digest))
+
+
+def _repeat(layer: Layer, first: int, step: LayerPlan) -> LayerPlan:
+    reason = f"same content as layer {step.layer.index}"
+    source = Source(kind=SourceKind.SAME, reason=reason, holding=step.holding)
+    return LayerPlan(layer, (source,), first)
+
+
+def _nowhere(layer: Layer, survey: Survey) -> str:
+    why = "; ".join(survey.warnings[:3])
+    return f"layer {layer.index} ({layer.digest}) is not there" + (f": {why}" if why else "")
+
+
+def _tar_size(held: Holding, sizes: Mapping[DiffID, int]) -> int:
+    if held.uncompressed_size is not None:
+        return held.uncompressed_size
+    if held.compression is Compression.NONE:
+        return held.size
+    return sizes.get(held.diff_id, held.size * INFLATION)
 
 
 def _describe(held: Holding) -> str:

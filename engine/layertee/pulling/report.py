@@ -12,6 +12,21 @@ from .plan import Action, LayerPlan, Plan
 
 
 @dataclass(frozen=True, slots=True)
+class Ingested:
+    """How a layer came to be where it is.
+
+    ``held`` is what the store has of it now, None for a layer that was left in another place. ``source`` is
+    the holding that it was read from or left to. ``nbytes`` came over the network for it.
+    """
+
+    action: Action
+    reason: str
+    held: Holding | None
+    source: Holding | None = None
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LayerResult:
     """What happened, or is planned, for one layer. Sizes in bytes.
 
@@ -51,15 +66,12 @@ class LayerResult:
         )
 
     @classmethod
-    def done(
-        cls, step: LayerPlan, action: Action, reason: str, held: Holding | None, nbytes: int
-    ) -> LayerResult:
-        """What became of ``step``: the store has ``held`` now; None for a layer that was left elsewhere."""
-        layer = step.layer
+    def done(cls, step: LayerPlan, got: Ingested) -> LayerResult:
+        """What became of ``step``."""
+        layer, held, source = step.layer, got.held, got.source
         size = held.uncompressed_size if held is not None else None
-        named = (layer.digest, layer.diff_id, layer.size, size, action, reason, nbytes)
-        source = held if action is Action.HAVE and held is not None else step.holding
-        if action is Action.FETCH or source is None:
+        named = (layer.digest, layer.diff_id, layer.size, size, got.action, got.reason, got.nbytes)
+        if source is None:
             return cls(*named)
         return cls(*named, source.place, source.basis, kept_elsewhere=held is None)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Lock
 
 from ..errors import CatalogError, LayerteeError
@@ -14,86 +13,94 @@ from ..image.pairs import contradicts
 from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference_storage import StorageReference
 from ..places.blobinfocache import BlobInfoCache, default_path
+from ..places.find import place, spelled_out, storage
 from ..places.names import Attested, BlobName, Teller
+from ..places.oci_layout import OCILayoutPlace
 from ..places.own import OwnStore
 from ..store.store import Store
-from .resolve import Resolved, place, spelled_out, storage
+from .plan import SourceKind, Survey, Want, own_sources
+from .resolve import Resolved
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
-    """What ``plan`` asks for: holdings of the store, of the image's origin and elsewhere; pairs and sizes.
+def look(
+    store: Store, found: Resolved, places: Sequence[Where | Place], want: Want
+) -> tuple[Survey, Attested]:
+    """Ask the store, the place that the image is in, and ``places`` for the layers of ``found``.
 
-    ``still_held`` looks again, once for each place, whether it has what it said; ``attested`` is what other
-    tools know. Both block.
+    Places are asked only for what the store does not have as ``want`` has it. Raises InvalidReference and
+    LocalError for a place whose configuration cannot be used. Blocks.
     """
-
-    own: Mapping[DiffID, Holding]
-    origin: Mapping[DiffID, Holding]
-    elsewhere: Sequence[Mapping[DiffID, Holding]]
-    known: Mapping[Digest, DiffID]
-    sizes: Mapping[DiffID, int]
-    still_held: Callable[[Holding], bool]
-    attested: Attested
-
-
-def look(store: Store, image: Resolved, places: Sequence[Where | Place]) -> Present:
-    """Ask the store and ``places`` for the layers of ``image``.
-
-    What they warn of goes to the store's warnings. Raises InvalidReference and LocalError for a place whose
-    configuration cannot be used. Blocks.
-    """
-    layers = image.layers
-    diff_ids = {layer.diff_id for layer in layers}
+    layers = found.image.layers
+    warnings: list[str] = []
     own = OwnStore(store, layers=layers)
-    held = own.find(diff_ids)
-    missing = diff_ids - held.keys()
-    warnings = store.warnings
+    forms = own.forms()
     warnings += own.warnings
-    wheres = spelled_out([*([image.origin] if image.origin else []), *places], warnings)
-    tellers = [teller for where in wheres if (teller := _teller(where, warnings)) is not None]
-    attested = Attested(diff_ids, tellers, known=store.catalog.diff_id, warnings=warnings)
-    prefer = {layer.diff_id: layer.digest for layer in layers}
-    asked: dict[str, Place] = {}
-    found: list[Mapping[DiffID, Holding]] = []
-    for where in wheres:
-        one = place(where, known=store.catalog.diff_id, attested=attested.diff_id, prefer=prefer)
-        if one is not None:
-            asked[one.name] = one
-            found.append(one.find(missing) if missing else {})
+    missing = {
+        layer.diff_id
+        for layer in layers
+        if not any(
+            source.kind is SourceKind.HAVE
+            for source in own_sources(layer, forms.get(layer.diff_id, ()), want)
+        )
+    }
+    wheres = spelled_out([*([found.origin] if found.origin else []), *places], warnings)
+    asked, attested = _places(store, layers, wheres, warnings)
+    origin: dict[DiffID, list[Holding]] = {}
+    elsewhere: dict[DiffID, list[Holding]] = {}
+    for at, one in enumerate(asked):
+        if one is None or not missing:
+            continue
+        is_origin = at == 0 and found.origin is not None
+        into = origin if is_origin else elsewhere
+        if is_origin and isinstance(one, OCILayoutPlace):
+            # Of its own image a layout has exactly the blobs, whatever else it has of their content.
+            _add(into, one.blobs_of([layer for layer in layers if layer.diff_id in missing]))
             warnings += one.warnings
-    n_origins = 1 if image.origin else 0
-    origin = found[0] if n_origins else {}
+        _add(into, one.find(missing).items())
+        warnings += one.warnings
     known, sizes = _computed(store, layers, warnings)
-    again = _SecondLook(asked, missing)
-    return Present(held, origin, found[n_origins:], known, sizes, again.still_held, attested)
+    survey = Survey(forms, origin, elsewhere, known, sizes, found.registry, tuple(dict.fromkeys(warnings)))
+    return survey, attested
 
 
-class _SecondLook:
-    """Asks each place once more for all layers: one look may mean reading a whole repository."""
+class Keepers:
+    """Places that keep layers for others, asked again when that counts.
 
-    def __init__(self, places: Mapping[str, Place], diff_ids: Collection[DiffID]) -> None:
-        self._places = places
-        self._diff_ids = diff_ids
+    Each place is asked once for all of ``layers``: one look may mean reading a whole repository. Any thread
+    may call; blocks.
+    """
+
+    def __init__(self, store: Store, places: Sequence[Where | Place], layers: Sequence[Layer]) -> None:
+        self._store = store
+        self._wheres = places
+        self._layers = layers
+        self._places: dict[str, Place] | None = None
         self._found: dict[str, Collection[DiffID]] = {}
         self._mutex = Lock()
 
     def still_held(self, holding: Holding) -> bool:
+        """Whether the place of ``holding`` has the layer now. False for a place that is not one of these."""
         with self._mutex:
+            if self._places is None:
+                warnings: list[str] = []  # the survey that found the holding has given them
+                wheres = spelled_out(self._wheres, warnings)
+                asked, _ = _places(self._store, self._layers, wheres, warnings)
+                self._places = {one.name: one for one in asked if one is not None}
             if holding.place not in self._found:
                 place = self._places.get(holding.place)
-                self._found[holding.place] = place.find(self._diff_ids) if place is not None else ()
+                wanted = {layer.diff_id for layer in self._layers}
+                self._found[holding.place] = place.find(wanted) if place is not None else ()
             return holding.diff_id in self._found[holding.place]
 
 
-def blob_names(store: Store, image: Resolved, attested: Attested) -> dict[DiffID, tuple[BlobName, ...]]:
-    """Every compressed blob that is known to hold a layer of ``image``: the best known first. Blocks.
+def blob_names(store: Store, found: Resolved, attested: Attested) -> dict[DiffID, tuple[BlobName, ...]]:
+    """Every compressed blob that is known to hold a layer of the image: the best known first. Blocks.
 
     Claims are those of the image's own manifest, and of others that podman's store kept for it.
     """
-    found: dict[DiffID, tuple[BlobName, ...]] = {}
-    claims = _claims(image)
-    for diff_id in dict.fromkeys(layer.diff_id for layer in image.layers):
+    named: dict[DiffID, tuple[BlobName, ...]] = {}
+    claims = _claims(found)
+    for diff_id in dict.fromkeys(layer.diff_id for layer in found.image.layers):
         names: dict[Digest, BlobName] = {}
         with suppress(CatalogError):  # was a warning when the layers were looked for
             for pair in store.catalog.digests(diff_id):
@@ -104,25 +111,24 @@ def blob_names(store: Store, image: Resolved, attested: Attested) -> dict[DiffID
             for blob in attested.names(diff_id):
                 names.setdefault(blob.digest, blob)
             for blob in claims.get(diff_id, ()):
-                if not contradicts(
-                    blob.digest, diff_id, store.catalog.diff_id(blob.digest), blob.compression
-                ):
+                computed = store.catalog.diff_id(blob.digest)
+                if not contradicts(blob.digest, diff_id, computed, blob.compression):
                     names.setdefault(blob.digest, blob)
-        found[diff_id] = tuple(names.values())
-    return found
+        named[diff_id] = tuple(names.values())
+    return named
 
 
-def registry_layers(image: Resolved) -> tuple[Digest, tuple[Layer, ...]] | None:
-    """The manifest under which a registry had ``image``, and its layers, as far as this machine knows.
+def registry_layers(found: Resolved) -> tuple[Digest, tuple[Layer, ...]] | None:
+    """The manifest under which a registry had the image, and its layers, as far as this machine knows.
 
     Podman's store keeps the manifest of what it pulled. Where all it has names plain tars, the image was
     built or copied here (or had uncompressed layers at the registry, too, which looks the same).
     """
-    if image.open_blob is not None:
-        return image.manifest.digest, image.layers
-    if image.stored is None:
+    if found.registry is not None:
+        return found.image.manifest.digest, found.image.layers
+    if found.stored is None:
         return None
-    for manifest, layers in _manifests(image):
+    for manifest, layers in _manifests(found):
         if any(layer.compression is not Compression.NONE for layer in layers):
             return manifest.digest, layers
     return None
@@ -135,35 +141,58 @@ def kept_by(store: Store, layers: Sequence[Layer], places: Sequence[Where | Plac
     diff_ids = {layer.diff_id for layer in layers}
     prefer = {layer.diff_id: layer.digest for layer in layers}
     found: set[DiffID] = set()
-    for where in spelled_out(places, store.warnings):
+    for where in spelled_out(places, []):
         one = place(where, known=store.catalog.diff_id, attested=lambda _: None, prefer=prefer)
         if one is not None:
             found |= one.find(diff_ids).keys()
     return found
 
 
-def _manifests(image: Resolved) -> list[tuple[Manifest, tuple[Layer, ...]]]:
+def _add(found: dict[DiffID, list[Holding]], new: Collection[tuple[DiffID, Holding]]) -> None:
+    for diff_id, holding in new:
+        known = found.setdefault(diff_id, [])
+        if holding not in known:
+            known.append(holding)
+
+
+def _places(
+    store: Store, layers: Sequence[Layer], wheres: Sequence[Where | Place], warnings: list[str]
+) -> tuple[list[Place | None], Attested]:
+    """A place for each of ``wheres`` that holds layers, and what all of them know about blobs."""
+    diff_ids = {layer.diff_id for layer in layers}
+    tellers = [teller for where in wheres if (teller := _teller(where, warnings)) is not None]
+    attested = Attested(diff_ids, tellers, known=store.catalog.diff_id, warnings=warnings)
+    prefer = {layer.diff_id: layer.digest for layer in layers}
+    made = [
+        place(where, known=store.catalog.diff_id, attested=attested.diff_id, prefer=prefer)
+        for where in wheres
+    ]
+    return made, attested
+
+
+def _manifests(found: Resolved) -> list[tuple[Manifest, tuple[Layer, ...]]]:
     """The image's manifest, and others that name the same config."""
-    found = [(image.manifest, image.layers)]
-    for document in image.stored.documents if image.stored is not None else ():
+    image = found.image
+    manifests = [(image.manifest, image.layers)]
+    for document in found.stored.documents if found.stored is not None else ():
         if not isinstance(document, Manifest) or document.digest == image.manifest.digest:
             continue
         if document.config.digest == image.config.digest:
             with suppress(LayerteeError):  # it does not fit the config, whoever wrote it
-                found.append((document, image_layers(document, image.config)))
-    return found
+                manifests.append((document, image_layers(document, image.config)))
+    return manifests
 
 
-def _claims(image: Resolved) -> dict[DiffID, list[BlobName]]:
-    found: dict[DiffID, list[BlobName]] = {}
-    for manifest, layers in _manifests(image):
+def _claims(found: Resolved) -> dict[DiffID, list[BlobName]]:
+    claims: dict[DiffID, list[BlobName]] = {}
+    for manifest, layers in _manifests(found):
         for layer in layers:
             if layer.compression is not Compression.NONE:
                 source = f"manifest {manifest.digest}"
-                found.setdefault(layer.diff_id, []).append(
+                claims.setdefault(layer.diff_id, []).append(
                     BlobName(layer.digest, layer.size, layer.compression, Basis.CLAIMED, source)
                 )
-    return found
+    return claims
 
 
 def _computed(

@@ -12,7 +12,7 @@ from ..disk.blob_file import FileContent
 from ..errors import IntegrityError, LayerteeError, SourceUnreadable
 from ..image.document import Compression, DiffID, Digest
 from ..store.store import EXCLUSIVE_WAIT_S, Store
-from .ingest import patiently, run_layer
+from .measure import run_layer
 from .source import read_blob
 
 # Two blobs at once keep both hashing lanes busy.
@@ -62,7 +62,7 @@ async def verify_store(store: Store, pool: Pool) -> VerifyReport:
     so this also rebuilds a lost catalog. Raises StoreBusy, LocalError.
     """
     report = VerifyReport()
-    lock = await patiently(store.exclusive, EXCLUSIVE_WAIT_S)
+    lock = await store.when_exclusive(EXCLUSIVE_WAIT_S)
     try:
         todo = await in_thread(_expectations, store, report)
         queue = iter(todo)

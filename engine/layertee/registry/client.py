@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
 
 from ..config.logins import Credentials
@@ -20,9 +19,7 @@ from ..image.document import (
     MAX_DOCUMENT,
     Descriptor,
     Digest,
-    ImageConfig,
     Index,
-    Layer,
     Manifest,
     Platform,
     choose_platform,
@@ -31,6 +28,7 @@ from ..image.document import (
     parse_document,
 )
 from ..image.reference import Reference
+from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
 from .exchange import HTTP, BodyT, Exchange
 from .statuses import retrying
@@ -40,20 +38,6 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH = 2  # an index may hold an index; nothing in use goes deeper
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """One image, resolved: every digest checked, every layer paired with its DiffID.
-
-    ``index_digest`` is that of the outermost index, when there is one.
-    """
-
-    reference: Reference
-    manifest: Manifest
-    config: ImageConfig
-    layers: tuple[Layer, ...]
-    index_digest: Digest | None
 
 
 class Registry(Generic[BodyT]):
@@ -83,7 +67,7 @@ class Registry(Generic[BodyT]):
         """``https`` or ``http``, once known."""
         return self._exchange.origin.scheme if self._exchange.origin else None
 
-    async def resolve(self, platform: Platform) -> Image:
+    async def resolve(self, platform: Platform) -> ResolvedImage:
         """The image that the reference names, for ``platform``.
 
         Raises NotFound, Unauthorized and the rest of RegistryError, the TransportError family,
@@ -99,7 +83,7 @@ class Registry(Generic[BodyT]):
                 raise DocumentError(f"{self._reference}: indexes are nested deeper than {_MAX_DEPTH}")
             document = await self._entry(entry)
         config = parse_config(await self._config(document.config), document.config)
-        return Image(self._reference, document, config, image_layers(document, config), index_digest)
+        return ResolvedImage(document, config, image_layers(document, config), index_digest)
 
     async def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BodyT:
         """Request ``blob``, or its bytes ``[start, stop)``; the body is left to the caller, who closes it.

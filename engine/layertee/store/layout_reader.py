@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +19,7 @@ from ..image.document import (
     OCI_INDEX,
     Descriptor,
     Digest,
-    ImageConfig,
     Index,
-    Layer,
     Manifest,
     Platform,
     choose_platform,
@@ -31,6 +28,7 @@ from ..image.document import (
     parse_document,
 )
 from ..image.holding import BlobContent
+from ..image.resolved import ResolvedImage
 from ..image.strictjson import load_object, printable
 from . import layout_index
 from .layout_index import INDEX, REF_NAME, LayoutIndex
@@ -40,17 +38,6 @@ INDEX_DEPTH: Final = 2  # an index may name indexes, as registries allow; those 
 MARKER: Final = "oci-layout"
 VERSION: Final = "1.0.0"
 _MAX_MARKER: Final = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutImage:
-    """One image of a layout, every document of it hashed. ``index_digest``: the index it was chosen from."""
-
-    descriptor: Descriptor
-    manifest: Manifest
-    config: ImageConfig
-    layers: tuple[Layer, ...]
-    index_digest: Digest | None
 
 
 class LayoutReader(abc.ABC):
@@ -123,10 +110,10 @@ class LayoutReader(abc.ABC):
         """The manifest or index that ``descriptor`` names; raises as ``read_blob`` and the parser do."""
         return parse_document(self.read_blob(descriptor), descriptor.media_type)
 
-    def image(self, entry: Descriptor, manifest: Manifest, index_digest: Digest | None = None) -> LayoutImage:
+    def image(self, manifest: Manifest, index_digest: Digest | None = None) -> ResolvedImage:
         """``manifest`` with its config and layers; raises as ``read_blob`` and the parsers do."""
         config = parse_config(self.read_blob(manifest.config), manifest.config)
-        return LayoutImage(entry, manifest, config, image_layers(manifest, config), index_digest)
+        return ResolvedImage(manifest, config, image_layers(manifest, config), index_digest)
 
     # --- images -------------------------------------------------------------
 
@@ -157,7 +144,7 @@ class LayoutReader(abc.ABC):
         """
         return self._named(ref)[0]
 
-    def resolve(self, ref: str | None, platform: Platform) -> LayoutImage:
+    def resolve(self, ref: str | None, platform: Platform) -> ResolvedImage:
         """The image called ``ref`` for ``platform``, through indexes where there are any.
 
         Raises as ``find``, ``read_blob`` and the parsers of documents do.
@@ -170,7 +157,7 @@ class LayoutReader(abc.ABC):
         for _ in range(INDEX_DEPTH + 1):
             document = self.document(entry)
             if isinstance(document, Manifest):
-                return self.image(entry, document, index_digest)
+                return self.image(document, index_digest)
             index_digest = index_digest or document.digest
             entry = choose_platform(document, platform)
         raise DocumentError(f"{self.path}: indexes are nested more than {INDEX_DEPTH} deep")

@@ -19,7 +19,6 @@ from ..image.document import (
     OCI_MANIFEST,
     Compression,
     Descriptor,
-    DiffID,
     Digest,
     Layer,
     Manifest,
@@ -59,23 +58,24 @@ class StoredImage:
 def local_manifest(
     manifest: Manifest,
     layers: Sequence[Layer],
-    held: Mapping[DiffID, Holding],
+    held: Sequence[Holding],
     *,
     keep_docker: bool = True,
 ) -> bytes:
     """The bytes of the manifest to keep locally: those pulled, unless a layer is held in another form.
 
-    ``held`` has every layer's holding in the store (KeyError otherwise). ``keep_docker`` False also
+    ``held`` are the layers' holdings in the store, in their order. ``keep_docker`` False also
     rewrites a Docker schema 2 manifest: containers/image before 2026 refuses one in an OCI layout.
     A rewritten manifest is deterministic; its annotation ``dev.layertee.original-manifest`` names the
     one pulled.
     """
-    as_named = all(held[layer.diff_id].digest == layer.digest for layer in layers)
+    pairs = list(zip(layers, held, strict=True))
+    as_named = all(holding.digest == layer.digest for layer, holding in pairs)
     if as_named and (keep_docker or manifest.media_type == OCI_MANIFEST):
         return manifest.raw
     return oci_manifest(
         manifest,
-        [_descriptor(layer, held[layer.diff_id]) for layer in layers],
+        [_descriptor(layer, holding) for layer, holding in pairs],
         {ORIGINAL_MANIFEST: manifest.digest},
     )
 

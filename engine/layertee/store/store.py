@@ -226,6 +226,39 @@ class Store:
                 return self._holding(diff_id, row.digest, row.size, row.uncompressed_size, row.compression)
         return None
 
+    def forms(self, layer: Layer) -> list[Holding]:
+        """Every form in which the layer is here: what was checked, then unchecked files as claims.
+
+        An unchecked file may have the name of the layer's blob, or, as a tar, its DiffID. Raises LocalError.
+        """
+        rows: list[HeldBlob] = []
+        with self._tolerant():
+            rows = self.catalog.holdings(layer.diff_id)
+        found = [
+            self._holding(layer.diff_id, row.digest, row.size, row.uncompressed_size, row.compression)
+            for row in rows
+            if self.layout.blob_size(row.digest) == row.size
+        ]
+        if (blob := self.unverified(layer)) is not None:
+            found.append(blob)
+        if layer.tar_digest != layer.digest and self.unverified_path(layer.tar_digest) is not None:
+            size = self.layout.blob_size(layer.tar_digest)
+            if size is not None:
+                content = FileContent(self.layout.blob_path(layer.tar_digest))
+                found.append(
+                    Holding(
+                        diff_id=layer.diff_id,
+                        digest=layer.tar_digest,
+                        size=size,
+                        uncompressed_size=size,
+                        compression=Compression.NONE,
+                        place=PLACE,
+                        basis=Basis.CLAIMED,
+                        content=content,
+                    )
+                )
+        return found
+
     def unverified_path(self, digest: Digest) -> Path | None:
         """The file of a blob that is here but that this store has not checked: hash it, then ``adopt``.
 
@@ -275,7 +308,7 @@ class Store:
             try:
                 document = self.layout.document(entry)
                 if isinstance(document, Manifest):
-                    for layer in self.layout.image(entry, document).layers:
+                    for layer in self.layout.image(document).layers:
                         found.setdefault(layer.digest, layer)
             except LayerteeError as exc:
                 self.warnings.append(f"image {entry.annotations.get(REF_NAME, entry.digest)}: {exc}")

@@ -19,6 +19,7 @@ import pytest
 
 import layertee
 from layertee import Action, Engine, Form, ImagePlan, Options, Progress, PullResult, RangeMode, Store, sync
+from layertee.engine import ImageName
 from layertee.errors import DigestMismatch, IntegrityError, InvalidReference, LocalError, NoSpace, NotFound
 from layertee.image.document import Digest
 from layertee.transfer.fetcher import FetchLimits
@@ -49,7 +50,12 @@ def layer_bytes(server: FaultServer, image: BuiltImage) -> dict[str, int]:
 
 
 def pull(
-    name: str, root: Path, *, form: Form = Form.AS_IS, options: Options = INSECURE, ref: str | None = ""
+    name: str,
+    root: Path,
+    *,
+    form: Form = Form.AS_IS,
+    options: Options = INSECURE,
+    ref: str | ImageName | None = ImageName.AS_REFERENCE,
 ) -> PullResult:
     async def main() -> PullResult:
         async with Engine(root, options=options) as engine:

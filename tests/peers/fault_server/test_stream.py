@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import pickle
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from layertee import Engine, Form, ImagePlan, LayerStream, Options, sync
+from layertee import Engine, Form, ImagePlan, LayerStream, Options, PullResult, sync
 from layertee.errors import (
     DecodeError,
     DiffIDMismatch,
@@ -388,13 +389,31 @@ def test_a_cancelled_reader_leaves_nothing_behind(image: BuiltImage, core: str, 
         server.wait_closed()
 
 
-def test_a_layer_of_another_engine_is_a_mistake(image: BuiltImage, tmp_path: Path) -> None:
-    async def main(server: FaultServer) -> None:
-        async with Engine(tmp_path, options=options()) as one, Engine(tmp_path, options=options()) as other:
-            plan = await one.plan(server.reference)
-            with pytest.raises(ValueError, match="not of a plan of this engine"):
-                async with other.open_layer(plan.layers[0]) as stream:
-                    await read(stream)
+def test_a_plan_outlives_its_engine_and_its_process(image: BuiltImage, tmp_path: Path) -> None:
+    async def main(server: FaultServer) -> tuple[str, PullResult]:
+        async with Engine(tmp_path / "one", options=options()) as one:
+            kept = pickle.dumps(await one.plan(server.reference))
+        plan = pickle.loads(kept)
+        async with Engine(tmp_path / "other", options=options()) as other:
+            async with other.open_layer(plan.layers[0]) as stream:
+                tar = await read(stream)
+            return digest_of(tar), await other.pull(plan)
 
     with FaultServer(image) as server:
-        run(main(server))
+        diff_id, result = run(main(server))
+    assert diff_id == image.layers[0].diff_id
+    assert result.local_manifest_digest == image.digest
+
+
+def test_two_registries_with_one_blob_are_not_mixed_up(image: BuiltImage, tmp_path: Path) -> None:
+    async def main(one: FaultServer, other: FaultServer) -> None:
+        async with Engine(tmp_path, options=options()) as engine:
+            first, second = await engine.plan(one.reference), await engine.plan(other.reference)
+            for plan in (first, second):
+                async with engine.open_layer(plan.layers[0]) as stream:
+                    await read(stream)
+
+    with FaultServer(image) as one, FaultServer(image) as other:
+        run(main(one, other))
+        for server in (one, other):
+            assert server.bytes_sent("blob", image.layers[0].digest) == image.layers[0].size

@@ -254,11 +254,11 @@ def test_what_buildah_commits_comes_back_to_the_byte(store: StorageRig, tmp_path
 
     place = place_of(store)
     derived = place.resolve("localhost/derived:1")
-    found = place.find([layer.diff_id for layer in derived.layers])
+    found = place.find([layer.diff_id for layer in derived.image.layers])
     assert len(found) == 4
     for diff_id, holding in found.items():
         assert digest_of(content(holding)) == diff_id
-    top = derived.layers[-1].diff_id
+    top = derived.image.layers[-1].diff_id
     with tarfile.open(fileobj=io.BytesIO(content(found[top]))) as archive:
         names = archive.getnames()
     assert {"etc/.wh.a", "etc/b/c", "noise", "etc/new/deep/setuid"} <= set(names)
@@ -584,7 +584,7 @@ def test_an_additional_store_is_looked_into_after_the_first(
     found = place.find([*diff_ids(image), DiffID(digest_of(odd_tars()["ustar"]))])
     assert len(found) == 4
     assert {name for one in place.images() for name in one.names} == {NAME, "localhost/other:1"}
-    assert place.resolve(NAME).manifest.raw
+    assert place.resolve(NAME).image.manifest.raw
 
 
 @pytest.mark.slow

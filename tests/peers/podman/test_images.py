@@ -43,12 +43,12 @@ def test_an_image_is_its_documents_as_they_were_pulled(filled: StorageRig, image
     assert place.warnings == []
     assert one.image_id == image.config_digest.removeprefix("sha256:")
     assert one.names == (NAME,)
-    assert one.manifest.raw == image.manifest
-    assert one.config.raw == image.config
-    assert [layer.digest for layer in one.layers] == [layer.digest for layer in image.layers]
-    assert [layer.diff_id for layer in one.layers] == diff_ids(image)
-    assert one.documents == (one.manifest,)
-    assert one.index_digest is None
+    assert one.image.manifest.raw == image.manifest
+    assert one.image.config.raw == image.config
+    assert [layer.digest for layer in one.image.layers] == [layer.digest for layer in image.layers]
+    assert [layer.diff_id for layer in one.image.layers] == diff_ids(image)
+    assert one.documents == (one.image.manifest,)
+    assert one.image.index_digest is None
 
 
 def test_the_blobs_that_layers_came_from_are_known(filled: StorageRig, image: BuiltImage) -> None:
@@ -66,9 +66,9 @@ def test_every_stored_manifest_is_found(store: StorageRig, image: BuiltImage, tm
     place = place_of(store)
     one = place.resolve(NAME)
     assert {document.digest for document in one.documents} == {image.digest, again.digest}
-    assert one.manifest.digest == again.digest, "the one written last"
-    assert place.resolve(f"localhost/os@{image.digest}").manifest.raw == image.manifest
-    assert place.resolve(f"localhost/os@{again.digest}").manifest.raw == again.manifest
+    assert one.image.manifest.digest == again.digest, "the one written last"
+    assert place.resolve(f"localhost/os@{image.digest}").image.manifest.raw == image.manifest
+    assert place.resolve(f"localhost/os@{again.digest}").image.manifest.raw == again.manifest
 
 
 def test_the_index_that_an_image_came_from_is_known(image: BuiltImage, tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_the_index_that_an_image_came_from_is_known(image: BuiltImage, tmp_path:
     store = StorageRig(tmp_path / "store", "vfs")
     store.take(index.skopeo_name, NAME)
     one = place_of(store).resolve(NAME)
-    assert one.index_digest == index.digest
-    assert one.manifest.raw == image.manifest
+    assert one.image.index_digest == index.digest
+    assert one.image.manifest.raw == image.manifest
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from layertee.image.document import Compression, DiffID
 from layertee.image.holding import Holding
 from layertee.image.reference_storage import parse_storage
 from layertee.places.podman.place import ContainersStoragePlace
-from layertee.pulling.ingest import run_layer
+from layertee.pulling.measure import run_layer
 from layertee.pulling.source import read_blob
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import Entry, LayerSpec

@@ -9,7 +9,8 @@ from typing import Any
 from layertee.config.logins import Credentials, Login
 from layertee.image.document import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Digest, Platform
 from layertee.image.reference import Reference, parse_reference
-from layertee.registry.client import Image, Registry
+from layertee.image.resolved import ResolvedImage
+from layertee.registry.client import Registry
 from layertee.registry.http import TLSPolicy
 from tests.support.fakes.transport import Answer, FakeBody, FakeTransport, json_answer
 
@@ -93,7 +94,7 @@ class Rig:
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    def resolve(self, platform: Platform = AMD64) -> Image:
+    def resolve(self, platform: Platform = AMD64) -> ResolvedImage:
         return asyncio.run(self.registry.resolve(platform))
 
     def urls(self) -> list[str]:

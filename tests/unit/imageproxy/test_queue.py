@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -13,14 +14,15 @@ from typing import Any, cast
 import pytest
 
 from layertee.disk.blob_file import FileContent
+from layertee.disk.locks import HeldLock, when_free
 from layertee.errors import DiffIDMismatch, NoSpace, TransportError
 from layertee.image.document import OCI_LAYER, Compression, Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Holding
 from layertee.imageproxy.appetite import AHEAD
 from layertee.imageproxy.queue import LayerQueue
-from layertee.pulling.ingest import Ingest, Ingested
-from layertee.pulling.plan import Action, LayerPlan
-from layertee.pulling.report import LayerProgress
+from layertee.pulling.ingest import Ingest
+from layertee.pulling.plan import Action, LayerPlan, Source, SourceKind
+from layertee.pulling.report import Ingested, LayerProgress
 from layertee.store.store import Store
 
 MIB = 1 << 20
@@ -36,7 +38,8 @@ def step(index: int, size: int, content: int | None = None) -> LayerPlan:
     layer = Layer(
         index, Descriptor(f"{OCI_LAYER}+gzip", name_of(index), size), DiffID(text), Compression.GZIP
     )
-    return LayerPlan(layer, Action.FETCH, "not on this machine", None, size, size)
+    source = Source(kind=SourceKind.NETWORK, reason="not on this machine", wire_bytes=size, disk_bytes=size)
+    return LayerPlan(layer, (source,))
 
 
 def steps(*sizes: int) -> dict[Digest, LayerPlan]:
@@ -46,7 +49,8 @@ def steps(*sizes: int) -> dict[Digest, LayerPlan]:
 class Bringer:
     """Stands for the network: says what was begun, and lets each layer end when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.begun: list[int] = []
         self.ends: dict[int, asyncio.Future[None]] = {}
         self._began = asyncio.Condition()
@@ -58,7 +62,17 @@ class Bringer:
     def is_busy(self) -> bool:
         return self.busy
 
-    async def stage(self, step: LayerPlan, progress: LayerProgress, *, pace: Callable[[], float]) -> Ingested:
+    async def lock(self, step: LayerPlan) -> HeldLock:
+        layer = step.layer.diff_id
+        return await when_free(lambda: self.store.layer_lock(layer), self.store.locks / layer.hex, math.inf)
+
+    async def stage(
+        self, step: LayerPlan, lock: HeldLock, progress: LayerProgress, *, pace: Callable[[], float]
+    ) -> Ingested:
+        with lock:
+            return await self._stage(step, progress, pace)
+
+    async def _stage(self, step: LayerPlan, progress: LayerProgress, pace: Callable[[], float]) -> Ingested:
         index = step.layer.index
         self.progress[index], self.pace[index] = progress, pace
         self.begun.append(index)
@@ -82,7 +96,7 @@ class Bringer:
             basis=Basis.COMPUTED,
             content=FileContent(path),
         )
-        return Ingested(Action.FETCH, step.reason, held, one.size)
+        return Ingested(Action.FETCH, step.reason, held, None, one.size)
 
     async def until_begun(self, index: int) -> None:
         """It may have to wait for a lock, which is looked at now and then."""
@@ -122,7 +136,7 @@ async def settle() -> None:
 async def queue(
     store: Store, wanted: Mapping[Digest, LayerPlan], **options: Any
 ) -> AsyncIterator[tuple[LayerQueue, Bringer]]:
-    bringer = Bringer()
+    bringer = Bringer(store)
     async with LayerQueue.open(cast(Ingest, bringer), store, wanted, poll_s=0, **options) as made:
         await settle()
         yield made, bringer

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from layertee.errors import CatalogError
-from layertee.image.document import Compression, Descriptor, DiffID, Digest
+from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Form, Holding, Place
 from layertee.places import oci_layout as module
 from layertee.places.oci_layout import OCILayoutPlace
@@ -34,6 +34,11 @@ def nothing_known(digest: Digest) -> DiffID | None:
     return None
 
 
+def layers_of(image: BuiltImage) -> tuple[Layer, ...]:
+    """As an image that asks for them names them."""
+    return Layout.open(image.root).resolve(image.ref, AMD64).layers
+
+
 class TestOwnStore(PlaceSuite):
     form = Form.AS_IS
 
@@ -48,7 +53,7 @@ class TestOwnStore(PlaceSuite):
         store = Store.open(tmp_path / "store")
         self.opened.append(store)
         pull(store, image.root, "latest", "x:1", self.form)
-        return OwnStore(store)
+        return OwnStore(store, layers=layers_of(image))
 
     def test_what_the_store_holds_was_computed(self, place: Place, image: BuiltImage) -> None:
         assert {holding.basis for holding in place.find(diff_ids(image)).values()} == {Basis.COMPUTED}
@@ -95,22 +100,22 @@ class TestOCILayoutThatIsAStore(PlaceSuite):
 
 
 def test_a_failing_catalog_holds_nothing_and_the_store_warns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, image: BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> Any:
         raise CatalogError("the map is on fire")
 
     monkeypatch.setattr(Catalog, "holdings", fail)
-    with Store.open(tmp_path) as store:
-        place = OwnStore(store)
-        assert place.find([measure(b"x").diff_id, measure(b"y").diff_id]) == {}
+    with Store.open(tmp_path / "store") as store:
+        place = OwnStore(store, layers=layers_of(image))
+        assert place.find(diff_ids(image)) == {}
         assert store.warnings == ["the map is on fire"]
 
 
 def test_a_failing_disk_holds_nothing_and_warns(tmp_path: Path, image: BuiltImage) -> None:
     with Store.open(tmp_path / "store") as store:
         pull(store, image.root, "latest", "x:1")
-        place = OwnStore(store)
+        place = OwnStore(store, layers=layers_of(image))
         with Disk().watched(1):
             assert place.find(diff_ids(image)) == {}
         assert "Input/output error" in place.warnings[0]

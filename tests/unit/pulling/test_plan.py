@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertee.disk.blob_file import FileContent
-from layertee.errors import DiffIDMismatch
+from layertee.errors import DiffIDMismatch, NotFound
 from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer, media_type_of
 from layertee.image.holding import Basis, Form, Holding
-from layertee.pulling.plan import INFLATION, Action, Plan, plan
+from layertee.image.reference import Reference
+from layertee.pulling.plan import (
+    INFLATION,
+    Action,
+    Keep,
+    Plan,
+    SourceKind,
+    Survey,
+    Verify,
+    Want,
+    leanest,
+    plan,
+)
 from tests.support.compress import digest_number
+from tests.support.store import REGISTRY
 
 
 def diff(n: int) -> DiffID:
@@ -62,17 +76,22 @@ def make(
     sizes: Mapping[DiffID, int] | None = None,
     origin: Mapping[DiffID, Holding] | None = None,
     trust: Basis = Basis.ATTESTED,
+    want: Want | None = None,
+    registry: Reference | None = REGISTRY,
 ) -> Plan:
-    return plan(
-        layers,
-        own or {},
-        elsewhere,
-        form=form,
+    by_content: dict[DiffID, list[Holding]] = {}
+    for place in elsewhere:
+        for diff_id, held in place.items():
+            by_content.setdefault(diff_id, []).append(held)
+    survey = Survey(
+        own={diff_id: [held] for diff_id, held in (own or {}).items()},
+        origin={diff_id: [held] for diff_id, held in (origin or {}).items()},
+        elsewhere=by_content,
         known=known or {},
         sizes=sizes or {},
-        origin=origin,
-        trust=trust,
+        registry=registry,
     )
+    return plan(layers, survey, want or Want(form=form, trust=trust))
 
 
 def actions(made: Plan) -> list[Action]:
@@ -256,6 +275,115 @@ def test_an_image_without_layers_needs_nothing() -> None:
     assert (made.bytes_to_fetch, made.bytes_reused, made.disk_bytes) == (0, 0, 0)
 
 
+# --- the same bytes, the same content ---------------------------------------------------
+
+NAMED = Want(keep=Keep.NAMED)
+BY_DIGEST = Want(verify=Verify.DIGEST)
+
+
+def twice(content: int = 0) -> tuple[Layer, Layer]:
+    """Two different blobs that are claimed to have one content."""
+    return layer(0, content), layer(1, content)
+
+
+def test_content_that_nobody_will_check_makes_no_two_blobs_one_layer() -> None:
+    made = make(*twice(), want=BY_DIGEST)
+    assert [step.same_as for step in made.layers] == [None, None]
+    assert made.bytes_to_fetch == 200
+
+
+def test_a_computed_pair_makes_two_blobs_one_layer_without_looking_into_them() -> None:
+    one, other = twice()
+    made = make(one, other, want=BY_DIGEST, known={one.digest: one.diff_id})
+    assert [step.same_as for step in made.layers] == [None, 0]
+    made = make(one, other, want=BY_DIGEST, known={other.digest: other.diff_id})
+    assert [step.same_as for step in made.layers] == [None, None], "the first is not known"
+
+
+def test_one_blob_that_occurs_twice_is_brought_once_whatever_is_checked() -> None:
+    one = layer(0)
+    again = Layer(1, one.descriptor, one.diff_id, one.compression)
+    for want in (BY_DIGEST, NAMED, Want(), Want(form=Form.UNCOMPRESSED)):
+        made = make(one, again, want=want)
+        assert [step.same_as for step in made.layers] == [None, 0]
+
+
+def test_a_layer_that_is_wanted_by_name_is_brought_by_that_name() -> None:
+    one, other = twice()
+    assert [step.same_as for step in make(one, other, want=NAMED).layers] == [None, None]
+    tars = Want(form=Form.UNCOMPRESSED, keep=Keep.NAMED)
+    assert [step.same_as for step in make(one, other, want=tars).layers] == [None, 0]
+    own = {diff(0): holding(diff(0), place="store", digest=one.digest)}
+    made = make(one, other, want=NAMED, own=own)
+    assert actions(made) == [Action.HAVE, Action.FETCH], "the other blob is still not there"
+
+
+def test_a_tar_cannot_become_the_blob_again_and_any_form_can_become_the_tar() -> None:
+    wanted = layer(0)
+    tar = holding(diff(0), digest=wanted.tar_digest, compression=Compression.NONE, size=300, tar=300)
+    assert actions(make(wanted, want=NAMED, elsewhere=[{diff(0): tar}])) == [Action.FETCH]
+    blob = holding(diff(0), digest=wanted.digest, size=wanted.size, place="store")
+    tars = Want(form=Form.UNCOMPRESSED, keep=Keep.NAMED)
+    (step,) = make(wanted, want=tars, own={diff(0): blob}).layers
+    assert (step.action, step.reason) == (Action.REUSE, "from the store, inflated")
+
+
+def test_a_layer_that_is_to_be_in_the_store_is_not_left_elsewhere() -> None:
+    shown = {diff(0): holding(diff(0), readable=False)}
+    for keep in (Keep.STORE, Keep.NAMED):
+        assert actions(make(layer(0), elsewhere=[shown], want=Want(keep=keep))) == [Action.FETCH]
+
+
+# --- what a place may cost --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_a_file_of_another_size_than_is_known_is_not_read(basis: Basis) -> None:
+    wanted = layer(0)
+    wrong_blob = holding(diff(0), basis, digest=wanted.digest, size=wanted.size + 1)
+    tar = holding(diff(0), basis, digest=wanted.tar_digest, compression=Compression.NONE, size=301)
+    for held in (wrong_blob, tar):
+        assert actions(make(wanted, elsewhere=[{diff(0): held}], sizes={diff(0): 300})) == [Action.FETCH]
+    assert actions(make(wanted, elsewhere=[{diff(0): tar}], sizes={diff(0): 301})) == [Action.REUSE]
+
+
+def test_a_file_that_is_far_larger_than_the_blob_is_dearer_than_fetching_it() -> None:
+    wanted = layer(0, size=1 << 20)
+    for size, action in ((128 << 20, Action.REUSE), ((128 << 20) + 1, Action.FETCH), (1 << 40, Action.FETCH)):
+        held = holding(diff(0), digest=wanted.tar_digest, compression=Compression.NONE, size=size)
+        assert actions(make(wanted, elsewhere=[{diff(0): held}])) == [action]
+
+
+def test_every_local_source_has_the_network_behind_it() -> None:
+    places = [{diff(0): holding(diff(0), basis, place=basis.value)} for basis in BASES]
+    (step,) = make(layer(0), elsewhere=places).layers
+    assert [source.kind for source in step.sources] == [SourceKind.READ] * 3 + [SourceKind.NETWORK]
+
+
+def test_a_plan_that_takes_too_much_room_can_do_with_less() -> None:
+    tar = holding(diff(0), digest=layer(0).tar_digest, compression=Compression.NONE, size=300)
+    made = make(layer(0), elsewhere=[{diff(0): tar}])
+    assert (made.disk_bytes, leanest(made).disk_bytes) == (300, 100)
+    assert actions(leanest(made)) == [Action.FETCH]
+
+
+# --- a plan is data ---------------------------------------------------------------------
+
+
+def test_a_plan_can_be_kept() -> None:
+    made = make(layer(0), layer(1), elsewhere=[{diff(0): holding(diff(0))}])
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert "registry.example.com" in repr(made)
+
+
+def test_a_layer_that_can_come_from_nowhere_says_what_the_places_said() -> None:
+    with pytest.raises(NotFound, match=r"layer 0 .* is not there"):
+        make(layer(0), registry=None)
+    survey = Survey(warnings=("oci:/x: its layer is a symlink",))
+    with pytest.raises(NotFound, match="its layer is a symlink"):
+        plan([layer(0)], survey, Want())
+
+
 # --- for all images and all holdings ----------------------------------------------------
 
 contents = st.integers(0, 5)
@@ -294,7 +422,7 @@ def test_whatever_is_held_each_layer_gets_one_action_that_fits(
 ) -> None:
     made = make(*layers, own=own, elsewhere=elsewhere, form=form, sizes=sizes, origin=origin, trust=trust)
     assert [step.layer for step in made.layers] == layers
-    assert made.form is form
+    assert made.want.form is form
     by_action = [made.layers_to(action) for action in Action]
     assert sum(len(steps) for steps in by_action) == len(layers)
     assert made.bytes_to_fetch + made.bytes_reused == sum(one.size for one in layers)
@@ -331,7 +459,7 @@ def test_an_image_is_planned_only_if_it_agrees_with_all_that_is_known(
 ) -> None:
     agrees = all(known.get(one.digest, one.diff_id) == one.diff_id for one in layers)
     try:
-        plan(layers, {}, [], form=Form.AS_IS, known=known, sizes={})
+        make(*layers, known=known)
     except DiffIDMismatch:
         assert not agrees
     else:

@@ -92,7 +92,7 @@ def test_a_plan_has_the_shape_of_a_result_and_what_comes_true(image: BuiltImage,
     before, after = plan.to_json(), result.to_json()
     assert list(before) == list(after) == KEYS
     assert before["local_manifest_digest"] is None
-    expected = PullResult.planned(plan.image, plan.manifest, plan.plan)
+    expected = PullResult.planned(plan.reference, plan.manifest, plan)
     for promised, kept in zip(expected.layers, result.layers, strict=True):
         assert (promised.action, promised.bytes_fetched) == (kept.action, kept.bytes_fetched)
         assert promised.uncompressed_size in (None, kept.uncompressed_size)

@@ -25,7 +25,8 @@ from layertee.errors import (
 )
 from layertee.image.document import Digest
 from layertee.image.reference import Reference, parse_reference
-from layertee.registry.client import Image, Registry
+from layertee.image.resolved import ResolvedImage
+from layertee.registry.client import Registry
 from layertee.registry.http import TLSPolicy, Transport
 from tests.support.fakes.image import (
     AMD64,
@@ -381,7 +382,7 @@ def test_a_real_peer_without_tls_is_spoken_to_in_http_only_if_allowed(allow_http
 
     outcome, seen = asyncio.run(scenario())
     if allow_http:
-        assert isinstance(outcome, Image)
+        assert isinstance(outcome, ResolvedImage)
         assert outcome.manifest.raw == MANIFEST
     else:
         assert isinstance(outcome, TLSFailed)

@@ -113,7 +113,7 @@ def test_a_docker_manifest_is_kept_unless_told_otherwise(
     image = build_image(tmp_path / "docker", [text_layer({"a": "1"})], media="docker")
     origin = Layout.open(image.root).resolve("latest", AMD64)
     blob = image.blob_path(image.layers[0].digest).read_bytes()
-    held = {origin.layers[0].diff_id: bring(store, blob, Compression.GZIP)}
+    held = [bring(store, blob, Compression.GZIP)]
     raw = local_manifest(origin.manifest, origin.layers, held, keep_docker=keep_docker)
     assert (raw == image.manifest) == keep_docker
     kept = parse_document(raw, None)

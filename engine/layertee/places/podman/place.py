@@ -25,9 +25,7 @@ from ...image.document import (
     Compression,
     DiffID,
     Digest,
-    ImageConfig,
     Index,
-    Layer,
     Manifest,
     image_layers,
     parse_config,
@@ -35,6 +33,7 @@ from ...image.document import (
 )
 from ...image.holding import Basis, Holding
 from ...image.reference_storage import StorageReference
+from ...image.resolved import ResolvedImage
 from ...image.strictjson import printable
 from .layer import LayerFiles
 from .records import (
@@ -63,10 +62,7 @@ class StorageImage:
 
     image_id: str
     names: tuple[str, ...]
-    manifest: Manifest
-    config: ImageConfig
-    layers: tuple[Layer, ...]
-    index_digest: Digest | None
+    image: ResolvedImage
     documents: tuple[Manifest | Index, ...]
     blobs: Mapping[DiffID, tuple[KnownBlob, ...]] = field(hash=False)
 
@@ -177,13 +173,13 @@ class ContainersStoragePlace:
             config = parse_config(_read(files, str(chosen.config.digest)), chosen.config)
         layers = image_layers(chosen, config)
         indexes = [found for found in documents.values() if isinstance(found, Index)]
+        index = next(
+            (one.digest for one in indexes if any(m.digest == chosen.digest for m in one.manifests)), None
+        )
         return StorageImage(
             row.image_id,
             row.names,
-            chosen,
-            config,
-            layers,
-            next((i.digest for i in indexes if any(m.digest == chosen.digest for m in i.manifests)), None),
+            ResolvedImage(chosen, config, layers, index),
             tuple(documents.values()),
             {layer.diff_id: blobs[layer.diff_id] for layer in layers if layer.diff_id in blobs},
         )

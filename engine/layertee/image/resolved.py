@@ -1,0 +1,20 @@
+"""An image whose documents were read and hashed, wherever it is. The one record of it; others have one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .document import Digest, ImageConfig, Layer, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedImage:
+    """``manifest`` and ``config`` hashed to what named them; ``layers`` are ``image_layers`` of both.
+
+    ``index_digest`` is that of the outermost index that the manifest was chosen from; None without one.
+    """
+
+    manifest: Manifest
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    index_digest: Digest | None = None
