@@ -252,7 +252,7 @@ class Engine:
 
     def _record(self, result: TeeResult) -> None:
         try:
-            self.store.catalog.record(result, held=False)
+            self.store.catalog.record(result)
         except CatalogError as exc:
             self.store.warnings.append(str(exc))
 

@@ -280,7 +280,7 @@ def test_a_cache_that_contradicts_what_was_computed_is_ignored_with_a_warning(
 ) -> None:
     evil, good = liar.layers[0], image.layers[0]
     with Store.open(tmp_path / "store") as store:
-        store.catalog.record(measure(liar.blob_path(evil.digest).read_bytes(), Compression.GZIP), held=False)
+        store.catalog.record(measure(liar.blob_path(evil.digest).read_bytes(), Compression.GZIP))
     lie = write_cache(tmp_path / "cache.sqlite", [(evil.digest, good.diff_id)])
     cache = PlaceName(PlaceKind.BLOB_INFO_CACHE, lie)
 

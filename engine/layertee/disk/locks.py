@@ -16,6 +16,7 @@ then the catalog. Waiting is bounded everywhere; a layer is never waited for.
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 import fcntl
 import os
@@ -36,6 +37,16 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})  # NFS without a lock daemon
 _FIRST_PAUSE_S: Final = 0.002
 _LONGEST_PAUSE_S: Final = 0.1
+
+
+class Lock(enum.Enum):
+    """How a lock is held: along with others who share it, or alone."""
+
+    SHARED = "shared"
+    EXCLUSIVE = "exclusive"
+
+
+_FLOCK = {Lock.SHARED: fcntl.LOCK_SH | fcntl.LOCK_NB, Lock.EXCLUSIVE: fcntl.LOCK_EX | fcntl.LOCK_NB}
 
 
 class HeldLock:
@@ -76,18 +87,17 @@ class HeldLock:
 # --- one attempt ------------------------------------------------------------
 
 
-def try_lock(path: Path, *, shared: bool = False, required: bool = True) -> HeldLock | None:
+def try_lock(path: Path, how: Lock = Lock.EXCLUSIVE, *, required: bool = True) -> HeldLock | None:
     """The flock on the file ``path``, made if need be, or None while somebody's excludes it.
 
     Without ``required``, a filesystem that cannot lock gives a lock that excludes nobody; with it,
     LocalError, as for any other failure.
     """
-    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
     try:
         while True:
             fd = os.open(path, _FLAGS, 0o600)
             try:
-                fcntl.flock(fd, how)
+                fcntl.flock(fd, _FLOCK[how])
                 if _leads_to(path, fd):
                     return HeldLock(path, fd)
             except BlockingIOError:
@@ -121,13 +131,15 @@ def try_lock_directory(path: Path) -> HeldLock | None:
     return HeldLock(path, fd)
 
 
-def try_lock_description(path: Path, *, shared: bool, mode: int) -> HeldLock | None:
+def try_lock_description(path: Path, how: Lock, *, mode: int) -> HeldLock | None:
     """The open file description lock (fcntl_locking(2)) on the file ``path``, made with ``mode`` if need be.
 
     The file stays for ever: other programs lock it too. Raises LocalError.
     """
     # struct flock: type, whence, start, length (0: all of it), pid (0 for this kind of lock)
-    wish = struct.pack("hhqqi0q", fcntl.F_RDLCK if shared else fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    wish = struct.pack(
+        "hhqqi0q", fcntl.F_RDLCK if how is Lock.SHARED else fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0
+    )
     try:
         fd = os.open(path, _FLAGS, mode)
         try:
@@ -146,9 +158,9 @@ def try_lock_description(path: Path, *, shared: bool, mode: int) -> HeldLock | N
 # --- waiting ------------------------------------------------------------------
 
 
-def lock(path: Path, *, shared: bool = False, timeout: float, required: bool = True) -> HeldLock:
+def lock(path: Path, how: Lock = Lock.EXCLUSIVE, *, timeout: float, required: bool = True) -> HeldLock:
     """``try_lock`` for up to ``timeout`` seconds. Blocks. Raises StoreBusy, LocalError."""
-    return wait_for(lambda: try_lock(path, shared=shared, required=required), path, timeout)
+    return wait_for(lambda: try_lock(path, how, required=required), path, timeout)
 
 
 def lock_directory(path: Path, *, timeout: float) -> HeldLock:

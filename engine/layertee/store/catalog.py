@@ -13,6 +13,7 @@ A tautology (image/pairs.py) gives way to a compressed reading of the same bytes
 
 from __future__ import annotations
 
+import enum
 import os
 import sqlite3
 import threading
@@ -73,6 +74,13 @@ class PulledImage:
     pulled_at: int
 
 
+class Stored(enum.Enum):
+    """What the store has committed of a layer that was measured."""
+
+    BLOB = "blob"  # the bytes as they were transferred, under their digest
+    TAR = "tar"  # what came out of them, under its DiffID
+
+
 class Catalog:
     """The map in the SQLite file ``path``; ``None`` keeps it in memory, for one run.
 
@@ -118,16 +126,15 @@ class Catalog:
 
     # --- pairs and holdings -------------------------------------------------
 
-    def record(self, result: TeeResult, *, held: bool, uncompressed: bool = False) -> None:
-        """Keep what one pass computed; ``held``: the store has committed those bytes.
+    def record(self, result: TeeResult, stored: Stored | None = None) -> None:
+        """Keep what one pass computed, and what the store committed of it, if it did.
 
-        ``uncompressed``: what the store holds is the tar, under its DiffID, not the blob. Raises
-        DiffIDMismatch when the blob is known to inflate to something else, TypeError for anything
+        Raises DiffIDMismatch when the blob is known to inflate to something else, TypeError for anything
         but a TeeResult.
         """
-        self.record_many([result], held=held, uncompressed=uncompressed)
+        self.record_many([result], stored)
 
-    def record_many(self, results: Iterable[TeeResult], *, held: bool, uncompressed: bool = False) -> None:
+    def record_many(self, results: Iterable[TeeResult], stored: Stored | None = None) -> None:
         """``record`` for all of ``results``, in one transaction: all or none."""
         batch = list(results)
         for result in batch:
@@ -139,8 +146,8 @@ class Catalog:
                 _refuse_contradiction(db, result)
                 row = (*_measured(result), result.decoder, now)
                 db.execute("INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                if held:
-                    blob = _as_tar(result) if uncompressed else _measured(result)
+                if stored is not None:
+                    blob = _as_tar(result) if stored is Stored.TAR else _measured(result)
                     db.execute("INSERT OR REPLACE INTO holding VALUES (?, ?, ?, ?, ?, ?)", (*blob, now))
 
     def check(self, result: TeeResult) -> None:

@@ -27,7 +27,7 @@ from ..config.home import User
 from ..core.result import BlobResult, TeeResult
 from ..disk.blob_file import FileContent
 from ..disk.files import close, disk_error, make_directory, refuse_unsafe, sync_directory
-from ..disk.locks import HeldLock, try_lock, wait_for, when_free
+from ..disk.locks import HeldLock, Lock, try_lock, wait_for, when_free
 from ..disk.part import BlobWriter, write_document
 from ..disk.space import free_space, human
 from ..errors import CatalogError, LayerteeError, NoSpace, NotFound, StoreCorrupt
@@ -42,7 +42,7 @@ from ..image.document import (
     parse_document,
 )
 from ..image.holding import Basis, Form, Holding
-from .catalog import Catalog, HeldBlob, PulledImage
+from .catalog import Catalog, HeldBlob, PulledImage, Stored
 from .layout import Layout
 from .layout_index import REF_NAME
 from .localimage import StoredImage, describe
@@ -123,7 +123,7 @@ class Store:
 
     def shared(self, timeout: float = SHARED_WAIT_S) -> HeldLock:
         """The store as a pull uses it: nothing that is there is removed meanwhile. Raises StoreBusy."""
-        return wait_for(lambda: try_lock(self._lock, shared=True), self._lock, timeout)
+        return wait_for(lambda: try_lock(self._lock, Lock.SHARED), self._lock, timeout)
 
     def exclusive(self, timeout: float = EXCLUSIVE_WAIT_S) -> HeldLock:
         """The store for oneself: nobody pulls meanwhile. Raises StoreBusy, which names the lock."""
@@ -131,7 +131,7 @@ class Store:
 
     async def when_shared(self, wait_s: float = SHARED_WAIT_S) -> HeldLock:
         """``shared`` for a coroutine; one that is cancelled while it waits holds nothing."""
-        return await when_free(lambda: try_lock(self._lock, shared=True), self._lock, wait_s)
+        return await when_free(lambda: try_lock(self._lock, Lock.SHARED), self._lock, wait_s)
 
     async def when_exclusive(self, wait_s: float = EXCLUSIVE_WAIT_S) -> HeldLock:
         """``exclusive`` for a coroutine; one that is cancelled while it waits holds nothing."""
@@ -172,7 +172,7 @@ class Store:
             # A file that nobody checked gives way to these bytes, which were; a checked one stays.
             writer.commit(name, size, replace=self._row(name) is None)
         with self._tolerant():
-            self.catalog.record(result, held=True, uncompressed=uncompressed)
+            self.catalog.record(result, Stored.TAR if uncompressed else Stored.BLOB)
         compression = Compression.NONE if uncompressed else result.compression
         return self._holding(result.diff_id, name, size, result.uncompressed_size, compression)
 
@@ -192,7 +192,7 @@ class Store:
         """
         self._sync_blob(result)
         with self._tolerant():
-            self.catalog.record(result, held=True)
+            self.catalog.record(result, Stored.BLOB)
         return self._holding(
             result.diff_id, result.digest, result.size, result.uncompressed_size, result.compression
         )

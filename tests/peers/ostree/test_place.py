@@ -106,7 +106,7 @@ def test_a_blob_that_was_inflated_here_is_computed(
     with Catalog(tmp_path / "catalog.sqlite") as catalog:
         for layer in packed.layers:
             blob = packed.blob_path(layer.digest).read_bytes()
-            catalog.record(measure(blob, Compression(layer.compression)), held=False)
+            catalog.record(measure(blob, Compression(layer.compression)))
         found = found_in(place_of(rig, catalog.diff_id), packed)
     assert {str(held.imported): held.commit for held in found.values()} == commits
     assert {held.basis for held in found.values()} == {Basis.COMPUTED}

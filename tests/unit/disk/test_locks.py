@@ -15,6 +15,7 @@ import pytest
 
 from layertee.disk.locks import (
     HeldLock,
+    Lock,
     lock,
     lock_directory,
     try_lock,
@@ -30,7 +31,7 @@ Kind = Callable[[Path], HeldLock | None]
 KINDS: dict[str, Kind] = {
     "file": lambda room: try_lock(room / "lock"),
     "directory": lambda room: try_lock_directory(room),
-    "description": lambda room: try_lock_description(room / "lock", shared=False, mode=0o600),
+    "description": lambda room: try_lock_description(room / "lock", Lock.EXCLUSIVE, mode=0o600),
 }
 
 
@@ -69,27 +70,24 @@ def test_nothing_stays_open_whatever_an_attempt_comes_to(attempt: Callable[[], H
 
 @pytest.mark.parametrize(
     "try_one",
-    [
-        lambda path, shared: try_lock(path, shared=shared),
-        lambda path, shared: try_lock_description(path, shared=shared, mode=0o600),
-    ],
+    [try_lock, lambda path, how: try_lock_description(path, how, mode=0o600)],
     ids=["file", "description"],
 )
 def test_shared_locks_exclude_exclusive_ones_only(
-    tmp_path: Path, try_one: Callable[[Path, bool], HeldLock | None]
+    tmp_path: Path, try_one: Callable[[Path, Lock], HeldLock | None]
 ) -> None:
     path = tmp_path / "lock"
-    with taken(lambda: try_one(path, True)), taken(lambda: try_one(path, True)):
-        assert try_one(path, False) is None
-    with taken(lambda: try_one(path, False)):
-        assert try_one(path, True) is None
+    with taken(lambda: try_one(path, Lock.SHARED)), taken(lambda: try_one(path, Lock.SHARED)):
+        assert try_one(path, Lock.EXCLUSIVE) is None
+    with taken(lambda: try_one(path, Lock.EXCLUSIVE)):
+        assert try_one(path, Lock.SHARED) is None
 
 
 def test_the_kinds_do_not_see_each_other(tmp_path: Path) -> None:
     """Why libostree's lock has to be taken as libostree takes it."""
     with (
         taken(lambda: try_lock(tmp_path / "lock")),
-        taken(lambda: try_lock_description(tmp_path / "lock", shared=False, mode=0o600)),
+        taken(lambda: try_lock_description(tmp_path / "lock", Lock.EXCLUSIVE, mode=0o600)),
     ):
         pass
 
@@ -97,9 +95,9 @@ def test_the_kinds_do_not_see_each_other(tmp_path: Path) -> None:
 def test_a_description_lock_is_not_lost_when_another_descriptor_is_closed(tmp_path: Path) -> None:
     """As the classic kind of fcntl lock is."""
     path = tmp_path / "lock"
-    with taken(lambda: try_lock_description(path, shared=False, mode=0o600)):
+    with taken(lambda: try_lock_description(path, Lock.EXCLUSIVE, mode=0o600)):
         os.close(os.open(path, os.O_RDONLY))
-        assert try_lock_description(path, shared=False, mode=0o600) is None
+        assert try_lock_description(path, Lock.EXCLUSIVE, mode=0o600) is None
 
 
 def test_a_symlink_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:

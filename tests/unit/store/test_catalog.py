@@ -26,7 +26,7 @@ from layertee.disk.locks import lock
 from layertee.errors import CatalogError, DiffIDMismatch
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.store import catalog_file as catalogfile
-from layertee.store.catalog import Catalog, PulledImage
+from layertee.store.catalog import Catalog, PulledImage, Stored
 from tests.support.compress import digest_number, pack
 from tests.support.hostile_sqlite import UNUSABLE, journal_that_removes, statements
 from tests.support.process import in_child
@@ -56,7 +56,7 @@ def measured(compression: Compression, tar: bytes = TAR) -> TeeResult:
 @pytest.mark.parametrize("compression", list(Compression))
 def test_a_recorded_pair_is_found_from_both_ends(catalog: Catalog, compression: Compression) -> None:
     result = measured(compression)
-    catalog.record(result, held=False)
+    catalog.record(result)
     assert catalog.diff_id(result.digest) == result.diff_id
     (pair,) = catalog.digests(result.diff_id)
     assert (pair.digest, pair.size, pair.uncompressed_size) == (result.digest, result.size, len(TAR))
@@ -72,7 +72,7 @@ def test_what_is_not_known_is_not_answered(catalog: Catalog) -> None:
 
 def test_several_blobs_may_have_one_content(catalog: Catalog) -> None:
     results = [measured(compression) for compression in Compression]
-    catalog.record_many(results, held=False)
+    catalog.record_many(results)
     found = catalog.digests(results[0].diff_id)
     assert {pair.digest for pair in found} == {result.digest for result in results}
     assert catalog.uncompressed_sizes([results[0].diff_id]) == {results[0].diff_id: len(TAR)}
@@ -80,17 +80,17 @@ def test_several_blobs_may_have_one_content(catalog: Catalog) -> None:
 
 def test_recording_again_changes_nothing_but_the_time(catalog: Catalog) -> None:
     result = measured(Compression.ZSTD)
-    catalog.record(result, held=True)
-    catalog.record(result, held=False)
+    catalog.record(result, Stored.BLOB)
+    catalog.record(result)
     assert len(catalog.pairs()) == len(catalog.holdings()) == 1
 
 
-@pytest.mark.parametrize("held", [False, True])
-def test_a_second_content_for_a_known_blob_is_refused(catalog: Catalog, held: bool) -> None:
+@pytest.mark.parametrize("stored", [None, *Stored])
+def test_a_second_content_for_a_known_blob_is_refused(catalog: Catalog, stored: Stored | None) -> None:
     result = measured(Compression.GZIP)
-    catalog.record(result, held=False)
+    catalog.record(result)
     before = catalog.pairs()
-    for attempt in (catalog.check, lambda r: catalog.record(r, held=held)):
+    for attempt in (catalog.check, lambda r: catalog.record(r, stored)):
         with pytest.raises(DiffIDMismatch) as caught:
             attempt(contradicting(result))
         assert caught.value.want == result.diff_id
@@ -101,9 +101,9 @@ def test_a_second_content_for_a_known_blob_is_refused(catalog: Catalog, held: bo
 def test_one_contradiction_in_a_batch_refuses_the_batch(catalog: Catalog) -> None:
     good = measured(Compression.ZSTD)
     known = measured(Compression.GZIP)
-    catalog.record(known, held=False)
+    catalog.record(known)
     with pytest.raises(DiffIDMismatch):
-        catalog.record_many([good, contradicting(known)], held=True)
+        catalog.record_many([good, contradicting(known)], Stored.BLOB)
     assert catalog.diff_id(good.digest) is None
 
 
@@ -111,21 +111,21 @@ def test_a_tar_that_is_a_gzip_file_does_not_stand_in_the_way_of_its_other_readin
     inner = measured(Compression.GZIP)  # as a blob; it is also the content of a gzip in a gzip
     outer = measure(pack(pack(TAR, Compression.GZIP), Compression.GZIP), Compression.GZIP)
     assert str(outer.diff_id) == inner.digest
-    catalog.record(outer, held=True, uncompressed=True)
+    catalog.record(outer, Stored.TAR)
     assert catalog.diff_id(inner.digest) is None, "a tar of that name says nothing about the blob"
-    catalog.record(inner, held=True)
+    catalog.record(inner, Stored.BLOB)
     assert catalog.diff_id(inner.digest) == inner.diff_id
 
 
 @pytest.mark.parametrize("cheat", [None, "sha256:" + "0" * 64, ("a", "b"), SimpleNamespace(digest=1)])
 def test_only_a_measured_result_can_be_recorded(catalog: Catalog, cheat: Any) -> None:
     with pytest.raises(TypeError, match="TeeResult"):
-        catalog.record(cheat, held=False)
+        catalog.record(cheat)
     look_alike: Any = SimpleNamespace(
         **{name: getattr(measured(Compression.GZIP), name) for name in ("digest", "diff_id")}
     )
     with pytest.raises(TypeError, match="TeeResult"):
-        catalog.record_many([measured(Compression.ZSTD), look_alike], held=False)
+        catalog.record_many([measured(Compression.ZSTD), look_alike])
     assert catalog.pairs() == []
 
 
@@ -134,7 +134,7 @@ def test_only_a_measured_result_can_be_recorded(catalog: Catalog, cheat: Any) ->
 
 def test_a_holding_as_transferred_has_the_name_and_size_of_the_blob(catalog: Catalog) -> None:
     result = measured(Compression.GZIP)
-    catalog.record(result, held=True)
+    catalog.record(result, Stored.BLOB)
     (held,) = catalog.holdings(result.diff_id)
     assert (held.digest, held.size, held.compression) == (result.digest, result.size, Compression.GZIP)
     assert catalog.holds(result.digest) == held
@@ -142,7 +142,7 @@ def test_a_holding_as_transferred_has_the_name_and_size_of_the_blob(catalog: Cat
 
 def test_a_holding_as_a_tar_has_the_name_of_its_content(catalog: Catalog) -> None:
     result = measured(Compression.GZIP)
-    catalog.record(result, held=True, uncompressed=True)
+    catalog.record(result, Stored.TAR)
     (held,) = catalog.holdings(result.diff_id)
     assert (str(held.digest), held.size, held.compression) == (result.diff_id, len(TAR), Compression.NONE)
     assert catalog.holds(result.digest) is None
@@ -151,7 +151,7 @@ def test_a_holding_as_a_tar_has_the_name_of_its_content(catalog: Catalog) -> Non
 
 def test_what_is_forgotten_is_no_longer_held_but_still_known(catalog: Catalog) -> None:
     results = [measured(compression) for compression in (Compression.GZIP, Compression.ZSTD)]
-    catalog.record_many(results, held=True)
+    catalog.record_many(results, Stored.BLOB)
     catalog.forget(results[0].digest)
     assert [held.digest for held in catalog.holdings()] == [results[1].digest]
     assert catalog.diff_id(results[0].digest) == results[0].diff_id
@@ -186,7 +186,7 @@ def test_images_are_kept_by_name(catalog: Catalog) -> None:
 def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
     result = measured(Compression.GZIP)
     with Catalog(path) as first:
-        first.record(result, held=True)
+        first.record(result, Stored.BLOB)
     with Catalog(path) as second:
         assert second.rebuilt is None
         assert second.diff_id(result.digest) == result.diff_id
@@ -194,7 +194,7 @@ def test_what_was_recorded_is_there_for_the_next_process(path: Path) -> None:
 
 
 def test_the_file_is_private_and_its_journal_is_not_wal(catalog: Catalog, path: Path) -> None:
-    catalog.record(measured(Compression.GZIP), held=False)
+    catalog.record(measured(Compression.GZIP))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     other = sqlite3.connect(path)
     try:
@@ -220,14 +220,14 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_serves(path: Path, kind: st
     result = measured(Compression.GZIP)
     with Catalog(path) as catalog:
         catalog.record_many(
-            [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(200)], held=True
+            [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(200)], Stored.BLOB
         )
     _damage(path, kind)
     with Catalog(path) as catalog:
         assert catalog.rebuilt is not None
         assert "moved to" in catalog.rebuilt
         assert catalog.pairs() == []
-        catalog.record(result, held=True)
+        catalog.record(result, Stored.BLOB)
     assert len(moved_aside(path)) == 1
     with Catalog(path) as catalog:
         assert catalog.rebuilt is None
@@ -271,7 +271,7 @@ def test_a_file_made_to_do_harm_is_moved_aside_with_all_that_is_beside_it(
 ) -> None:
     result = measured(Compression.GZIP)
     with Catalog(path) as catalog:
-        catalog.record(result, held=True)
+        catalog.record(result, Stored.BLOB)
         catalog.put_image(image("docker.io/a:1", 1))
     harm(path, table)
     n_files = len(list(path.parent.iterdir()))
@@ -279,7 +279,7 @@ def test_a_file_made_to_do_harm_is_moved_aside_with_all_that_is_beside_it(
     with Catalog(path) as catalog:
         assert catalog.rebuilt is not None
         assert not (catalog.pairs() or catalog.holdings() or catalog.images())
-        catalog.record(result, held=True)
+        catalog.record(result, Stored.BLOB)
         catalog.put_image(image("docker.io/a:1", 1))
         assert len(catalog.pairs()) == len(catalog.images()) == 1
     assert time.monotonic() - began < 20
@@ -292,7 +292,7 @@ def test_a_file_made_to_do_harm_is_moved_aside_with_all_that_is_beside_it(
 
 def test_no_journal_has_another_file_removed(path: Path, tmp_path: Path) -> None:
     with Catalog(path) as catalog:
-        catalog.record(measured(Compression.GZIP), held=True)
+        catalog.record(measured(Compression.GZIP), Stored.BLOB)
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     journal_that_removes(path, victim)
@@ -313,7 +313,7 @@ def test_no_journal_has_another_file_removed(path: Path, tmp_path: Path) -> None
 )
 def test_rows_that_the_schema_would_refuse_are_damage(path: Path, sql: str) -> None:
     with Catalog(path) as catalog:
-        catalog.record(measured(Compression.GZIP), held=True)
+        catalog.record(measured(Compression.GZIP), Stored.BLOB)
     statements(path, sql)
     with Catalog(path) as catalog:
         assert catalog.rebuilt is not None
@@ -334,7 +334,7 @@ def test_a_schema_that_lacks_a_check_is_another_one(path: Path) -> None:
 def test_a_crash_in_a_transaction_is_rolled_back(path: Path, tmp_path: Path) -> None:
     result = measured(Compression.GZIP)
     with Catalog(path) as catalog:
-        catalog.record(result, held=True)
+        catalog.record(result, Stored.BLOB)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA cache_size = 1")
         db.execute("BEGIN IMMEDIATE")
@@ -362,7 +362,7 @@ def test_two_damaged_files_in_one_second_are_both_kept(path: Path) -> None:
 
 def test_a_journal_left_by_a_lost_database_does_not_enter_the_new_one(path: Path) -> None:
     with Catalog(path) as catalog:
-        catalog.record(measured(Compression.GZIP), held=True)
+        catalog.record(measured(Compression.GZIP), Stored.BLOB)
     journal = path.with_name("catalog.sqlite-journal")
     journal.write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + path.read_bytes())
     path.unlink()
@@ -417,15 +417,15 @@ def test_the_schema_refuses_rows_that_make_no_sense(path: Path) -> None:
 def test_a_full_disk_is_a_typed_error_and_leaves_what_was_there(path: Path) -> None:
     kept = measured(Compression.GZIP)
     with Catalog(path) as catalog:
-        catalog.record(kept, held=True)
+        catalog.record(kept, Stored.BLOB)
         pages = catalog._db.execute("PRAGMA page_count").fetchone()[0]
         catalog._db.execute(f"PRAGMA max_page_count = {pages}")
         many = [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(200)]
         with pytest.raises(CatalogError, match="full"):
-            catalog.record_many(many, held=True)
+            catalog.record_many(many, Stored.BLOB)
         assert [pair.digest for pair in catalog.pairs()] == [kept.digest]
         catalog._db.execute("PRAGMA max_page_count = 1000000")
-        catalog.record_many(many, held=True)
+        catalog.record_many(many, Stored.BLOB)
         assert len(catalog.pairs()) == 201
 
 
@@ -442,8 +442,8 @@ def test_another_writer_is_waited_for_and_then_reported(
 ) -> None:
     monkeypatch.setattr("layertee.store.catalog.BUSY_S", 0.01)
     with lock(path.with_name("catalog.sqlite.lock"), timeout=1), pytest.raises(CatalogError, match="locked"):
-        catalog.record(measured(Compression.GZIP), held=False)
-    catalog.record(measured(Compression.GZIP), held=False)
+        catalog.record(measured(Compression.GZIP))
+    catalog.record(measured(Compression.GZIP))
 
 
 def test_reading_does_not_wait_for_a_writer(catalog: Catalog, path: Path) -> None:
@@ -456,7 +456,7 @@ def test_threads_share_one_catalog(catalog: Catalog) -> None:
 
     def work(mine: list[TeeResult]) -> None:
         for result in mine:
-            catalog.record(result, held=True)
+            catalog.record(result, Stored.BLOB)
             assert catalog.diff_id(result.digest) == result.diff_id
 
     with ThreadPoolExecutor(4) as pool:
@@ -497,13 +497,13 @@ def test_a_closed_catalog_and_one_from_before_a_fork_are_misuse(catalog: Catalog
     with pytest.raises(RuntimeError, match="closed"):
         catalog.pairs()
     with pytest.raises(RuntimeError, match="closed"):
-        catalog.record(measured(Compression.GZIP), held=False)
+        catalog.record(measured(Compression.GZIP))
 
 
 def test_a_catalog_in_memory_serves_one_run(tmp_path: Path) -> None:
     with Catalog(None) as catalog:
         result = measured(Compression.GZIP)
-        catalog.record(result, held=True)
+        catalog.record(result, Stored.BLOB)
         assert catalog.diff_id(result.digest) == result.diff_id
     assert list(tmp_path.iterdir()) == []
 
@@ -525,12 +525,12 @@ class AgainstADict(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.catalog.close()
 
-    @rule(result=st.sampled_from(BLOBS), held=st.booleans(), tar=st.booleans())
-    def record(self, result: TeeResult, held: bool, tar: bool) -> None:
-        self.catalog.record(result, held=held, uncompressed=tar)
+    @rule(result=st.sampled_from(BLOBS), stored=st.sampled_from([None, *Stored]))
+    def record(self, result: TeeResult, stored: Stored | None) -> None:
+        self.catalog.record(result, stored)
         self.pairs[result.digest] = result.diff_id
-        if held:
-            self.held[str(result.diff_id if tar else result.digest)] = result.diff_id
+        if stored is not None:
+            self.held[str(result.diff_id if stored is Stored.TAR else result.digest)] = result.diff_id
 
     @rule(result=st.sampled_from(BLOBS))
     def forget(self, result: TeeResult) -> None:
@@ -541,7 +541,7 @@ class AgainstADict(RuleBasedStateMachine):
     def contradict(self, result: TeeResult) -> None:
         if result.digest in self.pairs:
             with pytest.raises(DiffIDMismatch):
-                self.catalog.record(contradicting(result), held=True)
+                self.catalog.record(contradicting(result), Stored.BLOB)
 
     @invariant()
     def agrees(self) -> None:

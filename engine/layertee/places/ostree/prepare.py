@@ -21,6 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...disk.locks import Lock
 from ...errors import DocumentError
 from ...image.document import DiffID, Digest, ImageConfig, Layer, Manifest
 from ...image.holding import Basis
@@ -208,7 +209,7 @@ def undo(
     found = chosen(own_refs(repo, stock.made.values()), stock.claims.digests)
     if dry_run or not found.removed:
         return found
-    with RefWriter(repo, alone=True, timeout=timeout) as writer:
+    with RefWriter(repo, Lock.EXCLUSIVE, timeout=timeout) as writer:
         found = chosen(writer.record, take_stock(repo).claims.digests)
         writer.remove(found.removed)
     return found

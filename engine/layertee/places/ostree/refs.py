@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ...disk.files import close, disk_error, make_directory, open_directory
-from ...disk.locks import HeldLock, lock, try_lock_description, wait_for
+from ...disk.locks import HeldLock, Lock, lock, try_lock_description, wait_for
 from ...errors import LocalError
 from ...image.document import Digest
 from .names import LAYERS, escape
@@ -38,15 +38,15 @@ _MODE = 0o644  # libostree's
 
 
 class RefWriter:
-    """The refs of ``repo``'s layers, locked: a context manager. ``alone``: to take refs away.
+    """The refs of ``repo``'s layers, locked: a context manager. To take refs away it must be EXCLUSIVE.
 
     ``record`` are the refs that we made and that are still there. Entering raises StoreBusy after
     ``timeout`` seconds, StoreCorrupt (the record) and LocalError, which says what to do.
     """
 
-    def __init__(self, repo: OSTreeRepo, *, alone: bool = False, timeout: float = LOCK_WAIT_S) -> None:
+    def __init__(self, repo: OSTreeRepo, how: Lock = Lock.SHARED, *, timeout: float = LOCK_WAIT_S) -> None:
         self._repo = repo
-        self._alone = alone
+        self._how = how
         self._timeout = timeout
         self._held = ExitStack()
         self._dir = -1
@@ -58,7 +58,7 @@ class RefWriter:
         with ExitStack() as held:
             make_directory(root / PLACE, 0o755)
             held.enter_context(lock(root / PLACE / "lock", timeout=self._timeout))
-            held.enter_context(lock_repository(root, shared=not self._alone, timeout=self._timeout))
+            held.enter_context(lock_repository(root, self._how, timeout=self._timeout))
             make_directory(root / REFS / LAYERS, 0o755)
             self._dir = open_directory(root / REFS / LAYERS)
             held.callback(close, self._dir)
@@ -193,11 +193,11 @@ def refuse_unwritable(repo: Path) -> None:
         )
 
 
-def lock_repository(repo: Path, *, shared: bool, timeout: float) -> HeldLock:
+def lock_repository(repo: Path, how: Lock, *, timeout: float) -> HeldLock:
     """libostree's lock on the repository (``ostree-repo.c``). Raises StoreBusy, LocalError. Blocks."""
     path = repo / ".lock"
     return wait_for(
-        lambda: try_lock_description(path, shared=shared, mode=0o660),
+        lambda: try_lock_description(path, how, mode=0o660),
         path,
         timeout,
         holder="another program (bootc, ostree)",
