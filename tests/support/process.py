@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -181,3 +182,19 @@ def start_child(work: Callable[[], None]) -> int:
 def in_child(work: Callable[[], None]) -> int:
     """Run ``work`` in a forked child; return its wait status."""
     return os.waitpid(start_child(work), 0)[1]
+
+
+def open_inodes() -> set[tuple[int, int]]:
+    """Device and number of every file that this process has open."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one by which the directory was read
+            status = os.fstat(int(fd))
+            found.add((status.st_dev, status.st_ino))
+    return found
+
+
+def inode(path: Path) -> tuple[int, int]:
+    """Of the file, as ``open_inodes`` has it."""
+    status = path.stat()
+    return status.st_dev, status.st_ino

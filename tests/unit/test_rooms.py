@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "engine": {"image", "core", "transfer", "store", "places", "options", "pulling"},
     "sync": {"store", "pulling", "engine"},
-    "imageproxy": {"image", "config", "disk", "store", "skopeo", "pulling", "engine"},
+    "imageproxy": {"image", "config", "disk", "core", "store", "skopeo", "pulling", "engine"},
     "__init__": {"image", "core", "transfer", "store", "pulling", "engine", "sync"},
     "cli": {
         *(

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from ..aio import in_thread
-from ..disk.files import open_regular
 from ..engine import Engine, Inspection
 from ..errors import CatalogError, DocumentError, LayerteeError, SizeMismatch, StoreCorrupt
 from ..image.document import Compression, DiffID, Digest, Layer
-from ..image.holding import Holding, Place
+from ..image.holding import Place
 from ..image.placename import Where
 from ..image.reference import parse_reference
 from ..image.reference_storage import StorageReference
@@ -98,7 +97,7 @@ class ServedImage:
         """
         tars = options.identity is Identity.DIFF_ID or isinstance(parse_reference(name), StorageReference)
         form = Form.UNCOMPRESSED if tars else Form.AS_IS
-        want = Want(form=form, keep=Keep.NAMED, recheck=True, trust=engine.options.trust)
+        want = Want(form=form, keep=Keep.NAMED, trust=engine.options.trust)
         found = await engine.inspect(name, want)
         await examine(found)
         plan = found.plan
@@ -187,21 +186,17 @@ class ServedImage:
             raise RequestError(f"{digest} is not a blob of {self._plan.reference}")
         if self._plan.want.form is Form.AS_IS:
             _check_size(digest, size, step.layer.size)
-        held = await self._queue.get(digest)
+        brought = await self._queue.get(digest)
+        size_now = brought.file.size
+        if size_now != brought.held.size:
+            path = str(brought.file.path)
+            raise StoreCorrupt(f"{path} has changed since it was checked", path=path)
         presented = self._presented_as(step)
         if presented is None or not presented.estimated:
-            _check_size(digest, size, held.size)
-        fd = self._open_file(held)
-        self._queue.reads(fd, step.layer.size / max(1, held.size))
-        return fd, held.size
-
-    def _open_file(self, held: Holding) -> int:
-        assert held.path is not None
-        fd = open_regular(held.path)
-        if os.fstat(fd).st_size != held.size:
-            os.close(fd)
-            raise StoreCorrupt(f"{held.path} has changed since it was checked", path=str(held.path))
-        return fd
+            _check_size(digest, size, size_now)
+        fd = brought.file.descriptor()
+        self._queue.reads(fd, step.layer.size / max(1, size_now))
+        return fd, size_now
 
     # --- the names that the client sees ---
 
@@ -227,7 +222,7 @@ class ServedImage:
             if step.layer.diff_id not in sizes and name not in self._client_has
         ]
         brought = await self._queue.get_all(unknown)
-        sizes |= {held.diff_id: held.size for held in brought.values()}
+        sizes |= {one.held.diff_id: one.held.size for one in brought.values()}
         self._presented = [
             Presented(
                 one,

@@ -2,6 +2,10 @@
 
 What is begun, and what is held back, appetite.py decides; this carries it out, and keeps the descriptor by
 which it is seen how far the client has read. Every task ends before ``LayerQueue.open`` does.
+
+What a client gets was hashed by this process, through the descriptor that it gets or while it was written to
+that very file: a part file stays open when it is given its name, and what the store has already is hashed
+once more. No name is looked up after that.
 """
 
 from __future__ import annotations
@@ -10,21 +14,36 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
-from ..aio import unwrapped_group
-from ..errors import IntegrityError, LocalError
-from ..image.document import Digest
+from ..aio import in_thread, unwrapped_group
+from ..core.result import BlobResult
+from ..disk.blob_file import OpenFile
+from ..errors import IntegrityError, LocalError, SourceUnreadable, StoreCorrupt
+from ..image.document import Compression, Digest, Layer
 from ..image.holding import Holding
 from ..pulling.ingest import Ingest, Staged
 from ..pulling.plan import LayerPlan
-from ..pulling.report import LayerProgress
+from ..pulling.report import Ingested, LayerProgress
 from ..store.store import Store
 from .appetite import AHEAD, N_AHEAD, PATIENCE_S, POLL_S, Appetite
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A layer that is here: its ``file``, which the queue closes when it ends, and what was measured of that.
+
+    A layer that was here already is only hashed, unless it has to be inflated to be known.
+    """
+
+    held: Holding
+    file: OpenFile
+    result: BlobResult
 
 
 @dataclass(slots=True)
@@ -33,7 +52,7 @@ class _Job:
 
     step: LayerPlan
     progress: LayerProgress
-    task: asyncio.Task[Holding | Exception] = field(init=False)
+    task: asyncio.Task[Brought | Exception] = field(init=False)
     room: int = 0  # bytes that it was granted on the disk
 
 
@@ -56,7 +75,7 @@ class LayerQueue:
         self._poll_s = poll_s
         self._group = group
         self._jobs: dict[Digest, _Job] = {}
-        self._tasks: set[asyncio.Task[Holding | Exception]] = set()  # of jobs that were given up as well
+        self._tasks: set[asyncio.Task[Brought | Exception]] = set()  # of jobs that were given up as well
         self._reading: tuple[int, float] | None = None  # of what the client got last: descriptor, scale
         self._hungry = asyncio.Event()
 
@@ -81,17 +100,19 @@ class LayerQueue:
         """
         sizes = {name: step.layer.size for name, step in steps.items()}
         appetite = Appetite(sizes, client_has=client_has, ahead=ahead, patience_s=patience_s)
-        async with unwrapped_group() as group:
-            queue = cls(ingest, store, steps, appetite, poll_s, group)
-            watching = group.create_task(queue._watch())
-            try:
-                queue._fill()
-                yield queue
-            finally:
-                watching.cancel()
-                queue._close()
+        with ExitStack() as files:
+            async with unwrapped_group() as group:
+                queue = cls(ingest, store, steps, appetite, poll_s, group)
+                files.callback(queue._close_files)
+                watching = group.create_task(queue._watch())
+                try:
+                    queue._fill()
+                    yield queue
+                finally:
+                    watching.cancel()
+                    queue._give_up()
 
-    async def get(self, name: Digest) -> Holding:
+    async def get(self, name: Digest) -> Brought:
         """The layer, in the store and checked. Raises what kept it from getting there."""
         if self._appetite.ask(name):
             self._begin(name)
@@ -103,10 +124,10 @@ class LayerQueue:
             raise got
         return got
 
-    async def get_all(self, names: Iterable[Digest]) -> dict[Digest, Holding]:
+    async def get_all(self, names: Iterable[Digest]) -> dict[Digest, Brought]:
         """Several layers, a few at a time, the largest first. Raises the first error."""
         todo = sorted(names, key=lambda name: self._steps[name].layer.size)
-        found: dict[Digest, Holding] = {}
+        found: dict[Digest, Brought] = {}
 
         async def work() -> None:
             while todo:
@@ -162,7 +183,7 @@ class LayerQueue:
         self._tasks.add(job.task)
         job.task.add_done_callback(lambda task: self._ended(name, job))
 
-    async def _outcome(self, name: Digest, job: _Job) -> Holding | Exception:
+    async def _outcome(self, name: Digest, job: _Job) -> Brought | Exception:
         """Of one job. Its failure is that of the request that waits for it, and of no other job."""
         try:
             return await self._bring(name, job)
@@ -171,9 +192,13 @@ class LayerQueue:
 
     def _ended(self, name: Digest, job: _Job) -> None:
         self._tasks.discard(job.task)
-        if job.task.cancelled() or self._jobs.get(name) is not job:
+        if job.task.cancelled():
             return
         got = job.task.result()
+        if self._jobs.get(name) is not job:  # it was given up, and ended all the same
+            if isinstance(got, Brought):
+                got.file.close()
+            return
         if isinstance(got, Exception):
             log.info("layer %d failed: %s", job.step.layer.index, got)
             # What was looked at and is wrong stays wrong; anything else may go better.
@@ -197,15 +222,33 @@ class LayerQueue:
             return POLL_S
         return wait
 
-    def _close(self) -> None:
+    def _give_up(self) -> None:
         self._appetite.stop()
         self.reads(None)
         for task in self._tasks:
             task.cancel()
 
+    def _close_files(self) -> None:
+        """Those that were handed out stay open for the clients that have them."""
+        for job in self._jobs.values():
+            if not job.task.cancelled() and isinstance(got := job.task.result(), Brought):
+                got.file.close()
+
     # --- one layer ---
 
-    async def _bring(self, name: Digest, job: _Job) -> Holding:
+    async def _bring(self, name: Digest, job: _Job) -> Brought:
+        layer = job.step.layer
+        brought = await self._stage(name, job)
+        if brought is None:  # what was here was wrong, and is out of the way
+            brought = await self._stage(name, job)
+        if brought is None:
+            raise StoreCorrupt(f"layer {layer.index} ({layer.digest}) is wrong each time that it is read")
+        with suppress(OSError):
+            os.utime(_path(brought.held))  # the cache gives up what was not used for longest
+        return brought
+
+    async def _stage(self, name: Digest, job: _Job) -> Brought | None:
+        """The layer from wherever it may be had; None if what the store had is not what it was."""
         step, layer = job.step, job.step.layer
         # Another process that brings the same content is waited for: then it is here.
         lock = await self._ingest.lock(step)
@@ -215,14 +258,42 @@ class LayerQueue:
             lock.release()
             raise
         got = await self._ingest.stage(step, lock, job.progress, pace=lambda: self._wait_s(name, job))
-        if isinstance(got, Staged):
-            got = await got.commit()
-        log.info("layer %d, %s: %s, %s", layer.index, layer.digest, got.action.value, got.reason)
-        if got.held is None or got.held.path is None:
-            raise LocalError(f"layer {layer.index} ({layer.digest}) is not in the store")
-        with suppress(OSError):
-            os.utime(got.held.path)  # the cache gives up what was not used for longest
-        return got.held
+        if not isinstance(got, Staged):
+            _tell(layer, got)
+            return await self._look_again(step, _held(layer, got))
+        try:
+            file = got.reopen()
+        except BaseException:
+            got.abort()
+            raise
+        try:
+            done = await got.commit()
+        except BaseException:
+            file.close()
+            raise
+        _tell(layer, done)
+        return Brought(_held(layer, done), file, got.result)
+
+    async def _look_again(self, step: LayerPlan, held: Holding) -> Brought | None:
+        """Hash a layer of the store through the descriptor by which it is handed out.
+
+        One that is wrong goes to quarantine.
+        """
+        # How many members a gzip file has is seen only by inflating it.
+        inflate = held.compression is Compression.GZIP and not step.layer.is_opaque
+        try:
+            file = OpenFile.at(_path(held))
+            try:
+                result = await self._ingest.measure(file, held, step.layer, inflate=inflate)
+                return Brought(held, file, result)
+            except BaseException:
+                file.close()
+                raise
+        except (IntegrityError, SourceUnreadable) as exc:
+            log.warning("%s is damaged and goes to quarantine: %s", held.path, exc)
+            with await self._ingest.lock(step):
+                await in_thread(self._store.quarantine, held.digest)
+            return None
 
     def _take_room(self, job: _Job) -> None:
         """Raise NoSpace unless the layer, and others that have not taken up their room yet, fit above what
@@ -231,3 +302,19 @@ class LayerQueue:
         others = sum(other.room for other in self._jobs.values() if not other.task.done())
         self._store.check_space(others + job.step.disk_bytes, f"layer {job.step.layer.index}")
         job.room = job.step.disk_bytes
+
+
+def _held(layer: Layer, got: Ingested) -> Holding:
+    if got.held is None:
+        raise LocalError(f"layer {layer.index} ({layer.digest}) is not in the store")
+    return got.held
+
+
+def _path(held: Holding) -> Path:
+    """The store keeps each blob in a file of its own."""
+    assert held.path is not None
+    return held.path
+
+
+def _tell(layer: Layer, got: Ingested) -> None:
+    log.info("layer %d, %s: %s, %s", layer.index, layer.digest, got.action.value, got.reason)

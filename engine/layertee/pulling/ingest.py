@@ -17,6 +17,7 @@ from ..aio import in_thread
 from ..core.pool import LayerJob, Pool, PoolLayer
 from ..core.result import BlobResult, TeeResult
 from ..core.tee import OUT_BUDGET
+from ..disk.blob_file import OpenFile
 from ..disk.locks import HeldLock, when_free
 from ..disk.part import BlobWriter
 from ..disk.space import human
@@ -63,16 +64,24 @@ class Staged:
         self._form = form
         self._lock = lock
         self._writer = writer
-        self._result = result
         self._outcome = outcome
+        self.result = result
+        """What was measured of the blob that was read."""
+
+    def reopen(self) -> OpenFile:
+        """What was written, for reading: the file itself, whatever name it is given. The caller closes it.
+
+        Raises LocalError.
+        """
+        return self._writer.reopen()
 
     async def commit(self) -> Ingested:
         """Flush, rename, record; on a thread. Whatever is raised, the part is gone and the lock released."""
         try:
-            if isinstance(self._result, TeeResult):
-                held = await in_thread(self._store.commit_layer, self._writer, self._result, self._form)
+            if isinstance(self.result, TeeResult):
+                held = await in_thread(self._store.commit_layer, self._writer, self.result, self._form)
             else:
-                held = await in_thread(self._store.commit_blob, self._writer, self._result, self._step.layer)
+                held = await in_thread(self._store.commit_blob, self._writer, self.result, self._step.layer)
             return replace(self._outcome, held=held)
         finally:
             self.abort()
@@ -162,6 +171,16 @@ class Ingest:
             if not isinstance(got, Staged):
                 lock.release()
 
+    async def measure(self, blob: Openable, held: Holding, layer: Layer, *, inflate: bool) -> BlobResult:
+        """Hash ``blob``, which is to be ``held``; with ``inflate`` what is in it, too: a TeeResult.
+
+        Raises IntegrityError for one that is not, SourceUnreadable.
+        """
+        job = LayerJob(held.compression, held.size, digest_only=not inflate, path=str(held.path))
+        result = await measure_layer(self._pool.open_layer(job), self._reader(blob, layer, None))
+        check(result, layer, held.digest, held.size)
+        return result
+
     def is_busy(self) -> bool:
         """Whether bytes that have arrived wait for a processor."""
         return self._pool.stats().in_queued > 0
@@ -196,7 +215,7 @@ class Ingest:
         held = source.holding
         match source.kind:
             case SourceKind.HAVE if held is not None:
-                return await self._have(attempt, source, held)
+                return self._have(attempt, source, held)
             case SourceKind.ADOPT if held is not None:
                 return await self._adopt(attempt, held)
             case SourceKind.READ if held is not None:
@@ -211,26 +230,10 @@ class Ingest:
 
     # --- what the store has ---
 
-    async def _have(self, attempt: _Attempt, source: Source, held: Holding) -> Ingested | None:
-        if self._want.recheck and not await self._is_good(attempt, held):
-            return None
+    def _have(self, attempt: _Attempt, source: Source, held: Holding) -> Ingested:
         planned = attempt.step.action is Action.HAVE
         reason = attempt.step.reason if planned else "brought by another process meanwhile"
         return Ingested(Action.HAVE, reason, held, held)
-
-    async def _is_good(self, attempt: _Attempt, held: Holding) -> bool:
-        """Whether what the store calls a layer still hashes to its name; else it goes to quarantine."""
-        job = LayerJob(held.compression, held.size, digest_only=True, path=str(held.path))
-        feed = self._reader(held, attempt.layer, None)
-        try:
-            check(
-                await measure_layer(self._pool.open_layer(job), feed), attempt.layer, held.digest, held.size
-            )
-        except (IntegrityError, SourceUnreadable) as exc:
-            log.warning("%s is damaged and goes to quarantine: %s", held.path, exc)
-            await in_thread(self._store.quarantine, held.digest)
-            return False
-        return True
 
     async def _adopt(self, attempt: _Attempt, held: Holding) -> Ingested:
         """The file is here, but nobody wrote down that it was checked: check it now."""

@@ -68,15 +68,13 @@ class Keep(enum.Enum):
 class Want:
     """What is wanted of an image's layers.
 
-    ``recheck``: what the store has already is hashed once more before it counts. ``trust``: with
-    ``COMPUTED``, other places are used only for what was computed on this machine; otherwise whatever can be
-    read is read, and what can only be shown counts if its basis is ``trust`` or stronger.
+    ``trust``: with ``COMPUTED``, other places are used only for what was computed on this machine; otherwise
+    whatever can be read is read, and what can only be shown counts if its basis is ``trust`` or stronger.
     """
 
     form: Form = Form.AS_IS
     verify: Verify = Verify.BOTH
     keep: Keep = Keep.ANYWHERE
-    recheck: bool = False
     trust: Basis = Basis.ATTESTED
 
     @property

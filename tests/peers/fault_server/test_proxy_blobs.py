@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from layertee.engine import Engine, Options
 from layertee.imageproxy.images import Identity, ProxyOptions, ServedImage
-from layertee.imageproxy.server import Answer
 from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer
+from tests.support.imageproxy_image import content_of, served
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import text_layer
 
@@ -41,18 +41,6 @@ def built(blobs: Sequence[Blob], root: Path) -> BuiltImage:
     return build_image(
         root, [CONTENTS[content] for content, _ in blobs], compression=[codec for _, codec in blobs]
     )
-
-
-def content_of(answer: Answer) -> bytes:
-    """What the client gets, whole; its descriptors are closed."""
-    fds = (answer.pipe.fd,) if answer.pipe is not None else answer.fds
-    pieces = []
-    for fd in fds:
-        with open(fd, "rb") as file:
-            pieces.append(file.read())
-    content, *errors = pieces
-    assert errors in ([], [b""])
-    return content
 
 
 async def everything(image: ServedImage, order: Sequence[int]) -> None:
@@ -88,23 +76,10 @@ async def serve(
     ahead: int,
     store: Path,
 ) -> None:
-    async def nothing(_: object = None) -> None:
-        return None
-
     async with Engine(store, options=Options(tls_verify=False)) as engine:
         for image in images:
-            server.add(image, "proxy/blobs", "latest")
-            open_image = await ServedImage.open(
-                engine,
-                f"docker://{server.host}/proxy/blobs@{image.digest}",
-                ProxyOptions(identity, ahead=ahead),
-                examine=nothing,
-                closed=nothing,
-            )
-            try:
-                await everything(open_image, [at for at in order if at < len(image.layers)])
-            finally:
-                await open_image.close()
+            async with served(engine, server, image, ProxyOptions(identity, ahead=ahead)) as opened:
+                await everything(opened, [at for at in order if at < len(image.layers)])
 
 
 @settings(

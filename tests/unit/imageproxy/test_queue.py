@@ -7,23 +7,25 @@ import hashlib
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from layertee.disk.blob_file import FileContent
+from layertee.core.result import BlobResult, make_blob_result
+from layertee.disk.blob_file import FileContent, OpenFile
 from layertee.disk.locks import HeldLock, when_free
-from layertee.errors import DiffIDMismatch, NoSpace, TransportError
+from layertee.errors import DiffIDMismatch, DigestMismatch, NoSpace, StoreCorrupt, TransportError
 from layertee.image.document import OCI_LAYER, Compression, Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Holding
 from layertee.imageproxy.appetite import AHEAD
-from layertee.imageproxy.queue import LayerQueue
+from layertee.imageproxy.queue import Brought, LayerQueue
 from layertee.pulling.ingest import Ingest
 from layertee.pulling.plan import Action, LayerPlan, Source, SourceKind
 from layertee.pulling.report import Ingested, LayerProgress
 from layertee.store.store import Store
+from tests.support.process import inode, open_inodes
 
 MIB = 1 << 20
 
@@ -51,6 +53,9 @@ class Bringer:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.files = store.ingest
+        self.measured: list[tuple[int, bool]] = []
+        self.wrong: list[int] = []  # each time that a layer is in here, it is not what it should be
         self.begun: list[int] = []
         self.ends: dict[int, asyncio.Future[None]] = {}
         self._began = asyncio.Condition()
@@ -85,7 +90,9 @@ class Bringer:
             self.n_cancelled += 1
             raise
         one = step.layer
-        path = Path("/nonexistent") / one.digest.hex
+        path = self.files / one.digest.hex
+        path.touch()
+        os.truncate(path, one.size)
         held = Holding(
             diff_id=one.diff_id,
             digest=one.digest,
@@ -98,10 +105,18 @@ class Bringer:
         )
         return Ingested(Action.FETCH, step.reason, held, None, one.size)
 
-    async def until_begun(self, index: int) -> None:
-        """It may have to wait for a lock, which is looked at now and then."""
+    async def measure(self, file: OpenFile, held: Holding, layer: Layer, *, inflate: bool) -> BlobResult:
+        self.measured.append((layer.index, inflate))
+        if layer.index in self.wrong:
+            self.wrong.remove(layer.index)
+            raise DigestMismatch(f"layer {layer.index}", want="a", got="b", nbytes=0)
+        digest = bytes.fromhex(held.digest.hex)
+        return make_blob_result(digest=digest, size=file.size, compression=held.compression)
+
+    async def until_begun(self, index: int, *, times: int = 1) -> None:
+        """It may have to wait for a lock, which is looked at now and then, or for a thread."""
         async with self._began:
-            await self._began.wait_for(lambda: index in self.ends)
+            await self._began.wait_for(lambda: self.begun.count(index) >= times)
 
     def received(self, index: int, nbytes: int) -> bool:
         """So much of a layer has arrived; whether more may come."""
@@ -115,15 +130,6 @@ class Bringer:
             else:
                 self.ends[index].set_exception(error)
         await settle()
-
-
-def open_files() -> set[Path]:
-    """Of this process."""
-    found = set()
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one by which the directory was read
-            found.add(link.readlink())
-    return found
 
 
 async def settle() -> None:
@@ -147,7 +153,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def ask(made: LayerQueue, index: int) -> asyncio.Task[Holding]:
+def ask(made: LayerQueue, index: int) -> asyncio.Task[Brought]:
     return asyncio.ensure_future(made.get(name_of(index)))
 
 
@@ -159,8 +165,8 @@ def test_what_nobody_asked_for_is_begun_as_far_as_that_is_allowed(store: Store) 
             assert bringer.begun == [0, 1, 2], "30 of 32 MiB"
             await bringer.end(2)
             assert bringer.begun == [0, 1, 2], "a client that does not ask stops the network"
-            held = await made.get(name_of(0))
-            assert held.digest == name_of(0)
+            got = await made.get(name_of(0))
+            assert got.held.digest == name_of(0)
             await settle()
             assert bringer.begun == [0, 1, 2, 3]
 
@@ -176,7 +182,7 @@ def test_what_is_asked_for_is_begun_at_once_and_not_held_back(store: Store) -> N
             assert bringer.begun == [0, 1, 2]
             assert bringer.received(1, 2 * AHEAD - 1)
             await bringer.end(0, 1, 2)
-            assert (await asked).digest == name_of(1)
+            assert (await asked).held.digest == name_of(1)
 
     asyncio.run(main())
 
@@ -279,10 +285,57 @@ def test_one_content_in_two_blobs_is_brought_twice_one_after_the_other(store: St
             assert bringer.begun == [0], "the other waits for the content's lock"
             one, two = ask(made, 0), ask(made, 1)
             await bringer.end(0)
-            assert (await one).digest == name_of(0)
+            assert (await one).held.digest == name_of(0)
             await bringer.until_begun(1)
             await bringer.end(1)
-            assert (await two).digest == name_of(1)
+            assert (await two).held.digest == name_of(1)
+
+    asyncio.run(main())
+
+
+def test_a_layer_is_handed_out_by_the_descriptor_through_which_it_was_hashed(store: Store) -> None:
+    async def main() -> None:
+        async with queue(store, steps(MIB)) as (made, bringer):
+            await bringer.end(0)
+            got = await made.get(name_of(0))
+            assert bringer.measured == [(0, True)], "a gzip file is inflated: it may have several members"
+            path = got.file.path
+            path.rename(path.with_name("away"))
+            path.write_bytes(b"another")
+            fd = got.file.descriptor()
+            assert os.path.samestat(os.fstat(fd), path.with_name("away").stat())
+            os.close(fd)
+        assert inode(path.with_name("away")) not in open_inodes()
+
+    asyncio.run(main())
+
+
+def test_what_the_store_had_and_is_wrong_is_brought_anew(store: Store) -> None:
+    async def main() -> None:
+        async with queue(store, steps(MIB)) as (made, bringer):
+            bringer.wrong = [0]
+            asked = ask(made, 0)
+            await bringer.end(0)
+            await bringer.until_begun(0, times=2)
+            await bringer.end(0)
+            assert (await asked).held.digest == name_of(0)
+            assert bringer.measured == [(0, True)] * 2
+
+    asyncio.run(main())
+
+
+def test_what_is_wrong_whenever_it_is_read_is_not_handed_out(store: Store) -> None:
+    async def main() -> None:
+        async with queue(store, steps(MIB)) as (made, bringer):
+            bringer.wrong = [0, 0]
+            asked = ask(made, 0)
+            await bringer.end(0)
+            await bringer.until_begun(0, times=2)
+            await bringer.end(0)
+            with pytest.raises(StoreCorrupt, match="layer 0"):
+                await asked
+            path = bringer.files / name_of(0).hex
+            assert inode(path) not in open_inodes()
 
     asyncio.run(main())
 
@@ -319,7 +372,7 @@ def test_a_layer_that_could_not_be_brought_is_tried_again_when_asked_for(
             assert bringer.begun.count(0) == 2
             await bringer.end(0, 1)
             await again
-            assert (await made.get(name_of(1))).digest == name_of(1), "and the others came all the while"
+            assert (await made.get(name_of(1))).held.digest == name_of(1), "and the others came all the while"
 
     asyncio.run(main())
 
@@ -365,8 +418,8 @@ def test_closing_lets_go_of_the_client_s_descriptor(store: Store, tmp_path: Path
             with content.open("rb") as theirs:
                 made.reads(theirs.fileno())
                 made.reads(theirs.fileno())
-                assert content in open_files()
-        assert content not in open_files()
+            assert inode(content) in open_inodes()
+        assert inode(content) not in open_inodes()
 
     asyncio.run(main())
 
