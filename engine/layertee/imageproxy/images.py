@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from ..aio import in_thread
+from ..core.result import TeeResult
 from ..engine import Engine, Inspection
-from ..errors import CatalogError, DocumentError, LayerteeError, SizeMismatch, StoreCorrupt
+from ..errors import CatalogError, DocumentError, LayerteeError, SizeMismatch, StoreCorrupt, UnsupportedImage
 from ..image.document import Compression, DiffID, Digest, Layer
 from ..image.holding import Place
 from ..image.placename import Where
@@ -28,13 +29,28 @@ from ..pulling.survey import kept_by
 from . import documents
 from .appetite import AHEAD
 from .documents import Presented
-from .queue import LayerQueue
+from .queue import Brought, LayerQueue
 from .server import IDENTITY_METHOD, Answer, Pipe
 from .wire import MAX_PACKET, RequestError
 
 log = logging.getLogger(__name__)
 
 EXTENSION_VERSION: Final = 1
+
+
+class SeveralMembers(UnsupportedImage):
+    """A layer that is a gzip file of several members, which clients of this protocol cannot read."""
+
+    code = "GZIP_MEMBERS"
+
+    def __init__(self, layer: Layer, n_members: int) -> None:
+        super().__init__(
+            f"layer {layer.index} ({layer.digest}) is a gzip file of {n_members} members, of which the client"
+            " would read the first and take it for the whole layer; have the layer compressed in one piece,"
+            " or give it out as a tar (layer identity diffid)"
+        )
+        self.with_hint("layer-identity-diffid")
+        self.n_members = n_members
 
 
 class Identity(enum.Enum):
@@ -194,9 +210,17 @@ class ServedImage:
         presented = self._presented_as(step)
         if presented is None or not presented.estimated:
             _check_size(digest, size, size_now)
+        self._refuse_members(step, brought)
         fd = brought.file.descriptor()
         self._queue.reads(fd, step.layer.size / max(1, size_now))
         return fd, size_now
+
+    def _refuse_members(self, step: LayerPlan, brought: Brought) -> None:
+        """Raise SeveralMembers for a blob of which clients would read the first part and take it for all."""
+        n_members = brought.result.n_members if isinstance(brought.result, TeeResult) else 1
+        as_is = self._plan.want.form is Form.AS_IS
+        if as_is and step.layer.compression is Compression.GZIP and n_members > 1:
+            raise SeveralMembers(step.layer, n_members)
 
     # --- the names that the client sees ---
 

@@ -1,10 +1,12 @@
-"""What a client of the image-proxy reads are the very bytes that were hashed."""
+"""What a client of the image-proxy reads are the very bytes that were hashed, and all that is in them."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,14 +14,16 @@ import pytest
 
 from layertee.engine import Engine, Options
 from layertee.errors import StoreCorrupt
+from layertee.imageproxy.images import Identity, ProxyOptions, SeveralMembers
 from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.imageproxy_image import content_of, served
 from tests.support.process import inode, open_inodes
 from tests.support.rig.images import BuiltImage, build_image
-from tests.support.rig.layers import incompressible_layer, text_layer
+from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer
 
 HTTP = Options(tls_verify=False)
+# In members and frames of 1 MiB, this is several.
 LARGE = incompressible_layer(3 << 20, seed=5)
 SMALL = text_layer({"etc/small": "small\n" * 2000})
 
@@ -140,3 +144,81 @@ def test_an_image_that_is_closed_keeps_no_file_open(
             assert not blobs & open_inodes()
 
     asyncio.run(ask())
+
+
+# --- gzip files of several members ----------------------------------------------------------------------
+
+
+def first_member(blob: bytes) -> bytes:
+    """What a reader sees of a gzip file that stops after its first member, as the Rust clients' does."""
+    return zlib.decompressobj(31).decompress(blob)
+
+
+def built(root: Path, codec: str, large: LayerSpec = LARGE) -> BuiltImage:
+    return build_image(root, [SMALL, large], compression=["gzip", codec])
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["fetched", "held"])
+def test_a_gzip_file_of_several_members_is_refused_to_clients_that_read_one(
+    server: FaultServer, tmp_path: Path, held: bool
+) -> None:
+    """By either method: both end at the same decoder. The other layers of the image are given."""
+    image = built(tmp_path / "image", "gzip-members")
+    small, large = image.layers
+    blob = image.blob_path(large.digest).read_bytes()
+    assert len(first_member(blob)) < len(gzip.decompress(blob)) == large.uncompressed_size
+
+    async def main() -> None:
+        async with Engine(tmp_path / "store", options=HTTP) as engine:
+            if held:
+                await engine.pull(await engine.plan(f"oci:{image.root}:{image.ref}"))
+            async with served(engine, server, image) as opened:
+                for asking in (
+                    opened.blob(large.digest, large.size),
+                    opened.blob(large.digest, -1),
+                    opened.raw_blob(large.digest),
+                ):
+                    with pytest.raises(SeveralMembers) as caught:
+                        await asking
+                    assert (caught.value.code, caught.value.n_members) == ("GZIP_MEMBERS", 4)
+                    assert "layer 1" in str(caught.value) and "diffid" in str(caught.value)
+                assert digest_of(content_of(await opened.blob(small.digest, small.size))) == small.digest
+
+    asyncio.run(main())
+
+
+def test_a_gzip_file_of_several_members_is_given_as_the_tar_that_is_in_it(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    image = built(tmp_path / "image", "gzip-members")
+    large = image.layers[1]
+
+    async def main() -> None:
+        async with (
+            Engine(tmp_path / "store", options=HTTP) as engine,
+            served(engine, server, image, ProxyOptions(Identity.DIFF_ID)) as opened,
+        ):
+            tar = content_of(await opened.blob(large.diff_id, large.uncompressed_size))
+            assert digest_of(tar) == large.diff_id
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("codec", ["gzip", "gzip-fast", "zstd", "zstd-frames", "none"])
+@pytest.mark.parametrize("held", [False, True], ids=["fetched", "held"])
+def test_every_other_form_is_given_as_it_is(
+    server: FaultServer, tmp_path: Path, codec: str, held: bool
+) -> None:
+    """Zstandard's frames are all read by everybody, the skippable ones included."""
+    image = built(tmp_path / "image", codec)
+
+    async def main() -> None:
+        async with Engine(tmp_path / "store", options=HTTP) as engine:
+            if held:
+                await engine.pull(await engine.plan(f"oci:{image.root}:{image.ref}"))
+            async with served(engine, server, image) as opened:
+                for layer in image.layers:
+                    content = content_of(await opened.blob(layer.digest, layer.size))
+                    assert digest_of(content) == layer.digest
+
+    asyncio.run(main())
