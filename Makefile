@@ -1,6 +1,7 @@
 # The front door. Each target sets up what it needs; the second run finds it done.
 #
 #   make demo    pull a real OS image from a real registry, twice, and show what happened
+#   make fast    format, lint, types, and all tests that need no tools: a minute, for any user on any Linux
 #   make test    everything that must hold: lint, types, C under sanitizers, fuzz, real tools
 #   make bench   kernels, then whole pulls beside other tools, and tables of both (an hour)
 #   make fuzz    the decoders, for FUZZ_SECONDS each (default 600)
@@ -10,14 +11,33 @@ VENV := .venv
 PY := $(VENV)/bin/python
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test check bench fuzz setup setup-dev setup-bench clean
+.PHONY: demo fast test check prebuild bench fuzz setup setup-fast setup-dev setup-bench clean
 
 demo: setup
 	@$(PY) -m bench.demo
 
-test: check
+# Files begin in this order, so that no process is left with the longest of them at the end.
+SUITES := tests/product tests/peers tests/c tests/selftest tests/unit tests/contract bench/tests
+PYTEST := $(PY) -m pytest -q --dist loadgroup
+
+fast: setup-fast
+	@echo "== format, lint, types; tests without tools"
+	@$(VENV)/bin/ruff format -q --check .
+	@$(VENV)/bin/ruff check -q .
+	@$(VENV)/bin/mypy & types=$$!; \
+	$(PYTEST) -n auto -m "not slow" tests/unit tests/contract; tests=$$?; \
+	wait $$types && exit $$tests
+
+# A measurement wants the machine for itself: those come second, one at a time.
+test: check prebuild
 	@echo "== tests (minutes; the slowest are listed at the end)"
-	$(PY) -m pytest -q --durations=10 --durations-min=5 tests
+	@status=0; \
+	$(PYTEST) -n auto --durations=15 --durations-min=5 -m "not alone" $(SUITES) || status=$$?; \
+	$(PYTEST) -n 1 -m alone $(SUITES) || status=$$?; \
+	exit $$status
+
+prebuild: setup-dev
+	@$(PY) -m tests.support.rig.prebuild
 
 check: setup-dev
 	@echo "== format, lint, types"
@@ -38,6 +58,9 @@ fuzz: setup-dev
 
 setup:
 	@.ci/setup run "$(PYTHON)" $(VENV)
+
+setup-fast:
+	@.ci/setup fast "$(PYTHON)" $(VENV)
 
 setup-dev:
 	@.ci/setup dev "$(PYTHON)" $(VENV)

@@ -7,27 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cores import c_core_missing
-from tests.support.rig import prebuild
+from tests.support import plugins
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
 
 
-def pytest_sessionstart() -> None:
-    """Refuse a C core of other sources: the tests would run, on the fallback, and prove nothing of it."""
-    if "another version" in (why := c_core_missing() or ""):
-        pytest.exit(f"{why}: .ci/setup dev python3 .venv", returncode=4)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compile what the tests of this run need, outside of their limits."""
-    if session.config.option.collectonly:
-        return
-    marks = [mark for item in session.items for mark in item.iter_markers("builds")]
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    say = print if reporter is None else reporter.write_line
-    prebuild.prepare(dict.fromkeys(name for mark in marks for name in mark.args), say)
+def pytest_configure(config: pytest.Config) -> None:
+    """The rules of all tests are in modules."""
+    plugins.register(config)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def seed(directory: Path, form: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 110)
+@pytest.mark.timeout(SECONDS + 300)
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
 def test_no_input_tells_our_decoder_from_the_reference(form: str, tmp_path: Path) -> None:
     if why := fuzzing_missing():

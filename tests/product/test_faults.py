@@ -40,7 +40,6 @@ def assert_blobs_are_true(cli: Cli) -> int:
     return len(blobs)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("form", ["as-is", "uncompressed"])
 def test_a_pull_killed_at_any_moment_leaves_a_store_that_verifies(
     image: BuiltImage, tmp_path: Path, form: str

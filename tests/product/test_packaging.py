@@ -22,7 +22,7 @@ from tests.support.rig.images import build_image, upload
 from tests.support.rig.layers import text_layer
 from tests.support.rig.registry import RegistryServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 NOT_SOURCE = (
     *(".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__"),

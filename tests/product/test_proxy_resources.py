@@ -54,7 +54,7 @@ def docker(server: FaultServer) -> str:
 # -- how much it takes -------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_thousand_images_leave_nothing_behind(
     registry: RegistryServer, store: Path, tmp_path: Path
 ) -> None:

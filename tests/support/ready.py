@@ -1,0 +1,43 @@
+"""A pytest plugin: what must be there before the first test, and what a test may say that it needs.
+
+``builds(NAME, …)`` is compiled before the first test, outside of any test's limits. ``needs(TOOL, …)`` and
+``needs_root`` skip a test, with the reason, where the tool or the right is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from tests.support.cores import c_core_missing
+from tests.support.rig import prebuild
+
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def pytest_sessionstart() -> None:
+    """Refuse a C core of other sources: the tests would run, on the fallback, and prove nothing of it."""
+    if "another version" in (why := c_core_missing() or ""):
+        pytest.exit(f"{why}: .ci/setup dev python3 .venv", returncode=4)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile what the tests of this run need."""
+    if session.config.option.collectonly:
+        return
+    marks = [mark for item in session.items for mark in item.iter_markers("builds")]
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    say = print if reporter is None else reporter.write_line
+    prebuild.prepare(dict.fromkeys(name for mark in marks for name in mark.args), say)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what can't be done here, before any fixture is made."""
+    if os.geteuid() and any(item.iter_markers("needs_root")):
+        pytest.skip("needs root")
+    wanted = {tool for mark in item.iter_markers("needs") for tool in mark.args}
+    if missing := sorted(tool for tool in wanted if shutil.which(tool, path=_PATH) is None):
+        pytest.skip(f"not installed: {', '.join(missing)}")
