@@ -303,6 +303,7 @@ class NoSpace(LocalError):
     """``need`` bytes are wanted above the floor, ``free`` are there."""
 
     code = "STORE_FULL"
+    hint = "free-space"
 
     def __init__(self, message: str, *, path: str = "", need: int = 0, free: int = 0) -> None:
         super().__init__(message, path=path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layertee.errors import LayerteeError, NoSpace
+from layertee.errors import LayerteeError, NoSpace, TruncatedBody
 
 
 def test_an_error_has_no_hint_unless_it_is_given_one() -> None:
@@ -12,7 +12,8 @@ def test_an_error_has_no_hint_unless_it_is_given_one() -> None:
 
 
 def test_a_hint_is_given_where_the_error_is_raised_and_stays_with_that_one_error() -> None:
-    with pytest.raises(NoSpace, match="full") as caught:
-        raise NoSpace("full", need=3).with_hint("gc")
-    assert (caught.value.hint, caught.value.need) == ("gc", 3)
-    assert NoSpace("full").hint == ""
+    with pytest.raises(TruncatedBody, match="ended") as caught:
+        raise TruncatedBody("ended", got=2, want=3).with_hint("other-word")
+    assert (caught.value.hint, caught.value.got) == ("other-word", 2)
+    assert TruncatedBody("ended", got=2, want=3).hint == ""
+    assert NoSpace("full").hint == "free-space"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from ..errors import LayerteeError
+from collections.abc import Iterable
+
+from .output import tell
 
 HINTS = {
-    "free-space": "'layertee gc' frees what images that were removed leave behind",
-    "gc": "'layertee gc' removes blobs that no image needs",
+    "free-space": "'layertee gc' removes the blobs that no image needs",
     "logins": "log in with 'podman login', or name a file of logins with --authfile FILE",
     "plain-http": "--tls-verify=false allows plain HTTP, and certificates that nobody vouches for",
+    "ostree-fsck": "'ostree fsck --repo=DIR' says what is damaged",
+    "read-only-repository": "where the machine is booted from it, run"
+    " unshare --mount sh -c 'mount -o remount,rw /sysroot && exec layertee prepare …'",
     "trust-basis": "--trust BASIS says what is enough to go by; see 'layertee help places'",
 }
 
 
-def hint_of(exc: LayerteeError) -> list[str]:
-    """The line to show below the error; none where it has no hint, or one that says nothing here."""
-    return [HINTS[exc.hint]] if exc.hint in HINTS else []
+def tell_hints(words: Iterable[str]) -> None:
+    """A line on standard error for each of ``words``, once; nothing for the empty word, or an unknown one."""
+    tell(*(f"hint: {HINTS[word]}" for word in dict.fromkeys(words) if word in HINTS))

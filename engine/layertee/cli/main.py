@@ -19,7 +19,7 @@ from ..errors import LayerteeError
 from . import process
 from .arguments import parse
 from .exits import EXIT_ERROR, EXIT_SIGNAL, exit_code
-from .hints import hint_of
+from .hints import tell_hints
 from .output import ReaderLeft, flush, tell
 
 
@@ -94,7 +94,7 @@ def _run(
     except LayerteeError as exc:
         tell(f"layertee: {exc} [{exc.code}]")
         tell(*(f"  {note}" for note in getattr(exc, "__notes__", ())))
-        tell(*(f"hint: {hint}" for hint in hint_of(exc)))
+        tell_hints([exc.hint])
         return exit_code(exc)
 
 

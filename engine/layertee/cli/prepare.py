@@ -14,6 +14,7 @@ from ..image.reference import parse_reference
 from ..places.ostree.prepare import LayerStep, Preparation, Prepare, Step, Undone, undo
 from ..sync import run
 from .exits import EXIT_OK
+from .hints import tell_hints
 from .output import print_json, print_table, say, warn
 from .shared import look_into, options_of, root_of
 
@@ -50,7 +51,8 @@ def prepare(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_as_json(args, image, found))
     else:
-        _say(found, dry_run=args.dry_run)
+        _print(found, dry_run=args.dry_run)
+        tell_hints(step.hint for step in found.layers)
     return EXIT_OK
 
 
@@ -106,7 +108,7 @@ def _as_json(args: argparse.Namespace, image: Inspection, found: Preparation) ->
     }
 
 
-def _say(found: Preparation, *, dry_run: bool) -> None:
+def _print(found: Preparation, *, dry_run: bool) -> None:
     rows = [_row(step) for step in found.layers]
     print_table(("layer", "digest", "size", "step", "to download", "why"), rows)
     say("")

@@ -111,7 +111,7 @@ def _number(field: bytes, at: int) -> int:
 def _size(header: _Header, extended: dict[bytes, bytes], at: int) -> int:
     """Of a member's content."""
     if header.kind == _SPARSE or any(key.startswith(b"GNU.sparse.") for key in extended):
-        raise DamagedTar(f"the file at byte {at} is sparse; write the archive without --sparse")
+        raise DamagedTar(f"the file at byte {at} is sparse; write the archive without sparse files")
     size = header.size
     if (text := extended.get(b"size")) is not None:
         if not _DECIMAL.fullmatch(text):

@@ -376,7 +376,7 @@ class Store:
         if free - need < floor:
             raise NoSpace(
                 f"{what} needs {human(need)} in {self.root}, where {human(free)} are free and"
-                f" {human(floor)} must stay free; free {human(need + floor - free)} (layertee gc may help)",
+                f" {human(floor)} must stay free; free {human(need + floor - free)}",
                 path=str(self.root),
                 need=need,
                 free=free,

@@ -399,7 +399,7 @@ def test_a_pull_that_would_not_fit_is_refused_with_figures(store: Store, monkeyp
         store.check_space(3 * GIB, "docker.io/x/y:1")
     assert str(caught.value) == (
         f"docker.io/x/y:1 needs 3.0 GiB in {store.root}, where 5.0 GiB are free and 3.0 GiB must stay free;"
-        " free 1.0 GiB (layertee gc may help)"
+        " free 1.0 GiB"
     )
     assert (caught.value.need, caught.value.free, caught.value.path) == (3 * GIB, 5 * GIB, str(store.root))
 

@@ -43,12 +43,16 @@ class Step(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class LayerStep:
-    """One layer, what is done about it, and why (for a person). ``held`` is the content that is there."""
+    """One layer, what is done about it, and why (for a person). ``held`` is the content that is there.
+
+    ``hint`` is that of an error: a word for what could be changed, so that the layer need not be downloaded.
+    """
 
     layer: Layer
     step: Step
     reason: str
     held: LayerCommit | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +174,15 @@ class Prepare:
         held = found.get(layer.diff_id)
         if held is None:
             return LayerStep(layer, Step.DOWNLOAD, "not in the repository")
-        why_not = ""
+        why_not = hint = ""
         if not held.basis.at_least(self._trust):
-            why_not = f"its content is there, but only {held.basis.value}: see --trust"
+            why_not, hint = f"its content is there, but only {held.basis.value}", "trust-basis"
         elif disputed:
             why_not = "images do not agree on what that blob is"
         elif held.role and held.role is not self._roles.get(layer.digest, held.role):
             why_not = f"its content is there, imported as another kind of layer ({held.role.value})"
         if why_not:
-            return LayerStep(layer, Step.DOWNLOAD, why_not, held)
+            return LayerStep(layer, Step.DOWNLOAD, why_not, held, hint)
         return LayerStep(layer, Step.LINK, f"there as {held.imported[:19]}, {held.basis.value}", held)
 
 

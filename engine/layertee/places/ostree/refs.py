@@ -182,10 +182,8 @@ def refuse_unwritable(repo: Path) -> None:
     except OSError as exc:
         raise disk_error(exc, "looking at", repo) from exc
     if read_only:
-        raise LocalError(
-            f"{repo} is on a read-only filesystem; where the machine is booted like that, run it as:"
-            " unshare --mount sh -c 'mount -o remount,rw /sysroot && exec layertee prepare …'",
-            path=str(repo),
+        raise LocalError(f"{repo} is on a filesystem that is mounted read-only", path=str(repo)).with_hint(
+            "read-only-repository"
         )
     if not all(os.access(place, os.W_OK | os.X_OK) for place in (repo, repo / REFS)):
         raise LocalError(

@@ -114,7 +114,7 @@ class OSTreeRepo:
         except OSError as exc:
             raise DocumentError(f"commit {commit}: {exc.strerror}") from exc
         if raw is None or hashlib.sha256(raw).hexdigest() != commit:
-            raise DocumentError(f"commit {commit} is damaged; run: ostree fsck --repo={self.path}")
+            raise DocumentError(f"commit {commit} of {self.path} is damaged").with_hint("ostree-fsck")
         return commit_strings(raw)
 
     def _ref_path(self, ref: str) -> str:

@@ -1,0 +1,76 @@
+"""Errors carry a word for what could be changed; the command line has the text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import layertee
+from layertee.cli import main as cli
+from layertee.cli import store as store_commands
+from layertee.cli.hints import HINTS, tell_hints
+from layertee.errors import LayerteeError
+
+PACKAGE = Path(layertee.__file__).parent
+LIBRARY = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "cli" not in path.parents]
+# XXX These still name flags.
+LATER = {PACKAGE / "registry/auth.py", PACKAGE / "registry/http.py", PACKAGE / "skopeo/shim.py"}
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The strings of a module that can be part of a message: of one line, and no docstring."""
+    tree = ast.parse(path.read_text())
+    described = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) and node not in described else None
+        if isinstance(text, str) and "\n" not in text:
+            yield text
+
+
+def hints(path: Path) -> Iterator[str]:
+    """The words that a module gives to errors as their hint, or to other things that have one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "with_hint":
+                assert isinstance(node.args[0], ast.Constant)
+                yield str(node.args[0].value)
+        elif isinstance(node, ast.Assign) and "hint" in re.findall(r"\w+", ast.unparse(node.targets[0])):
+            items = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+            values = [str(item.value) for item in items if isinstance(item, ast.Constant)]
+            yield from (value for value in values if value)
+
+
+@pytest.mark.parametrize("path", sorted(set(LIBRARY) - LATER), ids=lambda path: path.stem)
+def test_no_message_of_the_library_says_what_to_type(path: Path) -> None:
+    told = [text for text in texts(path) if re.search(r"(?:^|[\s(])--[a-z]|layertee [a-z]+\b", text)]
+    ours = [text for text in told if not re.fullmatch(r"--[a-z.=-]+", text)]  # an argument for a program
+    assert ours == []
+
+
+def test_every_hint_has_a_text_and_every_text_a_hint() -> None:
+    given = {word for path in LIBRARY for word in hints(path)}
+    assert given <= set(HINTS)
+    assert {"free-space", "ostree-fsck", "read-only-repository", "trust-basis"} <= given
+
+
+def test_the_text_stands_below_the_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object) -> int:
+        raise LayerteeError("it did not work").with_hint("trust-basis")
+
+    monkeypatch.setattr(store_commands, "ls", fails)
+    assert cli.main(["ls"]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "layertee: it did not work [ERROR]"
+    assert hint.startswith("hint: ") and "--trust" in hint
+
+
+def test_a_word_without_a_text_and_no_word_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_hints(["", "a-word-of-tomorrow", "trust-basis", "", "trust-basis"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"hint: {HINTS['trust-basis']}"
