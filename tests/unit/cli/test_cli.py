@@ -14,6 +14,7 @@ from layertee.cli import main as cli
 from layertee.cli import store as store_commands
 from layertee.cli.arguments import parse
 from layertee.cli.exits import EXIT_ERROR, exit_code
+from layertee.cli.hints import HINTS
 from layertee.cli.output import OutputFailed
 from layertee.cli.shared import options_of
 from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
@@ -101,7 +102,7 @@ def test_only_a_kind_of_an_error_has_the_same_code_as_that_error() -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), CODES.items(), ids=lambda value: type(value).__name__)
-def test_an_error_is_one_line_with_its_code_and_then_its_notes(
+def test_an_error_is_one_line_with_its_code_then_its_notes_and_its_hint(
     error: LayerteeError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(_: object) -> int:
@@ -111,7 +112,8 @@ def test_an_error_is_one_line_with_its_code_and_then_its_notes(
     monkeypatch.setattr(store_commands, "ls", fails)
     assert cli.main(["ls"]) == code
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", f"layertee: x [{type(error).code}]\n  this is kept\n")
+    hint = f"hint: {HINTS[error.hint]}\n" if error.hint else ""
+    assert (told.out, told.err) == ("", f"layertee: x [{type(error).code}]\n  this is kept\n{hint}")
 
 
 def test_an_interruption_is_130_and_says_what_is_kept(
