@@ -8,11 +8,13 @@ from .output import tell
 
 HINTS = {
     "free-space": "'layertee gc' removes the blobs that no image needs",
+    "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",
     "logins": "log in with 'podman login', or name a file of logins with --authfile FILE",
     "plain-http": "--tls-verify=false allows plain HTTP, and certificates that nobody vouches for",
     "ostree-fsck": "'ostree fsck --repo=DIR' says what is damaged",
     "read-only-repository": "where the machine is booted from it, run"
     " unshare --mount sh -c 'mount -o remount,rw /sysroot && exec layertee prepare …'",
+    "store-place": "--store DIR says where layers are kept",
     "trust-basis": "--trust BASIS says what is enough to go by; see 'layertee help places'",
 }
 

@@ -12,6 +12,7 @@ import pytest
 import layertee
 from layertee.cli import main as cli
 from layertee.cli import store as store_commands
+from layertee.cli.arguments import parser_of
 from layertee.cli.hints import HINTS, tell_hints
 from layertee.errors import LayerteeError
 
@@ -36,8 +37,7 @@ def hints(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             if node.func.attr == "with_hint":
-                assert isinstance(node.args[0], ast.Constant)
-                yield str(node.args[0].value)
+                yield from (str(word.value) for word in node.args if isinstance(word, ast.Constant))
         elif isinstance(node, ast.Assign) and "hint" in re.findall(r"\w+", ast.unparse(node.targets[0])):
             items = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
             values = [str(item.value) for item in items if isinstance(item, ast.Constant)]
@@ -55,6 +55,15 @@ def test_every_hint_has_a_text_and_every_text_a_hint() -> None:
     given = {word for path in LIBRARY for word in hints(path)}
     assert given <= set(HINTS)
     assert {"free-space", "ostree-fsck", "read-only-repository", "trust-basis"} <= given
+
+
+def test_the_flags_that_hints_name_are_there() -> None:
+    known = "".join(parser_of(command).format_help() for command in (None, *cli.COMMANDS))
+    for text in HINTS.values():
+        for flag in re.findall(r"(?<!ostree fsck )(?<!unshare )--[a-z-]+", text):
+            assert flag in known
+        for command in re.findall(r"layertee ([a-z]+)", text):
+            assert command in cli.COMMANDS
 
 
 def test_the_text_stands_below_the_error(
