@@ -46,6 +46,7 @@ __all__ = [
     "TransportError",
     "TruncatedBody",
     "Unauthorized",
+    "UnsafePath",
     "UnsupportedImage",
     "redact_url",
 ]
@@ -297,6 +298,12 @@ class NoHome(LocalError):
     """The user has no home directory, and something that is kept in one was wanted."""
 
     code = "NO_HOME"
+
+
+class UnsafePath(LocalError):
+    """Another user could change what is kept or run here. ``path`` is the step of the way that lets them."""
+
+    code = "UNSAFE_PATH"
 
 
 class NoSpace(LocalError):

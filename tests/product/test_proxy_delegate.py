@@ -236,6 +236,25 @@ def test_a_skopeo_that_cannot_start_says_why(run: Run, tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("which", ["bin", "bin/skopeo"])
+def test_a_skopeo_that_others_can_replace_is_not_started(run: Run, tmp_path: Path, which: str) -> None:
+    program = tmp_path / "bin/skopeo"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ntouch "{tmp_path}/ran"\n')
+    program.chmod(0o755)
+    (tmp_path / which).chmod(0o777)
+
+    async def main() -> None:
+        async with proxy_of([str(program), "experimental-image-proxy"]) as proxy:
+            with pytest.raises(
+                DelegateError, match=f"not started: .*others may write to {tmp_path / which}, "
+            ):
+                await DelegatedImage.open(proxy, "dir:/")
+
+    run(main())
+    assert not (tmp_path / "ran").exists()
+
+
 FAKE = """\
 import array, json, os, socket, sys
 sock = socket.socket(fileno=0)

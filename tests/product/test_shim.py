@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,9 @@ import pytest
 from layertee.cli import install_shim as shimcmd
 from layertee.cli import main as cli
 from layertee.cli.exits import EXIT_ERROR
-from layertee.errors import LayerteeError, LocalError
-from layertee.skopeo.shim import SHIM_MARKER, first_on_path, install, is_shim, remove, script
+from layertee.errors import LayerteeError, LocalError, UnsafePath
+from layertee.skopeo.find import SHIM_MARKER, first_on_path, is_shim
+from layertee.skopeo.shim import install, remove, script
 from layertee.store.store import Store
 from tests.support.ccore import ROOT
 from tests.support.imageproxy import ImageProxy
@@ -393,7 +395,7 @@ def test_a_disk_that_fails_leaves_the_old_file(
 
 
 def test_places_that_others_can_write_to_are_refused(tmp_path: Path) -> None:
-    for mode in (0o777, 0o775):
+    for mode in (0o777, 0o757):
         bin = tmp_path / f"bin{mode:o}"
         bin.mkdir()
         bin.chmod(mode)
@@ -401,9 +403,25 @@ def test_places_that_others_can_write_to_are_refused(tmp_path: Path) -> None:
             install(bin, python=PYTHON, path=PATH)
     (tmp_path / "open/bin").mkdir(parents=True)
     (tmp_path / "open").chmod(0o777)
-    with pytest.raises(LocalError, match=f"everybody may write to {tmp_path}/open, "):
+    with pytest.raises(LocalError, match=f"others may write to {tmp_path}/open, .*chmod go-w"):
         install(tmp_path / "open/bin", python=PYTHON, path=PATH)
-    assert os.listdir(tmp_path / "open/bin") == []
+    with pytest.raises(LocalError, match=f"others may write to {tmp_path}/open, .*chmod go-w"):
+        install(tmp_path / "open/other", python=PYTHON, path=PATH)
+    assert os.listdir(tmp_path / "open") == ["bin"] and os.listdir(tmp_path / "open/bin") == []
+
+
+def test_a_program_that_others_can_replace_is_not_put_behind_the_shim(tmp_path: Path, recorder: Path) -> None:
+    python = program(tmp_path / "venv/python", f'#!/bin/sh\nexec {PYTHON} "$@"\n')
+    install(tmp_path / "bin", python=python, path=PATH, skopeo=recorder)
+    for step in (recorder, recorder.parent, python.parent):
+        mode = step.stat().st_mode
+        step.chmod(0o777)
+        with pytest.raises(UnsafePath, match=f"chmod go-w {step}$"):
+            install(tmp_path / "other", python=python, path=PATH, skopeo=recorder)
+        with pytest.raises(UnsafePath) if step != python.parent else nullcontext():
+            install(tmp_path / f"by-path-{step.name}", python=PYTHON, path=f"{recorder.parent}:{PATH}")
+        step.chmod(mode)
+    assert not (tmp_path / "other/skopeo").exists()
 
 
 def test_a_directory_that_cannot_be_made_or_written_is_a_typed_error(tmp_path: Path) -> None:

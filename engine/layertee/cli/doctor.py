@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from ..config.policy import Verdict, read_policy
 from ..core.loading import core_report
 from ..disk.space import free_space, human
 from ..errors import PolicyRefused
-from ..skopeo.check import find_skopeo
-from ..skopeo.shim import first_on_path, is_shim
+from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
 from .exits import EXIT_ERROR, EXIT_OK
 from .output import say, warn
@@ -44,7 +42,7 @@ def doctor(args: argparse.Namespace) -> int:
 
 def skopeo_report() -> list[str]:
     """Which skopeo clients start, which one judges signatures, and what the policy says; a line each."""
-    first = first_on_path(os.environ.get("PATH", os.defpath), shims=True)
+    first = first_on_path(search_path(), shims=True)
     if first is None:
         lines = ["image-proxy: there is no skopeo on PATH, which is what clients start"]
     else:

@@ -23,7 +23,8 @@ from ..imageproxy.session import SERVED, Session
 from ..imageproxy.wire import Channel
 from ..options import Options
 from ..places.find import client_repositories
-from ..skopeo.check import Access, find_skopeo
+from ..skopeo.command import Access, Invocation
+from ..skopeo.find import find_skopeo
 from ..sync import run
 from .exits import EXIT_OK, EXIT_SIGNAL
 from .output import warn
@@ -87,14 +88,15 @@ async def _serve(
     sock: socket.socket,
 ) -> None:
     skopeo = find_skopeo(args.skopeo)
-    real = RealProxy(_real_command(args, skopeo)) if skopeo is not None else None
+    access = Access(args.authfile, args.no_creds, args.cert_dir, args.tls_verify, args.registries_d)
+    real = RealProxy(_real_command(args, skopeo, access)) if skopeo is not None else None
     judge = Judge(
         SERVED,
         skopeo,
         platform,
         args.policy,
         args.insecure_policy,
-        Access(args.authfile, args.no_creds, args.cert_dir, args.tls_verify, args.registries_d),
+        access,
     )
     session = Session(engine, judge, proxy, limit, real, everything=bool(args.decryption_key))
     channel = Channel(sock)
@@ -153,20 +155,17 @@ def _socket(fd: int) -> socket.socket:
     return sock
 
 
-def _real_command(args: argparse.Namespace, skopeo: Path) -> list[str]:
+def _real_command(args: argparse.Namespace, skopeo: Path, access: Access) -> list[str]:
     """The real skopeo's proxy with what this one was told."""
-    command = [str(skopeo)]
-    command += ["--insecure-policy"] if args.insecure_policy else []
-    command += ["--policy", str(args.policy)] if args.policy else []
-    command += ["--registries.d", str(args.registries_d)] if args.registries_d else []
-    command += ["--debug"] if args.debug else []
-    for name in ("os", "arch", "variant"):
-        value = getattr(args, f"override_{name}")
-        command += [f"--override-{name}", value] if value else []
-    command += ["experimental-image-proxy"]
-    command += ["--authfile", str(args.authfile)] if args.authfile else []
-    command += ["--no-creds"] if args.no_creds else []
-    command += ["--cert-dir", str(args.cert_dir)] if args.cert_dir else []
-    command += [word for key in args.decryption_key for word in ("--decryption-key", key)]
-    command += [] if args.tls_verify else ["--tls-verify=false"]
-    return command
+    asked = Invocation(
+        skopeo,
+        access,
+        policy=args.policy,
+        accept_all=args.insecure_policy,
+        os=args.override_os,
+        architecture=args.override_arch,
+        variant=args.override_variant,
+        debug=args.debug,
+    )
+    keys = [word for key in args.decryption_key for word in ("--decryption-key", key)]
+    return asked.command("experimental-image-proxy", *keys)

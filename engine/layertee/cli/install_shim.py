@@ -7,8 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from ..skopeo.shim import first_on_path, is_shim, remove
+from ..skopeo.find import first_on_path, is_shim, search_path
 from ..skopeo.shim import install as install_shim
+from ..skopeo.shim import remove
 from . import image_proxy
 from .arguments import parse
 from .exits import EXIT_OK
@@ -23,7 +24,7 @@ def install(args: argparse.Namespace) -> int:
     image_proxy.check(parse(["image-proxy", *args.options]))
     if args.remove:
         return _remove(args.dir)
-    path = os.environ.get("PATH", os.defpath)
+    path = search_path()
     done = install_shim(
         args.dir,
         python=Path(sys.executable),

@@ -94,18 +94,3 @@ def make_directory(path: Path, mode: int) -> None:
         raise disk_error(exc, "creating the directory", path) from exc
     if not stat.S_ISDIR(found.st_mode):
         raise LocalError(f"{path} is not a directory", path=str(path))
-
-
-def refuse_unsafe(path: Path) -> None:
-    """Others who can write here could swap what was checked. Raises LocalError, which says what to do."""
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except OSError as exc:
-        raise disk_error(exc, "looking at", path) from exc
-    if found.st_uid != os.geteuid():
-        message = (
-            f"{path} belongs to user {found.st_uid}, not to this one ({os.geteuid()}); use another directory"
-        )
-        raise LocalError(message, path=str(path))
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise LocalError(f"others may write to {path}; run: chmod go-w {path}", path=str(path))

@@ -20,9 +20,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from ..errors import LayerteeError
+from ..aio import in_thread
+from ..disk.trusted import refuse_reachable
+from ..errors import LayerteeError, LocalError
 from .wire import MAX_PACKET
 
 T = TypeVar("T")
@@ -217,6 +220,10 @@ class _Child(asyncio.SubprocessProtocol):
     @classmethod
     async def start(cls, command: Sequence[str]) -> _Child:
         """Raises DelegateError."""
+        try:
+            await in_thread(refuse_reachable, Path(command[0]), absent=True)
+        except LocalError as exc:
+            raise DelegateError(f"the real skopeo is not started: {exc}") from exc
         inherited = {int(fd) for word in command for fd in _INHERITED.findall(word)}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)

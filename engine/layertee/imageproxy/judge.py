@@ -16,7 +16,8 @@ from ..engine import Inspection
 from ..errors import PolicyRefused
 from ..image.platform import Platform
 from ..image.reference import parse_reference
-from ..skopeo.check import Access, check_policy
+from ..skopeo.check import check_policy
+from ..skopeo.command import Access
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,22 +20,22 @@ import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..aio import in_thread
 from ..config.policy import Policy, skopeo_name
 from ..disk.files import disk_error
+from ..disk.trusted import refuse_reachable
 from ..errors import DocumentError, PolicyRefused
 from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest
 from ..image.platform import Platform
 from ..image.reference import ImageReference
 from ..image.reference_storage import StorageReference
 from ..image.strictjson import as_list, as_object, load_object, printable
-from .shim import first_on_path, is_shim
+from .command import Access, Invocation
 
 LIMIT_S: Final = 120.0
 # No document is larger. A layer is fetched only for another manifest than ours, and must not fill the disk.
@@ -44,25 +44,6 @@ _STDERR: Final = 8192  # bytes: the end of what skopeo has said
 _MESSAGE = re.compile(r'\bmsg=("(?:[^"\\]|\\.)*")')
 _INHERITED = re.compile(r"/(?:proc/self|dev)/fd/(\d+)(?:/|$)")
 _NAME: Final = "checked"
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How skopeo reaches the registry and the signatures; as its options. ``registries_d`` None: its own."""
-
-    authfile: Path | None = None
-    no_creds: bool = False
-    cert_dir: Path | None = None
-    tls_verify: bool = True
-    registries_d: Path | None = None
-
-
-def find_skopeo(given: Path | None = None) -> Path | None:
-    """``given``, else the first on PATH; None if that is no executable file, or is our shim. Blocks."""
-    if given is None:
-        return first_on_path(os.environ.get("PATH", os.defpath), shims=False)
-    usable = given.is_file() and os.access(given, os.X_OK) and not is_shim(given)
-    return Path(os.path.abspath(given)) if usable else None
 
 
 async def check_policy(
@@ -78,8 +59,9 @@ async def check_policy(
     """Have ``skopeo`` judge ``image`` by the file of ``policy``; the digest of what it judged: ``manifest``.
 
     ``image`` is a string for transports that are not parsed here. ``platform`` is the one by which
-    ``manifest`` was chosen. Returns only if the check was made and passed. Raises PolicyRefused, and
-    LocalError when there is no room for its few files; skopeo has then ended, and the files are gone.
+    ``manifest`` was chosen. Returns only if the check was made and passed. Raises PolicyRefused, UnsafePath
+    for a skopeo that another user could change, and LocalError when there is no room for its few files;
+    skopeo has then ended, and the files are gone.
     """
     name = image if isinstance(image, str) else skopeo_name(image)
     if skopeo is None:
@@ -91,11 +73,22 @@ async def check_policy(
             f"{policy.path} wants signatures for {name}, which cannot be checked: a store keeps layers in"
             " another form than the one that was signed"
         )
+    await in_thread(refuse_reachable, skopeo)
     layout = _Layout()
     try:
         await in_thread(layout.make, manifest.layers)
-        command = [str(skopeo), *_options(policy, platform, access or Access(), layout.path, limit_s)]
-        command += [name, f"oci:{layout.path}:{_NAME}"]
+        asked = Invocation(
+            skopeo,
+            access or Access(),
+            policy=policy.path,
+            os=platform.os,
+            architecture=platform.architecture,
+            variant=platform.variant,
+            limit_s=limit_s + 5,  # should this process be killed, skopeo still ends
+            tmpdir=layout.path.parent,
+        )
+        words = ("--quiet", "--preserve-digests", "--remove-signatures", name, f"oci:{layout.path}:{_NAME}")
+        command = asked.command("copy", *words, side="src-")
         status, said = await _run(command, layout.path.parent, limit_s)
         if status != 0:
             why = _reason(said) or f"it ended with status {status}"
@@ -133,7 +126,8 @@ class _Layout:
                 with file.open("wb") as hole:
                     hole.truncate(layer.size)
         except OSError as exc:
-            raise disk_error(exc, "preparing a policy check in", tempfile.gettempdir()) from exc
+            where = self._parent or os.environ.get("TMPDIR") or "/tmp"
+            raise disk_error(exc, "preparing a policy check in", where) from exc
 
     def manifest(self) -> Digest | None:
         """Of the one image that is there now, its bytes hashed; None if there is none."""
@@ -154,28 +148,6 @@ class _Layout:
 
     def _blob(self, digest: Digest) -> Path:
         return self.path / "blobs" / digest.algorithm / digest.hex
-
-
-def _options(
-    policy: Policy, platform: Platform, access: Access, layout: Path, limit_s: float
-) -> Iterator[str]:
-    yield from ("--policy", str(policy.path))
-    if access.registries_d:
-        yield from ("--registries.d", str(access.registries_d))
-    yield from ("--override-os", platform.os, "--override-arch", platform.architecture)
-    if platform.variant:
-        yield from ("--override-variant", platform.variant)
-    # Should this process be killed, skopeo still ends.
-    yield from ("--command-timeout", f"{limit_s + 5:.0f}s", "--tmpdir", str(layout.parent))
-    yield from ("copy", "--quiet", "--preserve-digests", "--remove-signatures")
-    if access.authfile:
-        yield from ("--src-authfile", str(access.authfile))
-    if access.no_creds:
-        yield "--src-no-creds"
-    if access.cert_dir:
-        yield from ("--src-cert-dir", str(access.cert_dir))
-    if not access.tls_verify:
-        yield "--src-tls-verify=false"
 
 
 async def _run(command: list[str], directory: Path, limit_s: float) -> tuple[int, str]:

@@ -18,16 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..disk.files import disk_error, make_directory, open_directory, refuse_unsafe
+from ..disk.files import disk_error, make_directory, open_directory
 from ..disk.part import PartFile
+from ..disk.trusted import refuse_reachable
 from ..errors import LocalError
+from .find import NAME, SHIM_MARKER, first_on_path, is_executable, is_shim
 
-SHIM_MARKER: Final = "# layertee: skopeo shim"
-"""The second line of every shim."""
 KEPT_SUFFIX: Final = ".before-layertee"
 """What a file is renamed with that had the shim's name."""
-
-_NAME = "skopeo"
 
 # Cobra, skopeo's parser of arguments, takes the first word that is no flag and no flag's value for the
 # subcommand. A flag that is not known here to stand alone is taken to have a value, but never
@@ -158,27 +156,6 @@ layertee_serve() {{
     return os.fsencode(head + _BODY)
 
 
-def is_shim(path: Path) -> bool:
-    """Whether the file there, or where the symlink leads, is one of ours. What cannot be read is not."""
-    try:
-        with path.open("rb") as file:
-            return file.read(512).split(b"\n")[1:2] == [SHIM_MARKER.encode()]
-    except OSError:
-        return False
-
-
-def first_on_path(path: str, *, shims: bool) -> Path | None:
-    """The executable ``skopeo`` that comes first on ``path``; without ``shims``, the first that is not ours.
-
-    Directories that are not absolute are left out: they would be others tomorrow.
-    """
-    for directory in path.split(":"):
-        file = Path(directory, _NAME)
-        if directory.startswith("/") and _executable(file) and (shims or not is_shim(file)):
-            return file
-    return None
-
-
 def install(
     directory: Path,
     *,
@@ -196,27 +173,33 @@ def install(
     Raises LocalError: another file has the name and ``force`` is not given; others may write to the
     directory; ``skopeo`` is not usable; ``python`` cannot import layertee on its own; or the disk fails.
     """
+    refuse_reachable(directory, absent=True)  # before anything is made there
     directory = Path(os.path.realpath(directory))
     make_directory(directory, 0o755)
-    _refuse_reachable(directory)
-    _require_layertee(python)
-    file, kept = directory / _NAME, directory / (_NAME + KEPT_SUFFIX)
+    refuse_reachable(directory, own=True)
+    for what in (python, _package_of(python)):
+        refuse_reachable(what)
+    file, kept = directory / NAME, directory / (NAME + KEPT_SUFFIX)
     foreign = os.path.lexists(file) and not is_shim(file)
     if foreign:
         _may_be_displaced(file, force)
     if skopeo is not None:
         skopeo = Path(os.path.abspath(skopeo))
-        if not _executable(skopeo) or is_shim(skopeo):
+        if not is_executable(skopeo) or is_shim(skopeo):
             raise LocalError(f"{skopeo} is not the real skopeo", path=str(skopeo))
         if foreign and skopeo == file:
             skopeo = kept
+    for what in (file, kept):
+        refuse_reachable(what, absent=True)
     if foreign:
         _keep(file, kept)
-    real = skopeo or (kept if _executable(kept) else first_on_path(path, shims=False))
+    real = skopeo or (kept if is_executable(kept) else first_on_path(path, shims=False))
+    if real is not None:
+        refuse_reachable(real)
     content = script(python, real, options)
-    with PartFile(directory, directory, f".{_NAME}-{secrets.token_hex(8)}", mode=0o755) as part:
+    with PartFile(directory, directory, f".{NAME}-{secrets.token_hex(8)}", mode=0o755) as part:
         part.write(content)
-        part.publish(_NAME, len(content), replace=True)
+        part.publish(NAME, len(content), replace=True)
     return Installed(file, real, kept if os.path.lexists(kept) else None)
 
 
@@ -226,7 +209,7 @@ def remove(directory: Path) -> Path | None:
     Harmless where there is no shim. Raises LocalError for a file that is not ours, or when the disk fails.
     """
     directory = Path(os.path.realpath(directory))
-    file, kept = directory / _NAME, directory / (_NAME + KEPT_SUFFIX)
+    file, kept = directory / NAME, directory / (NAME + KEPT_SUFFIX)
     there, had_one = os.path.lexists(file), os.path.lexists(kept)
     try:
         if there and not is_shim(file):
@@ -244,19 +227,6 @@ def remove(directory: Path) -> Path | None:
     except OSError as exc:
         raise disk_error(exc, "removing", file) from exc
     return file if had_one else None
-
-
-def _executable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
-
-
-def _refuse_reachable(directory: Path) -> None:
-    """Nobody else may put another program into this place, or another place there."""
-    refuse_unsafe(directory)
-    for above in directory.parents:
-        mode = above.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise LocalError(f"everybody may write to {above}, and so replace what is in it", path=str(above))
 
 
 def _may_be_displaced(file: Path, force: bool) -> None:
@@ -279,20 +249,36 @@ def _keep(file: Path, kept: Path) -> None:
         raise disk_error(exc, "keeping", file) from exc
 
 
-def _require_layertee(python: Path) -> None:
-    """``python`` must have layertee by itself: no PYTHONPATH, nobody's home directory."""
-    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
-    words = [str(python), "-I", "-c", "import layertee"]
-    try:
-        pid = os.posix_spawn(python, words, os.environ, file_actions=null)
-    except OSError as exc:
-        raise disk_error(exc, "running", python) from exc
-    if os.waitpid(pid, 0)[1] != 0:
+def _package_of(python: Path) -> Path:
+    """Where ``python`` has layertee, which it must by itself: no PYTHONPATH, nobody's home directory.
+
+    Raises LocalError.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(reader, "rb") as output:
+        try:
+            pid = os.posix_spawn(
+                python,
+                [str(python), "-I", "-c", "import layertee; print(layertee.__file__)"],
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, writer, 1),
+                    (os.POSIX_SPAWN_DUP2, 0, 2),
+                ],
+            )
+        except OSError as exc:
+            raise disk_error(exc, "running", python) from exc
+        finally:
+            os.close(writer)
+        said = os.fsdecode(output.read()).strip()
+    if os.waitpid(pid, 0)[1] != 0 or not os.path.isabs(said):
         message = (
             f"{python} -I cannot import layertee: install it into an environment that needs no PYTHONPATH "
             "and no home directory"
         )
         raise LocalError(message, path=str(python))
+    return Path(said)
 
 
 def _sync(directory: Path) -> None:

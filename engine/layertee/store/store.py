@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +26,12 @@ from typing import Final, Self
 from ..config.home import User
 from ..core.result import BlobResult, TeeResult
 from ..disk.blob_file import FileContent
-from ..disk.files import close, disk_error, make_directory, refuse_unsafe, sync_directory
+from ..disk.files import close, disk_error, make_directory, sync_directory
 from ..disk.locks import HeldLock, Lock, try_lock, wait_for, when_free
 from ..disk.part import BlobWriter, write_document
 from ..disk.space import free_space, human
-from ..errors import CatalogError, LayerteeError, NoSpace, NotFound, StoreCorrupt
+from ..disk.trusted import others_may_write, refuse_foreign, refuse_reachable
+from ..errors import CatalogError, LayerteeError, NoHome, NoSpace, NotFound, StoreCorrupt
 from ..image.document import (
     Compression,
     Descriptor,
@@ -57,7 +58,12 @@ _PRIVATE = "layertee"
 def default_root(user: User | None = None) -> Path:
     """``/var/lib/layertee`` for root, else ``layertee`` in the user's XDG_DATA_HOME. Raises NoHome."""
     user = user or User.of()
-    return Path("/var/lib/layertee") if user.uid == 0 else user.data_for("the store") / "layertee"
+    if user.uid == 0:
+        return Path("/var/lib/layertee")
+    try:
+        return user.data_for("the store") / "layertee"
+    except NoHome as exc:
+        raise exc.with_hint("store-place") from None
 
 
 class Store:
@@ -78,11 +84,17 @@ class Store:
         self.ingest = self._own / "ingest"
         self.locks = self._own / "locks"
         self.quarantined = self._own / "quarantine"
+        # Others may be meant to write to a layout that is not private. What the catalog says of its files is
+        # then not believed: each is hashed again before it counts.
+        self._is_shared = not private and others_may_write(self.root)
         if private:
-            refuse_unsafe(self.root)
+            refuse_reachable(self.root, own=True)
+            for directory in (layout.blob_directory().parent, layout.blob_directory()):
+                if os.path.lexists(directory):
+                    refuse_foreign(directory)
         for directory in (self._own, self.ingest, self.locks, self.quarantined):
             make_directory(directory, 0o700)
-        refuse_unsafe(self._own)
+        refuse_foreign(self._own)
         has_images = bool(layout.entries())
         self.catalog_error: CatalogError | None = None
         try:
@@ -101,10 +113,12 @@ class Store:
     def open(cls, root: Path, *, create: bool = True, private: bool = True) -> Self:
         """The store in ``root``, made there if ``create`` and there is nothing yet.
 
-        ``private`` False is for a layout that others are to read (``--to oci:DIR``): modes as the
-        umask has them. Raises NotFound, StoreCorrupt (something else is there), LocalError (among
-        others: somebody else could write there), NoSpace.
+        ``private`` False is for a layout that others are to read, and may be meant to write to: modes as the
+        umask has them. A private store is refused where another user could change it or the way to it.
+        Raises NotFound, StoreCorrupt (something else is there), UnsafePath, LocalError, NoSpace.
         """
+        if private:
+            refuse_reachable(root, absent=True)  # before anything is made there
         layout = Layout.create(root, private=private) if create else Layout.open(root, private=private)
         return cls(layout, private=private)
 
@@ -218,10 +232,7 @@ class Store:
 
     def holding(self, diff_id: DiffID, *, prefer: Digest | None = None) -> Holding | None:
         """The layer as the store holds it now, the blob ``prefer`` first. Raises LocalError."""
-        rows: list[HeldBlob] = []
-        with self._tolerant():
-            rows = self.catalog.holdings(diff_id)
-        for row in sorted(rows, key=lambda row: row.digest != prefer):
+        for row in sorted(self._rows(diff_id), key=lambda row: row.digest != prefer):
             if self.layout.blob_size(row.digest) == row.size:
                 return self._holding(diff_id, row.digest, row.size, row.uncompressed_size, row.compression)
         return None
@@ -231,12 +242,9 @@ class Store:
 
         An unchecked file may have the name of the layer's blob, or, as a tar, its DiffID. Raises LocalError.
         """
-        rows: list[HeldBlob] = []
-        with self._tolerant():
-            rows = self.catalog.holdings(layer.diff_id)
         found = [
             self._holding(layer.diff_id, row.digest, row.size, row.uncompressed_size, row.compression)
-            for row in rows
+            for row in self._rows(layer.diff_id)
             if self.layout.blob_size(row.digest) == row.size
         ]
         if (blob := self.unverified(layer)) is not None:
@@ -389,9 +397,16 @@ class Store:
             return not self.catalog.holdings()
         return True
 
+    def _rows(self, diff_id: DiffID) -> Sequence[HeldBlob]:
+        """What vouches for files that hold ``diff_id``."""
+        with self._tolerant():
+            return () if self._is_shared else self.catalog.holdings(diff_id)
+        return ()
+
     def _row(self, digest: Digest) -> HeldBlob | None:
+        """What vouches for the file of ``digest``."""
         try:
-            return self.catalog.holds(digest)
+            return None if self._is_shared else self.catalog.holds(digest)
         except CatalogError as exc:
             self._warn(exc)
             return None

@@ -21,8 +21,9 @@ from layertee.config.policy import Policy, Verdict, read_policy
 from layertee.errors import PolicyRefused
 from layertee.image.document import Manifest, Platform, parse_document
 from layertee.image.reference import Reference, parse_reference
-from layertee.skopeo.check import Access, check_policy, find_skopeo
-from layertee.skopeo.shim import SHIM_MARKER
+from layertee.skopeo.check import check_policy
+from layertee.skopeo.command import Access
+from layertee.skopeo.find import SHIM_MARKER, find_skopeo
 from layertee.sync import run
 from tests.support.rig.images import BuiltImage, build_image, build_index, push, run_tool
 from tests.support.rig.layers import incompressible_layer, text_layer

@@ -56,6 +56,7 @@ CODES: dict[LayerteeError, int] = {
     errors.OutputBudgetExceeded("x"): 3,
     errors.LocalError("x"): 1,
     errors.NoHome("x"): 1,
+    errors.UnsafePath("x"): 1,
     errors.NoSpace("x"): 5,
     errors.StoreBusy("x"): 1,
     errors.StoreCorrupt("x"): 1,

@@ -25,6 +25,7 @@ from layertee.errors import (
     SizeMismatch,
     StoreBusy,
     StoreCorrupt,
+    UnsafePath,
 )
 from layertee.image.document import Compression, DiffID, Digest
 from layertee.image.holding import Basis, Form
@@ -92,11 +93,50 @@ def test_a_public_store_keeps_only_its_own_room_closed(root: Path) -> None:
 
 def test_a_store_that_others_could_write_to_is_refused_with_the_remedy(root: Path) -> None:
     Store.open(root).close()
-    root.chmod(0o770)
+    root.chmod(0o777)
     with pytest.raises(LocalError, match=f"chmod go-w {root}"):
         Store.open(root)
     root.chmod(0o755)
     Store.open(root).close()
+
+
+@pytest.mark.parametrize("at", ["blobs", "blobs/sha256", "layertee"])
+def test_a_part_of_the_store_that_others_could_write_to_is_refused(root: Path, at: str) -> None:
+    Store.open(root).close()
+    (root / at).chmod(0o777)
+    with pytest.raises(UnsafePath, match=f"chmod go-w {root / at}"):
+        Store.open(root)
+
+
+def test_a_store_is_refused_where_others_could_replace_it_and_nothing_is_made(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to("open")
+    for root in (tmp_path / "open/x/store", tmp_path / "link/x/store"):
+        with pytest.raises(UnsafePath, match=f"chmod go-w {tmp_path}/open$"):
+            Store.open(root)
+    assert not any((tmp_path / "open").iterdir())
+    (tmp_path / "open").chmod(0o1777)  # as /tmp is
+    Store.open(tmp_path / "open/store").close()
+
+
+def test_in_a_layout_that_others_may_write_to_no_file_is_taken_on_trust(tmp_path: Path) -> None:
+    """They may have replaced one since it was checked: it counts once it was hashed again."""
+    room = tmp_path / "shared"
+    room.mkdir()
+    room.chmod(0o777)
+    result = measure(TAR)
+    with Store.open(room / "layout", private=False) as store:
+        with store.writer(result.diff_id) as writer:
+            held = store.commit_layer(fill(writer, TAR), result, Form.AS_IS)
+        assert held.basis is Basis.COMPUTED
+        assert store.holding(result.diff_id) is None
+        assert store.unverified_path(result.digest) == held.path
+        assert store.adopt(result).basis is Basis.COMPUTED
+    room.chmod(0o755)
+    with Store.open(room / "layout", private=False) as store:
+        assert store.holding(result.diff_id) == held
+        assert store.unverified_path(result.digest) is None
 
 
 def test_a_store_of_another_user_is_refused(root: Path, monkeypatch: Any) -> None:
