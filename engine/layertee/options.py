@@ -19,7 +19,9 @@ class Options:
     redirects stay on what the registry offers. ``places`` to take layers from: an OCI layout by its
     path, others by their names, or any object that is a Place. ``trust`` says how well a place must
     know what it holds before a download is skipped (``plan.plan``). ``anonymous``: use no credentials,
-    whatever files there are. ``user_agent_prefix`` names the program that this one works for.
+    whatever files there are. ``trusted_realms``: hosts of token services that may be sent the credentials of
+    a registry which names them, where the two are on different hosts. ``user_agent_prefix`` names the
+    program that this one works for.
     """
 
     platform: Platform = field(default_factory=Platform.host)
@@ -31,4 +33,5 @@ class Options:
     core: str | None = None
     trust: Basis = Basis.ATTESTED
     anonymous: bool = False
+    trusted_realms: tuple[str, ...] = ()
     user_agent_prefix: str = ""

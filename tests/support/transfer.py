@@ -52,7 +52,7 @@ def bring(
         transport = Transport(user_agent="layertee-test")
         reference = parse_reference(server.reference)
         assert isinstance(reference, Reference)
-        registry: Registry[Body] = Registry(
+        registry = Registry(
             transport,
             reference,
             Credentials.no_credentials(),

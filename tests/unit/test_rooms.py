@@ -60,6 +60,7 @@ ROOMS: dict[str, set[str]] = {
 # Libraries, and parts of the standard library that decide something, have one home each.
 HOMES: dict[str, set[str]] = {
     "aiohttp": {"registry.http", "registry.first_import"},
+    "multidict": {"registry.http"},
     "yarl": {"registry.http"},
     "ssl": {"registry.http", "registry.first_import"},
     "uvloop": {"sync"},

@@ -15,12 +15,13 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from ..errors import AuthConfigError, DocumentError
+from ..image import hub
 from ..image.strictjson import as_object, as_text, load_object
 from .home import User
 from .reading import read_file
@@ -36,9 +37,7 @@ _HELPER_ENV = frozenset(
 )
 _TOKEN_USER = "<token>"  # docker-credential-helpers: the secret is an identity token
 _NOT_FOUND = b"credentials not found"  # docker-credential-helpers, credentials/error.go; the rest varies
-_HUB = "docker.io"
-_HUB_KEY = "https://index.docker.io/v1/"  # what `docker login` stores for the hub
-_HUB_NAMES = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
+_TRUSTED = "LAYERTEE_TRUSTED_REALMS"  # hosts, separated by blanks or commas
 # Free-form maps of the two formats, keyed by host names.
 _MAPS = frozenset({"auths", "credHelpers", "HttpHeaders", "plugins", "aliases", "proxies", "features"})
 
@@ -55,9 +54,10 @@ class Login:
 class Credentials:
     """The logins of one user, looked up when a registry asks.
 
-    ``authfile``: only this file. ``login``: this login, for whatever registry. ``trusted_realms``: hosts of
-    token services that may be sent credentials although they are not the registry's own. ``user``: whose
-    files, that of ``env`` if None. A credential helper has ``helper_s`` seconds to answer.
+    ``authfile``: only this file. ``login``: this login, for whatever registry. ``trusted_realms``: hosts
+    (``host`` or ``host:port``) of token services that may be sent the credentials of registries which name
+    them, besides those that LAYERTEE_TRUSTED_REALMS names in ``env``. ``user``: whose files, that of ``env``
+    if None. A credential helper has ``helper_s`` seconds to answer.
     """
 
     def __init__(
@@ -65,13 +65,14 @@ class Credentials:
         authfile: str | Path | None = None,
         *,
         login: Login | None = None,
-        trusted_realms: frozenset[str] | set[str] | tuple[str, ...] = (),
+        trusted_realms: Iterable[str] = (),
         env: Mapping[str, str] | None = None,
         user: User | None = None,
         helper_s: float = HELPER_S,
     ) -> None:
-        self.trusted_realms = frozenset(host.lower() for host in trusted_realms)
         self._env = dict(os.environ if env is None else env)
+        named = self._env.get(_TRUSTED, "").replace(",", " ").split()
+        self.trusted_realms = frozenset(host.lower() for host in (*trusted_realms, *named))
         self._login = login
         self._explicit = authfile if authfile is not None else self._env.get("REGISTRY_AUTH_FILE") or None
         self._user = user
@@ -143,7 +144,7 @@ class Credentials:
         return None
 
     async def _ask(self, helper: str, host: str, path: Path) -> Login | None:
-        for server in (_HUB_KEY, host) if host == _HUB else (host,):
+        for server in (hub.LOGIN_KEY, host) if host == hub.NAME else (host,):
             if login := await _run_helper(helper, server, self._env, path, self._helper_s):
                 return login
         return None
@@ -181,7 +182,7 @@ def _normal(key: str) -> str:
         key = rest.partition("/")[0]
     host, slash, path = key.rstrip("/").partition("/")
     host = host.lower()
-    return (_HUB if host in _HUB_NAMES else host) + slash + path
+    return (hub.NAME if host in hub.NAMES | hub.API_HOSTS else host) + slash + path
 
 
 def _from_auths(auths: Mapping[str, object], host: str, repository: str) -> Login | None:

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DocumentError, InvalidReference
+from . import hub
 from .document import Digest
 from .reference_storage import TRANSPORT, StorageReference, parse_storage
 
-DOCKER_HUB = "docker.io"
 ARCHIVE = "oci-archive"
-_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io"})
-_HUB_API = "registry-1.docker.io"
 _MAX_REPOSITORY = 255
 _MAX_PORT = 65535
 
@@ -67,7 +65,7 @@ class Reference:
     @property
     def api_host(self) -> str:
         """``host[:port]`` that serves the API: Docker Hub's is not its name."""
-        return _HUB_API if self.registry == DOCKER_HUB else self.registry
+        return hub.API_HOST if self.registry == hub.NAME else self.registry
 
     @property
     def name(self) -> str:
@@ -152,7 +150,7 @@ def _parse_docker(text: str) -> Reference:
     repository, colon, tag = rest[slash + 1 :].partition(":")
     if colon and not _TAG.fullmatch(tag):
         raise InvalidReference(f"image reference {text!r}: {tag!r} is not a tag")
-    if registry == DOCKER_HUB and "/" not in repository:
+    if registry == hub.NAME and "/" not in repository:
         repository = f"library/{repository}"
     if repository != repository.lower():
         raise InvalidReference(
@@ -173,9 +171,7 @@ def _is_host(first: str) -> bool:
 def _refuse_short_name(rest: str, text: str) -> None:
     hint = rest.strip("/")
     hint = hint if "/" in hint else f"library/{hint or 'name'}"
-    raise InvalidReference(
-        f"image reference {text!r} names no registry; write for example {DOCKER_HUB}/{hint}"
-    )
+    raise InvalidReference(f"image reference {text!r} names no registry; write for example {hub.NAME}/{hint}")
 
 
 def _registry(host: str, text: str) -> str:
@@ -192,7 +188,7 @@ def _registry(host: str, text: str) -> str:
     registry = host.lower()
     if not _is_host(registry):
         registry = host  # HOST/x: in lower case it would read as a short name
-    return DOCKER_HUB if registry in _HUB_NAMES else registry
+    return hub.NAME if registry in hub.NAMES else registry
 
 
 def _digest(text: str, whole: str) -> Digest:

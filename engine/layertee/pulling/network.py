@@ -23,24 +23,29 @@ class Network:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._credentials = (
+            Credentials.no_credentials()
+            if options.anonymous
+            else Credentials(options.authfile, trusted_realms=options.trusted_realms)
+        )
         self._transport: Transport | None = None
-        self._registries: dict[str, Registry[Body]] = {}
+        self._registries: dict[str, Registry] = {}
         self._hosts: dict[str, Connections] = {}
 
-    def registry(self, image: Reference) -> Registry[Body]:
+    def registry(self, image: Reference) -> Registry:
         """The registry of ``image``, for requests about that image."""
         options = self._options
         return Registry(
             self._opened(),
             image,
-            Credentials.no_credentials() if options.anonymous else Credentials(options.authfile),
+            self._credentials,
             tls=TLSPolicy(
                 verify=options.tls_verify, cert_dir=options.cert_dir or find_cert_dir(image.registry)
             ),
             allow_http=not options.tls_verify,
         )
 
-    def keep(self, image: Reference, registry: Registry[Body]) -> None:
+    def keep(self, image: Reference, registry: Registry) -> None:
         """Ask ``registry``, which has resolved ``image``, for the blobs of its repository from now on."""
         self._registries[image.name] = registry
 

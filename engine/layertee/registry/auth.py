@@ -16,89 +16,25 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from ..config.logins import Credentials, Login
 from ..errors import DocumentError, LayerteeError, NotInRegistry, RedirectRefused, RegistryError, Unauthorized
 from ..image.strictjson import load_object, printable
+from .challenge import parse_challenges
 from .origins import Origin, may_know_secret, realm_problem
 from .statuses import server_says, status_error
 
 if TYPE_CHECKING:
-    from .http import Response, TLSPolicy
+    from .http import TLSPolicy, Transport, WholeResponse
 
 _MAX_TOKEN_BODY = 1 << 20  # containers/image's limit
 _MAX_TOKEN = 48 << 10  # a request head of 64 KiB has to hold it
 _LIFETIME_MIN_S, _LIFETIME_MAX_S = 60.0, 24 * 3600.0
 _CLIENT_ID = "layertee"
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))")
-_PARAM = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s,\"]+))")
-_GAP = re.compile(r"[ \t,]*")
 _BEARER = re.compile(r"[\x21-\x7e]+")
-
-
-class Fetcher(Protocol):
-    """The part of a transport that does one whole exchange."""
-
-    async def fetch(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        limit: int,
-        body: bytes | None = None,
-        tls: TLSPolicy | None = None,
-    ) -> Response: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """One way a server would let the client in. ``scheme`` and parameter names are in lower case."""
-
-    scheme: str
-    params: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-
-def parse_challenges(fields: Iterable[str]) -> tuple[Challenge, ...]:
-    """The challenges of all WWW-Authenticate fields, in order. RFC 9110 §11.6.1.
-
-    Never fails: a field is read as far as it makes sense. Unquoted values may hold what RFC 9110
-    wants quoted, as servers do; a challenge that gives a parameter twice is left out.
-    """
-    return tuple(challenge for value in fields for challenge in _challenges(value))
-
-
-def _challenges(value: str) -> list[Challenge]:
-    found: list[tuple[str, dict[str, str]]] = []
-    broken: set[int] = set()
-    at = _skip(value, 0)
-    while at < len(value):
-        param = _PARAM.match(value, at)
-        if param is not None and found:
-            name, quoted, bare = param[1].lower(), param[2], param[3]
-            if name in found[-1][1]:
-                broken.add(len(found) - 1)
-            found[-1][1][name] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            at = _skip(value, param.end())
-            continue
-        scheme = _TOKEN.match(value, at)
-        if scheme is None:
-            break
-        found.append((scheme[0].lower(), {}))
-        end = scheme.end()
-        at = _skip(value, end)
-        if at > end and "," not in value[end:at] and (token68 := _TOKEN68.match(value, at)):
-            at = _skip(value, token68.end())
-    return [Challenge(scheme, params) for n, (scheme, params) in enumerate(found) if n not in broken]
-
-
-def _skip(value: str, at: int) -> int:
-    gap = _GAP.match(value, at)
-    return gap.end() if gap else at
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +58,7 @@ class Authorizer:
 
     def __init__(
         self,
-        fetcher: Fetcher,
+        transport: Transport,
         credentials: Credentials,
         *,
         registry: str,
@@ -132,7 +68,7 @@ class Authorizer:
         allow_http: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fetcher = fetcher
+        self._transport = transport
         self._credentials = credentials
         self._registry = registry
         self._repository = repository
@@ -151,7 +87,11 @@ class Authorizer:
         self._withheld = ""  # the token service that was not told the login, for the error message
 
     async def authorization(self) -> str | None:
-        """The field to send now, or None. A token that has expired is renewed first."""
+        """The field to send now, or None. A token that has expired is renewed first.
+
+        Raises what the token request raises: Unauthorized and the rest of RegistryError, TransportError
+        and its subclasses, DocumentError, AuthConfigError.
+        """
         if self._key is None:
             return self._basic
         current = self._fresh(self._key)
@@ -160,7 +100,7 @@ class Authorizer:
     async def refused(self, challenges: Iterable[str], sent: str | None) -> str:
         """The field to try after a 401 whose request carried ``sent``.
 
-        Raises Unauthorized when there is nothing (else) to try, and what the token request raises.
+        Raises Unauthorized when there is nothing (else) to try, and what ``authorization`` raises.
         """
         parsed = parse_challenges(challenges)
         bearer = next((c for c in parsed if c.scheme == "bearer" and c.params.get("realm")), None)
@@ -175,15 +115,15 @@ class Authorizer:
         )
 
     def explain(self, error: Unauthorized) -> Unauthorized:
-        """``error``, with what the user can do about it."""
+        """``error``, with what is known here about its cause, and a hint."""
         if self._withheld:
-            advice = f"; credentials were not sent to {self._withheld}, which is not {self._registry}'s own"
-            advice += f" (allow it with trusted_realms={{{self._withheld!r}}})"
+            advice = f"credentials were not sent to {self._withheld}, which is not {self._registry}'s own"
+            hint = "trusted-realms"
         elif self._looked_up and self._login is None:
-            advice = f"; there is no login for {self._registry} (podman login, or --authfile)"
+            advice, hint = f"there is no login for {self._registry}", "logins"
         else:
             return error
-        return Unauthorized(f"{error}{advice}", status=error.status, url=error.url)
+        return Unauthorized(f"{error}; {advice}", status=error.status, url=error.url).with_hint(hint)
 
     def scrub(self, text: str) -> str:
         """``text`` without the secrets held here: a server may send them back."""
@@ -256,7 +196,7 @@ class Authorizer:
             form = {"grant_type": "refresh_token", **query, "client_id": _CLIENT_ID}
             body = urlencode({**form, "refresh_token": login.identity_token}).encode()
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-            response = await self._fetcher.fetch(
+            response = await self._transport.fetch(
                 "POST", key.realm, headers=headers, limit=_MAX_TOKEN_BODY, body=body, tls=tls
             )
         else:
@@ -264,18 +204,20 @@ class Authorizer:
                 headers["Authorization"] = f"Basic {_basic(login)}"
                 query["account"] = login.username
             url = _with_query(key.realm, query)
-            response = await self._fetcher.fetch("GET", url, headers=headers, limit=_MAX_TOKEN_BODY, tls=tls)
+            response = await self._transport.fetch(
+                "GET", url, headers=headers, limit=_MAX_TOKEN_BODY, tls=tls
+            )
         received = self._clock()
         if response.status != 200:
             raise self._token_error(response, shown)
         return _read_token(response.body, received)
 
-    def _token_error(self, response: Response, shown: str) -> LayerteeError:
+    def _token_error(self, response: WholeResponse, shown: str) -> LayerteeError:
         if 300 <= response.status < 400:
             return RedirectRefused(f"the token service {shown} redirects; that is not followed")
         what = f"no token for {self._registry}/{self._repository}"
         says = self.scrub(server_says(response.body))
-        wait = response.headers.get("Retry-After")
+        wait = response.field("Retry-After")
         error = status_error(response.status, response.url, what, says=says, wait=wait)
         if isinstance(error, NotInRegistry):  # of the service, not of the image
             return RegistryError(str(error), status=error.status, url=error.url)

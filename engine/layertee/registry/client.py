@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING
 
 from ..config.logins import Credentials
 from ..errors import DocumentError, SizeMismatch
@@ -30,17 +30,17 @@ from ..image.document import (
 from ..image.reference import Reference
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
-from .exchange import HTTP, BodyT, Exchange
-from .statuses import retrying
+from .exchange import Exchange
+from .retry import retrying
 
 if TYPE_CHECKING:
-    from .http import Response, TLSPolicy
+    from .http import Body, TLSPolicy, Transport, WholeResponse
 
 _MAX_DEPTH = 2  # an index may hold an index; nothing in use goes deeper
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
 
 
-class Registry(Generic[BodyT]):
+class Registry:
     """The registry of ``reference``. Belongs to one event loop; the transport belongs to the caller.
 
     ``allow_http``: the user has waived verification of this registry; https is still tried first.
@@ -48,7 +48,7 @@ class Registry(Generic[BodyT]):
 
     def __init__(
         self,
-        transport: HTTP[BodyT],
+        transport: Transport,
         reference: Reference,
         credentials: Credentials,
         *,
@@ -58,9 +58,7 @@ class Registry(Generic[BodyT]):
     ) -> None:
         self._reference = reference
         self._sleep = sleep
-        self._exchange: Exchange[BodyT] = Exchange(
-            transport, reference, credentials, tls=tls, allow_http=allow_http
-        )
+        self._exchange = Exchange(transport, reference, credentials, tls=tls, allow_http=allow_http)
 
     @property
     def scheme(self) -> str | None:
@@ -85,7 +83,7 @@ class Registry(Generic[BodyT]):
         config = parse_config(await self._config(document.config), document.config)
         return ResolvedImage(document, config, image_layers(document, config), index_digest)
 
-    async def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> BodyT:
+    async def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> Body:
         """Request ``blob``, or its bytes ``[start, stop)``; the body is left to the caller, who closes it.
 
         The status is 200 or 206: the caller checks which, and Content-Range. Not retried here. Raises
@@ -96,7 +94,8 @@ class Registry(Generic[BodyT]):
             end = blob.size if stop is None else stop
             if not 0 <= start < end:
                 raise ValueError(f"[{start}, {end}) is not a range of bytes")
-            # RFC 9110 §14.1.2: inclusive. Always closed: some registries refuse an open end.
+            # RFC 9110 §14.1.2: inclusive. Always closed: some registries refuse an open end. Nothing else in
+            # the package writes a Range; what comes back is read by transfer/ranges.py.
             headers["Range"] = f"bytes={start}-{end - 1}"
         what = f"blob {blob.digest} of {self._reference.name}"
         return await self._exchange.open(f"blobs/{blob.digest}", headers, blob=blob.digest, what=what)
@@ -108,7 +107,7 @@ class Registry(Generic[BodyT]):
         what = str(self._reference)
         response = await self._fetch(f"manifests/{name}", _ACCEPT, MAX_DOCUMENT, what)
         _check(response, digest, None, what)
-        return parse_document(response.body, response.headers.get("Content-Type"))
+        return parse_document(response.body, response.field("Content-Type"))
 
     async def _entry(self, entry: Descriptor) -> Manifest | Index:
         """The document an index entry names, which must be what the entry says."""
@@ -119,7 +118,7 @@ class Registry(Generic[BodyT]):
             raise DocumentError(f"{what} is larger than {MAX_DOCUMENT} bytes")
         response = await self._fetch(f"manifests/{entry.digest}", _ACCEPT, MAX_DOCUMENT, what)
         _check(response, entry.digest, entry.size, what)
-        document = parse_document(response.body, response.headers.get("Content-Type"))
+        document = parse_document(response.body, response.field("Content-Type"))
         if document.media_type != entry.media_type.lower():
             says = f"{document.media_type}, the index says {printable(entry.media_type)}"
             raise DocumentError(f"{what} is of type {says}")
@@ -135,7 +134,7 @@ class Registry(Generic[BodyT]):
         _check(response, config.digest, config.size, what)
         return response.body
 
-    async def _fetch(self, path: str, accept: str, limit: int, what: str) -> Response:
+    async def _fetch(self, path: str, accept: str, limit: int, what: str) -> WholeResponse:
         """GET a small document, retried while that makes sense."""
         return await retrying(
             lambda: self._exchange.fetch(path, {"Accept": accept}, limit=limit, what=what),
@@ -143,9 +142,9 @@ class Registry(Generic[BodyT]):
         )
 
 
-def _check(response: Response, wanted: Digest | None, size: int | None, what: str) -> None:
+def _check(response: WholeResponse, wanted: Digest | None, size: int | None, what: str) -> None:
     """The bytes are those asked for, and the registry's header does not say otherwise."""
-    encoding = response.headers.get("Content-Encoding")
+    encoding = response.field("Content-Encoding")
     if encoding is not None and encoding.strip().lower() != "identity":
         shown = printable(encoding, 40)
         raise DocumentError(f"{what}: the answer was re-encoded ({shown}) by the registry or a proxy")
@@ -154,7 +153,7 @@ def _check(response: Response, wanted: Digest | None, size: int | None, what: st
         raise SizeMismatch(f"{what} is {got} bytes, its descriptor says {size}", want=size, got=got)
     if wanted is not None:
         wanted.check(response.body, what)
-    for value in response.headers.getall("Docker-Content-Digest", []):
+    for value in response.fields("Docker-Content-Digest"):
         try:
             stated = Digest.parse(value)
         except DocumentError:

@@ -13,7 +13,7 @@ import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..config.logins import Credentials
 from ..errors import (
@@ -28,53 +28,19 @@ from ..errors import (
 )
 from ..image.document import Digest
 from ..image.reference import Reference
-from .auth import Authorizer, Fetcher
+from .auth import Authorizer
 from .origins import MAX_HOPS, Origin, redirect_target
 from .statuses import MAX_ERROR_BODY, server_says, status_error
 
 if TYPE_CHECKING:
-    from .http import Headers, Response, TLSPolicy
+    from .http import Body, Response, TLSPolicy, Transport, WholeResponse
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A presigned URL that is used up: S3 says 400 or 403, others 401, 404 or 410. Not about our login.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 
 
-class Head(Protocol):
-    """A response whose body has not been read."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Headers: ...
-    @property
-    def url(self) -> str: ...
-    async def read(self, limit: int) -> bytes: ...
-    def close(self) -> None: ...
-
-
-BodyT = TypeVar("BodyT", bound=Head)
-BodyT_co = TypeVar("BodyT_co", bound=Head, covariant=True)
-
-
-class HTTP(Fetcher, Protocol[BodyT_co]):
-    """What is needed of a transport: whole exchanges, and responses with the body left to the caller."""
-
-    async def open(
-        self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None
-    ) -> BodyT_co: ...
-
-
-class Answer(Protocol):
-    """What a Head and a whole Response have in common."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Headers: ...
-
-
-AnswerT = TypeVar("AnswerT", bound=Answer)
+ResponseT = TypeVar("ResponseT", bound="Response")
 
 
 @dataclass(slots=True)
@@ -87,7 +53,7 @@ class _Walk:
     renewed: bool = False
 
 
-class Exchange(Generic[BodyT]):
+class Exchange:
     """GET requests below ``/v2/<repository>/`` of ``reference``.
 
     ``allow_http``: the user has waived verification of this registry. Only then is a peer that does
@@ -96,7 +62,7 @@ class Exchange(Generic[BodyT]):
 
     def __init__(
         self,
-        transport: HTTP[BodyT],
+        transport: Transport,
         reference: Reference,
         credentials: Credentials,
         *,
@@ -118,11 +84,15 @@ class Exchange(Generic[BodyT]):
         """The registry's, once it has been spoken to."""
         return self._origin
 
-    async def fetch(self, path: str, headers: Mapping[str, str], *, limit: int, what: str) -> Response:
-        """The whole answer to ``GET path``; its status is 200. ``what`` begins error messages."""
+    async def fetch(self, path: str, headers: Mapping[str, str], *, limit: int, what: str) -> WholeResponse:
+        """The whole answer to ``GET path``; its status is 200. ``what`` begins error messages.
+
+        Raises RegistryError and its subclasses for any other status, TransportError and its subclasses,
+        DocumentError for a body above ``limit`` bytes, AuthConfigError.
+        """
         room = max(limit, MAX_ERROR_BODY)
 
-        async def send(url: str, fresh: dict[str, str]) -> Response:
+        async def send(url: str, fresh: dict[str, str]) -> WholeResponse:
             return await self._transport.fetch("GET", url, headers=fresh, limit=room, tls=self._tls)
 
         response, walk = await self._request(path, headers, send, _nothing, None)
@@ -130,13 +100,14 @@ class Exchange(Generic[BodyT]):
             return response
         raise self._error(what, response, walk, response.body)
 
-    async def open(self, path: str, headers: Mapping[str, str], *, blob: Digest, what: str) -> BodyT:
+    async def open(self, path: str, headers: Mapping[str, str], *, blob: Digest, what: str) -> Body:
         """The head of the answer to ``GET path``; its status is 200 or 206. The caller closes it.
 
-        Where the registry redirects ``blob`` to is remembered, and asked directly next time.
+        Where the registry redirects ``blob`` to is remembered, and asked directly next time. Raises what
+        ``fetch`` raises, and RangeMismatch for 416.
         """
 
-        async def send(url: str, fresh: dict[str, str]) -> BodyT:
+        async def send(url: str, fresh: dict[str, str]) -> Body:
             return await self._transport.open(url, headers=fresh, tls=self._tls)
 
         body, walk = await self._request(path, headers, send, _drain, blob)
@@ -154,10 +125,10 @@ class Exchange(Generic[BodyT]):
         self,
         path: str,
         headers: Mapping[str, str],
-        send: Callable[[str, dict[str, str]], Awaitable[AnswerT]],
-        discard: Callable[[AnswerT], Awaitable[None]],
+        send: Callable[[str, dict[str, str]], Awaitable[ResponseT]],
+        discard: Callable[[ResponseT], Awaitable[None]],
         blob: Digest | None,
-    ) -> tuple[AnswerT, _Walk]:
+    ) -> tuple[ResponseT, _Walk]:
         """Send a request; once more from the registry if where it led has expired."""
         origin, auth = await self._connect()
         start = f"{origin.scheme}://{self._reference.api_host}/v2/{self._reference.repository}/{path}"
@@ -183,9 +154,9 @@ class Exchange(Generic[BodyT]):
         if blob is not None and target is not None and self._targets.get(blob) == target:
             del self._targets[blob]
 
-    def _error(self, what: str, answer: Answer, walk: _Walk, body: bytes) -> LayerteeError:
+    def _error(self, what: str, answer: Response, walk: _Walk, body: bytes) -> LayerteeError:
         """The error for a final answer. Only the registry's own words are repeated."""
-        wait = answer.headers.get("Retry-After")
+        wait = answer.field("Retry-After")
         if walk.left:
             error = status_error(answer.status, walk.url, what, wait=wait)
             if isinstance(error, Unauthorized):  # a used-up URL or a wrong clock, not a login
@@ -239,11 +210,11 @@ class Exchange(Generic[BodyT]):
 async def _follow(
     walk: _Walk,
     extra: Mapping[str, str],
-    send: Callable[[str, dict[str, str]], Awaitable[AnswerT]],
-    discard: Callable[[AnswerT], Awaitable[None]],
+    send: Callable[[str, dict[str, str]], Awaitable[ResponseT]],
+    discard: Callable[[ResponseT], Awaitable[None]],
     registry: Origin,
     auth: Authorizer,
-) -> AnswerT:
+) -> ResponseT:
     """The first answer that is neither a redirect nor, at the registry, the first 401."""
     while True:
         walk.left = walk.left or Origin.of(walk.url) != registry
@@ -252,7 +223,7 @@ async def _follow(
         if sent is not None:
             fresh["Authorization"] = sent
         answer = await send(walk.url, fresh)
-        location = answer.headers.get("Location")
+        location = answer.field("Location")
         if answer.status in _REDIRECTS and location is not None:
             await discard(answer)
             walk.hops += 1
@@ -262,18 +233,18 @@ async def _follow(
         elif answer.status == 401 and not walk.left and not walk.renewed:
             await discard(answer)
             walk.renewed = True
-            await auth.refused(answer.headers.getall("WWW-Authenticate", []), sent)
+            await auth.refused(answer.fields("WWW-Authenticate"), sent)
         else:
             return answer
 
 
-async def _nothing(answer: Answer) -> None:
+async def _nothing(answer: Response) -> None:
     """A whole response holds no connection."""
 
 
-async def _drain(body: Head) -> None:
+async def _drain(body: Body) -> None:
     """Give the connection back: a short body is read, so that the next request can use it."""
-    length = body.headers.get("Content-Length")
+    length = body.field("Content-Length")
     try:
         if length is not None and re.fullmatch(r"[0-9]{1,5}", length):
             await body.read(MAX_ERROR_BODY)

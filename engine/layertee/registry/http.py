@@ -1,4 +1,4 @@
-"""HTTP exchanges. The only module that knows aiohttp.
+"""HTTP exchanges. The only module that knows aiohttp (and its multidict and yarl).
 
 Rules of this file:
 
@@ -22,12 +22,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from ..aio import until_done
@@ -48,7 +48,7 @@ from .body import BodyProtocol, Copier, Receiver, truncated
 log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
-FIRST_BYTE_S = 30.0
+ANSWER_S = 30.0
 GOODBYE_S = 1.0
 _MAX_HEADER = 64 << 10
 
@@ -61,48 +61,51 @@ class TLSPolicy:
     cert_dir: Path | None = None
 
 
-class Headers(Protocol):
-    """Case-insensitive; a name may occur more than once."""
-
-    def get(self, key: str, /) -> str | None: ...
-    def getall(self, key: str, default: list[str], /) -> list[str]: ...
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
-    """A whole exchange with a small body."""
+    """The head of an answer: its status, its header fields, and the URL that was asked."""
 
-    status: int
-    headers: Headers
-    body: bytes
-    url: str
+    def __init__(self, status: int, url: str, headers: CIMultiDictProxy[str]) -> None:
+        self.status = status
+        self.url = url
+        self._headers = headers
+
+    def field(self, name: str, /) -> str | None:
+        """The value of the first header field of that name."""
+        return self._headers.get(name)
+
+    def fields(self, name: str, /) -> list[str]:
+        """The values of the header fields of that name, in order."""
+        return self._headers.getall(name, [])
 
 
-class Body:
-    """A response whose head has arrived and whose body has not been read.
+class WholeResponse(Response):
+    """An exchange that is over, with its small ``body``."""
+
+    def __init__(self, status: int, url: str, headers: CIMultiDictProxy[str], body: bytes) -> None:
+        super().__init__(status, url, headers)
+        self.body = body
+
+
+class Body(Response):
+    """A response whose body has not been read, and is to come within ``answer_s`` where it is small.
 
     Exactly one of :meth:`receive`, :meth:`read` and :meth:`close` ends it; :meth:`close` may
     always be called, and after the others does nothing.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, answer_s: float) -> None:
+        super().__init__(response.status, str(response.url), response.headers)
         self._response = response
+        self._answer_s = answer_s
         self._flow: BodyProtocol | Copier | None = None
-        self.status = response.status
-        self.headers: Headers = cast(Headers, response.headers)
-        self.url = str(response.url)
         self.chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
         self.content_length = None if self.chunked else response.content_length
 
-    def fields(self, name: str, /) -> list[str]:
-        """The values of the header fields of that name, in order."""
-        return self.headers.getall(name, [])
-
     async def read(self, limit: int) -> bytes:
-        """The whole body if it has at most ``limit`` bytes, else DocumentError."""
+        """The whole body. Raises DocumentError if it has more than ``limit`` bytes, and TransportError."""
         with _mapped(self.url):
             try:
-                async with asyncio.timeout(FIRST_BYTE_S):
+                async with asyncio.timeout(self._answer_s):
                     return await _read_limited(self._response, limit, self.url)
             finally:
                 _drop(self._response)
@@ -199,10 +202,16 @@ class Body:
 
 
 class Transport:
-    """A pool of connections. One per engine; close it."""
+    """A pool of connections. One per engine; close it.
 
-    def __init__(self, *, user_agent: str) -> None:
+    A connection has ``connect_s`` seconds to come about; ``answer_s`` is the time for the head of an answer,
+    and then for the body where it is small.
+    """
+
+    def __init__(self, *, user_agent: str, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> None:
         self._user_agent = user_agent
+        self._connect_s = connect_s
+        self._answer_s = answer_s
         self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
         self._proxies = getproxies_environment()
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -214,7 +223,7 @@ class Transport:
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=None),
             read_bufsize=64 << 10,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
@@ -253,22 +262,29 @@ class Transport:
         limit: int,
         body: bytes | None = None,
         tls: TLSPolicy | None = None,
-    ) -> Response:
-        """One exchange, whatever its status. A body above ``limit`` bytes raises DocumentError."""
+    ) -> WholeResponse:
+        """One exchange, whatever its status.
+
+        Raises DocumentError for a body above ``limit`` bytes, TransportError and its subclasses (Timeout,
+        ConnectFailed, TLSFailed, TruncatedBody), AuthConfigError for a certificate directory.
+        """
         response = await self._head(method, url, headers, body, tls or TLSPolicy())
         with _mapped(url):
             try:
-                async with asyncio.timeout(FIRST_BYTE_S):
+                async with asyncio.timeout(self._answer_s):
                     data = await _read_limited(response, limit, url)
             except BaseException:
                 _drop(response)
                 raise
             response.release()
-        return Response(response.status, cast(Headers, response.headers), data, str(response.url))
+        return WholeResponse(response.status, str(response.url), response.headers, data)
 
     async def open(self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None) -> Body:
-        """GET ``url`` up to the end of the head, whatever the status."""
-        return Body(await self._head("GET", url, headers, None, tls or TLSPolicy()))
+        """GET ``url`` up to the end of the head, whatever the status.
+
+        Raises TransportError and its subclasses, AuthConfigError for a certificate directory.
+        """
+        return Body(await self._head("GET", url, headers, None, tls or TLSPolicy()), self._answer_s)
 
     async def _head(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
@@ -276,7 +292,7 @@ class Transport:
         with _mapped(url):
             proxy = _proxy_for(url, self._proxies)
             secure = url.startswith("https:") or (proxy is not None and proxy.startswith("https:"))
-            async with asyncio.timeout(CONNECT_S + FIRST_BYTE_S):
+            async with asyncio.timeout(self._connect_s + self._answer_s):
                 response = await self._session.request(
                     method,
                     URL(url, encoded=True),
@@ -387,7 +403,7 @@ def _mapped(url: str) -> Iterator[None]:
     except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
         reason = getattr(exc, "os_error", exc)
         if getattr(reason, "reason", "") == "WRONG_VERSION_NUMBER":
-            reason = "the server does not speak TLS; --tls-verify=false allows plain HTTP"
+            raise TLSFailed(f"{host}: the server does not speak TLS").with_hint("plain-http") from exc
         raise TLSFailed(f"{host}: TLS failed: {reason}") from exc
     except aiohttp.ClientConnectorError as exc:
         error = exc.os_error

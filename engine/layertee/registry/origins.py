@@ -19,29 +19,34 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..errors import RedirectRefused, redact_url
+from ..image import hub
 
 MAX_HOPS = 5
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # urlsplit has taken the brackets off
 _MAX_URL = 16 << 10
 
+_LOCAL = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last four bytes
 # Instance metadata outside the link-local range, by provider: AWS (IPv6), Alibaba, Oracle, Google.
 _METADATA = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192", "metadata.google.internal"})
 
-# Domains whose subdomains belong to different owners: sharing one of these proves nothing.
-_SHARED = frozenset(
-    {
-        *("amazonaws.com", "appspot.com", "azurecr.io", "azurewebsites.net", "cloudapp.azure.com"),
-        *("cloudfront.net", "github.io", "gitlab.io", "herokuapp.com", "jfrog.io", "netlify.app"),
-        *("pages.dev", "pkg.dev", "r2.dev", "run.app", "vercel.app", "web.app", "workers.dev"),
-    }
+# Token services that registries name on another host, each with its registries, as their vendors run them.
+# A name alone proves nothing: most registries that anybody can rent are one of many under one domain, and
+# so are most hosts, so being a parent, a child or a sibling of the registry's host is no reason.
+_NAMED: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
+    (re.compile(service), re.compile(registries))
+    for service, registries in (
+        (re.escape(hub.TOKEN_HOST), "|".join(map(re.escape, sorted(hub.API_HOSTS)))),
+        (r"gitlab\.com", r"registry\.gitlab\.com"),
+        (r"api\.digitalocean\.com", r"registry\.digitalocean\.com"),
+        (r"docker-auth\.elastic\.co", r"docker\.elastic\.co"),
+        (
+            r"dockerauth(\.[a-z0-9-]+)?\.aliyuncs\.com",
+            r"registry\.[a-z0-9-]+\.aliyuncs\.com|[a-z0-9.-]+\.cr\.aliyuncs\.com",
+        ),
+    )
 )
-_SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "gob", "gov", "go", "mil", "ne", "net", "or", "org"})
-
-# Docker Hub's token service, for the names under which the hub is known.
-_BUILT_IN = {
-    "auth.docker.io": frozenset({"registry-1.docker.io", "index.docker.io", "registry.hub.docker.com"})
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def reach(host: str) -> Reach:
     name = host.lower().rstrip(".")
     if name in _METADATA:
         return Reach.LINK_LOCAL
-    if name == "localhost" or name.endswith((".localhost", ".localdomain")):
+    if name in _LOCAL or name.endswith((".localhost", ".localdomain")):
         return Reach.LOOPBACK
     try:
         address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(name)
@@ -85,7 +90,10 @@ def reach(host: str) -> Reach:
         last = name.rpartition(".")[2]
         return Reach.LINK_LOCAL if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) else Reach.PUBLIC
     if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or address
+        if address in _NAT64:
+            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        else:
+            address = address.ipv4_mapped or address.sixtofour or address
     if address.is_loopback or address.is_unspecified:
         return Reach.LOOPBACK
     if address.is_link_local or address.is_multicast:
@@ -141,39 +149,26 @@ def realm_problem(realm: str, registry: Origin, *, allow_http: bool) -> str | No
 def may_know_secret(realm: str, registry: Origin, trusted: frozenset[str]) -> bool:
     """Whether the token service at ``realm`` may be sent the credentials meant for ``registry``.
 
-    Yes for the registry's own host, its subdomains and its parent domain's, Docker Hub's service for
-    Docker Hub, and hosts in ``trusted`` (over https, whatever the registry speaks).
+    Yes for the registry's own origin; for another port of its host where both speak https, since the
+    certificate is for the host; over https, for the services that vendors are known to run for their
+    registries, and for those that ``trusted`` names as ``host`` or ``host:port``. A service that is named
+    may be asked over http where the registry itself is.
     """
     service = Origin.of(realm)
-    if service.host == registry.host:
-        return service.scheme == "https" or registry.scheme == "http"
+    if service == registry:
+        return True
+    if service.scheme != "https" and registry.scheme != "http":
+        return False
+    if service.host in trusted or f"{service.host}:{service.port}" in trusted:
+        return True
     if service.scheme != "https":
         return False
-    if service.host in trusted or registry.host in _BUILT_IN.get(service.host, ()):
-        return True
-    if reach(registry.host) is not Reach.PUBLIC or _is_address(registry.host):
-        return False
+    if service.host == registry.host:
+        return registry.scheme == "https"
     return any(
-        service.host == domain or service.host.endswith(f".{domain}")
-        for domain in _own_domains(registry.host)
+        services.fullmatch(service.host) and registries.fullmatch(registry.host)
+        for services, registries in _NAMED
     )
-
-
-def _own_domains(host: str) -> list[str]:
-    """``host`` and its parent, without those under which anyone can register."""
-    parent = host.partition(".")[2]
-    return [domain for domain in (host, parent) if not _is_shared(domain)]
-
-
-def _is_shared(domain: str) -> bool:
-    labels = domain.split(".")
-    if len(labels) < 2 or any(domain == d or domain.endswith(f".{d}") for d in _SHARED):
-        return True
-    return len(labels) == 2 and labels[0] in _SECOND_LEVEL
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or host.rpartition(".")[2].isdigit()
 
 
 def _origin(parts: SplitResult) -> Origin:

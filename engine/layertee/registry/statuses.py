@@ -1,4 +1,4 @@
-"""What an HTTP status means, and how long to wait before asking again.
+"""What an HTTP status means.
 
 Shared by the registry and its token service. Bodies of error answers are shown to a
 person only after they were parsed, shortened and cleaned; anything else a server says
@@ -8,11 +8,8 @@ stays out of messages.
 from __future__ import annotations
 
 import email.utils
-import random
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from ..errors import (
     DocumentError,
@@ -30,10 +27,6 @@ from ..image.strictjson import loads, printable
 MAX_ERROR_BODY = 64 << 10
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 300.0
 _RETRY_DEFAULT_S = 2.0  # containers/image starts here
-_BACKOFF_S = 0.5
-TRIES = 3
-
-T = TypeVar("T")
 
 
 def retry_after(value: str | None, *, now: float | None = None) -> float | None:
@@ -98,29 +91,3 @@ def status_error(
     if status >= 500:
         return ServerError(message, status=status, url=url)
     return RegistryError(message, status=status, url=url)
-
-
-def backoff(error: LayerteeError, attempt: int) -> float:
-    """Seconds before try ``attempt + 1``: what the server asked for, or 0.5 s doubling; with jitter.
-
-    Jitter only ever adds to what the server asked for, so that a fleet does not return in step.
-    """
-    spread = random.uniform(0.5, 1.0)
-    if isinstance(error, RateLimited):
-        return error.retry_after * (1.0 + (spread - 0.5) / 2)
-    return _BACKOFF_S * float(2**attempt) * spread
-
-
-async def retrying(
-    attempt: Callable[[], Awaitable[T]], *, sleep: Callable[[float], Awaitable[None]], tries: int = TRIES
-) -> T:
-    """``await attempt()``, again while it fails with a retryable error, ``tries`` times in all."""
-    for n in range(tries - 1):
-        try:
-            return await attempt()
-        except LayerteeError as exc:
-            if not exc.retryable:
-                raise
-            pause = backoff(exc, n)
-        await sleep(pause)
-    return await attempt()

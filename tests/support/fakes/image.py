@@ -11,8 +11,8 @@ from layertee.image.document import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFE
 from layertee.image.reference import Reference, parse_reference
 from layertee.image.resolved import ResolvedImage
 from layertee.registry.client import Registry
-from layertee.registry.http import TLSPolicy
-from tests.support.fakes.transport import Answer, FakeBody, FakeTransport, json_answer
+from layertee.registry.http import Body, TLSPolicy
+from tests.support.fakes.transport import Answer, FakeTransport, json_answer
 
 AMD64 = Platform("linux", "amd64")
 PASSWORD = "hunter2-PLANTED"
@@ -82,7 +82,7 @@ class Rig:
         self.transport.on(self.tag, document(MANIFEST))
         self.transport.on(f"{self.base}/manifests/{Digest.of(MANIFEST)}", document(MANIFEST))
         self.transport.on(self.config, Answer(200, CONFIG))
-        self.registry: Registry[FakeBody] = Registry(
+        self.registry = Registry(
             self.transport,
             reference,
             Credentials(login=login) if login else Credentials.no_credentials(),
@@ -119,7 +119,7 @@ class BlobRig(Rig):
         self.transport.on(self.url, *answers)
         self.transport.requests.clear()
 
-    def open(self, start: int = 0, stop: int | None = None) -> FakeBody:
+    def open(self, start: int = 0, stop: int | None = None) -> Body:
         return asyncio.run(self.registry.open_blob(self.image.layers[0].descriptor, start, stop))
 
 

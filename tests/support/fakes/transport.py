@@ -9,25 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from multidict import CIMultiDict, CIMultiDictProxy
+
 from layertee.errors import ConnectFailed, DocumentError, LayerteeError
-from layertee.registry.http import Response, TLSPolicy
-
-
-class FakeHeaders:
-    """Case-insensitive, several values for a name."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._pairs = [(name.lower(), value) for name, value in pairs]
-
-    def get(self, key: str, /) -> str | None:
-        return next((value for name, value in self._pairs if name == key.lower()), None)
-
-    def getall(self, key: str, default: list[str], /) -> list[str]:
-        return [value for name, value in self._pairs if name == key.lower()] or default
+from layertee.registry.http import Body, Response, TLSPolicy, Transport, WholeResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +29,9 @@ class Answer:
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         return tuple(self.headers.items()) if isinstance(self.headers, Mapping) else self.headers
+
+    def fields(self) -> CIMultiDictProxy[str]:
+        return CIMultiDictProxy(CIMultiDict(self.pairs()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +52,11 @@ class Request:
 Script: TypeAlias = Answer | LayerteeError | Callable[[Request], Answer | LayerteeError]
 
 
-class FakeBody:
-    """The head of a scripted response."""
+class FakeBody(Body):
+    """A scripted response whose body can be read; it is not received anywhere."""
 
     def __init__(self, answer: Answer, url: str) -> None:
-        self.status = answer.status
-        self.headers = FakeHeaders(answer.pairs())
-        self.url = url
+        Response.__init__(self, answer.status, url, answer.fields())
         self.closed = False
         self._body = answer.body
 
@@ -79,13 +69,16 @@ class FakeBody:
         self.closed = True
 
 
-@dataclass
-class FakeTransport:
-    """Fulfils the part of Transport that auth and registry use."""
+class FakeTransport(Transport):
+    """A Transport without a network. ``requests`` and ``bodies`` are what was asked for and opened."""
 
-    routes: dict[str, list[Script]] = field(default_factory=dict)
-    requests: list[Request] = field(default_factory=list)
-    bodies: list[FakeBody] = field(default_factory=list)
+    def __init__(self) -> None:  # nothing of the real one's: there is no connection
+        self.routes: dict[str, list[Script]] = {}
+        self.requests: list[Request] = []
+        self.bodies: list[FakeBody] = []
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     def on(self, url: str, *answers: Script) -> None:
         self.routes[url] = list(answers)
@@ -102,11 +95,11 @@ class FakeTransport:
         limit: int,
         body: bytes | None = None,
         tls: TLSPolicy | None = None,
-    ) -> Response:
+    ) -> WholeResponse:
         answer = await self._answer(Request(method, url, dict(headers), body, tls))
         if len(answer.body) > limit:
             raise DocumentError(f"larger than {limit} bytes")
-        return Response(answer.status, FakeHeaders(answer.pairs()), answer.body, url)
+        return WholeResponse(answer.status, url, answer.fields(), answer.body)
 
     async def open(self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None) -> FakeBody:
         body = FakeBody(await self._answer(Request("GET", url, dict(headers), None, tls)), url)

@@ -363,3 +363,10 @@ def test_helpers_are_not_looked_for_in_relative_directories(
     write(home.runtime, {"credHelpers": {"quay.io": "here"}})
     with pytest.raises(AuthConfigError, match="not installed"):
         home.lookup("quay.io")
+
+
+def test_token_services_are_trusted_by_the_caller_and_by_the_environment() -> None:
+    env = {"LAYERTEE_TRUSTED_REALMS": "Gitlab.example.com, sso.example:8443\tother.example"}
+    named = Credentials(env=env, trusted_realms=("MINE.example",)).trusted_realms
+    assert named == {"mine.example", "gitlab.example.com", "sso.example:8443", "other.example"}
+    assert Credentials(env={}).trusted_realms == frozenset()

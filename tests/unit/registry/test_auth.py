@@ -9,8 +9,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from layertee.config.logins import Credentials, Login
 from layertee.errors import (
@@ -22,7 +20,7 @@ from layertee.errors import (
     ServerError,
     Unauthorized,
 )
-from layertee.registry.auth import Authorizer, Challenge, parse_challenges
+from layertee.registry.auth import Authorizer
 from layertee.registry.http import TLSPolicy
 from layertee.registry.origins import Origin
 from tests.support.fakes.transport import Answer, FakeTransport, Request, json_answer
@@ -32,60 +30,6 @@ USER = Login("me", PASSWORD)
 BASIC = "Basic " + base64.b64encode(f"me:{PASSWORD}".encode()).decode()
 REALM = "https://quay.io/v2/auth"
 CHALLENGE = f'Bearer realm="{REALM}",service="quay.io",scope="repository:ns/repo:pull"'
-
-
-@pytest.mark.parametrize(
-    ("fields", "challenges"),
-    [
-        ([], []),
-        (["Basic"], [("basic", {})]),
-        (['Basic realm="x y"'], [("basic", {"realm": "x y"})]),
-        (
-            ['BEARER Realm = "https://a/t" , SERVICE="s",scope="repository:a:pull,push"'],
-            [("bearer", {"realm": "https://a/t", "service": "s", "scope": "repository:a:pull,push"})],
-        ),
-        (
-            ['Negotiate, Basic realm="a", Bearer realm="b", x=y'],
-            [("negotiate", {}), ("basic", {"realm": "a"}), ("bearer", {"realm": "b", "x": "y"})],
-        ),
-        (['Basic realm="a"', 'Bearer realm="b"'], [("basic", {"realm": "a"}), ("bearer", {"realm": "b"})]),
-        (["Negotiate abc==, Basic realm=r"], [("negotiate", {}), ("basic", {"realm": "r"})]),
-        ([r'Basic realm="a\"b\\c, d=\"e\""'], [("basic", {"realm": r'a"b\c, d="e"'})]),
-        (
-            ["Bearer realm=https://a/t?x=1,service=s"],
-            [("bearer", {"realm": "https://a/t?x=1", "service": "s"})],
-        ),
-        (['Bearer realm="a",realm="b", Basic realm="c"'], [("basic", {"realm": "c"})]),
-        (['Bearer realm="unterminated'], [("bearer", {}), ("realm", {})]),
-        (['realm="x"'], [("realm", {})]),
-        ([",,  ,", '""'], []),
-    ],
-)
-def test_challenges_are_parsed_as_rfc_9110_has_them(
-    fields: list[str], challenges: list[tuple[str, dict[str, str]]]
-) -> None:
-    assert [(c.scheme, dict(c.params)) for c in parse_challenges(fields)] == challenges
-
-
-@given(st.lists(st.text(alphabet='aB=", \\\t/é', max_size=40) | st.text(max_size=40), max_size=3))
-def test_no_field_breaks_the_parser(fields: list[str]) -> None:
-    for challenge in parse_challenges(fields):
-        assert challenge.scheme == challenge.scheme.lower()
-
-
-values = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
-
-
-@given(
-    st.lists(st.dictionaries(st.sampled_from(["realm", "service", "scope"]), values, min_size=1), max_size=4)
-)
-def test_quoted_challenges_come_back_as_they_were(given: list[dict[str, str]]) -> None:
-    def quoted(text: str) -> str:
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-    written = [f"Bearer {', '.join(f'{k}={quoted(v)}' for k, v in params.items())}" for params in given]
-    expected = tuple(Challenge("bearer", params) for params in given)
-    assert parse_challenges([", ".join(written)]) == parse_challenges(written) == expected
 
 
 class Bench:
@@ -99,6 +43,7 @@ class Bench:
         scheme: str = "https",
         trusted: tuple[str, ...] = (),
         tls: TLSPolicy | None = None,
+        allow_http: bool | None = None,
     ) -> None:
         self.transport = FakeTransport()
         self.now = 1000.0
@@ -109,7 +54,7 @@ class Bench:
             repository="ns/repo",
             origin=Origin.of(f"{scheme}://{registry}/"),
             tls=tls or TLSPolicy(),
-            allow_http=scheme == "http",
+            allow_http=scheme == "http" if allow_http is None else allow_http,
             clock=lambda: self.now,
         )
         if trusted and not login:
@@ -275,8 +220,9 @@ def test_a_realm_that_leads_inside_is_never_asked(realm: str) -> None:
 def test_a_foreign_realm_is_asked_anonymously_and_the_refusal_explains() -> None:
     bench = Bench(USER)
     bench.transport.on("https://sso.example/token", json_answer({"details": "who are you?"}, 401))
-    with pytest.raises(Unauthorized, match=r"who are you.*sso\.example.*trusted_realms") as caught:
+    with pytest.raises(Unauthorized, match=r"who are you.*not sent to sso\.example") as caught:
         bench.refused('Bearer realm="https://sso.example/token"')
+    assert caught.value.hint == "trusted-realms"
     assert bench.token_request().authorization is None
     assert "account" not in query(bench.token_request())
     assert PASSWORD not in str(caught.value)
@@ -370,16 +316,15 @@ def test_basic_is_sent_once_and_a_refusal_is_final() -> None:
 
 
 def test_basic_without_a_login_says_how_to_log_in() -> None:
-    with pytest.raises(Unauthorized, match=r"no login for quay\.io.*--authfile"):
+    with pytest.raises(Unauthorized, match=r"no login for quay\.io$") as caught:
         Bench().refused('Basic realm="x"')
+    assert caught.value.hint == "logins"
 
 
 def test_basic_goes_over_http_only_where_http_is_allowed() -> None:
     assert Bench(USER, scheme="http", registry="127.0.0.1:5000").refused('Basic realm="x"') == BASIC
-    forbidden = Bench(USER, scheme="http")
-    forbidden.auth._allow_http = False
     with pytest.raises(Unauthorized, match="over http"):
-        forbidden.refused('Basic realm="x"')
+        Bench(USER, scheme="http", allow_http=False).refused('Basic realm="x"')
 
 
 def test_bearer_is_preferred_to_basic() -> None:

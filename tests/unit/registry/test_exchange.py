@@ -27,7 +27,7 @@ from layertee.image.document import Digest
 from layertee.image.reference import Reference, parse_reference
 from layertee.image.resolved import ResolvedImage
 from layertee.registry.client import Registry
-from layertee.registry.http import TLSPolicy, Transport
+from layertee.registry.http import Body, TLSPolicy, Transport
 from tests.support.fakes.image import (
     AMD64,
     CDN,
@@ -42,7 +42,7 @@ from tests.support.fakes.image import (
     document,
     redirect,
 )
-from tests.support.fakes.transport import Answer, FakeBody, json_answer
+from tests.support.fakes.transport import Answer, json_answer
 
 
 def test_a_401_is_answered_with_a_token_once() -> None:
@@ -73,7 +73,7 @@ def test_many_blobs_refused_at_once_cause_one_token_request() -> None:
     url = f"{rig.base}/blobs/{Digest.of(b'tar.gz')}"
     rig.transport.on(url, lambda r: Answer(206) if r.authorization == "Bearer T" else NEEDS_TOKEN)
 
-    async def scenario() -> list[FakeBody]:
+    async def scenario() -> list[Body]:
         blob = (await rig.registry.resolve(AMD64)).layers[0].descriptor
         return await asyncio.gather(*(rig.registry.open_blob(blob, n, n + 1) for n in range(5)))
 

@@ -41,6 +41,10 @@ def test_what_has_no_http_origin_is_refused(url: str) -> None:
         ("localhost", Reach.LOOPBACK),
         ("LOCALHOST.", Reach.LOOPBACK),
         ("x.localhost", Reach.LOOPBACK),
+        ("ip6-localhost", Reach.LOOPBACK),
+        ("64:ff9b::7f00:1", Reach.LOOPBACK),
+        ("64:ff9b::a9fe:a9fe", Reach.LINK_LOCAL),
+        ("64:ff9b::808:808", Reach.PUBLIC),
         ("127.0.0.1", Reach.LOOPBACK),
         ("127.8.9.1", Reach.LOOPBACK),
         ("0.0.0.0", Reach.LOOPBACK),
@@ -160,38 +164,100 @@ def test_realms_at_the_registry_itself_are_asked() -> None:
     assert realm_problem("http://10.0.0.1/token", LOCAL, allow_http=True)
 
 
+# --- who is told the secret ----------------------------------------------------------------------------
+
+NAMED = frozenset({"sso.trusted.example", "sso.other.example:8443"})
+
+
 @pytest.mark.parametrize(
-    ("registry", "realm", "told"),
+    ("registry", "realm"),
     [
-        ("quay.io", "https://quay.io/v2/auth", True),
-        ("quay.io", "https://quay.io:8443/v2/auth", True),
-        ("quay.io", "https://auth.quay.io/token", True),
-        ("registry.gitlab.com", "https://gitlab.com/jwt/auth", True),
-        ("registry.digitalocean.com", "https://api.digitalocean.com/v2/registry/auth", True),
-        ("registry-1.docker.io", "https://auth.docker.io/token", True),
-        ("registry.hub.docker.com", "https://auth.docker.io/token", True),
-        ("quay.io", "https://auth.docker.io/token", False),
-        ("quay.io", "https://evil.io/token", False),
-        ("quay.io", "https://evilquay.io/token", False),
-        ("quay.io", "https://quay.io.evil.example/token", False),
-        ("quay.io", "http://quay.io/token", False),
-        ("registry.co.uk", "https://evil.co.uk/token", False),
-        ("a.registry.co.uk", "https://auth.registry.co.uk/token", True),
-        ("mine.azurecr.io", "https://yours.azurecr.io/token", False),
-        ("mine.azurecr.io", "https://mine.azurecr.io/token", True),
-        ("1.dkr.ecr.us-east-1.amazonaws.com", "https://evil.us-east-1.amazonaws.com/token", False),
-        ("registry", "https://auth.registry/token", False),
-        ("10.0.0.1", "https://1.10.0.0.1/token", False),
-        ("registry.example.com", "https://login.other.example/token", False),
-        ("registry.trusts.example", "https://sso.trusted.example/token", True),
-        ("registry.trusts.example", "http://sso.trusted.example/token", False),
+        # as they answer
+        ("quay.io", "https://quay.io/v2/auth"),
+        ("ghcr.io", "https://ghcr.io/token"),
+        ("gcr.io", "https://gcr.io/v2/token"),
+        ("europe-docker.pkg.dev", "https://europe-docker.pkg.dev/v2/token"),
+        ("public.ecr.aws", "https://public.ecr.aws/token/"),
+        ("mine.azurecr.io", "https://mine.azurecr.io/oauth2/token"),
+        ("mine.jfrog.io", "https://mine.jfrog.io/artifactory/api/docker/v2/token"),
+        ("registry.redhat.io", "https://registry.redhat.io/auth/realms/rhcc/protocol/redhat-docker-v2/auth"),
+        ("nvcr.io", "https://nvcr.io/proxy_auth"),
+        ("cgr.dev", "https://cgr.dev/token"),
+        ("codeberg.org", "https://codeberg.org/v2/token"),
+        ("harbor.example.com", "https://harbor.example.com/service/token"),
+        # GitLab's registry is on another port of its host, unless it is given a name of its own
+        ("gitlab.example.com:5050", "https://gitlab.example.com/jwt/auth"),
+        # by vendors, on another host
+        ("registry-1.docker.io", "https://auth.docker.io/token"),
+        ("index.docker.io", "https://auth.docker.io/token"),
+        ("registry.hub.docker.com", "https://auth.docker.io/token"),
+        ("registry.gitlab.com", "https://gitlab.com/jwt/auth"),
+        ("registry.digitalocean.com", "https://api.digitalocean.com/v2/registry/auth"),
+        ("docker.elastic.co", "https://docker-auth.elastic.co/auth"),
+        ("registry.cn-hangzhou.aliyuncs.com", "https://dockerauth.cn-hangzhou.aliyuncs.com/auth"),
+        ("crpi-1.cn-beijing.personal.cr.aliyuncs.com", "https://dockerauth.aliyuncs.com/auth"),
+        # by the user
+        ("registry.example.com", "https://sso.trusted.example/token"),
+        ("registry.example.com", "https://sso.trusted.example:444/token"),
+        ("registry.example.com", "https://sso.other.example:8443/token"),
     ],
 )
-def test_who_is_told_the_secret(registry: str, realm: str, told: bool) -> None:
-    origin = Origin("https", registry, 443)
-    assert may_know_secret(realm, origin, frozenset({"sso.trusted.example"})) is told
+def test_token_services_that_are_told_the_secret(registry: str, realm: str) -> None:
+    assert may_know_secret(realm, Origin.of(f"https://{registry}/"), NAMED)
 
 
-def test_an_http_registry_may_have_its_token_service_at_its_own_host() -> None:
-    assert may_know_secret("http://127.0.0.1:9999/token", LOCAL, frozenset())
-    assert not may_know_secret("http://127.0.0.2:9999/token", LOCAL, frozenset())
+@pytest.mark.parametrize(
+    ("registry", "realm"),
+    [
+        # tenants of one domain
+        ("a.fly.dev", "https://evil.fly.dev/token"),
+        ("a.onrender.com", "https://evil.onrender.com/token"),
+        ("a.ngrok.io", "https://evil.ngrok.io/token"),
+        ("a.up.railway.app", "https://evil.up.railway.app/token"),
+        ("a.duckdns.org", "https://evil.duckdns.org/token"),
+        ("mine.azurecr.io", "https://yours.azurecr.io/token"),
+        ("mine.jfrog.io", "https://yours.jfrog.io/token"),
+        ("europe-docker.pkg.dev", "https://us-docker.pkg.dev/token"),
+        ("1.dkr.ecr.us-east-1.amazonaws.com", "https://evil.us-east-1.amazonaws.com/token"),
+        ("registry.cn-hangzhou.aliyuncs.com", "https://evil.oss-cn-hangzhou.aliyuncs.com/auth"),
+        ("registry.co.uk", "https://evil.co.uk/token"),
+        # parents, children and siblings, whoever they belong to
+        ("registry.example.com", "https://example.com/token"),
+        ("registry.example.com", "https://auth.registry.example.com/token"),
+        ("registry.example.com", "https://auth.example.com/token"),
+        ("quay.io", "https://auth.quay.io/token"),
+        ("registry", "https://auth.registry/token"),
+        ("10.0.0.1", "https://1.10.0.0.1/token"),
+        ("10.0.0.1", "https://10.0.0.2/token"),
+        # look-alikes
+        ("quay.io", "https://evilquay.io/token"),
+        ("quay.io", "https://quay.io.evil.example/token"),
+        ("quay.io", "https://quay.io@evil.example/token"),
+        ("registry.gitlab.com", "https://gitlab.com.evil.example/jwt/auth"),
+        ("registry.gitlab.com", "https://evilgitlab.com/jwt/auth"),
+        ("registry-1.docker.io", "https://authxdocker.io/token"),
+        ("registry.cn-hangzhou.aliyuncs.com", "https://dockerauth.evil.example.aliyuncs.com/auth"),
+        # one vendor's service is not another's
+        ("quay.io", "https://auth.docker.io/token"),
+        ("registry.gitlab.com", "https://auth.docker.io/token"),
+        ("evil.registry.gitlab.com", "https://gitlab.com/jwt/auth"),
+        ("evilregistry.gitlab.com", "https://gitlab.com/jwt/auth"),
+        # http
+        ("quay.io", "http://quay.io/token"),
+        ("registry-1.docker.io", "http://auth.docker.io/token"),
+        ("registry.example.com", "http://sso.trusted.example/token"),
+        # what the user named, and no more
+        ("registry.example.com", "https://evil.sso.trusted.example/token"),
+        ("registry.example.com", "https://sso.other.example/token"),
+    ],
+)
+def test_token_services_that_are_not_told_the_secret(registry: str, realm: str) -> None:
+    assert not may_know_secret(realm, Origin.of(f"https://{registry}/"), NAMED)
+
+
+def test_a_registry_without_tls_shares_its_secret_with_its_own_origin_and_what_is_named() -> None:
+    assert may_know_secret("http://127.0.0.1:5000/token", LOCAL, frozenset())
+    assert not may_know_secret("http://127.0.0.1:9999/token", LOCAL, frozenset())
+    assert not may_know_secret("https://127.0.0.1:9999/token", LOCAL, frozenset())
+    assert may_know_secret("http://127.0.0.1:9999/token", LOCAL, frozenset({"127.0.0.1:9999"}))
+    assert not may_know_secret("http://auth.docker.io/token", LOCAL, frozenset())

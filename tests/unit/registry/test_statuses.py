@@ -1,8 +1,7 @@
-"""What an HTTP status means, and how long to wait."""
+"""What an HTTP status means."""
 
 from __future__ import annotations
 
-import asyncio
 import email.utils
 
 import pytest
@@ -16,7 +15,7 @@ from layertee.errors import (
     ServerError,
     Unauthorized,
 )
-from layertee.registry.statuses import backoff, retry_after, retrying, server_says, status_error
+from layertee.registry.statuses import retry_after, server_says, status_error
 
 NOW = 1_800_000_000.0
 
@@ -103,43 +102,3 @@ def test_each_status_has_its_error(
 )
 def test_only_a_registrys_own_message_is_shown(body: bytes, says: str) -> None:
     assert server_says(body) == says
-
-
-def test_backoff_grows_and_never_undercuts_the_server() -> None:
-    for attempt in range(3):
-        ceiling = 0.5 * 2**attempt
-        assert ceiling / 2 <= backoff(ServerError("x"), attempt) <= ceiling
-    assert all(10 <= backoff(RateLimited("x", retry_after=10), 0) <= 12.5 for _ in range(20))
-
-
-def attempts(*outcomes: LayerteeError | int) -> tuple[list[float], LayerteeError | int]:
-    slept: list[float] = []
-    script = list(outcomes)
-
-    async def attempt() -> int:
-        outcome = script.pop(0)
-        if isinstance(outcome, LayerteeError):
-            raise outcome
-        return outcome
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    try:
-        return slept, asyncio.run(retrying(attempt, sleep=sleep))
-    except LayerteeError as exc:
-        return slept, exc
-
-
-def test_retryable_errors_are_tried_three_times() -> None:
-    slept, outcome = attempts(ServerError("1"), RateLimited("2", retry_after=30), 7)
-    assert outcome == 7
-    assert len(slept) == 2
-    assert slept[1] >= 30
-    last = ServerError("3")
-    assert attempts(ServerError("1"), ServerError("2"), last, 7)[1] is last
-
-
-def test_other_errors_are_not_tried_again() -> None:
-    error = NotInRegistry("1")
-    assert attempts(error, 7) == ([], error)
