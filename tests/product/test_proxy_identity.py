@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.compress import digest_of
 from tests.support.imageproxy import ImageProxy, serving
+from tests.support.process import wait_until
 from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.ostree import OSTreeRig
@@ -276,12 +276,13 @@ def test_layers_of_the_clients_repository_are_not_fetched_until_they_are_asked_f
     registry.reset()
     with serving(tmp_path / "store", "--client-repo", f"ostree:{repo.root}") as proxy:
         number = proxy.open(f"docker://{name}")
-        for layer in image.layers[1:]:
+        for layer in (*image.layers[1:], image.layers[0]):
             proxy.blob(number, layer)
-        time.sleep(0.3)
-        asked = {access.reference for access in registry.accesses() if access.kind == "blob"}
-        assert asked == {layer.digest for layer in image.layers[1:]} | {image.config_digest}
-        proxy.blob(number, image.layers[0])
+    asked = [access.reference for access in registry.accesses() if access.kind == "blob"]
+    first = asked.index(image.layers[0].digest)
+    assert set(asked[:first]) == {layer.digest for layer in image.layers[1:]} | {image.config_digest}, (
+        "what is brought ahead is begun when the image is opened, in its order"
+    )
 
 
 def test_layers_come_ahead_of_the_client_without_being_asked_for(
@@ -291,10 +292,8 @@ def test_layers_come_ahead_of_the_client_without_being_asked_for(
     registry.reset()
     with serving(tmp_path / "store", "--client-repo", "none") as proxy:
         proxy.open(f"docker://{name}")
-        until = time.monotonic() + 20
         blobs = tmp_path / "store" / "blobs" / "sha256"
-        while len(list(blobs.glob("*"))) < len(image.layers) and time.monotonic() < until:
-            time.sleep(0.02)
+        wait_until(lambda: len(list(blobs.glob("*"))) == len(image.layers), "they do not come")
         assert {f"sha256:{path.name}" for path in blobs.iterdir()} == image.layer_digests
 
 

@@ -1,6 +1,6 @@
 """The image-proxy's documents, blobs and pipes, from our server and from the real skopeo's.
 
-:mod:`tests.proxypair` has the table of what the two do differently.
+:mod:`tests.support.imageproxy_pair` has the table of what the two do differently.
 """
 
 from __future__ import annotations

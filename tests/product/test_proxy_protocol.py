@@ -1,6 +1,6 @@
 """The image-proxy protocol, asked of our server and of the real skopeo's: life, packets, arguments, errors.
 
-:mod:`tests.proxypair` has the table of what the two do differently.
+:mod:`tests.support.imageproxy_pair` has the table of what the two do differently.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One open image of ours: what its client may ask of it.
 
-A blob is handed out when it is complete, in the store, and was hashed by this process, both the blob and
-what is in it. The descriptor is read-only and of that file, so what the client reads is what was hashed.
+A blob is handed out when it is complete, in the store, and was hashed by this process. What is in it was
+hashed too, then or when it came into the store. The descriptor is read-only and of that very file (queue.py),
+so what the client reads is what was hashed.
 """
 
 from __future__ import annotations
