@@ -1,0 +1,187 @@
+"""The grammar: where flags may stand, what a mistake is answered with, and the help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layertee.cli.arguments import GROUPS, SUMMARIES, parse, parser_of
+from layertee.cli.exits import EXIT_ERROR
+from layertee.cli.main import COMMANDS, main
+from layertee.cli.topics import TOPICS
+
+ALL = sorted(COMMANDS)
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The last line that a mistake is answered with."""
+    with pytest.raises(SystemExit) as caught:
+        parse(words)
+    assert caught.value.code == EXIT_ERROR
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("usage: layertee ")
+    return told.err.splitlines()[-1]
+
+
+def test_what_can_be_parsed_can_be_run() -> None:
+    assert set(SUMMARIES) == set(COMMANDS)
+    for command in COMMANDS.values():
+        assert callable(command.load())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-v", "--debug", "ls", "--store", "x"),
+        ("ls", "-v", "--debug", "--store", "x"),
+        ("-v", "ls", "--store", "x", "--debug"),
+        ("--verbose", "--debug", "ls", "-v", "--store=x"),
+    ],
+)
+def test_how_much_is_logged_may_stand_before_or_after_the_command(words: tuple[str, ...]) -> None:
+    args = parse(words)
+    assert (args.command, args.verbose, args.debug, args.store) == ("ls", True, True, Path("x"))
+    assert (parse(["ls"]).verbose, parse(["ls"]).debug) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (("pul", "x"), "there is no command 'pul'; did you mean pull?"),
+        (("-v", "verfy"), "did you mean verify?"),
+        (("imageproxy",), "did you mean image-proxy?"),
+        (("pull", "--dryrun", "x"), "unrecognized arguments: --dryrun; did you mean --dry-run?"),
+        (("pull", "--tls-verfy=false", "x"), "did you mean --tls-verify?"),
+        (("image-proxy", "--cache-maximum=3G"), "did you mean --cache-max?"),
+    ],
+)
+def test_what_was_probably_meant_is_said(
+    words: tuple[str, ...], suggested: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert suggested in complaint(capsys, *words)
+
+
+def test_a_word_that_is_near_nothing_is_answered_with_what_there_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = complaint(capsys, "frobnicate")
+    assert all(name in told for name in COMMANDS)
+    assert "did you mean" not in complaint(capsys, "ls", "--frobnicate")
+    assert "did you mean" not in complaint(capsys, "pull", "one", "two")
+
+
+def test_the_beginning_of_a_flag_is_not_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unrecognized arguments: --dry" in complaint(capsys, "pull", "--dry", "x")
+    assert "--vers" in complaint(capsys, "--vers", "ls")
+
+
+@pytest.mark.parametrize("words", [("pull", "a\0b"), ("ls", "--store", "\0"), ("\0",)])
+def test_a_nul_character_is_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "NUL character" in complaint(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *[("pull", f"--{name}=", "x") for name in ("store", "to", "authfile", "cert-dir", "platform")],
+        *[("verify", "--repair="), ("map", ""), ("install-shim", ""), ("prepare", "--ostree-repo=", "x")],
+        *[("image-proxy", "--store="), ("image-proxy", "--skopeo="), ("image-proxy", "--client-repo=")],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_value_is_no_value(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "it is empty" in complaint(capsys, *words)
+
+
+@pytest.mark.parametrize("text", ["10%", "-1", "much", ""])
+def test_what_is_fetched_ahead_is_a_size(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--ahead" in complaint(capsys, "image-proxy", f"--ahead={text}")
+    assert parse(["image-proxy"]).ahead == 32 << 20
+    assert parse(["image-proxy", "--ahead=0"]).ahead == 0
+
+
+@pytest.mark.parametrize("text", ["-1", "one", "", "9999999"])
+def test_a_descriptor_is_a_number(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--sockfd" in complaint(capsys, "image-proxy", f"--sockfd={text}")
+
+
+def test_empty_values_of_skopeos_own_options_are_as_good_as_none() -> None:
+    args = parse(
+        ["image-proxy", "--authfile=", "--cert-dir", "", "--policy=", "--registries.d=", "--override-os="]
+    )
+    assert (args.authfile, args.cert_dir, args.policy, args.registries_d) == (None,) * 4
+
+
+def test_words_of_another_command_are_only_words() -> None:
+    args = parse(["rm", "install-shim", "image-proxy", "--", "--debug=true"])
+    assert args.names == ["install-shim", "image-proxy", "--debug=true"]
+    args = parse(["install-shim", "dir", "--", "--ahead", "0", "--"])
+    assert (args.dir, args.options) == (Path("dir"), ["--ahead", "0", "--"])
+
+
+def test_a_mistake_that_has_escapes_in_it_is_answered_without_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words in (
+        ["\x1b[31mls"],
+        ["ls", "\x1b[31m"],
+        ["ls", "--\x1b[31m"],
+        ["pull", "--layers=\x1b[31m", "x"],
+    ):
+        told = complaint(capsys, *words)
+        assert "\x1b" not in told and "\\x1b[31m" in told
+    assert "\\udcff" in complaint(capsys, "\udcff")
+
+
+# --- help ------------------------------------------------------------------------------------------
+
+
+def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["help", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_help_lists_every_command_in_its_group(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    told = helped(capsys)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out == told
+    for title, group in GROUPS.items():
+        at = told.index(f"\n{title}:\n")
+        for name, text in group.items():
+            assert told.index(f"    {name} ", at) < told.index(text, at)
+    assert "store commands:" in told
+    assert all(len(line) <= 90 for line in told.splitlines())
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_the_help_of_a_command_is_that_of_its_flag(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = helped(capsys, command)
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == told and told.startswith(f"usage: layertee {command}")
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_topic_fits_a_terminal_and_is_named_where_it_is_listed(
+    topic: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = helped(capsys, topic)
+    assert told == TOPICS[topic] and all(len(line) <= 80 for line in told.splitlines())
+    assert topic in SUMMARIES["help"] and topic in parser_of("help").format_help()
+
+
+def test_a_topic_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "invalid choice: 'plaices'" in complaint(capsys, "help", "plaices")
+
+
+def test_no_option_takes_a_page_to_explain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "9999")  # an option, a line
+    for command in COMMANDS:
+        help_of = parser_of(command).format_help()
+        assert all(len(line.split()) <= 45 for line in help_of.partition("\noptions:\n")[2].splitlines())
