@@ -1,7 +1,7 @@
 """How much of a filesystem may be filled.
 
-A floor stays free: 3 % as ostree keeps it, but at least 1 GiB where the filesystem is large enough
-to spare that. A machine whose root is full to the last byte does not boot into its next image.
+A floor stays free: 3 % as ostree keeps it, but at least 1 GiB, or 5 % where that is less, and at most 10 GiB.
+A machine whose root is full to the last byte does not boot into its next image.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Final
 from .files import disk_error
 
 GIB: Final = 1 << 30
-SMALL: Final = 20 * GIB  # below, 1 GiB would be more than 5 %
 
 
 def floor_of(total: int) -> int:
-    """Bytes that stay free of a filesystem of ``total`` bytes."""
-    share = total * 3 // 100
-    return share + (64 << 20) if total < SMALL else max(share, GIB)
+    """Bytes that stay free of a filesystem of ``total`` bytes.
+
+    It grows with ``total`` and has no steps: 5 % up to 20 GiB, 1 GiB up to 33, 3 % up to 333, then 10 GiB.
+    """
+    least = min(total * 5 // 100, GIB)
+    return min(max(total * 3 // 100, least), 10 * GIB)
 
 
 def free_space(path: Path) -> tuple[int, int]:

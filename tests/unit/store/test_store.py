@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from layertee.disk.locks import try_lock
-from layertee.disk.space import GIB, floor_of, human
+from layertee.disk.space import GIB
 from layertee.errors import (
     CatalogError,
     DiffIDMismatch,
@@ -442,26 +442,3 @@ def test_a_pull_that_would_not_fit_is_refused_with_figures(store: Store, monkeyp
         " free 1.0 GiB"
     )
     assert (caught.value.need, caught.value.free, caught.value.path) == (3 * GIB, 5 * GIB, str(store.root))
-
-
-@pytest.mark.parametrize(
-    ("total", "floor"),
-    [(0, 64 << 20), (10 * GIB, 10 * GIB * 3 // 100 + (64 << 20)), (20 * GIB, GIB), (100 * GIB, 3 * GIB)],
-)
-def test_the_floor_is_a_share_with_a_minimum(total: int, floor: int) -> None:
-    assert floor_of(total) == floor
-
-
-@pytest.mark.parametrize(
-    ("nbytes", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (5 << 20, "5.0 MiB"),
-        (3 << 40, "3.0 TiB"),
-        (5000 << 40, "5000.0 TiB"),
-    ],
-)
-def test_sizes_are_written_for_people(nbytes: int, text: str) -> None:
-    assert human(nbytes) == text
