@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from .output import tell
 
 HINTS = {
+    "displace": "--force keeps what is there under another name, and puts the shim in its place",
     "free-space": "'layertee gc' removes the blobs that no image needs",
     "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",
     "logins": "log in with 'podman login', or name a file of logins with --authfile FILE",

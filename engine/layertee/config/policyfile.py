@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from ..errors import DocumentError
+from ..image.grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
 from ..image.strictjson import as_object, as_text, load_object, printable
 
 Sections = Mapping[str, Mapping[str, "Verdict"]]
@@ -41,20 +42,11 @@ _REKOR_KEYS: Final = (
 )
 _PLAIN_IDENTITIES: Final = frozenset({"matchExact", "matchRepoDigestOrExact", "matchRepository"})
 
-# distribution/reference, regexp.go
-_HOST: Final = (
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
-    r"|\[[A-Fa-f0-9:]+\])(?::[0-9]+)?"
-)
-_COMPONENT: Final = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
-_NAMED: Final = re.compile(
-    rf"(?P<name>(?:{_HOST}/)?{_COMPONENT}(?:/{_COMPONENT})*)(?P<tag>:{_TAG})?(?P<digest>@.+)?"
-)
-_PREFIX: Final = re.compile(rf"{_HOST}(?:/{_COMPONENT})*")
+_HOST: Final = rf"(?:{DOMAIN}|\[[A-Fa-f0-9:]+\])(?::[0-9]+)?"
+_NAMED: Final = re.compile(rf"(?P<name>(?:{_HOST}/)?{REPOSITORY})(?P<tag>:{TAG})?(?P<digest>@.+)?")
+_PREFIX: Final = re.compile(rf"{_HOST}(?:/{REPOSITORY})?")
 _IMAGE_ID: Final = re.compile(r"[a-f0-9]{64}")
 _DIGEST: Final = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
-_MAX_NAME: Final = 255
 _ATOMIC_SCOPE: Final = re.compile(r"[^/]*(?:/[^:/]*(?:/[^:/]*(?::[^:/]*)?)?)?")
 
 # Transports whose scopes are files or directories, and those that have no scope but "".
@@ -227,7 +219,7 @@ def _identity(value: object, what: str) -> None:
 def _named(value: object, what: str, *, pinned: bool) -> None:
     text = as_text(value, f"{what}: the name")
     match = _NAMED.fullmatch(text)
-    good = match is not None and not _IMAGE_ID.fullmatch(text) and len(match["name"]) <= _MAX_NAME
+    good = match is not None and not _IMAGE_ID.fullmatch(text) and len(match["name"]) <= MAX_REPOSITORY
     if match is None or not good or (match["digest"] and not _is_digest(match["digest"][1:])):
         raise DocumentError(f"{what}: {printable(text)!r} is not the name of an image")
     if pinned and not match["tag"] and not match["digest"]:

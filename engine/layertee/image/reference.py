@@ -16,18 +16,16 @@ from pathlib import Path
 from ..errors import DocumentError, InvalidReference
 from . import hub
 from .document import Digest
+from .grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
 from .reference_storage import TRANSPORT, StorageReference, parse_storage
 
 ARCHIVE = "oci-archive"
-_MAX_REPOSITORY = 255
 _MAX_PORT = 65535
 
 _HOST_CHARACTERS = re.compile(r"[A-Za-z0-9.:\[\]-]+")  # what may reach a URL or a credential helper
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)|\[(?P<v6>[A-Fa-f0-9:.]+)\])(?::(?P<port>[0-9]+))?")
-_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HOST = re.compile(rf"(?:(?P<name>{DOMAIN})|\[(?P<v6>[A-Fa-f0-9:.]+)\])(?::(?P<port>[0-9]+))?")
+_REPOSITORY = re.compile(REPOSITORY)
+_TAG = re.compile(TAG)
 # annotations.md, org.opencontainers.image.ref.name
 _REF_PART = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _REF_NAME = re.compile(rf"{_REF_PART}(?:/{_REF_PART})*")
@@ -158,7 +156,7 @@ def _parse_docker(text: str) -> Reference:
         )
     if not _REPOSITORY.fullmatch(repository):
         raise InvalidReference(f"image reference {text!r}: {repository!r} is not a repository name")
-    if len(repository) > _MAX_REPOSITORY:
+    if len(repository) > MAX_REPOSITORY:
         raise InvalidReference(f"image reference {text!r:.80}…: the repository name is longer than 255")
     return Reference(registry, repository, tag or (None if digest else "latest"), digest)
 

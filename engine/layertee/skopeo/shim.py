@@ -234,8 +234,8 @@ def _may_be_displaced(file: Path, force: bool) -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise LocalError(f"{file} is neither a file nor a symlink", path=str(file))
     if not force:
-        message = f"{file} is there already and is not a shim; --force keeps it as {file.name}{KEPT_SUFFIX}"
-        raise LocalError(message, path=str(file))
+        message = f"{file} is there already, and is not a shim"
+        raise LocalError(message, path=str(file)).with_hint("displace")
 
 
 def _keep(file: Path, kept: Path) -> None:

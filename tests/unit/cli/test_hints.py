@@ -18,8 +18,6 @@ from layertee.errors import LayerteeError
 
 PACKAGE = Path(layertee.__file__).parent
 LIBRARY = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "cli" not in path.parents]
-# XXX These still name flags.
-LATER = {PACKAGE / "skopeo/shim.py"}
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -44,7 +42,7 @@ def hints(path: Path) -> Iterator[str]:
             yield from (value for value in values if value)
 
 
-@pytest.mark.parametrize("path", sorted(set(LIBRARY) - LATER), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(LIBRARY), ids=lambda path: path.stem)
 def test_no_message_of_the_library_says_what_to_type(path: Path) -> None:
     told = [text for text in texts(path) if re.search(r"(?:^|[\s(])--[a-z]|layertee [a-z]+\b", text)]
     ours = [text for text in told if not re.fullmatch(r"--[a-z.=-]+", text)]  # an argument for a program
