@@ -31,6 +31,7 @@ from tests.support.imageproxy import (
     serving,
     wait_gone,
 )
+from tests.support.imageproxy_mixed import content, docker, mixed_image
 from tests.support.process import wait_until
 from tests.support.rig.blobs import BuiltLayer, blob_path
 from tests.support.rig.images import BuiltImage, build_image
@@ -44,31 +45,13 @@ OTHER = "sha256:" + "1" * 64
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
-    """A small gzip layer, 1 MiB in zstd, 2 MiB in gzip, and a small plain one."""
-    layers = [
-        text_layer({"first": "first\n" * 2000}),
-        incompressible_layer(1 << 20, seed=31),
-        incompressible_layer(2 << 20, seed=32),
-        text_layer({"last": "last\n" * 2000}),
-    ]
-    root = tmp_path_factory.mktemp("faults")
-    return build_image(root, layers, compression=["gzip", "zstd", "gzip-fast", "none"])
+    return mixed_image(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Of a machine that has nothing yet."""
     return tmp_path / "store"
-
-
-def content(image: BuiltImage, layer: BuiltLayer) -> bytes:
-    """The blob as it was built."""
-    return image.blob_path(layer.digest).read_bytes()
-
-
-def docker(server: FaultServer) -> str:
-    """The image of that server."""
-    return f"docker://{server.reference}"
 
 
 def claiming(at: int, diff_id: str) -> Any:

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from tests.support.imageproxy_pair import (
     Server,
     answers,
     find_server,
-    images_everywhere,
     layer_content,
 )
 from tests.support.rig.images import BuiltImage, build_image, push, run_tool
@@ -40,41 +38,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="a store of podman's is made as root here"),
 ]
-
-
-@pytest.fixture(scope="module")
-def images(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    with images_everywhere(registry, tmp_path_factory.mktemp("images")) as images:
-        yield images
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    return find_server(str(request.param), tmp_path_factory.mktemp(str(request.param)))
-
-
-@pytest.fixture(scope="module")
-def shared(server: Server, images: Images) -> Iterator[ImageProxy]:
-    """One server for every test that leaves it as it was."""
-    with server.start() as proxy:
-        proxy.value("Initialize")
-        yield proxy
-
-
-@pytest.fixture
-def image(shared: ImageProxy, images: Images) -> Iterator[int]:
-    """The id of ``images.oci``, open in ``shared``."""
-    number = shared.open(images.names["docker"])
-    yield number
-    shared.value("CloseImage", number)
-
-
-@pytest.fixture
-def newest(server: Server, shared: ImageProxy) -> ImageProxy:
-    """``shared``, if it knows all methods."""
-    if tuple(map(int, server.version.split("."))) < (0, 2, 8):
-        pytest.skip(f"it speaks {server.version}")
-    return shared
 
 
 # -- documents ----------------------------------------------------------------------------------
