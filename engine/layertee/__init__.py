@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .pulling.stream import LayerStream
     from .store.store import Store
     from .sync import pull
-    from .transfer.fetcher import FetchLimits, RangeMode
+    from .transfer.limits import FetchLimits, RangeMode
 
 _HOMES = {
     "core.result": ("TeeResult",),
@@ -39,7 +39,7 @@ _HOMES = {
     "pulling.stream": ("LayerStream",),
     "store.store": ("Store",),
     "sync": ("pull",),
-    "transfer.fetcher": ("FetchLimits", "RangeMode"),
+    "transfer.limits": ("FetchLimits", "RangeMode"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

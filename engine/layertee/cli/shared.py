@@ -13,7 +13,7 @@ from ..image.placename import parse_place
 from ..image.platform import Platform
 from ..options import Options
 from ..store.store import Store, default_root
-from ..transfer.fetcher import FetchLimits, RangeMode
+from ..transfer.limits import FetchLimits, RangeMode
 
 
 def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = ()) -> Options:

@@ -10,7 +10,8 @@ from ..image.reference import Reference
 from ..options import Options
 from ..registry.client import Registry
 from ..registry.http import Body, TLSPolicy, Transport
-from ..transfer.fetcher import Connections, Fetcher, OpenBlob
+from ..transfer.connections import Connections
+from ..transfer.fetcher import Fetcher, OpenBlob
 from ..version import __version__
 
 

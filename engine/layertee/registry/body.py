@@ -23,6 +23,7 @@ class Receiver(Protocol):
 
 
 def truncated(url: str, got: int, want: int) -> TruncatedBody:
+    """The error for a body that ended early."""
     return TruncatedBody(
         f"{redact_url(url)}: the connection ended after {got} of {want} bytes", got=got, want=want
     )
@@ -31,7 +32,12 @@ def truncated(url: str, got: int, want: int) -> TruncatedBody:
 class BodyProtocol(asyncio.BufferedProtocol):
     """Receives a body of known length straight into the receiver's buffers.
 
-    Reading is paused whenever there is no buffer: the loop calls an empty ``get_buffer`` fatal.
+    The socket is read while three things hold: there is a view to read into (the loop calls an empty
+    ``get_buffer`` fatal), nobody has asked for a pause, and the body is not done. All that happens to it,
+    from the loop or from the receiver, ends in ``_go_on``, which looks at the three and tells the transport
+    what changed. ``done`` is set once: by the last byte, by ``finish``, or by a connection that is lost.
+    Only then, and only if the body was ``complete`` and nothing came after it, is the connection good for
+    another exchange, under the ``handler`` that had it before.
     """
 
     def __init__(
@@ -47,10 +53,10 @@ class BodyProtocol(asyncio.BufferedProtocol):
         self._handler = handler
         self._transport = transport
         self._url = url
-        self._view: memoryview | None = None
-        self._early = memoryview(b"")
+        self._view: memoryview | None = None  # what is left of the receiver's last buffer
+        self._early = memoryview(b"")  # what came with the head: it goes before what the socket has
         self._held = False  # by pause()
-        self._reading = True
+        self._reading = True  # as the transport was told last; telling it twice is an error on some loops
         self.complete = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -134,7 +140,9 @@ class BodyProtocol(asyncio.BufferedProtocol):
 
 
 class Copier:
-    """The same flow control for bytes that are already in memory."""
+    """The same flow control for bytes that are already in memory: ``copy`` waits where the other would not
+    read. Raises what ``finish`` was given; after ``finish(None)`` it is ``stopped`` and takes nothing more.
+    """
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver

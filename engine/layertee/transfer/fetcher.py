@@ -30,7 +30,7 @@ from .ranges import ByteRange, check_answer, offers_ranges
 from .schedule import BlobSchedule, Part, Take, Then, Wait, too_many
 from .segment import Body, Buffers, FetchReport, Intake, Segment
 
-__all__ = ["Body", "Connections", "FetchLimits", "FetchReport", "Fetcher", "OpenBlob", "RangeMode"]
+__all__ = ["FetchReport", "Fetcher", "OpenBlob"]
 
 log = logging.getLogger(__name__)
 

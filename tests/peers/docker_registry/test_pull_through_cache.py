@@ -11,7 +11,7 @@ import pytest
 
 from layertee import Engine, Options
 from layertee.sync import run
-from layertee.transfer.fetcher import FetchLimits
+from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from layertee import Engine, Form, Options, RangeMode, Store, sync
-from layertee.transfer.fetcher import FetchLimits
+from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer

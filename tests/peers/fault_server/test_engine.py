@@ -22,7 +22,7 @@ from layertee import Action, Engine, Form, ImagePlan, Options, Progress, PullRes
 from layertee.engine import ImageName
 from layertee.errors import DigestMismatch, IntegrityError, InvalidReference, LocalError, NoSpace, NotFound
 from layertee.image.document import Digest
-from layertee.transfer.fetcher import FetchLimits
+from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, OtherBody
 from tests.support.rig.images import BuiltImage, build_image, push, recompress

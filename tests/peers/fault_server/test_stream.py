@@ -22,7 +22,7 @@ from layertee.errors import (
     SizeMismatch,
     TransportError,
 )
-from layertee.transfer.fetcher import FetchLimits
+from layertee.transfer.limits import FetchLimits
 from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Behaviour, Chunked, LongBody, OtherBody, Replace, Reset

@@ -11,7 +11,7 @@ import pytest
 
 from layertee import Engine, Options
 from layertee.sync import run
-from layertee.transfer.fetcher import FetchLimits, RangeMode
+from layertee.transfer.limits import FetchLimits, RangeMode
 from tests.support.fakes.exchange import Exchange
 from tests.support.fakes.fault_server import FaultServer, Rule, on
 from tests.support.fakes.faults import Behaviour, Header, NoRanges

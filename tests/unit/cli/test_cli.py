@@ -22,7 +22,7 @@ from layertee.image.document import Digest
 from layertee.image.holding import Basis
 from layertee.imageproxy.delegate import DelegateError
 from layertee.imageproxy.images import SeveralMembers
-from layertee.transfer.fetcher import RangeMode
+from layertee.transfer.limits import RangeMode
 from layertee.version import __version__
 
 COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor")
