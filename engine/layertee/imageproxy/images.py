@@ -118,10 +118,11 @@ class ServedImage:
         found = await engine.inspect(name, want)
         await examine(found)
         plan = found.plan
-        by_index = {step.layer.index: step for step in plan.layers}
-        steps: dict[Digest, LayerPlan] = {}
-        for layer in asking_order([step.layer for step in plan.layers], plan.config):
-            steps.setdefault(plan.name_of(layer), by_index[layer.index])
+        named: dict[Digest, LayerPlan] = {}
+        for step in plan.layers:  # of layers with one name the first is the one that is brought
+            named.setdefault(plan.name_of(step.layer), step)
+        order = asking_order([step.layer for step in plan.layers], plan.config)
+        steps = {name: named[name] for name in map(plan.name_of, order)}
         has = await _kept_by_client(engine, steps, options)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(closed)

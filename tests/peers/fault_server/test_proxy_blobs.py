@@ -12,12 +12,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from layertee.engine import Engine, Options
+from layertee.image.roles import FINAL_DIFF_ID
 from layertee.imageproxy.images import Identity, ProxyOptions, ServedImage
 from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer
@@ -37,10 +39,16 @@ def server() -> Iterator[FaultServer]:
         yield running
 
 
-def built(blobs: Sequence[Blob], root: Path) -> BuiltImage:
-    return build_image(
-        root, [CONTENTS[content] for content, _ in blobs], compression=[codec for _, codec in blobs]
-    )
+def built(blobs: Sequence[Blob], root: Path, final: int | None = None) -> BuiltImage:
+    """Of an ostree commit, whose last layer is ``final``, or of none."""
+
+    def label(config: dict[str, Any]) -> None:
+        diff_ids = config["rootfs"]["diff_ids"]
+        if final is not None and final < len(diff_ids):
+            config["config"] = {"Labels": {FINAL_DIFF_ID: diff_ids[final]}}
+
+    layers = [CONTENTS[content] for content, _ in blobs]
+    return build_image(root, layers, compression=[codec for _, codec in blobs], edit_config=label)
 
 
 async def everything(image: ServedImage, order: Sequence[int]) -> None:
@@ -92,6 +100,14 @@ async def serve(
     identity=st.sampled_from(Identity),
     order=st.permutations(range(4)),
     ahead=st.sampled_from([0, 1 << 20]),
+    final=st.none() | st.integers(0, 3),
+)
+@example(
+    blobs=[[(0, "gzip"), (0, "gzip"), (1, "gzip")]],
+    identity=Identity.AS_IS,
+    order=[0, 1, 2, 3],
+    ahead=0,
+    final=2,
 )
 def test_what_is_handed_out_hashes_to_what_was_asked_for(
     server: FaultServer,
@@ -99,11 +115,12 @@ def test_what_is_handed_out_hashes_to_what_was_asked_for(
     identity: Identity,
     order: list[int],
     ahead: int,
+    final: int | None,
 ) -> None:
     """Of two images after each other, the second of which finds what the first has left in the store."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        images = [built(one, root / f"image-{at}") for at, one in enumerate(blobs)]
+        images = [built(one, root / f"image-{at}", final) for at, one in enumerate(blobs)]
         asyncio.run(serve(server, images, identity, order, ahead, root / "store"))
 
 
