@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +14,9 @@ from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer, open_pool
 from .core.result import TeeResult
 from .errors import CatalogError, LayerteeError, SourceUnreadable
-from .image.document import DiffID, Digest, Layer
+from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.holding import BlobReader
+from .image.pairs import with_computed
 from .image.reference import Reference, parse_reference
 from .options import Options
 from .places.names import BlobName
@@ -222,7 +223,21 @@ class Engine:
     # --- inside ---
 
     async def _resolve(self, reference: str) -> Resolved:
-        return await resolve(parse_reference(reference), self._options.platform, self._network)
+        pair = layers_as_far_as_known if self._options.opaque_layers else image_layers
+        found = await resolve(parse_reference(reference), self._options.platform, self._network, pair=pair)
+        if any(layer.is_opaque for layer in found.image.layers):
+            layers = await in_thread(self._no_longer_opaque, found.image.layers)
+            found = replace(found, image=replace(found.image, layers=layers))
+        return found
+
+    def _no_longer_opaque(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """``layers``, with what was computed here of those that the image says nothing about."""
+        computed: dict[Digest, DiffID] = {}
+        with suppress(CatalogError):  # looking for the layers gives a warning for it
+            for layer in layers:
+                if (diff_id := self.store.catalog.diff_id(layer.digest)) is not None:
+                    computed[layer.digest] = diff_id
+        return with_computed(layers, computed)
 
     def _begin(self, plan: Plan) -> tuple[Fetcher, Ingest]:
         """What carries ``plan`` out: the transfers from its registry, and the way in for its layers."""

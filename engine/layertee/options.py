@@ -21,7 +21,8 @@ class Options:
     know what it holds before a download is skipped (``plan.plan``). ``anonymous``: use no credentials,
     whatever files there are. ``trusted_realms``: hosts of token services that may be sent the credentials of
     a registry which names them, where the two are on different hosts. ``user_agent_prefix`` names the
-    program that this one works for.
+    program that this one works for. ``opaque_layers``: also take images that do not name the DiffID of
+    every layer; of such a layer only the blob's digest is checked.
     """
 
     platform: Platform = field(default_factory=Platform.host)
@@ -35,3 +36,4 @@ class Options:
     anonymous: bool = False
     trusted_realms: tuple[str, ...] = ()
     user_agent_prefix: str = ""
+    opaque_layers: bool = False

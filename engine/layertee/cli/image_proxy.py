@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..engine import Engine
@@ -112,7 +113,8 @@ def engine_options(args: argparse.Namespace) -> Options:
     """Raises InvalidReference."""
     # What is presented as a tar can be taken from anywhere.
     anywhere = ("auto",) if args.layer_identity == Identity.DIFF_ID.value else ()
-    return options_of(args, places_by_default=anywhere)
+    # skopeo hands out images that do not say what is in each layer, and clients have such.
+    return replace(options_of(args, places_by_default=anywhere), opaque_layers=True)
 
 
 def proxy_options(args: argparse.Namespace) -> ProxyOptions:

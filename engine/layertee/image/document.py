@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DiffIDMismatch, DocumentError, NotFound, SizeMismatch, UnsupportedImage
@@ -34,6 +34,7 @@ __all__ = [
     "Index",
     "Layer",
     "Manifest",
+    "Pairing",
     "Platform",
     "choose_platform",
     "compression_of",
@@ -144,6 +145,11 @@ class Layer:
     @property
     def media_type(self) -> str:
         return self.descriptor.media_type
+
+    @property
+    def known_diff_id(self) -> DiffID | None:
+        """What others may be told: None for an opaque layer."""
+        return None if self.is_opaque else self.diff_id
 
     @property
     def tar_digest(self) -> Digest:
@@ -263,6 +269,10 @@ def parse_config(raw: bytes, descriptor: Descriptor) -> ImageConfig:
         created=None if created is None else as_text(created, "image config created"),
         labels=as_text_map(labels, "image config labels"),
     )
+
+
+Pairing = Callable[[Manifest, ImageConfig], tuple[Layer, ...]]
+"""What makes layers of an image's documents: ``image_layers``, or ``layers_as_far_as_known``."""
 
 
 def image_layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:

@@ -92,7 +92,7 @@ def identity_document(presented: Sequence[Presented], names: Sequence[RegistryNa
     return _json(
         [
             {
-                "diff_id": one.layer.diff_id,
+                "diff_id": one.layer.known_diff_id,
                 "digest": name.digest if name is not None else None,
                 "size": name.size if name is not None else None,
                 "media_type": name.media_type if name is not None else None,

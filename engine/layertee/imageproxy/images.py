@@ -250,7 +250,9 @@ class ServedImage:
         brought = await self._queue.get_all(unknown)
         sizes |= {one.held.diff_id: one.held.size for one in brought.values()}
         self._presented = [
-            Presented(
+            _as_named(one)
+            if one.is_opaque  # what it is as a tar, if it is one, nobody knows
+            else Presented(
                 one,
                 self._plan.name_of(one),
                 sizes.get(one.diff_id, one.size),
@@ -263,12 +265,12 @@ class ServedImage:
 
     def _as_named(self) -> list[Presented]:
         """The layers as the image's own manifest names them."""
-        layers = [step.layer for step in self._plan.layers]
-        return [Presented(one, one.digest, one.size, one.compression) for one in layers]
+        return [_as_named(step.layer) for step in self._plan.layers]
 
     def _known_sizes(self, layers: Sequence[Layer]) -> dict[DiffID, int]:
         """Of the tars, where somebody on this machine measured them. Blocks."""
-        sizes = {one.diff_id: one.size for one in layers if one.compression is Compression.NONE}
+        named = (one for one in layers if one.compression is Compression.NONE or one.is_opaque)
+        sizes = {one.diff_id: one.size for one in named}
         for step in self._plan.layers:
             holding = step.holding
             if holding is not None and holding.uncompressed_size is not None:
@@ -289,6 +291,10 @@ async def _kept_by_client(
         log.warning("what the client has is not known: %s", exc)
         return frozenset()
     return frozenset(name for name, step in steps.items() if step.layer.diff_id in kept)
+
+
+def _as_named(layer: Layer) -> Presented:
+    return Presented(layer, layer.digest, layer.size, layer.compression)
 
 
 def _check_size(digest: Digest, asked: int, is_: int) -> None:

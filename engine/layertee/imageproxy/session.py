@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -12,12 +13,15 @@ from ..engine import Engine, Inspection
 from ..errors import InvalidReference, PolicyRefused
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
+from ..pulling.imageplan import ImagePlan
 from .cache import CacheLimit, keep_within, make_room
 from .delegate import DelegatedImage, DelegateError, Forwarded, RealProxy
 from .images import ProxyOptions, ServedImage
 from .judge import Judge
 from .server import IDENTITY_METHOD, Answer, Image, Pipe
 from .wire import RequestError
+
+log = logging.getLogger(__name__)
 
 # Transports of containers-transports(5) whose images are served here.
 SERVED: Final = ("docker", "oci", ARCHIVE, STORAGE)
@@ -79,6 +83,8 @@ class Session:
 
     async def _open_here(self, name: str, policy: Policy | None) -> Image:
         async def examine(found: Inspection) -> None:
+            if (gap := opaque_layers(found.plan)) is not None:
+                log.warning("%s: %s", name, gap)
             if policy is not None:
                 await self._judge.check(name, policy, found)
             need = sum(step.disk_bytes for step in found.plan.layers)
@@ -92,6 +98,21 @@ class Session:
         warnings = self._engine.store.warnings
         warnings[:] = dict.fromkeys(warnings)  # a client may open many images, which all bring the same ones
         return image
+
+
+def opaque_layers(plan: ImagePlan) -> str | None:
+    """What to say about layers whose content the image does not name; None if there are none."""
+    opaque = [str(step.layer.index) for step in plan.layers if step.layer.is_opaque]
+    if not opaque:
+        return None
+    n_layers, n_ids = len(plan.layers), len(plan.config.diff_ids)
+    why = (
+        f"its config has {n_ids} DiffIDs for {n_layers} layers"
+        if n_ids != n_layers
+        else "its config gives no usable DiffID for them"
+    )
+    which = "all layers" if len(opaque) == n_layers else f"layers {', '.join(opaque)}"
+    return f"{which} are checked by the digests of their blobs only: {why}"
 
 
 class LeftToSkopeo:

@@ -242,7 +242,7 @@ class Ingest:
         job = LayerJob(
             held.compression,
             held.size,
-            digest_only=is_blob and self._want.digest_only,
+            digest_only=is_blob and self._hashes_only(layer),
             media_type=layer.media_type,
             path=str(held.path),
         )
@@ -258,7 +258,7 @@ class Ingest:
     # --- what has to be brought ---
 
     async def _read(self, attempt: _Attempt, source: Source, held: Holding) -> Staged:
-        job = LayerJob(held.compression, held.size)
+        job = LayerJob(held.compression, held.size, digest_only=attempt.layer.is_opaque)
         feed = self._reader(held, attempt.layer, attempt.progress)
         writer, result = await self._write(attempt.layer, job, feed, held.digest)
         return self._staged(attempt, writer, result, Ingested(Action.REUSE, source.reason, None, held))
@@ -286,7 +286,7 @@ class Ingest:
                 pace=attempt.pace,
             )
 
-        job = LayerJob(layer.compression, layer.size, digest_only=self._want.digest_only)
+        job = LayerJob(layer.compression, layer.size, digest_only=self._hashes_only(layer))
         while True:
             try:
                 writer, result = await self._write(layer, job, feed, layer.digest)
@@ -307,6 +307,10 @@ class Ingest:
 
     # --- through the pool to the disk ---
 
+    def _hashes_only(self, layer: Layer) -> bool:
+        """Whether the blob of ``layer`` is hashed and not inflated, and no pair is recorded of it."""
+        return self._want.digest_only or layer.is_opaque
+
     def _reader(self, source: Openable, layer: Layer, progress: LayerProgress | None) -> Feed:
         def advance(nbytes: int) -> None:
             if progress is not None:
@@ -324,7 +328,7 @@ class Ingest:
         self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest
     ) -> tuple[BlobWriter, BlobResult]:
         """Bring a blob into a part file and check it. The part is gone when this raises."""
-        as_is = self._want.form is Form.AS_IS
+        as_is = self._want.form is Form.AS_IS or layer.is_opaque
         root = self._store.root
         budget = OUT_BUDGET if as_is else max(1, min(OUT_BUDGET, self._store.headroom()))
         writer = self._store.writer(layer.diff_id)  # on this thread: a cancelled thread would leak it

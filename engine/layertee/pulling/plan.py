@@ -323,7 +323,11 @@ def _others(layer: Layer, survey: Survey, want: Want) -> Iterator[Source]:
             yield Source(kind=SourceKind.KEPT, reason=reason, holding=held)
     if survey.registry is not None:
         disk = layer.size
-        if want.form is Form.UNCOMPRESSED and layer.compression is not Compression.NONE:
+        if (
+            want.form is Form.UNCOMPRESSED
+            and layer.compression is not Compression.NONE
+            and not layer.is_opaque
+        ):
             disk = survey.sizes.get(layer.diff_id, layer.size * INFLATION)
         yield Source(
             kind=SourceKind.NETWORK,

@@ -33,11 +33,12 @@ class LayerResult:
     ``size`` is that of the blob the image names; ``uncompressed_size`` is None where it is not known.
     ``bytes_fetched`` counts all body bytes that came over the network for it, repeated ones included.
     ``place`` is where on this machine the content is or was read from, and ``basis`` how it was known to be
-    there; both None for what was fetched. ``kept_elsewhere``: it is not in the store, but left in ``place``.
+    there; both None for what was fetched. ``diff_id`` is None for an opaque layer. ``kept_elsewhere``: it is
+    not in the store, but left in ``place``.
     """
 
     digest: Digest
-    diff_id: DiffID
+    diff_id: DiffID | None
     size: int
     uncompressed_size: int | None
     action: Action
@@ -54,7 +55,7 @@ class LayerResult:
         layer = step.layer
         return cls(
             layer.digest,
-            layer.diff_id,
+            layer.known_diff_id,
             layer.size,
             known,
             step.action,
@@ -70,7 +71,7 @@ class LayerResult:
         """What became of ``step``."""
         layer, held, source = step.layer, got.held, got.source
         size = held.uncompressed_size if held is not None else None
-        named = (layer.digest, layer.diff_id, layer.size, size, got.action, got.reason, got.nbytes)
+        named = (layer.digest, layer.known_diff_id, layer.size, size, got.action, got.reason, got.nbytes)
         if source is None:
             return cls(*named)
         return cls(*named, source.place, source.basis, kept_elsewhere=held is None)

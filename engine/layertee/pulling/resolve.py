@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..aio import in_thread
 from ..errors import InvalidReference
-from ..image.document import Platform
+from ..image.document import Pairing, Platform, image_layers
 from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference import ArchiveReference, ImageReference, LayoutReference, Reference
 from ..image.reference_storage import StorageReference
@@ -36,19 +36,23 @@ class Resolved:
     stored: StorageImage | None = None
 
 
-async def resolve(reference: ImageReference, platform: Platform, network: Network) -> Resolved:
+async def resolve(
+    reference: ImageReference, platform: Platform, network: Network, *, pair: Pairing = image_layers
+) -> Resolved:
     """Find the image and read its documents. ``network`` is used only for an image in a registry.
+
+    ``pair`` makes the layers of the documents, but for podman's store, which has them by DiffID.
 
     Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError, UnsupportedImage.
     """
     if isinstance(reference, StorageReference):
         return await in_thread(_in_storage, reference)
     if isinstance(reference, LayoutReference):
-        return await in_thread(_in_layout, reference, platform)
+        return await in_thread(_in_layout, reference, platform, pair)
     if isinstance(reference, ArchiveReference):
-        return await in_thread(_in_archive, reference, platform)
+        return await in_thread(_in_archive, reference, platform, pair)
     registry = network.registry(reference)
-    found = await registry.resolve(platform)
+    found = await registry.resolve(platform, pair=pair)
     network.keep(reference, registry)
     return Resolved(name=str(reference), image=found, registry=reference)
 
@@ -61,12 +65,12 @@ def _in_storage(reference: StorageReference) -> Resolved:
     return Resolved(name=name, image=found.image, origin=reference, stored=found)
 
 
-def _in_layout(reference: LayoutReference, platform: Platform) -> Resolved:
-    found = Layout.open(reference.path).resolve(reference.ref, platform)
+def _in_layout(reference: LayoutReference, platform: Platform, pair: Pairing) -> Resolved:
+    found = Layout.open(reference.path).resolve(reference.ref, platform, pair=pair)
     return Resolved(name=reference.ref, image=found, origin=reference.path)
 
 
-def _in_archive(reference: ArchiveReference, platform: Platform) -> Resolved:
-    found = Archive.open(reference.path).resolve(reference.ref, platform)
+def _in_archive(reference: ArchiveReference, platform: Platform, pair: Pairing) -> Resolved:
+    found = Archive.open(reference.path).resolve(reference.ref, platform, pair=pair)
     origin = PlaceName(PlaceKind.OCI_ARCHIVE, reference.path)
     return Resolved(name=reference.ref, image=found, origin=origin)

@@ -21,6 +21,7 @@ from ..image.document import (
     Digest,
     Index,
     Manifest,
+    Pairing,
     Platform,
     choose_platform,
     image_layers,
@@ -65,8 +66,8 @@ class Registry:
         """``https`` or ``http``, once known."""
         return self._exchange.origin.scheme if self._exchange.origin else None
 
-    async def resolve(self, platform: Platform) -> ResolvedImage:
-        """The image that the reference names, for ``platform``.
+    async def resolve(self, platform: Platform, *, pair: Pairing = image_layers) -> ResolvedImage:
+        """The image that the reference names, for ``platform``; ``pair`` makes the layers of its documents.
 
         Raises NotFound, Unauthorized and the rest of RegistryError, the TransportError family,
         IntegrityError and its subclasses, UnsupportedImage, AuthConfigError.
@@ -81,7 +82,7 @@ class Registry:
                 raise DocumentError(f"{self._reference}: indexes are nested deeper than {_MAX_DEPTH}")
             document = await self._entry(entry)
         config = parse_config(await self._config(document.config), document.config)
-        return ResolvedImage(document, config, image_layers(document, config), index_digest)
+        return ResolvedImage(document, config, pair(document, config), index_digest)
 
     async def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> Body:
         """Request ``blob``, or its bytes ``[start, stop)``; the body is left to the caller, who closes it.

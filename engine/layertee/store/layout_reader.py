@@ -21,6 +21,7 @@ from ..image.document import (
     Digest,
     Index,
     Manifest,
+    Pairing,
     Platform,
     choose_platform,
     image_layers,
@@ -110,10 +111,12 @@ class LayoutReader(abc.ABC):
         """The manifest or index that ``descriptor`` names; raises as ``read_blob`` and the parser do."""
         return parse_document(self.read_blob(descriptor), descriptor.media_type)
 
-    def image(self, manifest: Manifest, index_digest: Digest | None = None) -> ResolvedImage:
+    def image(
+        self, manifest: Manifest, index_digest: Digest | None = None, *, pair: Pairing = image_layers
+    ) -> ResolvedImage:
         """``manifest`` with its config and layers; raises as ``read_blob`` and the parsers do."""
         config = parse_config(self.read_blob(manifest.config), manifest.config)
-        return ResolvedImage(manifest, config, image_layers(manifest, config), index_digest)
+        return ResolvedImage(manifest, config, pair(manifest, config), index_digest)
 
     # --- images -------------------------------------------------------------
 
@@ -144,8 +147,10 @@ class LayoutReader(abc.ABC):
         """
         return self._named(ref)[0]
 
-    def resolve(self, ref: str | None, platform: Platform) -> ResolvedImage:
+    def resolve(self, ref: str | None, platform: Platform, *, pair: Pairing = image_layers) -> ResolvedImage:
         """The image called ``ref`` for ``platform``, through indexes where there are any.
+
+        ``pair`` makes the layers of its documents.
 
         Raises as ``find``, ``read_blob`` and the parsers of documents do.
         """
@@ -157,7 +162,7 @@ class LayoutReader(abc.ABC):
         for _ in range(INDEX_DEPTH + 1):
             document = self.document(entry)
             if isinstance(document, Manifest):
-                return self.image(document, index_digest)
+                return self.image(document, index_digest, pair=pair)
             index_digest = index_digest or document.digest
             entry = choose_platform(document, platform)
         raise DocumentError(f"{self.path}: indexes are nested more than {INDEX_DEPTH} deep")

@@ -269,6 +269,15 @@ def test_the_disk_a_reused_layer_takes(
     assert (made.disk_bytes, made.bytes_to_fetch) == (expected, 0)
 
 
+@pytest.mark.parametrize("form", list(Form))
+def test_an_opaque_layer_takes_the_room_of_its_blob_and_no_place_can_contradict_it(form: Form) -> None:
+    descriptor = layer(0).descriptor
+    opaque = Layer(0, descriptor, DiffID(str(descriptor.digest)), Compression.GZIP, is_opaque=True)
+    made = make(opaque, form=form, known={opaque.digest: diff(7)})
+    assert actions(made) == [Action.FETCH]
+    assert (made.disk_bytes, made.bytes_to_fetch, made.want.name_of(opaque)) == (100, 100, opaque.digest)
+
+
 def test_an_image_without_layers_needs_nothing() -> None:
     made = make()
     assert made.layers == ()
