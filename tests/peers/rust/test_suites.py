@@ -7,6 +7,7 @@ shim as ``layertee install-shim`` writes it; what it does not answer goes to the
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from tests.support.imageproxy import assert_clean
 from tests.support.process import Cli
 from tests.support.rig import crates, prebuild
+from tests.support.rig.registry import RegistryServer
 
 pytestmark = pytest.mark.slow
 
@@ -70,3 +72,22 @@ def test_all_tests_of_containers_image_proxy_pass(tmp_path: Path) -> None:
     assert not [words for words in machine.asked_of_skopeo if "experimental-image-proxy" in words]
     assert_clean(machine.store)
     assert len(list((machine.store / "blobs" / "sha256").iterdir())) == 1, "the layer that a test reads"
+
+
+@pytest.mark.builds("ostree-ext-tests")
+@pytest.mark.timeout(300)  # 20 s of CPU: forty servers are started, and as many importers
+@pytest.mark.skipif(os.geteuid() != 0, reason="ostree imports as root")
+def test_all_tests_of_ostree_ext_pass_with_one_store(tmp_path: Path) -> None:
+    """Several at once, and a registry for the one that wants one."""
+    machine = Machine(tmp_path)
+    with RegistryServer(tls=True) as registry:
+        results, said = machine.run_tests(
+            "ostree-ext-tests", TEST_REGISTRY=registry.host, SSL_CERT_FILE=str(registry.ca_file)
+        )
+        assert {name for name, result in results.items() if result != "ok"} == set(), said
+        assert len(results) == 26
+        assert registry.blob_bytes("exampleos") > 0
+    proxies = [words for words in machine.asked_of_skopeo if "experimental-image-proxy" in words]
+    assert proxies == [], "ours serves all of their transports"
+    assert any(words.startswith("copy ") for words in machine.asked_of_skopeo)
+    assert_clean(machine.store)
