@@ -1,11 +1,14 @@
-"""Image layouts in one tar file, as tools and tests write them."""
+"""Tar files: image layouts in one, as tools and tests write them, and their indexes."""
 
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
+from layertee.places import tarindex
+from layertee.places.tarindex import Member
 from tests.support.rig.images import BuiltImage, run_tool
 
 Members = dict[str, bytes]
@@ -37,3 +40,27 @@ def write(path: Path, found: Members, *more: tarfile.TarInfo, prefix: str = "", 
 
 def blob_name(image: BuiltImage, index: int) -> str:
     return "blobs/" + image.layers[index].digest.replace(":", "/")
+
+
+def index(raw: bytes, path: Path) -> list[Member]:
+    """Ours, of ``raw`` as the file ``path``."""
+    path.write_bytes(raw)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return list(tarindex.members(fd))
+    finally:
+        os.close(fd)
+
+
+def as_tarfile(path: Path) -> list[Member]:
+    """What the standard library makes of it."""
+    with tarfile.open(path, "r:") as tar:
+        return [
+            Member(
+                (info.name + "/" * info.isdir()).encode("utf-8", "surrogateescape"),
+                info.isreg(),
+                info.offset_data,
+                info.size,
+            )
+            for info in tar
+        ]

@@ -152,3 +152,46 @@ def test_there_are_few_modules_beside_the_rooms() -> None:
 def test_no_module_is_longer_than_a_reader_can_hold() -> None:
     for path in MODULES:
         assert len(path.read_text().splitlines()) <= 500, name_of(path)
+
+
+# --- tests and benchmarks -------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+# What the files of a folder may import of tests and bench, by names of packages; the first that fits holds.
+MAY_IMPORT = {
+    "bench": ("bench", "tests.support"),
+    "tests/support": ("tests.support",),
+    "tests": ("tests.support", "tests.contract"),
+}
+
+
+def imports_of_tests(folder: str) -> Iterator[tuple[str, str]]:
+    """Where an import of something in tests or bench stands, and its full name."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        where = str(path.relative_to(ROOT))
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from ((where, name) for name in names if name.split(".")[0] in ("tests", "bench"))
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_tests_share_what_is_in_support_and_know_nothing_of_benchmarks(folder: str) -> None:
+    wrong = {
+        (where, name)
+        for where, name in imports_of_tests(folder)
+        if not any(name.startswith(f"{allowed}.") for allowed in MAY_IMPORT[folder])
+    }
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("folder", ["tests", "bench"])
+def test_no_test_imports_from_a_test_or_what_a_module_keeps_to_itself(folder: str) -> None:
+    found = set(imports_of_tests(folder))
+    assert found
+    for where, name in found:
+        parts = [part for part in name.split(".") if part != "__main__"]
+        assert not any(part.startswith(("test_", "_")) for part in parts), f"{name} in {where}"
