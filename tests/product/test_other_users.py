@@ -12,11 +12,12 @@ import pwd
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from layertee.cli import doctor
 from layertee.cli import store as store_commands
 from layertee.cli.exits import EXIT_ERROR, EXIT_NOT_FOUND
 from layertee.cli.main import main
@@ -206,5 +207,21 @@ def test_a_user_without_a_home_hears_what_to_set_where_a_home_is_needed(room: Pa
             assert main(["ls"]) == EXIT_ERROR
             assert "set HOME or XDG_DATA_HOME" in said.getvalue() and "[NO_HOME]" in said.getvalue()
             assert main(["ls", "--store", str(room / "nothing")]) == EXIT_NOT_FOUND
+
+    as_mallory(look)
+
+
+def test_a_store_behind_a_closed_directory_is_an_error_that_names_it(place: Path) -> None:
+    assert store_commands and doctor
+    os.chown(place, 0, 0)
+    place.chmod(0o700)
+    root = place / "store"
+
+    def look() -> None:
+        for command in (["ls"], ["map"], ["doctor"], ["gc"]):
+            said = io.StringIO()
+            with redirect_stderr(said), redirect_stdout(io.StringIO()):
+                assert main([*command, "--store", str(root)]) == EXIT_ERROR
+            assert f"looking at {root}: Permission denied" in said.getvalue()
 
     as_mallory(look)

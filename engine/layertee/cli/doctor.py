@@ -6,6 +6,7 @@ import argparse
 
 from ..config.policy import Verdict, read_policy
 from ..core.loading import core_report
+from ..disk.files import is_directory
 from ..disk.space import free_space, human
 from ..errors import PolicyRefused
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
@@ -27,7 +28,7 @@ def doctor(args: argparse.Namespace) -> int:
     say(*skopeo_report())
     root = root_of(args)
     say(f"store: {root}")
-    if not root.exists():
+    if not is_directory(root):
         say("  not there yet; the first pull makes it")
         return EXIT_OK
     with Store.open(root, create=False) as store:

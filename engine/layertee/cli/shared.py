@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..disk.files import disk_error, is_directory
 from ..image.holding import Basis
 from ..image.placename import parse_place
 from ..image.platform import Platform
@@ -49,12 +51,19 @@ def open_store(args: argparse.Namespace) -> Store:
 
 @contextmanager
 def look_into(root: Path, private: bool = True) -> Iterator[Store]:
-    """The store in ``root`` for a command that changes nothing: where none is, an empty one elsewhere."""
-    if (root / "layertee").is_dir():
+    """The store in ``root`` for a command that changes nothing: where none is, an empty one elsewhere.
+
+    Raises StoreCorrupt, LocalError.
+    """
+    if is_directory(root / "layertee"):
         with Store.open(root, create=False, private=private) as store:
             yield store
         return
-    with TemporaryDirectory(prefix="layertee-") as scratch, Store.open(Path(scratch) / "store") as store:
+    try:
+        scratch = TemporaryDirectory(prefix="layertee-")
+    except OSError as exc:
+        raise disk_error(exc, "making a directory in", os.environ.get("TMPDIR") or "/tmp") from exc
+    with scratch, Store.open(Path(scratch.name) / "store") as store:
         yield store
 
 

@@ -53,12 +53,18 @@ class Policy:
     sections: Sections
 
     def judge(self, image: ImageReference) -> Judgement:
-        """The verdict on an image. Blocks: symlinks in the path of a local one are resolved."""
+        """The verdict on an image. Blocks: symlinks in the path of a local one are resolved.
+
+        Raises PolicyRefused where that fails.
+        """
         if isinstance(image, Reference):
             return self._judge_docker(image)
         if isinstance(image, (LayoutReference, ArchiveReference)):
             transport = "oci" if isinstance(image, LayoutReference) else ARCHIVE
-            path = os.path.realpath(image.path)
+            try:
+                path = os.path.realpath(image.path)
+            except OSError as exc:  # it is relative, and there is no current directory any more
+                raise PolicyRefused(f"{image} cannot be found in the policy: {exc.strerror}") from exc
             # The manual has scopes with a reference name; containers/image has not.
             beside = {f"{path}:{image.ref}": "skopeo does not apply it"} if image.ref else {}
             return self._search(transport, _and_parents(path), beside)

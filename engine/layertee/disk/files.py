@@ -67,6 +67,27 @@ def reopen(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def real_path(path: Path) -> Path:
+    """``path`` from ``/`` on, without symlinks, as far as it is there. Raises LocalError.
+
+    What fails is a relative path in a current directory that has been removed.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except OSError as exc:
+        raise disk_error(exc, "looking at", path) from exc
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory. Raises LocalError where that cannot be told."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as exc:
+        raise disk_error(exc, "looking at", path) from exc
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in ``path`` durable. Raises LocalError."""
     fd = open_directory(path)

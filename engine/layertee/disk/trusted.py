@@ -54,8 +54,12 @@ def refuse_reachable(path: Path, *, own: bool = False, absent: bool = False) -> 
     not looked at. Raises LocalError where nobody can tell. Blocks.
     """
     try:
+        start = "/" if path.is_absolute() else os.getcwd()
+    except OSError as exc:
+        raise disk_error(exc, "finding the current directory, for", path) from exc
+    try:
         trusted = trusted_users()
-        for step in _way(path):
+        for step in _way(path, start):
             _judge(step, trusted, own=own)
     except FileNotFoundError as exc:
         if not absent:
@@ -97,11 +101,14 @@ def trusted_users() -> frozenset[int]:
     return frozenset(users)
 
 
-def _way(path: Path) -> Iterator[Step]:
-    """Every step from ``/`` to what ``path`` leads to, symlinks and targets included. Raises OSError."""
+def _way(path: Path, start: str) -> Iterator[Step]:
+    """Every step from ``/`` to what ``path`` leads to, symlinks and targets included. Raises OSError.
+
+    ``start`` is where a relative path begins.
+    """
     at = "/"
     yield _step(at, is_last=False)
-    todo = _names(os.path.join(os.getcwd(), path))
+    todo = _names(os.path.join(start, path))
     n_links = 0
     while todo:
         name = todo.pop()

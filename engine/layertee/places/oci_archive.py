@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from ..disk.files import close, disk_error, open_regular
+from ..disk.files import close, disk_error, open_regular, real_path
 from ..errors import NotFound, SourceUnreadable, StoreCorrupt
 from ..image.document import Digest
 from ..store.layout_reader import LayoutReader, blob_name
@@ -56,7 +56,7 @@ class Archive(LayoutReader):
 
         Raises NotFound (nothing there), StoreCorrupt (something else, or damaged), LocalError.
         """
-        archive = cls(Path(os.path.realpath(path)))
+        archive = cls(real_path(path))
         archive.check()
         return archive
 

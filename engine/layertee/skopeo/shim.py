@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..disk.files import disk_error, make_directory, open_directory
+from ..disk.files import disk_error, make_directory, open_directory, real_path
 from ..disk.part import PartFile
 from ..disk.trusted import refuse_reachable
 from ..errors import LocalError
@@ -174,7 +174,7 @@ def install(
     directory; ``skopeo`` is not usable; ``python`` cannot import layertee on its own; or the disk fails.
     """
     refuse_reachable(directory, absent=True)  # before anything is made there
-    directory = Path(os.path.realpath(directory))
+    directory = real_path(directory)
     make_directory(directory, 0o755)
     refuse_reachable(directory, own=True)
     for what in (python, _package_of(python)):
@@ -208,7 +208,7 @@ def remove(directory: Path) -> Path | None:
 
     Harmless where there is no shim. Raises LocalError for a file that is not ours, or when the disk fails.
     """
-    directory = Path(os.path.realpath(directory))
+    directory = real_path(directory)
     file, kept = directory / NAME, directory / (NAME + KEPT_SUFFIX)
     there, had_one = os.path.lexists(file), os.path.lexists(kept)
     try:

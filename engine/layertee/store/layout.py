@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from ..disk.blob_file import FileContent
-from ..disk.files import close, disk_error, make_directory
+from ..disk.files import close, disk_error, make_directory, real_path
 from ..disk.locks import lock_directory
 from ..disk.part import PART_SUFFIX, write_file
 from ..errors import NotFound, StoreCorrupt
@@ -51,7 +51,7 @@ class Layout(LayoutReader):
 
         Raises NotFound (nothing there), StoreCorrupt (something else, or damaged), LocalError.
         """
-        layout = cls(Path(os.path.realpath(path)), private=private)
+        layout = cls(real_path(path), private=private)
         try:
             found = os.stat(layout.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -70,7 +70,7 @@ class Layout(LayoutReader):
         ``private``: 0700 and 0600, blobs 0400; else as the umask has it. Raises StoreCorrupt for a
         directory that holds something else, LocalError, NoSpace.
         """
-        layout = cls(Path(os.path.realpath(path)), private=private)
+        layout = cls(real_path(path), private=private)
         make_directory(layout.path, layout._directory_mode)
         with lock_directory(layout.path, timeout=_LOCK_S):
             layout._complete()
