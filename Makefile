@@ -4,6 +4,7 @@
 #   make fast    format, lint, types, and all tests that need no tools: a minute, for any user on any Linux
 #   make test    everything that must hold: lint, types, C under sanitizers, fuzz, real tools
 #   make bench   kernels, then whole pulls beside other tools, and tables of both (an hour)
+#   make docs    the parts of the documentation that are made out of the code
 #   make fuzz    the decoders, for FUZZ_SECONDS each (default 600)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo fast test check prebuild bench fuzz setup setup-fast setup-dev setup-bench clean
+.PHONY: demo fast test check prebuild bench docs fuzz setup setup-fast setup-dev setup-bench clean
 
 demo: setup
 	@$(PY) -m bench.demo
@@ -52,6 +53,9 @@ bench: setup-bench
 	$(PY) -m bench
 	$(PY) -m bench.report --readme README.md
 	$(PY) -m bench.plots
+
+docs: setup-fast
+	@$(PY) -m tests.support.pages
 
 fuzz: setup-dev
 	LAYERTEE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -q tests/c/test_fuzz.py

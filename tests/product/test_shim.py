@@ -511,8 +511,8 @@ def test_the_command_displaces_and_puts_back(
 
 # --- under a client, and under systemd ------------------------------------------------------------------
 
-PAGE = ROOT / "docs/under-bootc.md"
-DROP_IN = ROOT / "docs/systemd/bootc-fetch-apply-updates.service.d/layertee.conf"
+PAGE = ROOT / "docs/guides/bootc.md"
+DROP_IN = ROOT / "docs/guides/systemd/bootc-fetch-apply-updates.service.d/layertee.conf"
 
 
 @pytest.mark.slow

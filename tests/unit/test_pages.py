@@ -1,0 +1,95 @@
+"""The documentation is true as far as a program can tell: what it links to and names is there.
+
+Whether its examples run is tested in tests/product/test_docs.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ccore import ROOT
+from tests.support.pages import DOCS, PACKAGE, PAGES, PARTS, marks, replaced
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+# A path in backquotes: from the root of the project, or within the package.
+NAMED = re.compile(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|c|h|md|sh|toml|svg))`")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """The files that ``page`` links to, and the headings in them; of the web none."""
+    for link in LINK.findall(FENCED.sub("", text_of(page))):
+        if ":" not in link:
+            target, _, heading = link.partition("#")
+            yield (page.parent / target).resolve() if target else page, heading
+
+
+def headings(page: Path) -> set[str]:
+    """As they are in links: GitHub's rule."""
+    found = re.findall(r"^#+ (.+)$", FENCED.sub("", text_of(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_that_is_made_out_of_the_code_is_what_the_code_says(name: str) -> None:
+    page, make = PARTS[name]
+    text = text_of(ROOT / page)
+    assert replaced(text, name, make()) == text, f"{page} is out of date: make docs"
+
+
+@pytest.mark.parametrize("text", ["", "{0}", "{1}{0}", "{0}{1}{1}", "{0}{0}{1}"])
+def test_a_page_without_its_marks_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected one"):
+        replaced(text.format(*marks("rooms")), "rooms", "new")
+
+
+def test_only_what_is_between_the_marks_is_replaced() -> None:
+    begin, end = marks("rooms")
+    once = replaced(f"before\n{begin}old\n{end}\nafter\n", "rooms", "new")
+    assert once == f"before\n{begin}new\n{end}\nafter\n"
+    assert replaced(once, "rooms", "new") == once
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_to_a_file_or_a_heading(page: Path) -> None:
+    for target, heading in links(page):
+        assert target.exists(), target
+        assert not heading or heading in headings(target), f"{target} has no heading {heading}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    for path in NAMED.findall(text_of(page)):
+        assert any((base / path).exists() for base in (ROOT, PACKAGE, page.parent)), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_target_of_make_that_a_page_names_exists(page: Path) -> None:
+    makefile = text_of(ROOT / "Makefile")
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", text_of(page), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_links_of_pages_are_seen() -> None:
+    assert (DOCS / "design.md") in PAGES
+    found = {target for target, _ in links(DOCS / "design.md")}
+    assert {ROOT / "csrc/lt_api.h", ROOT / "tests/unit/test_rooms.py"} <= found
+
+
+def test_a_decision_is_short() -> None:
+    records = sorted((DOCS / "decisions").glob("*.md"))
+    assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
+    for path in records:
+        assert len(text_of(path).splitlines()) <= 40, path
