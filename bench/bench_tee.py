@@ -19,9 +19,10 @@ import zstandard
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from layertee.core import loading
-from layertee.core.pool import LayerJob, Pool, PoolLayer, open_pool
+from layertee.core.pool import LayerJob, Pool, PoolLayer
 from layertee.core.result import TeeResult
 from layertee.core.tee import Tee
+from layertee.core.workers import open_pool
 from layertee.errors import LayerteeError
 from layertee.image.document import Compression
 from layertee.sync import run

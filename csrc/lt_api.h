@@ -50,7 +50,7 @@ enum lt_format {
 /* What this build is.  The package compares the number at import and refuses a
  * binary of another: count it up when a declaration here changes or goes.
  * 'lt_build' names the libraries it was linked with, for a person. */
-enum { LT_ABI = 3 };
+enum { LT_ABI = 4 };
 const char *lt_build(void);
 
 /*
@@ -245,6 +245,15 @@ int lt_pool_out_done(lt_pool *p, int32_t buf);
 /* Fill up to 'n' events; the number filled.  Clears the eventfd when none are
  * left.  */
 size_t lt_pool_poll(lt_pool *p, struct lt_event *events, size_t n);
+/* What a layer has cost so far: bytes hashed of its blob, bytes that came out of
+ * it, and the time that workers spent on it. */
+struct lt_layer_spent {
+	uint64_t in_nbytes, out_nbytes;
+	uint64_t work_ns;
+};
+
+/* Valid until lt_pool_layer_free. */
+int lt_pool_layer_spent(lt_pool *p, int32_t layer, struct lt_layer_spent *ret);
 /* Valid after LT_EVENT_DONE, until lt_pool_layer_free. */
 int lt_pool_layer_result(lt_pool *p, int32_t layer, struct lt_result *ret);
 /* Only after LT_EVENT_DONE. */

@@ -320,6 +320,22 @@ size_t lt_pool_poll(lt_pool *p, struct lt_event *events, size_t n)
 	return got;
 }
 
+int lt_pool_layer_spent(lt_pool *p, int32_t layer, struct lt_layer_spent *ret)
+{
+	const struct layer *l = &p->layers[layer];
+	int status = LT_ERR_MISUSE;
+
+	pthread_mutex_lock(&p->lock);
+	if (l->used) {
+		ret->in_nbytes = l->in.pos;
+		ret->out_nbytes = l->out_total + l->out_fill;
+		ret->work_ns = l->work_ns;
+		status = LT_OK;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return status;
+}
+
 int lt_pool_layer_result(lt_pool *p, int32_t layer, struct lt_result *ret)
 {
 	int status = LT_ERR_MISUSE;

@@ -107,6 +107,7 @@ static void run_inflate(lt_pool *p, int32_t id)
 
 	pthread_mutex_lock(&p->lock);
 	p->inflate_ns += t;
+	l->work_ns += t;
 	l->inflating = false;
 	l->inflated = finished;
 	p->n_inflating--;
@@ -276,6 +277,7 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 	else
 		p->single_nbytes += w[0].nbytes;
 	for (u32 i = 0; i < n; i++) {
+		w[i].l->work_ns += (t2 - t0) / n;
 		if (err[i])
 			lt_layer_fail(w[i].l, LT_ERR_WRITE, err[i]);
 		hash_advance(p, &w[i]);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -11,8 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from .aio import in_thread, unwrapped_group
-from .core.pool import LayerJob, Pool, PoolLayer, open_pool
+from .core.pool import LayerJob, Pool, PoolLayer
 from .core.result import TeeResult
+from .core.workers import open_pool
 from .errors import CatalogError, LayerteeError, SourceUnreadable
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.holding import BlobReader
@@ -20,6 +22,7 @@ from .image.pairs import with_computed
 from .image.reference import Reference, parse_reference
 from .options import Options
 from .places.names import BlobName
+from .pulling.budget import Pace, Spending, late
 from .pulling.imageplan import ImagePlan
 from .pulling.ingest import Ingest
 from .pulling.measure import check
@@ -162,11 +165,20 @@ class Engine:
         """Carry ``plan`` out: afterwards the store has the image, every byte of it verified (as far as
         the plan's ``want.verify`` goes).
 
-        Raises IntegrityError, TransportError, RegistryError, LocalError (NoSpace, StoreBusy). Layers
+        Raises IntegrityError (OutputBudgetExceeded and WorkBudgetExceeded among them), TransportError
+        (DeadlineExceeded), RegistryError, LocalError (NoSpace, StoreBusy). Layers
         that were finished before a failure stay, and are not fetched again.
         """
         fetcher, ingest = self._begin(plan)
-        return await Pull(self.store, fetcher, ingest, plan, progress).run()
+        budget = self._options.budget
+        pace = Pace(budget.min_rate)
+        try:
+            async with asyncio.timeout(budget.deadline_s) as limit:
+                return await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
+        except TimeoutError:
+            if budget.deadline_s is None or not limit.expired():
+                raise
+            raise late(budget.deadline_s) from None
 
     @asynccontextmanager
     async def open_layer(self, step: LayerPlan) -> AsyncIterator[LayerStream]:
@@ -246,7 +258,13 @@ class Engine:
         layers = [step.layer for step in plan.layers]
         keepers = Keepers(self.store, self._options.places, layers)
         ingest = Ingest(
-            self.store, pool, fetcher, plan, open_blob_at=self._network.open_blob, keepers=keepers
+            self.store,
+            pool,
+            fetcher,
+            plan,
+            open_blob_at=self._network.open_blob,
+            keepers=keepers,
+            spending=Spending(self._options.budget, layers),
         )
         return fetcher, ingest
 

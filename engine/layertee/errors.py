@@ -17,6 +17,7 @@ __all__ = [
     "AuthConfigError",
     "CatalogError",
     "ConnectFailed",
+    "DeadlineExceeded",
     "DecodeError",
     "DiffIDMismatch",
     "DigestMismatch",
@@ -48,6 +49,7 @@ __all__ = [
     "Unauthorized",
     "UnsafePath",
     "UnsupportedImage",
+    "WorkBudgetExceeded",
     "redact_url",
 ]
 
@@ -186,6 +188,12 @@ class Timeout(TransportError):
     code = "NET_STALL"
 
 
+class DeadlineExceeded(Timeout):
+    """The time that was given for the whole of it has passed. What was finished is kept."""
+
+    code = "DEADLINE"
+
+
 class TruncatedBody(TransportError):
     """The connection ended after ``got`` of ``want`` bytes."""
 
@@ -279,6 +287,12 @@ class OutputBudgetExceeded(DecodeError):
     """A stream would inflate to more than it may."""
 
     code = "OUTPUT_BUDGET"
+
+
+class WorkBudgetExceeded(DecodeError):
+    """A stream, or all layers of an image, took far more work than their size explains."""
+
+    code = "WORK_BUDGET"
 
 
 # --- this machine: its disk, its configuration, the consumer of the bytes ---------

@@ -12,6 +12,32 @@ from .transfer.limits import FetchLimits
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """Bounds for one image. Sizes in bytes.
+
+    ``max_output``: what its layers may inflate to, all together. ``max_growth``: how many times the size of
+    its blobs that may be, beyond ``free_output``. ``work_s`` and ``work_ns_per_byte``: seconds of work that
+    are free, and nanoseconds for each byte hashed. ``deadline_s`` bounds a whole pull; ``min_rate`` is the
+    least average, in bytes a second over a minute, while layers come over the network. None does not bound.
+    """
+
+    max_output: int = 64 << 30
+    max_growth: int = 100  # OS layers grow 2.2 to 3 times
+    free_output: int = 4 << 30
+    work_s: float = 30.0
+    work_ns_per_byte: float = 100.0
+    deadline_s: float | None = None
+    min_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        least = min(self.max_output, self.max_growth, self.work_ns_per_byte)
+        if least <= 0 or min(self.free_output, self.work_s) < 0:
+            raise ValueError(f"not a budget: {self}")
+        if (self.deadline_s is not None and self.deadline_s <= 0) or (self.min_rate or 0) < 0:
+            raise ValueError(f"not a budget: {self}")
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """The defaults are those of the command line.
 
@@ -22,7 +48,7 @@ class Options:
     whatever files there are. ``trusted_realms``: hosts of token services that may be sent the credentials of
     a registry which names them, where the two are on different hosts. ``user_agent_prefix`` names the
     program that this one works for. ``opaque_layers``: also take images that do not name the DiffID of
-    every layer; of such a layer only the blob's digest is checked.
+    every layer; of such a layer only the blob's digest is checked. ``budget`` bounds what one image may cost.
     """
 
     platform: Platform = field(default_factory=Platform.host)
@@ -37,3 +63,4 @@ class Options:
     trusted_realms: tuple[str, ...] = ()
     user_agent_prefix: str = ""
     opaque_layers: bool = False
+    budget: Budget = field(default_factory=Budget)

@@ -373,6 +373,7 @@ static void test_misuse_is_refused(void)
 		.flags = LT_LAYER_WRITE_IN | LT_LAYER_WRITE_OUT };
 	struct lt_layer_config odd = { .format = 9, .fd = -1 };
 	struct lt_pool_config none = { 0, 1, 1, 2, 1 };
+	struct lt_layer_spent spent;
 	struct lt_result r;
 	lt_pool *p = new_pool(1);
 	int32_t buf;
@@ -382,6 +383,7 @@ static void test_misuse_is_refused(void)
 	CHECK(lt_pool_layer_open(p, &odd) < 0);
 	start(p, &d);
 	CHECK(lt_pool_layer_result(p, d.id, &r) == LT_ERR_MISUSE);
+	CHECK(lt_pool_layer_spent(p, d.id, &spent) == LT_ERR_MISUSE);
 	for (buf = 0; buf < 6; buf++)	/* none was lent */
 		CHECK(lt_pool_out_done(p, buf) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_free(p, d.id) == LT_ERR_MISUSE);

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from layertee.aio import unwrapped_group
 from layertee.config.logins import Credentials
-from layertee.core.pool import LayerJob, PoolLayer, PoolStats, open_pool
+from layertee.core.pool import LayerJob, PoolLayer, PoolStats
 from layertee.core.result import TeeResult
+from layertee.core.workers import open_pool
 from layertee.image.document import Descriptor, Platform
 from layertee.image.reference import Reference, parse_reference
 from layertee.pulling.measure import run_layer

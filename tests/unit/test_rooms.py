@@ -127,8 +127,6 @@ def test_modules_of_a_room_do_not_go_in_circles() -> None:
     names = {name_of(path) for path in MODULES}
     for path in MODULES:
         ours = {name for name, own in imports(path) if own and name in names}
-        if name_of(path) in ("core.pool_c", "core.pool_python"):
-            ours -= {"core.pool"}  # whose open_pool imports the two that extend it
         arrows[name_of(path)] = ours - {name_of(path)}
     while leaves := {name for name, targets in arrows.items() if not targets}:
         arrows = {name: targets - leaves for name, targets in arrows.items() if name not in leaves}

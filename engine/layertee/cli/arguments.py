@@ -182,6 +182,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
     parser.add_argument("image", metavar="IMAGE")
     _add_network(parser)
+    _add_budget(parser.add_argument_group("time"))
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
@@ -363,7 +364,30 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_budget(group: argparse._ArgumentGroup) -> None:
+    """What only a command that brings one image to its end can promise."""
+    group.add_argument(
+        "--deadline",
+        type=values.duration,
+        metavar="DURATION",
+        help="give the pull up after so long, like 90s, 10m or 1h30m; finished layers are kept",
+    )
+    group.add_argument(
+        "--min-rate",
+        type=values.rate,
+        metavar="RATE",
+        help="give the pull up when less than that comes over the network for a minute, like 50k",
+    )
+
+
 def _add_limits(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--max-output",
+        type=values.size_of_some,
+        default=64 << 30,
+        metavar="SIZE",
+        help="what all layers of an image may inflate to (default: 64Gi; less for small images)",
+    )
     group.add_argument(
         "--max-connections",
         type=values.count(1, 64),

@@ -13,7 +13,7 @@ from ..disk.files import disk_error, is_directory
 from ..image.holding import Basis
 from ..image.placename import parse_place
 from ..image.platform import Platform
-from ..options import Options
+from ..options import Budget, Options
 from ..store.store import Store, default_root
 from ..transfer.limits import FetchLimits, RangeMode
 
@@ -35,6 +35,11 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
             stall_s=args.stall_timeout,
         ),
         user_agent_prefix=args.user_agent_prefix,
+        budget=Budget(
+            max_output=args.max_output,
+            deadline_s=getattr(args, "deadline", None),  # of a pull only
+            min_rate=getattr(args, "min_rate", None),
+        ),
     )
 
 

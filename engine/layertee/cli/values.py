@@ -85,6 +85,13 @@ def size(text: str) -> int:
     return found
 
 
+def size_of_some(text: str) -> int:
+    """A :func:`size` that is not 0."""
+    if not (found := size(text)):
+        raise argparse.ArgumentTypeError("it has to be more than nothing")
+    return found
+
+
 def size_or_share(text: str) -> Amount:
     """A :func:`size`, or ``0%`` to ``100%``."""
     share = _SHARE.fullmatch(text.strip())

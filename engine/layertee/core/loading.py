@@ -16,7 +16,7 @@ from ..errors import LayerteeError
 from ..image.document import Compression
 from .tee_python import INFLATERS, versions
 
-_ABI = 3  # LT_ABI of csrc/lt_api.h
+_ABI = 4  # LT_ABI of csrc/lt_api.h
 
 
 def c_core() -> tuple[Any, Any]:

@@ -19,7 +19,6 @@ from typing import Protocol
 
 from ..errors import LayerteeError, LocalError, NoSpace
 from ..image.document import Compression
-from .loading import choose
 from .result import BlobResult, TeeResult
 from .tee import OUT_BUDGET, WINDOW_MAX
 
@@ -71,6 +70,17 @@ class PoolStats:
     single_nbytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a layer has cost so far: bytes of its blob that were hashed, bytes that came out of it, and the
+    time that workers spent on it, in nanoseconds.
+    """
+
+    in_nbytes: int = 0
+    out_nbytes: int = 0
+    work_ns: int = 0
+
+
 class InBuffer:
     """``view`` is writable and has ``len(view)`` bytes."""
 
@@ -94,6 +104,9 @@ class PoolLayer(Protocol):
 
     def cancel(self) -> None:
         """Drop what is queued; :meth:`result` then raises CancelledError. May be called again."""
+
+    def spent(self) -> Spent:
+        """What the layer has cost so far; also after its end."""
 
     async def abandon(self) -> None:
         """Cancel, and wait until no worker touches the layer; its error, if any, is not raised."""
@@ -136,20 +149,6 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """Join the workers. Every layer's result must have been awaited."""
-
-
-def open_pool(
-    *, workers: int | None = None, n_in: int = N_IN, n_out: int = N_OUT, core: str | None = None
-) -> Pool:
-    """A pool on the current event loop, on the core that :func:`layertee.core.loading.choose` names."""
-    workers = workers or len(os.sched_getaffinity(0))
-    if choose(core) == "c":
-        from .pool_c import CPool
-
-        return CPool(workers, n_in, n_out)
-    from .pool_python import ThreadPool
-
-    return ThreadPool(workers, n_in)
 
 
 def write_error(os_errno: int, path: str) -> LayerteeError:

@@ -22,6 +22,7 @@ from .pool import (
     LayerJob,
     PoolLayer,
     PoolStats,
+    Spent,
     inflated,
     write_error,
 )
@@ -155,6 +156,7 @@ class CLayer:
         self._out: deque[tuple[int, int]] = deque()  # number and size, lent to us and not read yet
         self._lent: int | None = None  # the one that our reader looks at
         self._news = asyncio.Event()
+        self._spent = Spent()
 
     def submit(self, buf: InBuffer, nbytes: int) -> bool:
         if self._done.done():
@@ -172,6 +174,13 @@ class CLayer:
             self._cancelled = True
             self._p._lib.lt_pool_layer_cancel(self._p._pool, self.number)
 
+    def spent(self) -> Spent:
+        if not self._done.done():
+            raw = self._p._ffi.new("struct lt_layer_spent *")
+            self._p._lib.lt_pool_layer_spent(self._p._pool, self.number, raw)
+            self._spent = Spent(raw.in_nbytes, raw.out_nbytes, raw.work_ns)
+        return self._spent
+
     def on_out(self, buf: int, nbytes: int) -> None:
         self._out.append((buf, nbytes))
         self._news.set()
@@ -180,6 +189,7 @@ class CLayer:
         # The layer's number is free for another from here on, so its result is taken now. Output that was
         # lent to us is still ours.
         lib, pool = self._p._lib, self._p._pool
+        self.spent()  # for who asks later
         lib.lt_pool_layer_result(pool, self.number, self._raw)
         lib.lt_pool_layer_free(pool, self.number)
         self._done.set_result(None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from .pool import (
     LayerJob,
     PoolLayer,
     PoolStats,
+    Spent,
     inflated,
     write_error,
 )
@@ -103,6 +105,8 @@ class ThreadLayer:
         self._done: asyncio.Future[TeeResult | None] = pool._loop.create_future()
         self._out: deque[memoryview] = deque()
         self._news = asyncio.Event()
+        self._spent = Spent()
+        self._made = 0
 
     def submit(self, buf: InBuffer, nbytes: int) -> bool:
         if self._error is not None or self._done.done():
@@ -116,6 +120,9 @@ class ThreadLayer:
     def end(self) -> None:
         self._ended = True
         self._pump()
+
+    def spent(self) -> Spent:
+        return self._spent
 
     def cancel(self) -> None:
         self._fail(asyncio.CancelledError())
@@ -161,13 +168,27 @@ class ThreadLayer:
 
     def _work(self, data: memoryview | None) -> tuple[list[memoryview], TeeResult | None]:
         """A bounded step: finish (None), or feed ``data`` and take at most a few outputs."""
-        job = self._job
+        began = time.monotonic_ns()
         kept: list[memoryview] = []
+        try:
+            return kept, self._step(data, kept)
+        finally:
+            before = self._spent
+            self._spent = Spent(
+                before.in_nbytes + len(data or b""),
+                before.out_nbytes + self._made,
+                before.work_ns + time.monotonic_ns() - began,
+            )
+
+    def _step(self, data: memoryview | None, kept: list[memoryview]) -> TeeResult | None:
+        job = self._job
+        self._made = 0
         if data is None:
-            return kept, self._tee.finish()
+            return self._tee.finish()
         if job.write == "in":
             self._write(data)
         out = self._tee.feed(data)
+        self._made = len(out)
         for left in reversed(range(_STREAM_AHEAD)):
             if job.write == "out":
                 self._write(out)
@@ -176,7 +197,8 @@ class ThreadLayer:
             if not left or not self._tee.pending:
                 break
             out = self._tee.feed(b"")
-        return kept, None
+            self._made += len(out)
+        return None
 
     def _write(self, data: memoryview) -> None:
         while len(data):

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..aio import in_thread
+from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
 from ..core.result import BlobResult, TeeResult
 from ..core.tee import OUT_BUDGET
@@ -35,6 +35,7 @@ from ..image.holding import Form, Holding
 from ..image.reference import Reference
 from ..store.store import PLACE, Store
 from ..transfer.fetcher import Fetcher, FetchReport, OpenBlob
+from .budget import Spending
 from .measure import Feed, check, measure_layer
 from .plan import Action, LayerPlan, Plan, Source, SourceKind, own_sources
 from .report import Ingested, LayerProgress
@@ -110,7 +111,7 @@ class Ingest:
     """Brings the layers of ``plan`` in, any number at once.
 
     ``open_blob_at`` tells how blobs of an image's registry are requested; ``keepers`` whether a place still
-    has what it keeps.
+    has what it keeps. ``spending`` bounds what all layers may cost together.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Ingest:
         *,
         open_blob_at: Callable[[Reference], OpenBlob],
         keepers: Keepers,
+        spending: Spending,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -129,6 +131,7 @@ class Ingest:
         self._want = plan.want
         self._open_blob_at = open_blob_at
         self._keepers = keepers
+        self._spending = spending
 
     # --- locks ---
 
@@ -243,11 +246,12 @@ class Ingest:
             held.compression,
             held.size,
             digest_only=is_blob and self._hashes_only(layer),
+            out_budget=min(OUT_BUDGET, self._spending.output_left),
             media_type=layer.media_type,
             path=str(held.path),
         )
         feed = self._reader(held, layer, attempt.progress)
-        result = await measure_layer(self._pool.open_layer(job), feed)
+        result = await self._measure(job, feed)
         check(result, layer, held.digest, layer.size if is_blob else result.size)
         if isinstance(result, TeeResult):
             now = await in_thread(self._store.adopt, result)
@@ -324,13 +328,23 @@ class Ingest:
 
         return feed
 
+    async def _measure(self, job: LayerJob, feed: Feed) -> BlobResult:
+        """Through the pool, with an eye on what the image costs."""
+        pool_layer = self._pool.open_layer(job)
+        async with unwrapped_group() as group:
+            watch = group.create_task(self._spending.watch(pool_layer))
+            result = await measure_layer(pool_layer, feed)
+            watch.cancel()
+        return result
+
     async def _write(
         self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest
     ) -> tuple[BlobWriter, BlobResult]:
         """Bring a blob into a part file and check it. The part is gone when this raises."""
         as_is = self._want.form is Form.AS_IS or layer.is_opaque
         root = self._store.root
-        budget = OUT_BUDGET if as_is else max(1, min(OUT_BUDGET, self._store.headroom()))
+        allowed = min(OUT_BUDGET, self._spending.output_left)
+        budget = allowed if as_is else max(1, min(allowed, self._store.headroom()))
         writer = self._store.writer(layer.diff_id)  # on this thread: a cancelled thread would leak it
         try:
             job = replace(
@@ -344,13 +358,13 @@ class Ingest:
                 media_type=layer.media_type,
                 path=str(root),
             )
-            result = await measure_layer(self._pool.open_layer(job), feed)
+            result = await self._measure(job, feed)
             check(result, layer, digest, what.size)
         except BaseException as exc:
             writer.abort()
             if isinstance(exc, DecodeError):
                 exc.add_note(f"that was layer {layer.index}, {digest}")
-            if isinstance(exc, OutputBudgetExceeded) and budget < OUT_BUDGET:
+            if isinstance(exc, OutputBudgetExceeded) and budget < allowed:
                 raise NoSpace(
                     f"layer {layer.index} needs more than {human(budget)} uncompressed, which is all that may"
                     f" still be filled of {root}",

@@ -20,6 +20,7 @@ from ..image.document import Digest
 from ..store.localimage import local_manifest
 from ..store.store import Store
 from ..transfer.fetcher import Fetcher
+from .budget import Pace
 from .imageplan import ImagePlan
 from .ingest import Ingest, Staged, check_headroom
 from .plan import Action, LayerPlan, leanest
@@ -43,12 +44,14 @@ class Pull:
         fetcher: Fetcher,
         ingest: Ingest,
         plan: ImagePlan,
+        pace: Pace,
         progress: ProgressCallback | None,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._ingest = ingest
         self._plan = plan
+        self._pace = pace
         self._callback = progress
         self._began = time.monotonic()
         self._todo: deque[LayerPlan] = deque()
@@ -181,6 +184,11 @@ class Pull:
             self._report()
             await asyncio.sleep(TICK_S)
             check_headroom(self._store)
+            self._pace.check(time.monotonic(), self._fetcher.nbytes, is_fetching=self._is_fetching())
+
+    def _is_fetching(self) -> bool:
+        running = (layer for layer in self._progress.values() if layer.state == "running")
+        return any(layer.action is Action.FETCH and layer.done < layer.size for layer in running)
 
     def _report(self) -> None:
         if self._callback is not None:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from layertee import sync
-from layertee.core.pool import LayerJob, Pool, open_pool
+from layertee.core.pool import LayerJob, Pool
 from layertee.core.result import TeeResult
+from layertee.core.workers import open_pool
 from layertee.errors import SourceUnreadable
 from layertee.image.document import Compression, DiffID
 from layertee.image.holding import Holding

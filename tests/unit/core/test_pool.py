@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layertee import sync
-from layertee.core.pool import InBuffer, LayerJob, Pool, PoolLayer, open_pool
+from layertee.core.pool import InBuffer, LayerJob, Pool, PoolLayer
 from layertee.core.result import BlobResult, TeeResult
+from layertee.core.workers import open_pool
 from layertee.errors import DecodeError, LocalError, NoSpace, OutputBudgetExceeded
 from layertee.image.document import Compression
 from layertee.pulling.measure import run_layer

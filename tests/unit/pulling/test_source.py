@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from layertee import sync
-from layertee.core.pool import LayerJob, Pool, open_pool
+from layertee.core.pool import LayerJob, Pool
 from layertee.core.result import TeeResult
+from layertee.core.workers import open_pool
 from layertee.disk.blob_file import FileContent
 from layertee.disk.files import open_regular
 from layertee.errors import SourceUnreadable
