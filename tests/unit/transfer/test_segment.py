@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from layertee.core.pool import LayerJob, Pool, PoolLayer, 
+from layertee.core.pool import LayerJob, Pool, PoolLayer
 from layertee.core.workers import open_pool
 from layertee.errors import IntegrityError, LayerteeError, Timeout
 from layertee.image.document import Compression
