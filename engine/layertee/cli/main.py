@@ -1,57 +1,13 @@
-"""The program: one command, its exit code, and how its end is told. Results on stdout, the rest on stderr.
-
-Nothing is decided here that the library would not decide the same way. A command's module is imported when
-the command is run: ``layertee --version`` must not pay for a TLS library.
-"""
+"""The program's entry. Ctrl-C is answered in here too, so this module imports next to nothing."""
 
 from __future__ import annotations
 
-import gc
-import signal
-import sys
-from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from ..errors import LayerteeError
-from . import process
-from .arguments import parse
-from .exits import EXIT_ERROR, EXIT_SIGNAL, exit_code
-from .hints import tell_hints
-from .output import ReaderLeft, flush, tell
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-
-class Command(NamedTuple):
-    """Where a command is: ``function`` of ``module``. ``network``: that module imports the HTTP library."""
-
-    module: str
-    function: str
-    network: bool = False
-
-    def load(self) -> Callable[[Namespace], int]:
-        """The function: of parsed arguments, to an exit code."""
-        function: Callable[[Namespace], int] = getattr(
-            import_module(f".{self.module}", __package__), self.function
-        )
-        return function
-
-
-COMMANDS = {
-    "pull": Command("pull", "pull", network=True),
-    "inspect": Command("inspect", "inspect", network=True),
-    "map": Command("store", "show_map"),
-    "ls": Command("store", "ls"),
-    "rm": Command("store", "rm"),
-    "gc": Command("store", "collect"),
-    "verify": Command("verify", "verify", network=True),
-    "prepare": Command("prepare", "prepare", network=True),
-    "image-proxy": Command("image_proxy", "serve", network=True),
-    "install-shim": Command("install_shim", "install", network=True),
-    "doctor": Command("doctor", "doctor"),
-    "help": Command("topics", "show"),
-}
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,64 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without ``argv`` this is the process of the command: descriptors, signals and what else belongs to the
     whole process are set up for it. With it, nothing of the caller's is touched.
     """
-    if argv is not None:
-        return _run(argv, _load, [])
-    process.open_standard_streams()
-    process.show_mistakes_cleanly()
-    arrived = process.end_as_by_ctrl_c()
     try:
-        return _run(sys.argv[1:], _load_quickly, arrived)
-    except KeyboardInterrupt:  # another one, while the first was being answered
-        return EXIT_SIGNAL + signal.SIGINT
-    finally:
-        process.end_at_once()
-        process.close_standard_streams()
+        from .dispatch import run, run_as_process  # 30 ms
 
-
-def _run(
-    argv: Sequence[str], load: Callable[[Command], Callable[[Namespace], int]], arrived: Sequence[int]
-) -> int:
-    """``arrived``: the signals that asked for an end and were turned into a KeyboardInterrupt."""
-    try:
-        args = parse(argv)
-        process.log_to_standard_error(args.debug, args.verbose)
-        code = load(COMMANDS[args.command])(args)
-        flush()
-        return code
-    except KeyboardInterrupt:
-        number = arrived[0] if arrived else signal.SIGINT
-        word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        tell(f"layertee: {word}; what was finished is kept")
-        return EXIT_SIGNAL + number
-    except ReaderLeft:
-        return EXIT_ERROR
-    except LayerteeError as exc:
-        tell(f"layertee: {exc} [{exc.code}]")
-        tell(*(f"  {note}" for note in getattr(exc, "__notes__", ())))
-        tell_hints([exc.hint])
-        return exit_code(exc)
-
-
-def _load(command: Command) -> Callable[[Namespace], int]:
-    return command.load()
-
-
-def _load_quickly(command: Command) -> Callable[[Namespace], int]:
-    """As ``_load``, for a process that has just begun and is all ours."""
-    with _no_collector():
-        if command.network:
-            from ..registry.first_import import import_aiohttp
-
-            import_aiohttp()
-        return command.load()
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """No search for garbage among what is being imported, nor ever again: 10 of 200 ms."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+        return run_as_process() if argv is None else run(argv)
+    except KeyboardInterrupt:  # before there was anything to interrupt, or again while the first was answered
+        return _INTERRUPTED

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from layertee.cli.arguments import GROUPS, SUMMARIES, parse, parser_of
+from layertee.cli.dispatch import COMMANDS
 from layertee.cli.exits import EXIT_ERROR
-from layertee.cli.main import COMMANDS, main
+from layertee.cli.main import main
 from layertee.cli.topics import TOPICS
 
 ALL = sorted(COMMANDS)

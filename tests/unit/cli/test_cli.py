@@ -18,7 +18,6 @@ from layertee.cli.hints import HINTS
 from layertee.cli.output import OutputFailed
 from layertee.cli.shared import options_of
 from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
-from layertee.image.document import Digest
 from layertee.image.holding import Basis
 from layertee.imageproxy.delegate import DelegateError
 from layertee.imageproxy.images import SeveralMembers
@@ -26,7 +25,6 @@ from layertee.transfer.limits import RangeMode
 from layertee.version import __version__
 
 COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor")
-SOME = Digest.of(b"")
 # Which exit code an error has: by who must act.
 CODES: dict[type[LayerteeError], int] = {
     LayerteeError: 1,

@@ -13,6 +13,7 @@ import layertee
 from layertee.cli import main as cli
 from layertee.cli import store as store_commands
 from layertee.cli.arguments import parser_of
+from layertee.cli.dispatch import COMMANDS
 from layertee.cli.hints import HINTS, tell_hints
 from layertee.errors import LayerteeError
 
@@ -63,12 +64,12 @@ def test_every_hint_has_a_text_and_every_text_a_hint() -> None:
 
 
 def test_the_flags_that_hints_name_are_there() -> None:
-    known = "".join(parser_of(command).format_help() for command in (None, *cli.COMMANDS))
+    known = "".join(parser_of(command).format_help() for command in (None, *COMMANDS))
     for text in HINTS.values():
         for flag in re.findall(r"(?<!ostree fsck )(?<!unshare )--[a-z-]+", text):
             assert flag in known
         for command in re.findall(r"layertee ([a-z]+)", text):
-            assert command in cli.COMMANDS
+            assert command in COMMANDS
 
 
 def test_the_text_stands_below_the_error(

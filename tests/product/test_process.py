@@ -1,0 +1,211 @@
+"""The command as a process: descriptors that are closed or full, signals, locales, a lost directory."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fakes.fault_server import FaultServer
+from tests.support.process import PLAIN, Cli, wait_until
+from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.layers import incompressible_layer
+
+pytestmark = pytest.mark.slow
+
+CLOSED = [
+    *("<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"),
+]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    """One layer of 2 MiB; its label has characters that few encodings have."""
+    layers = [incompressible_layer(2 << 20, seed=3)]
+    return build_image(tmp_path_factory.mktemp("process"), layers, labels={"title": "Größe 日本 …"})
+
+
+@pytest.fixture(scope="module")
+def server(image: BuiltImage) -> Iterator[FaultServer]:
+    with FaultServer(image) as server:
+        yield server
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Cli:
+    """A user on a fresh machine."""
+    return Cli(tmp_path / "home")
+
+
+def in_shell(user: Cli, redirected: str, *words: object, **more: str) -> tuple[int, bytes, bytes]:
+    """Exit code and both outputs of the command, started by a shell that redirects its descriptors."""
+    name, *args = map(str, words)
+    command = f"exec {shlex.join(user.command(name, *args))} {redirected}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, env=user.environment(**more))
+    assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+# --- descriptors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_pull_does_not_need_its_standard_descriptors(user: Cli, server: FaultServer, closed: str) -> None:
+    code, _, err = in_shell(user, closed, "pull", PLAIN, server.reference)
+    assert (code, b"[" in err) == (0, "2>" not in closed)
+    listed = in_shell(user, closed, "ls")
+    assert listed[0] == 0 and (server.reference.encode() in listed[1]) is (">&-" not in closed.split())
+    assert user.verified()["blobs"] == 3  # and nothing was written into a file that got such a number
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_an_error_keeps_its_exit_code_though_it_cannot_be_told(user: Cli, closed: str) -> None:
+    assert in_shell(user, closed, "ls")[0] == 2
+    assert in_shell(user, closed, "frobnicate")[0] == 1
+    assert in_shell(user, closed, "--version")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("pull", PLAIN), ("inspect", PLAIN), ("ls",), ("ls", "--json"), ("map",), ("doctor",), ("verify",)],
+)
+def test_a_full_disk_under_standard_output_is_an_error_with_a_message(
+    user: Cli, server: FaultServer, words: tuple[str, ...]
+) -> None:
+    user.pull(server.reference)
+    image = [server.reference] if PLAIN in words else []
+    code, _, err = in_shell(user, ">/dev/full", *words, *image)
+    assert code == 1
+    assert err.endswith(b"layertee: standard output cannot be written: No space left on device [OUTPUT]\n")
+    assert in_shell(user, ">/dev/full 2>/dev/full", *words, *image)[0] == 1
+
+
+@pytest.mark.parametrize("word", ["--help", "--version", "help"])
+def test_so_it_is_for_help_and_version(user: Cli, word: str) -> None:
+    code, _, err = in_shell(user, ">/dev/full", word)
+    assert (code, err.count(b"\n")) == (1, 1) and b"No space left on device [OUTPUT]" in err
+
+
+def test_messages_that_cannot_be_written_change_nothing(user: Cli, server: FaultServer) -> None:
+    code, out, _ = in_shell(user, "2>/dev/full", "pull", "--debug", PLAIN, server.reference)
+    assert code == 0 and server.reference.encode() in out
+    assert in_shell(user, "2>/dev/full", "ls", "--store", user.home / "none")[0] == 2
+
+
+def test_standard_output_that_is_open_for_reading_is_an_error(user: Cli, server: FaultServer) -> None:
+    user.pull(server.reference)
+    code, _, err = in_shell(user, "1</dev/null", "ls")
+    assert code == 1 and b"Bad file descriptor [OUTPUT]" in err
+
+
+# --- what comes from outside the command line ----------------------------------------------------
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX"}])
+def test_characters_that_the_locale_lacks_are_escaped(
+    user: Cli, server: FaultServer, locale: dict[str, str]
+) -> None:
+    out = user.run("inspect", PLAIN, server.reference, code=0, **locale).out
+    assert "label title" in out and ("Größe 日本 …" in out or "Gr\\xf6\\xdfe \\u65e5\\u672c \\u2026" in out)
+    assert "ö" in user.run("ls", "--store", user.home / "ö", code=2).err
+    assert "\\xf6" in user.run("ls", "--store", user.home / "ö", code=2, PYTHONIOENCODING="ascii").err
+
+
+def test_a_working_directory_that_is_gone_matters_only_where_it_is_named(
+    user: Cli, server: FaultServer
+) -> None:
+    gone = user.home / "gone"
+    for words, expected in (
+        (["pull", PLAIN, server.reference], 0),
+        (["ls"], 0),
+        (["ls", "--store", "relative"], 1),
+        (["pull", PLAIN, "--to", "oci:relative", server.reference], 1),
+        (["doctor", "--store", "relative"], 0),
+        (["--version"], 0),
+    ):
+        gone.mkdir()
+        command = shlex.join(user.command(*words))
+        done = subprocess.run(
+            ["sh", "-c", f"cd {gone} && rmdir {gone} && exec {command}"],
+            capture_output=True,
+            text=True,
+            env=user.environment(),
+        )
+        assert done.returncode == expected, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a\xff/b", b"\x1b[31m", "\u202e".encode(), b"\xed\xb0\x80"])
+def test_arguments_of_any_bytes_are_understood_or_refused(user: Cli, name: bytes) -> None:
+    for words in (
+        ["pull"],
+        ["inspect"],
+        ["rm"],
+        ["map"],
+        ["pull", "--from"],
+        ["pull", "--to"],
+        ["ls", "--store"],
+    ):
+        command = [*map(str.encode, user.command(*words)), name, b"host.example/x:1"]
+        if words[0] in ("map", "ls") or len(words) == 1:
+            command.pop()
+        done = subprocess.run(command, capture_output=True, env=user.environment())
+        assert done.returncode in (1, 2), done.stderr
+        text = done.stderr.decode()
+        assert "Traceback" not in text and all(line.isprintable() for line in text.split("\n"))
+
+
+# --- signals -------------------------------------------------------------------------------------
+
+
+def test_signals_that_were_ignored_stay_ignored(user: Cli, image: BuiltImage) -> None:
+    with FaultServer(image, rate_per_connection=1_000_000) as server:
+        command = user.command("pull", "-q", PLAIN, server.reference)
+        ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command]
+        with subprocess.Popen(ignoring, env=user.environment(), stderr=subprocess.PIPE) as process:
+            wait_until(lambda: server.bytes_sent("blob") > 200_000, "the pull does not begin")
+            process.send_signal(signal.SIGHUP)
+            assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 0
+
+
+def test_sigterm_ends_a_pull_that_ctrl_c_may_not_end(user: Cli, image: BuiltImage) -> None:
+    with FaultServer(image, rate_per_connection=500_000) as server:
+        command = user.command("pull", PLAIN, server.reference)
+        ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+        with subprocess.Popen(ignoring, env=user.environment(), stderr=subprocess.PIPE) as process:
+            wait_until(lambda: server.bytes_sent("blob") > 200_000, "the pull does not begin")
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+            err = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert (
+        err.endswith(b"layertee: ended by SIGTERM; what was finished is kept\n") and b"Traceback" not in err
+    )
+    assert user.leftovers() == []
+
+
+def test_ctrl_c_at_any_moment_of_the_start_shows_no_traceback(user: Cli) -> None:
+    user.store.mkdir()
+    for moment in range(20):
+        with subprocess.Popen(
+            user.command("doctor"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=user.environment(PYTHONVERBOSE="1"),
+        ) as process:
+            assert process.stderr is not None
+            begun, seen = False, 0
+            for line in process.stderr:  # one for each module that was imported
+                begun = begun or line.startswith(b"import 'layertee.cli.main'")
+                seen += begun
+                if seen > 1 + 3 * moment:
+                    process.send_signal(signal.SIGINT)
+                    break
+            err = process.communicate(timeout=60)[1]
+        assert begun and b"Traceback (most" not in err
+        assert process.returncode == 130
