@@ -99,14 +99,6 @@ def sync_directory(path: Path) -> None:
         close(fd)
 
 
-def real_path(path: Path) -> Path:
-    """``path`` from ``/`` on, without symlinks. Raises LocalError, if it is relative to a lost directory."""
-    try:
-        return Path(os.path.realpath(path))
-    except OSError as exc:
-        raise disk_error(exc, "looking for", path) from exc
-
-
 def make_directory(path: Path, mode: int) -> None:
     """Make ``path`` (with ``mode``, and parents with 0777, less the umask) durably. Raises LocalError.
 
