@@ -144,8 +144,11 @@ class Credentials:
         return None
 
     async def _ask(self, helper: str, host: str, path: Path) -> Login | None:
+        env = self._env
+        if self._user is not None and self._user.home is not None:
+            env = env | {"HOME": str(self._user.home)}  # where the helper has its own files
         for server in (hub.LOGIN_KEY, host) if host == hub.NAME else (host,):
-            if login := await _run_helper(helper, server, self._env, path, self._helper_s):
+            if login := await _run_helper(helper, server, env, path, self._helper_s):
                 return login
         return None
 

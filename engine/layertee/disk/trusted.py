@@ -12,6 +12,9 @@ one lets a group or another user write, that is a refusal.
 
 In a user namespace whose ``/`` belongs to nobody, as in ``podman unshare``, "nobody" is how all users look
 that are not mapped, the machine's root among them. In such a namespace it counts as root.
+
+Where all this says no and cannot be changed, as in a container whose volume everybody may write to, the user
+can say in the environment that whoever may write to a directory is trusted.
 """
 
 from __future__ import annotations
@@ -22,13 +25,16 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..errors import UnsafePath
 from .files import disk_error
+
+ENVIRONMENT: Final = "LAYERTEE_TRUSTED_DIRS"
+"""Names directories, with colons between them, that are not judged; what is above and beneath them is."""
 
 _LINKS: Final = 40  # as many as the kernel follows
 _OVERFLOW_UID: Final = 65534
@@ -47,7 +53,9 @@ class Step:
     is_last: bool
 
 
-def refuse_reachable(path: Path, *, own: bool = False, absent: bool = False) -> None:
+def refuse_reachable(
+    path: Path, *, own: bool = False, absent: bool = False, environ: Mapping[str, str] = os.environ
+) -> None:
     """Raise UnsafePath if somebody else could change what ``path`` leads to, or any step of the way.
 
     ``own``: what it leads to has to be this user's, and not only root's. ``absent``: what is not there yet is
@@ -59,8 +67,10 @@ def refuse_reachable(path: Path, *, own: bool = False, absent: bool = False) -> 
         raise disk_error(exc, "finding the current directory, for", path) from exc
     try:
         trusted = trusted_users()
+        excused = frozenset(map(os.path.normpath, environ.get(ENVIRONMENT, "").split(":")))
         for step in _way(path, start):
-            _judge(step, trusted, own=own)
+            if step.path not in excused or not stat.S_ISDIR(step.mode):
+                _judge(step, trusted, own=own)
     except FileNotFoundError as exc:
         if not absent:
             raise disk_error(exc, "looking at", path) from exc
@@ -149,7 +159,7 @@ def _judge(step: Step, trusted: frozenset[int], *, own: bool) -> None:
             f"{path} belongs to user {step.uid}, not to this one ({me}), so that user could change it; use"
             f" another place, or run: chown {'-h ' if is_link else ''}{me} {shlex.quote(path)}",
             path=path,
-        )
+        ).with_hint("trusted-dirs")
     if is_link:  # its mode says nothing; to replace it takes its directory
         return
     if stat.S_ISDIR(step.mode) and step.mode & stat.S_ISVTX and not step.is_last:
@@ -160,7 +170,7 @@ def _judge(step: Step, trusted: frozenset[int], *, own: bool) -> None:
             f"others may write to {path}, and so replace what is kept or run there; run: chmod go-w"
             f" {shlex.quote(path)}",
             path=path,
-        )
+        ).with_hint("trusted-dirs")
 
 
 def _is_private(path: str, gid: int, trusted: frozenset[int]) -> bool:

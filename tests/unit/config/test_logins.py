@@ -109,6 +109,14 @@ def test_a_user_without_home_in_the_environment_has_that_of_passwd(home: Home) -
     assert home.lookup("quay.io", user=User.of(home.env, 54321, lambda _: None)) is None
 
 
+def test_a_helper_is_told_the_home_that_was_found(home: Home) -> None:
+    del home.env["HOME"]
+    user = User.of(home.env, 54321, lambda _: str(home.root / "home"))
+    home.helper("where", """echo "{\\"Username\\": \\"$HOME\\", \\"Secret\\": \\"s\\"}" """)
+    write(home.config, {"credHelpers": {"quay.io": "where"}})
+    assert home.lookup("quay.io", user=user) == Login(str(home.root / "home"), "s")
+
+
 @pytest.mark.parametrize("name", ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "HOME"])
 def test_relative_directories_are_ignored(home: Home, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home.root)

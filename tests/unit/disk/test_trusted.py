@@ -165,5 +165,24 @@ def test_an_access_control_list_that_lets_others_write_is_refused(room: Path) ->
     refuse_reachable(room)
 
 
+def test_a_directory_may_be_trusted_by_name_and_nothing_beside_it(room: Path) -> None:
+    volume = room.parent
+    volume.chmod(0o777)
+    (room / "link").symlink_to(volume)
+    for named in (str(volume), f"/nowhere:{volume}/", f"{volume}/.:relative"):
+        environ = {"LAYERTEE_TRUSTED_DIRS": named}
+        for path in (room, volume, room / "link"):
+            refuse_reachable(path, environ=environ)
+            refuse_reachable(path, own=True, environ=environ)
+    for other in ("", str(room), str(volume.parent), str(room / "link"), f"{volume}x", volume.name):
+        with pytest.raises(UnsafePath) as caught:
+            refuse_reachable(room, environ={"LAYERTEE_TRUSTED_DIRS": other})
+        assert (caught.value.path, caught.value.hint) == (str(volume), "trusted-dirs")
+    volume.parent.chmod(0o777)
+    with pytest.raises(UnsafePath) as caught:
+        refuse_reachable(room, environ={"LAYERTEE_TRUSTED_DIRS": str(volume)})
+    assert caught.value.path == str(volume.parent)
+
+
 def test_root_and_this_user_are_trusted() -> None:
     assert {0, os.geteuid()} <= trusted_users()
