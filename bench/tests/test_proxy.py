@@ -13,7 +13,7 @@ from bench.__main__ import BUILT, RESULTS
 from bench.contenders import WrongResult
 from bench.proxy import PEER, Contender, Row, check, contenders, run_once, summary, table
 from bench.regimes import REGIMES, serve
-from tests.support.rig import proxyclient
+from tests.support.rig import prebuild, proxyclient
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 
@@ -34,11 +34,11 @@ def row(number: int, name: str, wall_s: float, cpu_s: float = 1.0) -> Row:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.builds("proxyclient")
 def test_every_server_is_measured_with_an_empty_store(image: BuiltImage, tmp_path: Path) -> None:
     try:
-        client = proxyclient.build()
-    except proxyclient.NoRust as exc:
+        client = prebuild.program("proxyclient")
+    except prebuild.NotBuilt as exc:
         pytest.skip(str(exc))
     scratch = tmp_path / "scratch"
     scratch.mkdir()

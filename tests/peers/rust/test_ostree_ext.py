@@ -488,10 +488,11 @@ def test_an_image_that_the_policy_rejects_is_not_imported(machine: Machine, tmp_
 
 
 def test_what_keeps_the_server_from_beginning_is_told(machine: Machine, tmp_path: Path) -> None:
-    user = machine.user(tmp_path / "us", "--store", "/dev/null/store")
+    (tmp_path / "file").touch()
+    user = machine.user(tmp_path / "us", "--store", f"{tmp_path}/file/store")
     failed = user.pull(OSTreeRig.create(tmp_path / "repo"), machine.name)
     assert failed.code == 1
-    assert "/dev/null is not a directory [STORE_IO]" in failed.err
+    assert f"{tmp_path}/file/store: Not a directory [STORE_IO]" in failed.err
 
 
 def test_an_image_without_an_ostree_commit_is_refused_in_the_same_words(
