@@ -24,7 +24,7 @@ from layertee.core.result import TeeResult
 from layertee.core.tee import Tee
 from layertee.core.workers import open_pool
 from layertee.errors import LayerteeError
-from layertee.image.document import Compression
+from layertee.image.media import Compression
 from layertee.sync import run
 from tests.support.rig.layers import content_layers, write_tar
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from layertee.image.document import Compression, DiffID
+from layertee.image.document import DiffID
 from layertee.image.holding import Basis, Holding, Place
+from layertee.image.media import Compression
 from tests.support.compress import digest_of
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from layertee import Action, Basis, Engine, ImagePlan, Options, PullResult, Store, sync
 from layertee.disk.blob_file import FileContent
 from layertee.errors import DiffIDMismatch, LayerteeError, SourceUnreadable
-from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.document import DiffID, Digest
 from layertee.image.holding import Holding, Place
+from layertee.image.media import Compression
 from layertee.image.placename import PlaceKind, PlaceName
 from layertee.places.oci_layout import OCILayoutPlace
 from layertee.pulling.plan import Keep, Want

@@ -7,7 +7,8 @@ import hashlib
 
 import zstandard
 
-from layertee.image.document import Compression, Digest
+from layertee.image.document import Digest
+from layertee.image.media import Compression
 
 
 def digest_of(data: bytes) -> str:

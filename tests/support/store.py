@@ -7,8 +7,9 @@ from pathlib import Path
 from layertee.core.result import TeeResult
 from layertee.core.tee import Tee
 from layertee.disk.part import BlobWriter
-from layertee.image.document import Compression, DiffID, Platform
+from layertee.image.document import DiffID, Platform
 from layertee.image.holding import Form, Holding
+from layertee.image.media import Compression
 from layertee.image.reference import Reference, parse_reference
 from layertee.image.resolved import ResolvedImage
 from layertee.places.oci_layout import OCILayoutPlace

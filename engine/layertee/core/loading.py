@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import LayerteeError
-from ..image.document import Compression
+from ..image.media import Compression
 from .tee_python import INFLATERS, versions
 
 _ABI = 4  # LT_ABI of csrc/lt_api.h

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import LayerteeError, LocalError, NoSpace
-from ..image.document import Compression
+from ..image.media import Compression
 from .result import BlobResult, TeeResult
 from .tee import OUT_BUDGET, WINDOW_MAX
 

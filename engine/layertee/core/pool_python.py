@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..aio import until_done
-from ..image.document import Compression
+from ..image.media import Compression
 from .pool import (
     IN_NBYTES,
     FreeWaiters,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass
 from typing import NamedTuple
 
-from ..image.document import Compression, DiffID, Digest
+from ..image.document import DiffID, Digest
+from ..image.media import Compression
 
 _MEASURED = object()
 

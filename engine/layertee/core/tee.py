@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..image.document import Compression
+from ..image.media import Compression
 from .loading import c_core, c_format, choose, inflater_name
 from .result import Measured, TeeResult, make_result
 from .status import Status, decode_error

@@ -12,21 +12,28 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import DiffIDMismatch, DocumentError, NotFound, SizeMismatch, UnsupportedImage
 from .digest import EMPTY_DIFF_ID, DiffID, Digest
+from .media import (
+    CONFIG_TYPES,
+    GENERIC_TYPES,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SCHEMA1_TYPES,
+    Compression,
+    compression_of,
+)
 from .platform import Platform
 from .strictjson import as_list, as_object, as_text, as_text_map, check_fields, load_object, printable
 
 __all__ = [
     "EMPTY_DIFF_ID",
-    "INDEX_TYPES",
-    "MANIFEST_TYPES",
     "MAX_DOCUMENT",
-    "Compression",
     "Descriptor",
     "DiffID",
     "Digest",
@@ -37,10 +44,8 @@ __all__ = [
     "Pairing",
     "Platform",
     "choose_platform",
-    "compression_of",
     "image_layers",
     "layers_as_far_as_known",
-    "media_type_of",
     "parse_config",
     "parse_document",
 ]
@@ -50,26 +55,6 @@ MAX_DOCUMENT = 4 << 20
 MAX_ENTRIES = 1000
 MAX_DATA = 64 << 10
 MAX_SIZE = (1 << 53) - 1  # the largest integer JavaScript, and so the image-proxy protocol, carries
-
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
-
-INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
-MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
-_CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
-_SCHEMA1_TYPES = frozenset(
-    f"application/vnd.docker.distribution.manifest.v1+{suffix}" for suffix in ("json", "prettyjws")
-)
-# Content-Types that say nothing; the document's own mediaType then decides.
-_GENERIC_TYPES = frozenset(
-    {"", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain"}
-)
 
 _ZSTD_INSTANCE = "io.github.containers.compression.zstd"  # set by podman push --add-compression
 
@@ -81,29 +66,6 @@ _DOCUMENT_FIELDS = {"schemaVersion", "mediaType", "artifactType", "subject", "an
 }
 _CONFIG_FIELDS = ("created", "architecture", "os", "variant", "config", "rootfs", "history")
 _CONFIG_MAPS = frozenset({"Labels", "labels", "annotations", "Annotations", "Volumes", "ExposedPorts"})
-
-
-class Compression(enum.Enum):
-    """How a layer's tar is wrapped for transfer."""
-
-    NONE = "none"
-    GZIP = "gzip"
-    ZSTD = "zstd"
-
-
-_OCI_LAYER_TYPES = {
-    Compression.NONE: OCI_LAYER,
-    Compression.GZIP: OCI_LAYER + "+gzip",
-    Compression.ZSTD: OCI_LAYER + "+zstd",
-}
-_DOCKER_LAYER_TYPES = {
-    Compression.NONE: DOCKER_LAYER,
-    Compression.GZIP: DOCKER_LAYER + ".gzip",
-    Compression.ZSTD: DOCKER_LAYER + ".zstd",  # not registered, but seen
-}
-_COMPRESSIONS = {
-    name: form for table in (_OCI_LAYER_TYPES, _DOCKER_LAYER_TYPES) for form, name in table.items()
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,24 +156,6 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-def media_type_of(compression: Compression, docker: bool = False) -> str:
-    """The media type of a layer in that form."""
-    return (_DOCKER_LAYER_TYPES if docker else _OCI_LAYER_TYPES)[compression]
-
-
-def compression_of(media_type: str) -> Compression:
-    """The form of a layer. Raises UnsupportedImage for foreign, encrypted and unknown types."""
-    found = _COMPRESSIONS.get(media_type)
-    if found is not None:
-        return found
-    shown = printable(media_type)
-    if media_type.endswith("+encrypted"):
-        raise UnsupportedImage(f"layer type {shown} is encrypted; decrypt the image when pushing it")
-    if "nondistributable" in media_type or ".foreign." in media_type:
-        raise UnsupportedImage(f"layer type {shown} is foreign: the registry need not have it; push it there")
-    raise UnsupportedImage(f"layer type {shown!r} is not a tar, plain or compressed with gzip or zstd")
-
-
 def parse_document(raw: bytes, content_type: str | None) -> Manifest | Index:
     """A manifest or index from its bytes and the Content-Type (or descriptor media type) it came with.
 
@@ -232,7 +176,7 @@ def parse_document(raw: bytes, content_type: str | None) -> Manifest | Index:
     listed = as_list(document.get("layers"), "manifest layers")
     layers = tuple(_descriptor(entry, f"layers[{i}]") for i, entry in enumerate(listed))
     annotations = as_text_map(document.get("annotations"), "annotations")
-    if config.media_type not in _CONFIG_TYPES:
+    if config.media_type not in CONFIG_TYPES:
         kind = printable(str(document.get("artifactType") or config.media_type))
         raise UnsupportedImage(f"this is an artifact of type {kind}, not an image; name an image instead")
     return Manifest(raw, digest, media_type, config, layers, annotations)
@@ -368,18 +312,18 @@ def _kind(document: Mapping[str, object], content_type: str | None) -> str:
     own = document.get("mediaType")
     body = as_text(own, "manifest mediaType").lower() if own is not None else ""
     version = document.get("schemaVersion")
-    if (type(version) is int and version == 1) or (version is None and {carried, body} & _SCHEMA1_TYPES):
+    if (type(version) is int and version == 1) or (version is None and {carried, body} & SCHEMA1_TYPES):
         raise UnsupportedImage("a Docker schema 1 manifest; push the image again with a tool made since 2017")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise DocumentError("manifest schemaVersion is not 2")
-    if body and carried not in _GENERIC_TYPES and body != carried:
+    if body and carried not in GENERIC_TYPES and body != carried:
         shown = f"{printable(body)!r}, the Content-Type {printable(carried)!r}"
         raise DocumentError(f"manifest mediaType is {shown}; they must agree")
     is_index = "manifests" in document
     is_manifest = not document.keys().isdisjoint({"layers", "config", "fsLayers"})
     if is_index and is_manifest:
         raise DocumentError("one document is both an index (manifests) and a manifest (layers, config)")
-    kind = body or (carried if carried not in _GENERIC_TYPES else OCI_INDEX if is_index else OCI_MANIFEST)
+    kind = body or (carried if carried not in GENERIC_TYPES else OCI_INDEX if is_index else OCI_MANIFEST)
     if is_index and kind in INDEX_TYPES:
         return kind
     if kind in MANIFEST_TYPES and {"layers", "config"} <= document.keys():

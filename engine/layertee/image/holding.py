@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import SourceUnreadable
-from .document import Compression, DiffID, Digest
+from .document import DiffID, Digest
+from .media import Compression
 
 __all__ = ["Basis", "BlobContent", "BlobReader", "Form", "Holding", "Place"]
 

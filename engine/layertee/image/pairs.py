@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..errors import DiffIDMismatch
-from .document import Compression, DiffID, Digest, Layer
+from .document import DiffID, Digest, Layer
+from .media import Compression
 
 __all__ = ["contradicts", "refuse_contradictions", "with_computed"]
 

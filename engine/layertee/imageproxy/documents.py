@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from ..engine import Inspection
 from ..errors import CatalogError, DocumentError
-from ..image.document import OCI_MANIFEST, Compression, Digest, ImageConfig, Layer, Manifest, media_type_of
+from ..image.document import Digest, ImageConfig, Layer, Manifest
 from ..image.holding import Basis
+from ..image.media import OCI_MANIFEST, Compression, media_type_of
 from ..store.layout import ORIGINAL_MANIFEST
 from ..store.localimage import layer_descriptor, oci_manifest
 from ..store.store import Store

@@ -19,8 +19,9 @@ from ..aio import in_thread
 from ..core.result import TeeResult
 from ..engine import Engine, Inspection
 from ..errors import CatalogError, DocumentError, LayerteeError, SizeMismatch, StoreCorrupt, UnsupportedImage
-from ..image.document import Compression, DiffID, Digest, Layer
+from ..image.document import DiffID, Digest, Layer
 from ..image.holding import Place
+from ..image.media import Compression
 from ..image.placename import Where
 from ..image.reference import parse_reference
 from ..image.reference_storage import StorageReference

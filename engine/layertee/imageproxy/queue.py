@@ -23,8 +23,9 @@ from ..aio import in_thread, unwrapped_group
 from ..core.result import BlobResult
 from ..disk.blob_file import OpenFile
 from ..errors import IntegrityError, LocalError, SourceUnreadable, StoreCorrupt
-from ..image.document import Compression, Digest, Layer
+from ..image.document import Digest, Layer
 from ..image.holding import Holding
+from ..image.media import Compression
 from ..pulling.ingest import Ingest, Staged
 from ..pulling.plan import LayerPlan
 from ..pulling.report import Ingested, LayerProgress

@@ -21,8 +21,9 @@ from typing import Final
 from ..config.home import User
 from ..disk.database import Unfit, is_wal, refuse_programs, refuse_unfit, restrain, schema_of
 from ..errors import DocumentError
-from ..image.document import Compression, DiffID, Digest
+from ..image.document import DiffID, Digest
 from ..image.holding import Basis
+from ..image.media import Compression
 from .names import BlobName
 
 FILE: Final = "blob-info-cache-v1.sqlite"

@@ -14,8 +14,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from ..image.document import Compression, DiffID, Digest
+from ..image.document import DiffID, Digest
 from ..image.holding import Basis, Holding
+from ..image.media import Compression
 
 _OBJECT: Final = re.compile(r"\.\./objects/[a-f0-9]{2}/[a-f0-9]+")
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..image.document import Compression, DiffID, Digest
+from ..image.document import DiffID, Digest
 from ..image.holding import Basis
+from ..image.media import Compression
 from ..image.pairs import contradicts
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import LayerteeError
-from ..image.document import Compression, Descriptor, DiffID, Digest, Index, Layer
+from ..image.document import Descriptor, DiffID, Digest, Index, Layer
 from ..image.holding import Basis, Holding
+from ..image.media import Compression
 from ..image.pairs import contradicts
 from ..store.layout import Layout
 from ..store.layout_reader import INDEX_DEPTH, LayoutReader, is_document

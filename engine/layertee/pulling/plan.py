@@ -22,8 +22,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ..errors import NotFound
-from ..image.document import Compression, DiffID, Digest, Layer
+from ..image.document import DiffID, Digest, Layer
 from ..image.holding import Basis, Form, Holding
+from ..image.media import Compression
 from ..image.pairs import refuse_contradictions
 from ..image.reference import Reference
 

@@ -7,8 +7,9 @@ from contextlib import suppress
 from threading import Lock
 
 from ..errors import CatalogError, LayerteeError
-from ..image.document import Compression, DiffID, Digest, Layer, Manifest, image_layers
+from ..image.document import DiffID, Digest, Layer, Manifest, image_layers
 from ..image.holding import Basis, Holding, Place
+from ..image.media import Compression
 from ..image.pairs import contradicts
 from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference_storage import StorageReference

@@ -10,7 +10,8 @@ from ..core.pool import LayerJob, Pool, PoolLayer
 from ..core.result import TeeResult
 from ..disk.blob_file import FileContent
 from ..errors import IntegrityError, LayerteeError, SourceUnreadable
-from ..image.document import Compression, DiffID, Digest
+from ..image.document import DiffID, Digest
+from ..image.media import Compression
 from ..store.store import EXCLUSIVE_WAIT_S, Store
 from .measure import run_layer
 from .source import read_blob

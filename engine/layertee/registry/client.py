@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from ..config.logins import Credentials
 from ..errors import DocumentError, SizeMismatch
 from ..image.document import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
     MAX_DOCUMENT,
     Descriptor,
     Digest,
@@ -28,6 +26,7 @@ from ..image.document import (
     parse_config,
     parse_document,
 )
+from ..image.media import INDEX_TYPES, MANIFEST_TYPES
 from ..image.reference import Reference
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable

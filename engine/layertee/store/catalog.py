@@ -28,7 +28,8 @@ from typing import Self, TypeVar
 from ..core.result import TeeResult
 from ..disk.locks import HeldLock, lock
 from ..errors import CatalogError, DiffIDMismatch, LocalError
-from ..image.document import Compression, DiffID, Digest
+from ..image.document import DiffID, Digest
+from ..image.media import Compression
 from ..image.pairs import contradicts
 from . import catalog_file as catalogfile
 from .catalog_file import BUSY_S, Damaged

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import DocumentError, LayerteeError, StoreCorrupt
-from ..image.document import OCI_INDEX, Descriptor, Index, parse_document
+from ..image.document import Descriptor, Index, parse_document
+from ..image.media import OCI_INDEX
 from ..image.strictjson import as_list, load_object
 
 INDEX: Final = "index.json"

@@ -13,10 +13,7 @@ from typing import Final
 
 from ..errors import DocumentError, InvalidReference, NotFound, SizeMismatch, StoreCorrupt
 from ..image.document import (
-    INDEX_TYPES,
-    MANIFEST_TYPES,
     MAX_DOCUMENT,
-    OCI_INDEX,
     Descriptor,
     Digest,
     Index,
@@ -29,6 +26,7 @@ from ..image.document import (
     parse_document,
 )
 from ..image.holding import BlobContent
+from ..image.media import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import load_object, printable
 from . import layout_index

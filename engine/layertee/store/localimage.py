@@ -14,17 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import LayerteeError
-from ..image.document import (
-    OCI_CONFIG,
-    OCI_MANIFEST,
-    Compression,
-    Descriptor,
-    Digest,
-    Layer,
-    Manifest,
-    media_type_of,
-)
+from ..image.document import Descriptor, Digest, Layer, Manifest
 from ..image.holding import Holding
+from ..image.media import OCI_CONFIG, OCI_MANIFEST, Compression, media_type_of
 from .catalog import PulledImage
 from .layout import ORIGINAL_MANIFEST, Layout
 

@@ -32,17 +32,9 @@ from ..disk.part import BlobWriter, write_document
 from ..disk.space import free_space, human
 from ..disk.trusted import others_may_write, refuse_foreign, refuse_reachable
 from ..errors import CatalogError, LayerteeError, NoHome, NoSpace, NotFound, StoreCorrupt
-from ..image.document import (
-    Compression,
-    Descriptor,
-    DiffID,
-    Digest,
-    ImageConfig,
-    Layer,
-    Manifest,
-    parse_document,
-)
+from ..image.document import Descriptor, DiffID, Digest, ImageConfig, Layer, Manifest, parse_document
 from ..image.holding import Basis, Form, Holding
+from ..image.media import Compression
 from .catalog import Catalog, HeldBlob, PulledImage, Stored
 from .layout import Layout
 from .layout_index import REF_NAME

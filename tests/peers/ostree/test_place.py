@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.document import DiffID, Digest
 from layertee.image.holding import Basis, Place
+from layertee.image.media import Compression
 from layertee.image.roles import Role
 from layertee.places.ostree.place import LayerCommit, OSTreePlace, Pairs, no_pairs
 from layertee.store.catalog import Catalog

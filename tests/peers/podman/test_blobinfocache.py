@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from layertee.image.document import Compression, DiffID
+from layertee.image.document import DiffID
+from layertee.image.media import Compression
 from layertee.places.blobinfocache import BlobInfoCache
 from tests.contract.place_suite import diff_ids
 from tests.support.rig.blobcache import FILE, run_with_cache, writer

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from layertee.errors import SourceUnreadable
-from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.document import DiffID, Digest
 from layertee.image.holding import Basis, Place
+from layertee.image.media import Compression
 from layertee.image.reference_storage import parse_storage
 from layertee.places.podman.place import ContainersStoragePlace
 from tests.contract.place_suite import STRANGER, PlaceSuite, diff_ids

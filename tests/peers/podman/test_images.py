@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from layertee.errors import InvalidReference, LayerteeError, NotFound
-from layertee.image.document import Compression, DiffID
+from layertee.image.document import DiffID
+from layertee.image.media import Compression
 from tests.contract.place_suite import diff_ids
 from tests.support.podman import DRIVERS, NAME, filled_with, place_of, small_image, spoilable
 from tests.support.rig.images import BuiltImage, build_index, recompress, run_tool

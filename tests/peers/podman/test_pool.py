@@ -17,8 +17,9 @@ from layertee.core.pool import LayerJob, Pool
 from layertee.core.result import TeeResult
 from layertee.core.workers import open_pool
 from layertee.errors import SourceUnreadable
-from layertee.image.document import Compression, DiffID
+from layertee.image.document import DiffID
 from layertee.image.holding import Holding
+from layertee.image.media import Compression
 from layertee.image.reference_storage import parse_storage
 from layertee.places.podman.place import ContainersStoragePlace
 from layertee.pulling.measure import run_layer

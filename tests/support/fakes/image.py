@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from layertee.config.logins import Credentials, Login
-from layertee.image.document import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Digest, Platform
+from layertee.image.document import Digest, Platform
+from layertee.image.media import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from layertee.image.reference import Reference, parse_reference
 from layertee.image.resolved import ResolvedImage
 from layertee.registry.client import Registry

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from layertee.disk.blob_file import FileContent
-from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.document import DiffID, Digest
 from layertee.image.holding import Basis, Holding
+from layertee.image.media import Compression
 from tests.support.rig.blobs import BuiltLayer
 
 

@@ -24,7 +24,7 @@ from layertee.core.pool import InBuffer, LayerJob, Pool, PoolLayer
 from layertee.core.result import BlobResult, TeeResult
 from layertee.core.workers import open_pool
 from layertee.errors import DecodeError, LocalError, NoSpace, OutputBudgetExceeded
-from layertee.image.document import Compression
+from layertee.image.media import Compression
 from layertee.pulling.measure import run_layer
 from tests.support.compress import digest_of, pack
 

@@ -27,7 +27,7 @@ from layertee.core.status import Status, decode_error
 from layertee.core.tee import Tee
 from layertee.core.tee_python import INFLATERS, PythonCore
 from layertee.errors import DecodeError, LayerteeError, OutputBudgetExceeded
-from layertee.image.document import Compression
+from layertee.image.media import Compression
 from tests.support.cores import c_core_missing, not_built
 from tests.support.vectors.make_vectors import NOISE, TEXT, VECTORS, Vector, member, zstd
 

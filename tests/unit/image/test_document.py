@@ -22,24 +22,26 @@ from layertee.errors import (
     UnsupportedImage,
 )
 from layertee.image.document import (
-    DOCKER_MANIFEST,
-    OCI_CONFIG,
-    OCI_INDEX,
-    OCI_LAYER,
-    OCI_MANIFEST,
-    Compression,
     Descriptor,
     DiffID,
     Digest,
     Index,
     Manifest,
     Platform,
-    compression_of,
     image_layers,
     layers_as_far_as_known,
-    media_type_of,
     parse_config,
     parse_document,
+)
+from layertee.image.media import (
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Compression,
+    compression_of,
+    media_type_of,
 )
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"

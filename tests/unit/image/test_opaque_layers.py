@@ -7,7 +7,8 @@ import hashlib
 import pytest
 
 from layertee.errors import DiffIDMismatch
-from layertee.image.document import OCI_LAYER, Compression, Descriptor, DiffID, Digest, Layer
+from layertee.image.document import Descriptor, DiffID, Digest, Layer
+from layertee.image.media import OCI_LAYER, Compression
 from layertee.image.pairs import refuse_contradictions, with_computed
 
 

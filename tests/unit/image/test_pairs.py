@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertee.errors import DiffIDMismatch
-from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer, media_type_of
+from layertee.image.document import Descriptor, DiffID, Digest, Layer
+from layertee.image.media import Compression, media_type_of
 from layertee.image.pairs import contradicts, refuse_contradictions
 from tests.support.compress import digest_number
 

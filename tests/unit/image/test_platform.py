@@ -5,16 +5,8 @@ from __future__ import annotations
 import pytest
 
 from layertee.errors import InvalidReference, NotFound
-from layertee.image.document import (
-    DOCKER_LIST,
-    OCI_INDEX,
-    OCI_MANIFEST,
-    Descriptor,
-    Digest,
-    Index,
-    Platform,
-    choose_platform,
-)
+from layertee.image.document import Descriptor, Digest, Index, Platform, choose_platform
+from layertee.image.media import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 
 
 def entry(platform: str | None, tag: str = "", annotations: dict[str, str] | None = None) -> Descriptor:

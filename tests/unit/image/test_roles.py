@@ -6,16 +6,8 @@ import hashlib
 
 import pytest
 
-from layertee.image.document import (
-    OCI_LAYER,
-    Compression,
-    Descriptor,
-    DiffID,
-    Digest,
-    ImageConfig,
-    Layer,
-    Platform,
-)
+from layertee.image.document import Descriptor, DiffID, Digest, ImageConfig, Layer, Platform
+from layertee.image.media import OCI_LAYER, Compression
 from layertee.image.roles import FINAL_DIFF_ID, Role, asking_order, roles_of
 
 BASE, CHUNK, DERIVED = Role.BASE, Role.CHUNK, Role.DERIVED

@@ -10,7 +10,8 @@ import pytest
 
 from layertee.disk.space import free_space
 from layertee.errors import InvalidReference, StoreBusy
-from layertee.image.document import Compression, Digest
+from layertee.image.document import Digest
+from layertee.image.media import Compression
 from layertee.imageproxy.cache import CacheLimit, keep_within, make_room
 from layertee.store.gc import trim
 from layertee.store.store import Store

@@ -17,8 +17,9 @@ from layertee.core.result import BlobResult, make_blob_result
 from layertee.disk.blob_file import FileContent, OpenFile
 from layertee.disk.locks import HeldLock, when_free
 from layertee.errors import DiffIDMismatch, DigestMismatch, NoSpace, StoreCorrupt, TransportError
-from layertee.image.document import OCI_LAYER, Compression, Descriptor, DiffID, Digest, Layer
+from layertee.image.document import Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Holding
+from layertee.image.media import OCI_LAYER, Compression
 from layertee.imageproxy.appetite import AHEAD
 from layertee.imageproxy.queue import Brought, LayerQueue
 from layertee.pulling.ingest import Ingest

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.document import DiffID, Digest
 from layertee.image.holding import Basis
+from layertee.image.media import Compression
 from layertee.places import blobinfocache as module
 from layertee.places.blobinfocache import MAX_NAMES, BlobInfoCache
 from layertee.places.names import Attested, BlobName

@@ -20,8 +20,9 @@ from layertee.errors import (
     SourceUnreadable,
     StoreCorrupt,
 )
-from layertee.image.document import Compression, Descriptor, DiffID, Digest
+from layertee.image.document import Descriptor, DiffID, Digest
 from layertee.image.holding import Basis, Place
+from layertee.image.media import Compression
 from layertee.places.oci_archive import Archive, OCIArchivePlace
 from tests.contract.place_suite import PlaceSuite, diff_ids
 from tests.support.archives import Members, blob_name, members, write

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from layertee.errors import CatalogError
-from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer
+from layertee.image.document import Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Form, Holding, Place
+from layertee.image.media import Compression
 from layertee.places import oci_layout as module
 from layertee.places.oci_layout import OCILayoutPlace
 from layertee.places.own import OwnStore

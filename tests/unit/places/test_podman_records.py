@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertee.errors import DocumentError
-from layertee.image.document import Compression, DiffID
+from layertee.image.document import DiffID
+from layertee.image.media import Compression
 from layertee.places.podman.records import file_name, image_rows, layer_rows
 from tests.support.compress import digest_of
 

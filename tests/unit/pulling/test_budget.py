@@ -12,7 +12,8 @@ from layertee.core.pool import LayerJob, Spent
 from layertee.core.workers import open_pool
 from layertee.disk.blob_file import FileContent
 from layertee.errors import DecodeError, OutputBudgetExceeded, Timeout, WorkBudgetExceeded
-from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer, media_type_of
+from layertee.image.document import Descriptor, DiffID, Digest, Layer
+from layertee.image.media import Compression, media_type_of
 from layertee.options import Budget
 from layertee.pulling.budget import CHECK_S, RATE_WINDOW_S, Pace, Spending
 from layertee.pulling.measure import run_layer

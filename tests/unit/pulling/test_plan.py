@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from layertee.disk.blob_file import FileContent
 from layertee.errors import DiffIDMismatch, NotFound
-from layertee.image.document import Compression, Descriptor, DiffID, Digest, Layer, media_type_of
+from layertee.image.document import Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Form, Holding
+from layertee.image.media import Compression, media_type_of
 from layertee.image.reference import Reference
 from layertee.pulling.plan import (
     INFLATION,

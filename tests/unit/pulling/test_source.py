@@ -17,7 +17,7 @@ from layertee.core.workers import open_pool
 from layertee.disk.blob_file import FileContent
 from layertee.disk.files import open_regular
 from layertee.errors import SourceUnreadable
-from layertee.image.document import Compression
+from layertee.image.media import Compression
 from layertee.pulling.measure import run_layer
 from layertee.pulling.source import read_blob
 from tests.support.compress import digest_of

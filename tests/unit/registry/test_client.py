@@ -24,7 +24,8 @@ from layertee.errors import (
     Unauthorized,
     UnsupportedImage,
 )
-from layertee.image.document import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, Digest, Platform
+from layertee.image.document import Digest, Platform
+from layertee.image.media import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX
 from tests.support.fakes.image import (
     CONFIG,
     INDEX,

@@ -24,7 +24,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from layertee.core.result import TeeResult
 from layertee.disk.locks import lock
 from layertee.errors import CatalogError, DiffIDMismatch
-from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.document import DiffID, Digest
+from layertee.image.media import Compression
 from layertee.store import catalog_file as catalogfile
 from layertee.store.catalog import Catalog, PulledImage, Stored
 from tests.support.compress import digest_number, pack

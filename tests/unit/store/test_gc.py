@@ -17,8 +17,9 @@ from layertee.errors import (
     LocalError,
     StoreCorrupt,
 )
-from layertee.image.document import Compression, Descriptor, Digest
+from layertee.image.document import Descriptor, Digest
 from layertee.image.holding import Form
+from layertee.image.media import Compression
 from layertee.store.catalog import Catalog
 from layertee.store.gc import gc, reachable
 from layertee.store.layout import Layout

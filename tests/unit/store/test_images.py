@@ -13,8 +13,9 @@ from layertee.errors import (
     NotFound,
     StoreCorrupt,
 )
-from layertee.image.document import Compression, Digest, Manifest, parse_document
+from layertee.image.document import Digest, Manifest, parse_document
 from layertee.image.holding import Form
+from layertee.image.media import Compression
 from layertee.pulling.plan import Action
 from layertee.store.gc import gc
 from layertee.store.layout import ORIGINAL_MANIFEST, Layout

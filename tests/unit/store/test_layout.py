@@ -29,7 +29,8 @@ from layertee.errors import (
     StoreBusy,
     StoreCorrupt,
 )
-from layertee.image.document import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Platform
+from layertee.image.document import Descriptor, Digest, Platform
+from layertee.image.media import OCI_INDEX, OCI_MANIFEST
 from layertee.store.gc import reachable
 from layertee.store.layout import Layout
 from layertee.store.layout_index import REF_NAME

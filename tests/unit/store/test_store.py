@@ -27,8 +27,9 @@ from layertee.errors import (
     StoreCorrupt,
     UnsafePath,
 )
-from layertee.image.document import Compression, DiffID, Digest
+from layertee.image.document import DiffID, Digest
 from layertee.image.holding import Basis, Form
+from layertee.image.media import Compression
 from layertee.store.catalog import Catalog
 from layertee.store.gc import gc
 from layertee.store.store import Store, default_root

@@ -16,7 +16,7 @@ import pytest
 from layertee.core.pool import LayerJob, Pool, PoolLayer
 from layertee.core.workers import open_pool
 from layertee.errors import IntegrityError, LayerteeError, Timeout
-from layertee.image.document import Compression
+from layertee.image.media import Compression
 from layertee.transfer.limits import FetchLimits
 from layertee.transfer.schedule import Part
 from layertee.transfer.segment import Buffers, FetchReport, Intake, Segment

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ...image.document import (
-    Compression,
     DiffID,
     Digest,
     ImageConfig,
@@ -22,6 +21,7 @@ from ...image.document import (
     parse_config,
     parse_document,
 )
+from ...image.media import Compression
 from ...image.roles import Role, roles_of
 
 MANIFEST_KEY: Final = "ostree.manifest"

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DocumentError, LayerteeError
-from ...image.document import Compression, DiffID, Digest
+from ...image.document import DiffID, Digest
 from ...image.holding import Basis, Holding
+from ...image.media import Compression
 from ...image.pairs import contradicts
 from ...image.roles import Role
 from .images import Claim, Claims, gather, stored_layers

@@ -22,7 +22,6 @@ from ...disk.tree import Tree
 from ...errors import DocumentError, InvalidReference, LayerteeError, NotFound, SourceUnreadable
 from ...image.document import (
     MAX_DOCUMENT,
-    Compression,
     DiffID,
     Digest,
     Index,
@@ -32,6 +31,7 @@ from ...image.document import (
     parse_document,
 )
 from ...image.holding import Basis, Holding
+from ...image.media import Compression
 from ...image.reference_storage import StorageReference
 from ...image.resolved import ResolvedImage
 from ...image.strictjson import printable

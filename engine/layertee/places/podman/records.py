@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...errors import DocumentError
-from ...image.document import Compression, DiffID, Digest
+from ...image.document import DiffID, Digest
+from ...image.media import Compression
 
 # Some 500 bytes a layer: 10,000 are 5 MB, in 0.1 s.
 MAX_RECORDS: Final = 64 << 20
