@@ -73,7 +73,7 @@ async def check_policy(
             f"{policy.path} wants signatures for {name}, which cannot be checked: a store keeps layers in"
             " another form than the one that was signed"
         )
-    await in_thread(refuse_reachable, skopeo)
+    await in_thread(refuse_reachable, skopeo, absent=True)
     layout = _Layout()
     try:
         await in_thread(layout.make, manifest.layers)
