@@ -252,6 +252,28 @@ def test_a_removed_image_gives_its_space_back_and_takes_nothing_from_others(
     assert user.pull(names[0]).json["bytes_fetched"] == sum(only)
 
 
+def test_rm_takes_all_the_names_or_none(user: Cli, names: tuple[str, str]) -> None:
+    for name in names:
+        user.pull(name)
+    before = user.run("ls", "--json").json
+    ran = user.run("rm", names[0], "missing", names[1], code=2)
+    assert ran.out == "" and "'missing'" in ran.err
+    assert user.run("ls", "--json").json == before
+    user.run("rm", names[0], names[1], names[0])
+    assert user.run("ls", "--json").json == {"images": []}
+
+
+@pytest.mark.parametrize("command", [("ls",), ("map",), ("gc",), ("verify",), ("rm", "x")], ids=" ".join)
+def test_a_store_that_is_not_there_is_neither_made_nor_taken_for_an_empty_one(
+    user: Cli, command: tuple[str, ...]
+) -> None:
+    ran = user.run(*command, code=2)
+    error, hint = ran.err.splitlines()
+    assert error == f"layertee: there is no store in {user.store}; the first pull makes it [NOT_FOUND]"
+    assert hint.startswith("hint: ") and "--store" in hint
+    assert not user.store.exists()
+
+
 @pytest.mark.parametrize("form", ["as-is", "uncompressed"])
 def test_verify_finds_a_flipped_byte_and_repair_fetches_just_that_layer(
     cli: Cli,

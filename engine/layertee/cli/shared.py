@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..disk.files import disk_error, is_directory
+from ..errors import NotFound
 from ..image.holding import Basis
 from ..image.placename import parse_place
 from ..image.platform import Platform
@@ -51,7 +52,10 @@ def root_of(args: argparse.Namespace) -> Path:
 
 def open_store(args: argparse.Namespace) -> Store:
     """The store, which must be there. Raises NotFound, StoreCorrupt, LocalError."""
-    return Store.open(root_of(args), create=False)
+    root = root_of(args)
+    if not is_directory(root):
+        raise NotFound(f"there is no store in {root}; the first pull makes it").with_hint("store-place")
+    return Store.open(root, create=False)
 
 
 @contextmanager
