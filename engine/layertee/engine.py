@@ -13,7 +13,6 @@ from typing import Self
 
 from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer
-from .core.result import TeeResult
 from .core.workers import open_pool
 from .errors import CatalogError, LayerteeError, SourceUnreadable
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
@@ -206,7 +205,7 @@ class Engine:
                     feeding.cancel()
                     await pool_layer.abandon()
             check(result, layer, blob.digest, blob.size)
-            await in_thread(self._record, result)
+            await in_thread(self.store.blobs.record, result)
         finally:
             if reader is not None:
                 reader.close()
@@ -282,12 +281,6 @@ class Engine:
             watch = group.create_task(fetcher.watch())
             await fetcher.fetch(layer.descriptor, self._network.open_blob(source.registry), pool_layer)
             watch.cancel()
-
-    def _record(self, result: TeeResult) -> None:
-        try:
-            self.store.catalog.record(result)
-        except CatalogError as exc:
-            self.store.warnings.append(str(exc))
 
     def _workers(self) -> Pool:
         if self._pool is None:

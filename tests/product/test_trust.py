@@ -113,8 +113,8 @@ def test_a_layer_that_is_kept_elsewhere_is_left_there_and_the_store_gets_the_res
     assert (kept.bytes_fetched, kept.kept_elsewhere) == (0, True)
     assert result.bytes_reused == first.size
     with Store.open(tmp_path) as store:
-        assert store.images() == []
-        held = [store.holding(DiffID(layer.diff_id)) is not None for layer in image.layers]
+        assert store.images.all() == []
+        held = [bool(store.blobs.held(DiffID(layer.diff_id))) for layer in image.layers]
         assert held == [False, True, True]
         assert store.catalog.diff_id(Digest(first.digest)) is None, "nobody here has computed it"
     assert_store_is_sound(tmp_path)
@@ -486,11 +486,11 @@ def test_whatever_places_answer_a_pull_has_what_the_config_names_or_fails_with_a
             for pair in store.catalog.pairs():
                 assert truth[pair.digest] == pair.diff_id
             if result is None:
-                assert store.images() == []
+                assert store.images.all() == []
                 return
             strength = list(Basis)
             for layer, said in zip(image.layers, result.layers, strict=True):
-                held = store.holding(DiffID(layer.diff_id))
+                held = next(iter(store.blobs.held(DiffID(layer.diff_id))), None)
                 if said.kept_elsewhere:
                     assert said.basis is not None
                     assert strength.index(said.basis) <= strength.index(trust)
@@ -499,7 +499,7 @@ def test_whatever_places_answer_a_pull_has_what_the_config_names_or_fails_with_a
                 assert held is not None and held.path is not None
                 tar = unpack(held.path.read_bytes(), held.compression)
                 assert measure(tar).diff_id == layer.diff_id
-            named = [kept.original for kept in store.images()]
+            named = [kept.original for kept in store.images.all()]
             assert named == ([image.digest] if result.local_manifest_digest else [])
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from layertee.core.result import TeeResult
+from layertee.core.result import BlobResult, TeeResult, make_blob_result
 from layertee.core.tee import Tee
 from layertee.disk.part import BlobWriter
-from layertee.image.document import DiffID, Platform
+from layertee.image.document import DiffID, Digest, Platform
 from layertee.image.holding import Form, Holding
 from layertee.image.media import Compression
 from layertee.image.reference import Reference, parse_reference
 from layertee.image.resolved import ResolvedImage
+from layertee.image.rewrite import local_manifest
 from layertee.places.oci_layout import OCILayoutPlace
 from layertee.places.own import OwnStore
 from layertee.pulling.plan import Action, Plan, Survey, Want, plan
 from layertee.store.layout import Layout
-from layertee.store.localimage import local_manifest
 from layertee.store.store import Store
 from tests.support.compress import digest_of, pack, unpack
 
@@ -34,6 +35,11 @@ def measure(blob: bytes, compression: Compression = Compression.NONE) -> TeeResu
         while tee.pending:
             tee.feed(b"")
     return tee.finish()
+
+
+def only_hashed(blob: bytes, compression: Compression = Compression.GZIP) -> BlobResult:
+    """What a pool makes of ``blob`` that is to inflate nothing."""
+    return make_blob_result(digest=hashlib.sha256(blob).digest(), size=len(blob), compression=compression)
 
 
 def gzip_layer(text: str) -> tuple[bytes, bytes, TeeResult]:
@@ -70,11 +76,11 @@ def assert_store_is_sound(root: Path) -> None:
     for digest, path in visible_blobs(root).items():
         assert digest_of(path.read_bytes()) == digest, f"{path} is not what its name says"
     with Store.open(root) as store:
-        assert store.warnings == []
+        assert store.warnings == ()
         for row in store.catalog.holdings():
             path = store.layout.blob_path(row.digest)
             assert path.stat().st_size == row.size, f"a row without its file: {row}"
-        for image in store.images():
+        for image in store.images.all():
             assert image.problem is None
             kept = store.layout.resolve(image.name or None, AMD64)
             for layer in kept.layers:
@@ -84,11 +90,12 @@ def assert_store_is_sound(root: Path) -> None:
 def bring(store: Store, blob: bytes, compression: Compression, form: Form = Form.AS_IS) -> Holding:
     """One layer, from bytes to a holding: lock, writer, tee, commit."""
     result = measure(blob, compression)
-    held = store.layer_lock(result.diff_id)
+    name = Digest(str(result.diff_id)) if form is Form.UNCOMPRESSED else result.digest
+    held = store.blobs.lock(name)
     assert held is not None
-    with held, store.writer(result.diff_id) as writer:
+    with held, store.blobs.writer(name) as writer:
         content = unpack(blob, compression) if form is Form.UNCOMPRESSED else blob
-        return store.commit_layer(fill(writer, content), result, form)
+        return store.blobs.commit(fill(writer, content), result, form)
 
 
 def planned(store: Store, image: ResolvedImage, source: Path | None, form: Form) -> Plan:
@@ -131,5 +138,5 @@ def pull(store: Store, source: Path, ref: str, name: str, form: Form = Form.AS_I
                 assert step.holding is not None
                 held.append(step.holding)
         local = local_manifest(image.manifest, image.layers, held)
-        store.put_image(name, image.manifest, image.config, local)
+        store.images.put(name, image.manifest, image.config, local)
     return todo

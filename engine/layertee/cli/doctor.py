@@ -34,7 +34,7 @@ def doctor(args: argparse.Namespace) -> int:
     with Store.open(root, create=False) as store:
         free, floor = free_space(root)
         say(f"  {human(free)} free, {human(floor)} of it stay free for the system")
-        say(f"  {len(store.images())} images, {len(store.catalog.pairs())} pairs in the map")
+        say(f"  {len(store.images.all())} images, {len(store.catalog.pairs())} pairs in the map")
         if store.rebuild_reason:
             say(f"  the map is incomplete: {store.rebuild_reason}; run: layertee verify")
         warn(store.warnings)

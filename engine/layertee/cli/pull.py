@@ -48,9 +48,7 @@ def pull(args: argparse.Namespace) -> int:
         except LayerteeError as exc:
             for plan in begun:
                 layers = [step.layer for step in plan.layers]
-                n_kept = sum(
-                    (store.holding(layer.diff_id) or store.unverified(layer)) is not None for layer in layers
-                )
+                n_kept = sum(bool(store.blobs.forms(layer)) for layer in layers)
                 exc.add_note(
                     f"{n_kept} of {len(layers)} layers are in {store.root} and will not be fetched again"
                 )

@@ -9,8 +9,9 @@ from ..disk.space import human
 from ..errors import InvalidReference
 from ..image.document import DiffID, Digest
 from ..store.catalog import Pair
-from ..store.gc import GCReport, gc
-from ..store.localimage import StoredImage
+from ..store.gc import gc
+from ..store.images import StoredImage
+from ..store.sweep import GCReport
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
 from .shared import open_store
@@ -19,7 +20,7 @@ from .shared import open_store
 def ls(args: argparse.Namespace) -> int:
     """Raises NotFound, StoreCorrupt, LocalError; so do the others."""
     with open_store(args) as store:
-        images = store.images()
+        images = store.images.all()
     warn(store.warnings)
     if args.json:
         print_json({"images": [_image_json(image) for image in images]})
@@ -101,7 +102,7 @@ def rm(args: argparse.Namespace) -> int:
         for name in names:
             store.layout.find(name)
         for name in names:
-            store.remove_image(name)
+            store.images.remove(name)
     warn(store.warnings)
     return EXIT_OK
 

@@ -14,8 +14,7 @@ from ..errors import CatalogError, DocumentError
 from ..image.document import Digest, ImageConfig, Layer, Manifest
 from ..image.holding import Basis
 from ..image.media import OCI_MANIFEST, Compression, media_type_of
-from ..store.layout import ORIGINAL_MANIFEST
-from ..store.localimage import layer_descriptor, oci_manifest
+from ..image.rewrite import ORIGINAL_MANIFEST, layer_descriptor, oci_manifest
 from ..store.store import Store
 
 # Annotations of a layer that is presented as a tar: the blob that it is at the registry.

@@ -251,7 +251,7 @@ class LayerQueue:
     async def _stage(self, name: Digest, job: _Job) -> Brought | None:
         """The layer from wherever it may be had; None if what the store had is not what it was."""
         step, layer = job.step, job.step.layer
-        # Another process that brings the same content is waited for: then it is here.
+        # Another process that brings the same is waited for: then it is here.
         lock = await self._ingest.lock(step)
         try:
             self._take_room(job)
@@ -293,7 +293,7 @@ class LayerQueue:
         except (IntegrityError, SourceUnreadable) as exc:
             log.warning("%s is damaged and goes to quarantine: %s", held.path, exc)
             with await self._ingest.lock(step):
-                await in_thread(self._store.quarantine, held.digest)
+                await in_thread(self._store.blobs.quarantine, held.digest)
             return None
 
     def _take_room(self, job: _Job) -> None:

@@ -94,10 +94,7 @@ class Session:
         async def closed() -> None:
             await in_thread(keep_within, self._engine.store, self._limit)
 
-        image = await ServedImage.open(self._engine, name, self._options, examine=examine, closed=closed)
-        warnings = self._engine.store.warnings
-        warnings[:] = dict.fromkeys(warnings)  # a client may open many images, which all bring the same ones
-        return image
+        return await ServedImage.open(self._engine, name, self._options, examine=examine, closed=closed)
 
 
 def opaque_layers(plan: ImagePlan) -> str | None:

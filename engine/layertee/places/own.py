@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from ..errors import LocalError
 from ..image.document import DiffID, Layer
 from ..image.holding import Basis, Holding
-from ..store.store import PLACE, Store
+from ..store.blobs import PLACE
+from ..store.store import Store
 
 
 class OwnStore:
@@ -34,7 +35,7 @@ class OwnStore:
         try:
             for layer in self._all:
                 known = found.setdefault(layer.diff_id, [])
-                known += [one for one in self._store.forms(layer) if one not in known]
+                known += [one for one in self._store.blobs.forms(layer) if one not in known]
         except LocalError as exc:
             self.warnings.append(str(exc))
         return found

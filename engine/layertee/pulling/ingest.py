@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
-from ..core.result import BlobResult, TeeResult
+from ..core.result import BlobResult
 from ..core.tee import OUT_BUDGET
 from ..disk.blob_file import OpenFile
 from ..disk.locks import HeldLock, when_free
@@ -33,7 +33,8 @@ from ..errors import (
 from ..image.document import Digest, Layer
 from ..image.holding import Form, Holding
 from ..image.reference import Reference
-from ..store.store import PLACE, Store
+from ..store.blobs import PLACE
+from ..store.store import Store
 from ..transfer.fetcher import Fetcher, FetchReport, OpenBlob
 from .budget import Spending
 from .measure import Feed, check, measure_layer
@@ -79,10 +80,9 @@ class Staged:
     async def commit(self) -> Ingested:
         """Flush, rename, record; on a thread. Whatever is raised, the part is gone and the lock released."""
         try:
-            if isinstance(self.result, TeeResult):
-                held = await in_thread(self._store.commit_layer, self._writer, self.result, self._form)
-            else:
-                held = await in_thread(self._store.commit_blob, self._writer, self.result, self._step.layer)
+            held = await in_thread(
+                self._store.blobs.commit, self._writer, self.result, self._form, claim=self._step.layer
+            )
             return replace(self._outcome, held=held)
         finally:
             self.abort()
@@ -137,11 +137,12 @@ class Ingest:
 
     def try_lock(self, step: LayerPlan) -> HeldLock | None:
         """The right to bring the layer in; None while another process or task has it. Raises LocalError."""
-        return self._store.layer_lock(step.layer.diff_id)
+        return self._store.blobs.lock(self._want.name_of(step.layer))
 
     async def lock(self, step: LayerPlan) -> HeldLock:
         """Wait for that right: whoever has it may be bringing the same layer, which is then there."""
-        return await when_free(lambda: self.try_lock(step), self._store.locks, math.inf)
+        where = self._store.blobs.lock_path(self._want.name_of(step.layer))
+        return await when_free(lambda: self.try_lock(step), where, math.inf)
 
     # --- one layer ---
 
@@ -190,7 +191,7 @@ class Ingest:
 
     async def _first_that_works(self, attempt: _Attempt) -> Ingested | Staged:
         step = attempt.step
-        own = own_sources(step.layer, await in_thread(self._store.forms, step.layer), self._want)
+        own = own_sources(step.layer, await in_thread(self._store.blobs.forms, step.layer), self._want)
         others = [source for source in step.sources if not _is_own(source)]
         failed: LayerteeError | None = None
         why = "no longer in the store" if len(others) < len(step.sources) else ""
@@ -253,10 +254,7 @@ class Ingest:
         feed = self._reader(held, layer, attempt.progress)
         result = await self._measure(job, feed)
         check(result, layer, held.digest, layer.size if is_blob else result.size)
-        if isinstance(result, TeeResult):
-            now = await in_thread(self._store.adopt, result)
-        else:
-            now = await in_thread(self._store.adopt_blob, result, layer)
+        now = await in_thread(self._store.blobs.adopt, result, claim=layer)
         return Ingested(Action.HAVE, "in the store, checked again now", now, now)
 
     # --- what has to be brought ---
@@ -345,7 +343,8 @@ class Ingest:
         root = self._store.root
         allowed = min(OUT_BUDGET, self._spending.output_left)
         budget = allowed if as_is else max(1, min(allowed, self._store.headroom()))
-        writer = self._store.writer(layer.diff_id)  # on this thread: a cancelled thread would leak it
+        # On this thread: a cancelled thread would leak it.
+        writer = self._store.blobs.writer(self._want.name_of(layer))
         try:
             job = replace(
                 what,

@@ -17,7 +17,7 @@ from ..aio import in_thread, unwrapped_group
 from ..disk.locks import HeldLock
 from ..errors import NoSpace
 from ..image.document import Digest
-from ..store.localimage import local_manifest
+from ..image.rewrite import Types, local_manifest
 from ..store.store import Store
 from ..transfer.fetcher import Fetcher
 from .budget import Pace
@@ -154,8 +154,8 @@ class Pull:
         there = [one for one in held if one is not None]
         if len(there) < len(held):
             return None
-        local = local_manifest(plan.manifest, plan.image.layers, there, keep_docker=False)
-        return self._store.put_image(plan.name, plan.manifest, plan.config, local).digest
+        local = local_manifest(plan.manifest, plan.image.layers, there, Types.OCI)
+        return self._store.images.put(plan.name, plan.manifest, plan.config, local).digest
 
     # --- telling ---
 

@@ -83,12 +83,15 @@ async def verify_store(store: Store, pool: Pool) -> VerifyReport:
 
 def _expectations(store: Store, report: VerifyReport) -> list[_Expected]:
     rows = {row.digest: row for row in store.catalog.holdings()}
-    layers = {layer.digest: layer for layer in store.layers()}
+    named_layers = store.images.layers()
+    report.warnings.extend(named_layers.warnings)
+    layers = {layer.digest: layer for layer in named_layers.layers}
     needed = set(layers)
-    for image in store.images():
+    for image in store.images.all():
         needed |= {image.digest, image.original} | ({image.config} if image.config else set())
     found: list[_Expected] = []
-    for digest, path in store.scan():
+    for digest in store.layout.blobs():
+        path = store.layout.blob_path(digest)
         needed.discard(digest)
         row = rows.pop(digest, None)
         named = row or layers.get(digest)
@@ -118,12 +121,12 @@ async def _check(store: Store, pool: Pool, expected: _Expected, report: VerifyRe
     else:
         if reason is None and expected.diff_id is not None and not expected.held:
             try:
-                await in_thread(store.adopt, result)
+                await in_thread(store.blobs.adopt, result)
                 report.adopted += 1
             except LayerteeError as exc:
                 report.warnings.append(str(exc))
     if reason is not None:
-        aside = await in_thread(store.quarantine, expected.digest)
+        aside = await in_thread(store.blobs.quarantine, expected.digest)
         report.bad.append(BadBlob(expected.digest, reason, aside))
 
 

@@ -1,11 +1,8 @@
-"""Removing from the store what no image needs.
+"""Removing from the store what no image needs: what that is, and the two ways to do it.
 
 Marking begins at the entries of ``index.json`` and errs towards keeping: an image that cannot be read
 stops everything, before anything is removed; a document of an unknown kind keeps whatever digests
-occur in it. Sweeping takes the catalog's rows first, then the files, then syncs the directory, so a
-crash leaves at most files without rows. Leftovers and files without rows go before all that: on a
-full disk they make the room that changing the catalog needs. While the catalog cannot be changed,
-files that have a row stay.
+occur in it. How files are taken away: sweep.py.
 """
 
 from __future__ import annotations
@@ -14,32 +11,19 @@ import os
 import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from ..disk.files import disk_error, sync_directory
-from ..disk.locks import try_lock
-from ..disk.part import PART_SUFFIX
+from ..disk.files import disk_error
 from ..errors import DocumentError, LayerteeError, StoreCorrupt, UnsupportedImage
 from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest, parse_document
-from .layout import ORIGINAL_MANIFEST, Layout
+from ..image.rewrite import ORIGINAL_MANIFEST
+from .layout import Layout
 from .layout_index import REF_NAME
 from .layout_reader import is_document
 from .store import EXCLUSIVE_WAIT_S, Store
+from .sweep import GCReport, drop, sweep_images, sweep_ingest, sweep_quarantine
 
 _ANY_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])")
 _EMPTY = Digest.of(b"")
-
-
-@dataclass(slots=True)
-class GCReport:
-    """What was removed and what stays."""
-
-    blobs_removed: int = 0
-    bytes_freed: int = 0
-    blobs_kept: int = 0
-    parts_removed: int = 0
-    warnings: list[str] = field(default_factory=list)
 
 
 def gc(store: Store, *, timeout: float = EXCLUSIVE_WAIT_S, keep_quarantine: bool = False) -> GCReport:
@@ -54,13 +38,17 @@ def gc(store: Store, *, timeout: float = EXCLUSIVE_WAIT_S, keep_quarantine: bool
     report = GCReport()
     with store.exclusive(timeout):
         needed = reachable(store.layout)
-        _sweep_ingest(store, report)
+        # What has no row first: on a full disk it makes the room that changing the catalog needs.
+        sweep_ingest(store.room, report)
         report.parts_removed += store.layout.remove_leftovers()
         if not keep_quarantine:
-            for path in _files(store.quarantined):
-                report.bytes_freed += _unlink(path)
-        _sweep_blobs(store, needed, report)
-        _sweep_images(store, report)
+            sweep_quarantine(store.room, report)
+        present = set(store.layout.blobs())
+        dead = {digest for digest in present if digest not in needed or _is_hollow(store.layout, digest)}
+        report.blobs_kept = len(present) - len(dead)
+        rows = {row.digest for row in store.catalog.holdings()}
+        drop(store.layout, store.catalog, dead, (rows & dead) | (rows - present), report)
+        sweep_images(store.layout, store.catalog)
     return report
 
 
@@ -89,8 +77,9 @@ def trim(store: Store, limit_of: Callable[[int], int], *, keep: Collection[Diges
                 break
             dead.add(digest)
             total -= size
-        _sweep_ingest(store, report)
-        _drop(store, dead, {row.digest for row in store.catalog.holdings()} & dead, report)
+        sweep_ingest(store.room, report)
+        rows = {row.digest for row in store.catalog.holdings()}
+        drop(store.layout, store.catalog, dead, rows & dead, report)
     return report
 
 
@@ -163,76 +152,6 @@ def _keep_mentioned(layout: Layout, start: Digest, keep: set[Digest]) -> None:
             todo.extend(found)
 
 
-def _sweep_blobs(store: Store, needed: set[Digest], report: GCReport) -> None:
-    present = list(store.layout.blobs())
-    dead = {digest for digest in present if digest not in needed or _is_hollow(store.layout, digest)}
-    report.blobs_kept = len(present) - len(dead)
-    rows = {row.digest for row in store.catalog.holdings()}
-    _drop(store, dead, (rows & dead) | (rows - set(present)), report)
-
-
-def _drop(store: Store, dead: set[Digest], rows: set[Digest], report: GCReport) -> None:
-    """Remove the files of ``dead``, and ``rows`` of the catalog before the files that they are of."""
-    _remove_blobs(store.layout, dead - rows, report)
-    if rows:
-        store.catalog.forget(*rows)
-    _remove_blobs(store.layout, dead & rows, report)
-
-
-def _remove_blobs(layout: Layout, digests: set[Digest], report: GCReport) -> None:
-    for digest in sorted(digests):
-        report.bytes_freed += _unlink(layout.blob_path(digest))
-        report.blobs_removed += 1
-    for algorithm in {digest.algorithm for digest in digests}:
-        directory = layout.blob_directory(algorithm)
-        sync_directory(directory)
-        if directory != layout.blob_directory():
-            with suppress(OSError):  # the usual case: it is not empty
-                os.rmdir(directory)
-
-
 def _is_hollow(layout: Layout, digest: Digest) -> bool:
     """An empty file under the name of something: what other tools leave when the power fails."""
     return layout.blob_size(digest) == 0 and digest != _EMPTY
-
-
-def _sweep_images(store: Store, report: GCReport) -> None:
-    named = set(store.layout.refs())
-    for row in store.catalog.images():
-        if row.name not in named:
-            store.catalog.remove_image(row.name)
-
-
-def _sweep_ingest(store: Store, report: GCReport) -> None:
-    """Parts and lock files, but for those somebody holds although the store is locked: not our doing."""
-    busy: set[str] = set()
-    for path in _files(store.locks):
-        held = try_lock(path)
-        if held is None:
-            busy.add(path.name)
-            report.warnings.append(f"{path} is held by a process that did not lock the store; its part stays")
-        else:
-            held.discard()
-    for path in _files(store.ingest):
-        if path.name.removesuffix(PART_SUFFIX) not in busy:
-            report.bytes_freed += _unlink(path)
-            report.parts_removed += 1
-
-
-def _files(directory: Path) -> list[Path]:
-    try:
-        return [directory / name for name in sorted(os.listdir(directory))]
-    except OSError as exc:
-        raise disk_error(exc, "listing", directory) from exc
-
-
-def _unlink(path: Path) -> int:
-    """Remove a file; return the bytes that frees. Raises LocalError."""
-    try:
-        found = os.stat(path, follow_symlinks=False)
-        os.unlink(path)
-    except FileNotFoundError:
-        return 0
-    except OSError as exc:
-        raise disk_error(exc, "removing", path) from exc
-    return found.st_size if found.st_nlink == 1 else 0

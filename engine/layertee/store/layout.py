@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from ..disk.blob_file import FileContent
 from ..disk.files import close, disk_error, make_directory, real_path
@@ -27,8 +27,6 @@ from ..image.document import Descriptor, Digest
 from . import layout_index
 from .layout_index import INDEX, Entry
 from .layout_reader import MARKER, VERSION, LayoutReader, blob_name, listed
-
-ORIGINAL_MANIFEST: Final = "dev.layertee.original-manifest"  # digest of the manifest as pulled
 
 _LOCK_S = 10.0  # an index is rewritten in milliseconds
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

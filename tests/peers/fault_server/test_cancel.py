@@ -124,12 +124,12 @@ def cancel_everywhere(
             assert list((store / "blobs/sha256").glob("*.part")) == []
             with Store.open(store) as opened:
                 opened.exclusive(timeout=0).release()  # nobody holds it any more
-                for lock in opened.locks.iterdir():
+                for lock in opened.room.locks.iterdir():
                     assert lock.stat().st_size == 0
         sync.run(program(store))
         assert_store_is_sound(store)
         with Store.open(store) as opened:
-            assert [image.problem for image in opened.images()] == [None]
+            assert [image.problem for image in opened.images.all()] == [None]
     return n_cancelled
 
 

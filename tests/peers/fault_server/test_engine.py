@@ -234,7 +234,7 @@ def test_pull_is_also_a_plain_function(small: BuiltImage, registry: RegistryServ
     assert seen[-1].bytes_done == seen[-1].bytes_total == small.blob_bytes
     with Store.open(tmp_path) as store:
         assert layertee.pull(name, store=store, options=INSECURE).bytes_fetched == 0
-        store.images()  # a store that was given stays open
+        store.images.all()  # a store that was given stays open
 
     async def within_a_loop() -> None:
         with pytest.raises(RuntimeError):
@@ -566,7 +566,7 @@ def test_wrong_bytes_never_become_visible(small: BuiltImage, tmp_path: Path) -> 
         assert not (root / "blobs" / layer.diff_id.replace(":", "/")).exists()
         with Store.open(root) as store:
             assert store.catalog.diff_id(Digest(layer.digest)) is None
-            assert store.images() == []
+            assert store.images.all() == []
 
 
 # --- connections and memory -------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_a_layout_that_umoci_began_is_empty_and_takes_an_image(image: BuiltImage
         Layout.open(root).resolve(None, AMD64)
     assert OCILayoutPlace(root, known=lambda _: None).find(diff_ids(image)) == {}
     with Store.open(root, private=False) as store:
-        assert store.warnings == []
+        assert store.warnings == ()
         pull(store, image.root, "first", "taken")
     assert run_tool("umoci", "ls", "--layout", str(root)).split() == ["taken"]
     run_tool("umoci", "tag", "--image", f"{root}:taken", "again")
@@ -105,5 +105,5 @@ def test_an_image_of_umoci_without_layers_is_an_image(tmp_path: Path) -> None:
     assert found.layers == ()
     with Store.open(tmp_path / "store") as store:
         pull(store, root, "empty", "localhost/empty:1")
-        (kept,) = store.images()
+        (kept,) = store.images.all()
         assert (kept.problem, kept.nbytes) == (None, 0)

@@ -44,7 +44,7 @@ class TestPrivateStore(SinkSuite):
 
     def open(self, root: Path) -> BlobWriter:
         with Store.open(root, private=self.private) as store:
-            return store.writer(measure(DATA).diff_id)
+            return store.blobs.writer(measure(DATA).digest)
 
     def parts(self, root: Path) -> list[str]:
         return sorted(path.name for path in (root / "layertee" / "ingest").iterdir())

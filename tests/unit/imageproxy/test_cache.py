@@ -96,9 +96,9 @@ def test_a_store_that_is_in_use_is_left_alone(store: Store) -> None:
 
 
 def test_parts_of_processes_that_were_killed_go_as_well(store: Store) -> None:
-    (store.ingest / "dead.part").write_bytes(b"12345")
+    (store.room.ingest / "dead.part").write_bytes(b"12345")
     keep_within(store, CacheLimit(1 << 30))
-    assert list(store.ingest.iterdir()) == []
+    assert list(store.room.ingest.iterdir()) == []
 
 
 @pytest.mark.parametrize(

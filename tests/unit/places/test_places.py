@@ -110,7 +110,7 @@ def test_a_failing_catalog_holds_nothing_and_the_store_warns(
     with Store.open(tmp_path / "store") as store:
         place = OwnStore(store, layers=layers_of(image))
         assert place.find(diff_ids(image)) == {}
-        assert store.warnings == ["the map is on fire"]
+        assert store.warnings == ("the map is on fire",)
 
 
 def test_a_failing_disk_holds_nothing_and_warns(tmp_path: Path, image: BuiltImage) -> None:

@@ -79,7 +79,7 @@ def test_whichever_call_of_a_pull_fails_the_store_is_sound_and_the_next_run_fini
         assert_store_is_sound(root)
         with Store.open(root) as store:
             pull(store, image.root, "latest", "x:1", form)
-            assert [found.problem for found in store.images()] == [None]
+            assert [found.problem for found in store.images.all()] == [None]
             gc(store)
         assert_store_is_sound(root)
         shutil.rmtree(root)
@@ -101,7 +101,7 @@ def test_killed_at_any_call_the_store_is_sound_and_the_next_run_finishes(
         with Store.open(prepared) as store:
             pull(store, other.root, "latest", "other:1", Form.UNCOMPRESSED)
             if scenario == "gc":
-                store.remove_image("other:1")
+                store.images.remove("other:1")
     disk = Disk()
     n = 0
     while True:
@@ -117,7 +117,7 @@ def test_killed_at_any_call_the_store_is_sound_and_the_next_run_finishes(
                 elif scenario == "gc":
                     gc(store)
                 elif scenario == "remove":
-                    store.remove_image("other:1")
+                    store.images.remove("other:1")
 
         status = in_child(work)
         if prepared.exists():
@@ -125,7 +125,7 @@ def test_killed_at_any_call_the_store_is_sound_and_the_next_run_finishes(
         with Store.open(root) as store:
             pull(store, image.root, "latest", "x:1")
             gc(store)
-            assert "x:1" in [found.name for found in store.images()]
+            assert "x:1" in [found.name for found in store.images.all()]
         assert_store_is_sound(root)
         shutil.rmtree(root)
         if os.WIFEXITED(status):
@@ -174,7 +174,7 @@ def test_killed_at_random_moments_the_store_stays_sound(root: Path) -> None:
         assert_store_is_sound(root)
     with Store.open(root) as store:
         gc(store)
-        assert list(store.ingest.iterdir()) == []
+        assert list(store.room.ingest.iterdir()) == []
     assert visible_blobs(root) == {}
 
 
@@ -183,16 +183,16 @@ def test_many_processes_bring_one_layer_once_each_or_not_at_all(root: Path) -> N
 
     def work() -> None:
         with Store.open(root) as store, store.shared():
-            held = store.layer_lock(RESULT.diff_id)
+            held = store.blobs.lock(RESULT.digest)
             if held is not None:
-                with held, store.writer(RESULT.diff_id) as writer:
-                    store.commit_layer(fill(writer, BLOB), RESULT, Form.AS_IS)
+                with held, store.blobs.writer(RESULT.digest) as writer:
+                    store.blobs.commit(fill(writer, BLOB), RESULT, Form.AS_IS)
 
     pids = [start_child(work) for _ in range(8)]
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 8
     assert_store_is_sound(root)
     with Store.open(root) as store:
-        assert store.holding(RESULT.diff_id) is not None
+        assert len(store.blobs.held(RESULT.diff_id)) == 1
 
 
 def test_a_row_is_written_only_after_the_name_is_durable(store: Store, monkeypatch: Any) -> None:
@@ -205,9 +205,9 @@ def test_a_row_is_written_only_after_the_name_is_durable(store: Store, monkeypat
         real(self, *args, **kwargs)
 
     monkeypatch.setattr(Catalog, "record", record)
-    writer = fill(store.writer(RESULT.diff_id), BLOB)
+    writer = fill(store.blobs.writer(RESULT.digest), BLOB)
     with disk.watched():
-        store.commit_layer(writer, RESULT, Form.AS_IS)
+        store.blobs.commit(writer, RESULT, Form.AS_IS)
     (before,) = seen
     order = [name for name in before if name in ("fdatasync", "link", "rename", "fsync")]
     assert order == ["fdatasync", "rename", "fsync"]

@@ -59,9 +59,9 @@ def test_gc_removes_what_no_image_needs_and_nothing_else(
     kept = set(visible_blobs(store.root))
     other = build_image(tmp_path / "other", [text_layer({"z": "z"}), text_layer({"a": "1"})])
     pull(store, other.root, "latest", "drop:1")
-    store.remove_image("drop:1")
-    (store.ingest / "dead.part").write_bytes(b"12345")
-    held = store.layer_lock(RESULT.diff_id)
+    store.images.remove("drop:1")
+    (store.room.ingest / "dead.part").write_bytes(b"12345")
+    held = store.blobs.lock(RESULT.digest)
     assert held is not None
     held.release()
     report = gc(store)
@@ -72,7 +72,7 @@ def test_gc_removes_what_no_image_needs_and_nothing_else(
     )  # two manifests (as pulled, as kept), a config, a layer; one layer is shared
     assert report.bytes_freed > 5
     assert report.parts_removed == 1
-    assert list(store.ingest.iterdir()) == list(store.locks.iterdir()) == []
+    assert list(store.room.ingest.iterdir()) == list(store.room.locks.iterdir()) == []
     assert_store_is_sound(store.root)
     assert gc(store).blobs_removed == 0
 
@@ -81,7 +81,7 @@ def test_gc_keeps_the_manifest_as_it_was_pulled(store: Store, image: BuiltImage)
     pull(store, image.root, "latest", "x:1", Form.UNCOMPRESSED)
     gc(store)
     assert store.layout.blob_path(Digest(image.digest)).read_bytes() == image.manifest
-    assert store.images()[0].original == image.digest != store.images()[0].digest
+    assert store.images.all()[0].original == image.digest != store.images.all()[0].digest
 
 
 def test_gc_forgets_rows_first_so_that_a_crash_leaves_files_without_rows(store: Store) -> None:
@@ -90,7 +90,8 @@ def test_gc_forgets_rows_first_so_that_a_crash_leaves_files_without_rows(store: 
         bring(store, BLOB, Compression.GZIP)
         with disk.watched(fail_at), suppress(LocalError, CatalogError):
             gc(store)
-        if disk.calls[fail_at - 1][0] == "unlink" and RESULT.digest.hex in str(disk.calls[fail_at - 1][1]):
+        name, arguments = disk.calls[fail_at - 1]
+        if name == "unlink" and f"sha256/{RESULT.digest.hex}" in str(arguments):
             break
         assert (RESULT.digest in visible_blobs(store.root)) >= (
             store.catalog.holds(RESULT.digest) is not None
@@ -107,7 +108,7 @@ def test_gc_removes_nothing_while_an_image_cannot_be_read(store: Store, image: B
     with pytest.raises(StoreCorrupt, match=r"x:1.*nothing was removed"):
         gc(store)
     assert visible_blobs(store.root) == before
-    store.remove_image("x:1")
+    store.images.remove("x:1")
     gc(store)
     assert visible_blobs(store.root) == {}
 
@@ -128,10 +129,10 @@ def test_gc_follows_indexes_that_are_not_complete(store: Store, tmp_path: Path) 
 
 
 def test_gc_keeps_what_a_document_of_an_unknown_kind_mentions(store: Store) -> None:
-    layer, config = (store.put_document(data) for data in (b"any bytes", b'{"a":1}'))
+    layer, config = (store.images.put_document(data) for data in (b"any bytes", b'{"a":1}'))
     unknown = json.dumps({"strange": [{"digest": layer}], "nested": {"config": config}}).encode()
-    top = store.put_document(unknown)
-    garbage = store.put_document(b"garbage")
+    top = store.images.put_document(unknown)
+    garbage = store.images.put_document(b"garbage")
     store.layout.set_entry("strange", Descriptor("application/x-strange+json", top, len(unknown)))
     gc(store)
     assert set(visible_blobs(store.root)) == {top, layer, config}
@@ -160,7 +161,7 @@ def test_gc_removes_empty_files_under_names_of_something(store: Store, image: Bu
     path = store.layout.blob_path(Digest(image.layers[0].digest))
     path.unlink()
     path.write_bytes(b"")
-    empty = store.put_document(b"")
+    empty = store.images.put_document(b"")
     gc(store)
     assert not path.exists()
     assert empty not in visible_blobs(store.root)
@@ -183,17 +184,17 @@ def test_gc_forgets_rows_whose_file_is_gone_and_images_without_a_name(
 
 def test_gc_empties_the_quarantine_unless_told_not_to(store: Store) -> None:
     bring(store, BLOB, Compression.GZIP)
-    store.quarantine(RESULT.digest)
+    store.blobs.quarantine(RESULT.digest)
     gc(store, keep_quarantine=True)
-    assert len(list(store.quarantined.iterdir())) == 1
+    assert len(list(store.room.quarantine.iterdir())) == 1
     assert gc(store).bytes_freed == len(BLOB)
-    assert list(store.quarantined.iterdir()) == []
+    assert list(store.room.quarantine.iterdir()) == []
 
 
 def test_gc_keeps_files_with_rows_while_the_catalog_cannot_be_changed(store: Store, monkeypatch: Any) -> None:
     bring(store, BLOB, Compression.GZIP)
-    store.put_document(b"no row")
-    (store.ingest / "dead.part").write_bytes(b"12345")
+    store.images.put_document(b"no row")
+    (store.room.ingest / "dead.part").write_bytes(b"12345")
 
     def fail(*args: object) -> Any:
         raise CatalogError("database or disk is full")
@@ -202,16 +203,16 @@ def test_gc_keeps_files_with_rows_while_the_catalog_cannot_be_changed(store: Sto
     with pytest.raises(CatalogError):
         gc(store)
     assert list(visible_blobs(store.root)) == [RESULT.digest]
-    assert list(store.ingest.iterdir()) == []
+    assert list(store.room.ingest.iterdir()) == []
 
 
 def test_gc_leaves_the_part_of_a_process_that_forgot_to_lock_the_store(store: Store) -> None:
-    held = store.layer_lock(RESULT.diff_id)
+    held = store.blobs.lock(RESULT.digest)
     assert held is not None
-    with held, store.writer(RESULT.diff_id) as writer:
+    with held, store.blobs.writer(RESULT.digest) as writer:
         report = gc(store)
-        store.commit_layer(fill(writer, BLOB), RESULT, Form.AS_IS)
-    assert RESULT.diff_id.hex in report.warnings[0]
+        store.blobs.commit(fill(writer, BLOB), RESULT, Form.AS_IS)
+    assert RESULT.digest.hex in report.warnings[0]
     assert_store_is_sound(store.root)
 
 

@@ -16,10 +16,10 @@ from layertee.errors import (
 from layertee.image.document import Digest, Manifest, parse_document
 from layertee.image.holding import Form
 from layertee.image.media import Compression
+from layertee.image.rewrite import ORIGINAL_MANIFEST, Types, local_manifest
 from layertee.pulling.plan import Action
 from layertee.store.gc import gc
-from layertee.store.layout import ORIGINAL_MANIFEST, Layout
-from layertee.store.localimage import local_manifest
+from layertee.store.layout import Layout
 from layertee.store.store import Store
 from tests.support.rig.images import BuiltImage, build_image, recompress
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
@@ -57,7 +57,7 @@ def image(tmp_path: Path) -> BuiltImage:
 
 def test_an_image_kept_as_it_is_keeps_its_digest(store: Store, image: BuiltImage) -> None:
     pull(store, image.root, "latest", "docker.io/x/y:1")
-    (found,) = store.images()
+    (found,) = store.images.all()
     assert (found.name, found.digest, found.original) == ("docker.io/x/y:1", image.digest, image.digest)
     assert (found.config, found.platform) == (image.config_digest, "linux/amd64")
     assert found.nbytes == sum(layer.size for layer in image.layers)
@@ -70,7 +70,7 @@ def test_an_image_kept_as_it_is_keeps_its_digest(store: Store, image: BuiltImage
 
 def test_an_image_kept_uncompressed_keeps_its_id_and_its_origin(store: Store, image: BuiltImage) -> None:
     pull(store, image.root, "latest", "docker.io/x/y:1", Form.UNCOMPRESSED)
-    (found,) = store.images()
+    (found,) = store.images.all()
     assert found.original == image.digest != found.digest
     assert found.config == image.config_digest
     kept = store.layout.resolve("docker.io/x/y:1", AMD64)
@@ -102,25 +102,23 @@ def test_a_local_manifest_is_the_same_whoever_writes_it(
     with Store.open(tmp_path / "two") as second:
         for where in (store, second):
             pull(where, image.root, "latest", "x:1", Form.UNCOMPRESSED)
-        assert store.images()[0].digest == second.images()[0].digest
+        assert store.images.all()[0].digest == second.images.all()[0].digest
     raw = store.layout.read_blob(store.layout.find("x:1"))
     assert raw == json.dumps(json.loads(raw), sort_keys=True, separators=(",", ":")).encode()
 
 
-@pytest.mark.parametrize("keep_docker", [True, False])
-def test_a_docker_manifest_is_kept_unless_told_otherwise(
-    store: Store, tmp_path: Path, keep_docker: bool
-) -> None:
+@pytest.mark.parametrize("types", list(Types))
+def test_a_docker_manifest_is_kept_unless_told_otherwise(store: Store, tmp_path: Path, types: Types) -> None:
     image = build_image(tmp_path / "docker", [text_layer({"a": "1"})], media="docker")
     origin = Layout.open(image.root).resolve("latest", AMD64)
     blob = image.blob_path(image.layers[0].digest).read_bytes()
     held = [bring(store, blob, Compression.GZIP)]
-    raw = local_manifest(origin.manifest, origin.layers, held, keep_docker=keep_docker)
-    assert (raw == image.manifest) == keep_docker
+    raw = local_manifest(origin.manifest, origin.layers, held, types)
+    assert (raw == image.manifest) == (types is Types.AS_PULLED)
     kept = parse_document(raw, None)
     assert isinstance(kept, Manifest)
     assert kept.layers[0].digest == image.layers[0].digest
-    if not keep_docker:
+    if types is Types.OCI:
         assert "docker" not in raw.decode()
         assert kept.annotations[ORIGINAL_MANIFEST] == image.digest
 
@@ -144,24 +142,24 @@ def test_annotations_of_the_compressed_bytes_do_not_outlive_them(store: Store, t
 def test_an_image_with_a_missing_layer_gets_no_name(store: Store, image: BuiltImage) -> None:
     origin = Layout.open(image.root).resolve("latest", AMD64)
     with pytest.raises(StoreCorrupt, match="x:1"):
-        store.put_image("x:1", origin.manifest, origin.config, origin.manifest.raw)
-    assert store.images() == []
+        store.images.put("x:1", origin.manifest, origin.config, origin.manifest.raw)
+    assert store.images.all() == []
 
 
 def test_a_manifest_of_another_image_is_misuse(store: Store, image: BuiltImage, tmp_path: Path) -> None:
     origin = Layout.open(image.root).resolve("latest", AMD64)
     other = build_image(tmp_path / "other", [text_layer({"z": "z"})])
     with pytest.raises(ValueError, match="not one of this image"):
-        store.put_image("x:1", origin.manifest, origin.config, other.manifest)
+        store.images.put("x:1", origin.manifest, origin.config, other.manifest)
 
 
 def test_a_removed_image_is_gone_and_an_unknown_one_is_not_found(store: Store, image: BuiltImage) -> None:
     pull(store, image.root, "latest", "x:1")
-    store.remove_image("x:1")
-    assert store.images() == []
+    store.images.remove("x:1")
+    assert store.images.all() == []
     assert store.catalog.images() == []
     with pytest.raises(NotFound):
-        store.remove_image("x:1")
+        store.images.remove("x:1")
 
 
 def test_an_image_may_have_no_name(store: Store, image: BuiltImage) -> None:
@@ -169,19 +167,20 @@ def test_an_image_may_have_no_name(store: Store, image: BuiltImage) -> None:
     for layer in origin.layers:
         bring(store, image.blob_path(layer.digest).read_bytes(), layer.compression)
     for _ in range(2):
-        store.put_image(None, origin.manifest, origin.config, origin.manifest.raw)
-    assert [(found.name, found.digest) for found in store.images()] == [("", image.digest)]
+        store.images.put(None, origin.manifest, origin.config, origin.manifest.raw)
+    assert [(found.name, found.digest) for found in store.images.all()] == [("", image.digest)]
     assert store.layout.resolve(None, AMD64).manifest.raw == image.manifest
     gc(store)
-    assert store.images()[0].problem is None
+    assert store.images.all()[0].problem is None
     assert_store_is_sound(store.root)
 
 
 def test_an_unreadable_image_is_listed_with_its_problem(store: Store, image: BuiltImage) -> None:
     pull(store, image.root, "latest", "x:1")
     store.layout.blob_path(Digest(image.digest)).unlink()
-    (found,) = store.images()
+    (found,) = store.images.all()
     assert found.problem is not None
     assert "missing" in found.problem
-    assert store.layers() == []
-    assert any("x:1" in warning for warning in store.warnings)
+    found_layers = store.images.layers()
+    assert found_layers.layers == ()
+    assert any("x:1" in warning for warning in found_layers.warnings)

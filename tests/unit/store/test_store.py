@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +28,9 @@ from layertee.errors import (
     StoreCorrupt,
     UnsafePath,
 )
-from layertee.image.document import DiffID, Digest
+from layertee.image.document import Descriptor, Digest, Layer
 from layertee.image.holding import Basis, Form
-from layertee.image.media import Compression
+from layertee.image.media import Compression, media_type_of
 from layertee.store.catalog import Catalog
 from layertee.store.gc import gc
 from layertee.store.store import Store, default_root
@@ -44,6 +45,7 @@ from tests.support.store import (
     fill,
     gzip_layer,
     measure,
+    only_hashed,
     pull,
     visible_blobs,
 )
@@ -60,6 +62,13 @@ def root(tmp_path: Path) -> Path:
 def store(root: Path) -> Iterator[Store]:
     with Store.open(root) as opened:
         yield opened
+
+
+@pytest.fixture
+def layer() -> Layer:
+    """The layer that ``BLOB`` is in an image."""
+    descriptor = Descriptor(media_type_of(Compression.GZIP), RESULT.digest, len(BLOB))
+    return Layer(0, descriptor, RESULT.diff_id, Compression.GZIP)
 
 
 @pytest.fixture
@@ -127,17 +136,18 @@ def test_in_a_layout_that_others_may_write_to_no_file_is_taken_on_trust(tmp_path
     room.mkdir()
     room.chmod(0o777)
     result = measure(TAR)
+    descriptor = Descriptor(media_type_of(Compression.NONE), result.digest, len(TAR))
+    layer = Layer(0, descriptor, result.diff_id, Compression.NONE)
     with Store.open(room / "layout", private=False) as store:
-        with store.writer(result.diff_id) as writer:
-            held = store.commit_layer(fill(writer, TAR), result, Form.AS_IS)
+        with store.blobs.writer(result.digest) as writer:
+            held = store.blobs.commit(fill(writer, TAR), result, Form.AS_IS)
         assert held.basis is Basis.COMPUTED
-        assert store.holding(result.diff_id) is None
-        assert store.unverified_path(result.digest) == held.path
-        assert store.adopt(result).basis is Basis.COMPUTED
+        assert store.blobs.held(result.diff_id) == []
+        assert [claim.path for claim in store.blobs.unchecked(layer)] == [held.path]
+        assert store.blobs.adopt(result).basis is Basis.COMPUTED
     room.chmod(0o755)
     with Store.open(room / "layout", private=False) as store:
-        assert store.holding(result.diff_id) == held
-        assert store.unverified_path(result.digest) is None
+        assert store.blobs.forms(layer) == [held]
 
 
 def test_a_store_of_another_user_is_refused(root: Path, monkeypatch: Any) -> None:
@@ -159,9 +169,9 @@ def test_a_directory_with_other_things_is_no_store(root: Path) -> None:
 def test_a_layout_of_another_tool_becomes_a_store_and_stays_what_it_was(image: BuiltImage) -> None:
     before = visible_blobs(image.root)
     with Store.open(image.root) as store:
-        assert [found.name for found in store.images()] == ["latest"]
-        assert store.images()[0].pulled_at is None
-        assert {layer.digest for layer in store.layers()} == image.layer_digests
+        assert [found.name for found in store.images.all()] == ["latest"]
+        assert store.images.all()[0].pulled_at is None
+        assert {layer.digest for layer in store.images.layers().layers} == image.layer_digests
         assert store.rebuild_reason is not None
     assert visible_blobs(image.root) == before
 
@@ -199,19 +209,22 @@ def test_a_layer_is_kept_in_the_form_asked_for(store: Store, compression: Compre
     assert holding.digest == Digest.of(content)
     assert (holding.size, holding.uncompressed_size) == (len(content), len(TAR))
     assert holding.basis is Basis.COMPUTED
-    assert store.holding(holding.diff_id) == holding
+    assert store.blobs.held(holding.diff_id) == [holding]
     assert store.catalog.diff_id(measure(blob, compression).digest) == holding.diff_id
 
 
-def test_of_two_forms_the_one_asked_for_is_preferred(store: Store) -> None:
-    as_is = bring(store, BLOB, Compression.GZIP)
-    tar = bring(store, BLOB, Compression.GZIP, Form.UNCOMPRESSED)
-    for wanted in (as_is, tar):
-        assert store.holding(RESULT.diff_id, prefer=wanted.digest) == wanted
-    assert store.holding(RESULT.diff_id, prefer=digest_number(1)) in (as_is, tar)
-    assert as_is.path is not None
-    as_is.path.unlink()
-    assert store.holding(RESULT.diff_id, prefer=as_is.digest) == tar
+def test_a_layer_may_be_there_in_several_forms(store: Store) -> None:
+    forms = [
+        bring(store, pack(TAR, compression), compression, form)
+        for compression in (Compression.GZIP, Compression.ZSTD)
+        for form in Form
+    ]
+    found = store.blobs.held(RESULT.diff_id)
+    assert {held.digest for held in found} == {held.digest for held in forms}
+    assert len(found) == 3, "the tar is the same of both"
+    assert forms[0].path is not None
+    forms[0].path.unlink()
+    assert len(store.blobs.held(RESULT.diff_id)) == 2
 
 
 @pytest.mark.parametrize("damage", ["gone", "short", "symlink", "directory"])
@@ -226,25 +239,86 @@ def test_a_row_without_its_file_is_no_holding(store: Store, damage: str) -> None
         path.symlink_to("x")
     elif damage == "directory":
         path.mkdir()
-    assert store.holding(RESULT.diff_id) is None
+    assert store.blobs.held(RESULT.diff_id) == []
 
 
-def test_a_file_without_its_row_is_to_be_checked_and_not_fetched(store: Store) -> None:
-    path = bring(store, BLOB, Compression.GZIP).path
-    assert store.unverified_path(RESULT.digest) is None
+def test_a_file_without_its_row_is_to_be_checked_and_not_fetched(store: Store, layer: Layer) -> None:
+    held = bring(store, BLOB, Compression.GZIP)
+    assert store.blobs.unchecked(layer) == []
+    assert store.blobs.forms(layer) == [held]
     store.catalog.forget(RESULT.digest)
-    assert store.holding(RESULT.diff_id) is None
-    assert store.unverified_path(RESULT.digest) == path
-    assert store.adopt(measure(BLOB, Compression.GZIP)) == store.holding(RESULT.diff_id)
-    assert store.unverified_path(RESULT.digest) is None
+    assert store.blobs.held(RESULT.diff_id) == []
+    (claim,) = store.blobs.unchecked(layer)
+    assert (claim.digest, claim.path, claim.basis) == (RESULT.digest, held.path, Basis.CLAIMED)
+    assert store.blobs.forms(layer) == [claim]
+    assert store.blobs.adopt(measure(BLOB, Compression.GZIP)) == held
+    assert store.blobs.forms(layer) == [held]
+
+
+def test_a_file_under_the_name_of_the_tar_is_a_claim_too(store: Store, layer: Layer) -> None:
+    store.layout.blob_path(layer.tar_digest).write_bytes(TAR)
+    (claim,) = store.blobs.unchecked(layer)
+    assert (claim.digest, claim.size, claim.compression, claim.basis) == (
+        *(layer.tar_digest, len(TAR), Compression.NONE),
+        Basis.CLAIMED,
+    )
+
+
+def test_a_file_of_another_size_than_the_blob_is_no_claim(store: Store, layer: Layer) -> None:
+    store.layout.blob_path(layer.digest).write_bytes(BLOB + b"?")
+    assert store.blobs.forms(layer) == []
+
+
+def test_a_blob_that_was_only_hashed_is_kept_and_stays_a_claim(store: Store, layer: Layer) -> None:
+    hashed = only_hashed(BLOB)
+    held = store.blobs.commit(fill(store.blobs.writer(layer.digest), BLOB), hashed, Form.AS_IS, claim=layer)
+    assert (held.digest, held.diff_id, held.basis) == (RESULT.digest, layer.diff_id, Basis.CLAIMED)
+    assert store.catalog.pairs() == [] and store.catalog.holdings() == []
+    assert store.blobs.forms(layer) == [held]
+    assert store.blobs.adopt(hashed, claim=layer) == held
+    assert store.catalog.pairs() == []
+    assert store.blobs.adopt(RESULT).basis is Basis.COMPUTED
+    assert store.blobs.unchecked(layer) == []
+
+
+def test_what_was_only_hashed_is_nothing_without_a_claim(store: Store, layer: Layer) -> None:
+    hashed = only_hashed(BLOB)
+    with pytest.raises(ValueError, match="not inflated"):
+        store.blobs.commit(fill(store.blobs.writer(layer.digest), BLOB), hashed, Form.AS_IS)
+    with pytest.raises(ValueError, match="not inflated"):
+        store.blobs.adopt(hashed)
+    assert visible_blobs(store.root) == {}
+    assert list(store.room.ingest.iterdir()) == []
+
+
+def test_two_blobs_that_claim_one_content_are_brought_side_by_side(store: Store, layer: Layer) -> None:
+    """Until they were inflated nobody knows whether they are what the image says."""
+    other = pack(b"something else", Compression.GZIP)
+    liar = replace(layer, descriptor=replace(layer.descriptor, digest=Digest.of(other), size=len(other)))
+    assert liar.diff_id == layer.diff_id
+    first, second = store.blobs.lock(layer.digest), store.blobs.lock(liar.digest)
+    assert first is not None and second is not None
+    with first, second:
+        writers = store.blobs.writer(layer.digest), store.blobs.writer(liar.digest)
+        for writer, content in zip(writers, (BLOB, other), strict=True):
+            fill(writer, content)
+        for writer, content, claim in zip(writers, (BLOB, other), (layer, liar), strict=True):
+            store.blobs.commit(writer, only_hashed(content), Form.AS_IS, claim=claim)
+    assert visible_blobs(store.root).keys() == {layer.digest, liar.digest}
+    assert [held.digest for held in store.blobs.forms(layer)] == [layer.digest]
+    assert [held.digest for held in store.blobs.forms(liar)] == [liar.digest]
+    store.blobs.adopt(measure(other, Compression.GZIP))
+    assert store.blobs.held(layer.diff_id) == [], "it is no form of the layer that it claimed to be"
+    store.blobs.adopt(RESULT)
+    assert [held.digest for held in store.blobs.held(layer.diff_id)] == [layer.digest]
 
 
 def test_only_a_file_that_is_there_can_be_adopted(store: Store) -> None:
     with pytest.raises(NotFound):
-        store.adopt(RESULT)
+        store.blobs.adopt(RESULT)
     store.layout.blob_path(RESULT.digest).write_bytes(BLOB[:-1])
     with pytest.raises(NotFound):
-        store.adopt(RESULT)
+        store.blobs.adopt(RESULT)
 
 
 def test_a_file_that_nobody_checked_gives_way_to_bytes_that_were(store: Store) -> None:
@@ -265,52 +339,52 @@ def test_a_checked_file_stays_when_the_same_layer_comes_again(store: Store) -> N
 def test_a_contradiction_to_a_computed_pair_is_refused_before_anything_is_visible(store: Store) -> None:
     bring(store, BLOB, Compression.GZIP, Form.UNCOMPRESSED)
     lie = contradicting(RESULT)
-    writer = fill(store.writer(lie.diff_id), BLOB)
+    writer = fill(store.blobs.writer(lie.digest), BLOB)
     with pytest.raises(DiffIDMismatch):
-        store.commit_layer(writer, lie, Form.AS_IS)
+        store.blobs.commit(writer, lie, Form.AS_IS)
     assert list(visible_blobs(store.root)) == [RESULT.diff_id]
-    assert list(store.ingest.iterdir()) == []
+    assert list(store.room.ingest.iterdir()) == []
 
 
 def test_a_result_of_other_bytes_than_written_is_refused(store: Store) -> None:
-    writer = fill(store.writer(RESULT.diff_id), BLOB[:-1])
+    writer = fill(store.blobs.writer(RESULT.digest), BLOB[:-1])
     with pytest.raises(SizeMismatch):
-        store.commit_layer(writer, RESULT, Form.AS_IS)
+        store.blobs.commit(writer, RESULT, Form.AS_IS)
     assert visible_blobs(store.root) == {}
     assert store.catalog.pairs() == []
 
 
 def test_what_a_dead_process_left_is_removed_by_the_next_writer(store: Store) -> None:
-    part = store.ingest / f"{RESULT.diff_id.hex}.part"
+    part = store.room.ingest / f"{RESULT.digest.hex}.part"
     part.write_bytes(b"half a lay")
     assert bring(store, BLOB, Compression.GZIP).size == len(BLOB)
-    assert list(store.ingest.iterdir()) == []
+    assert list(store.room.ingest.iterdir()) == []
 
 
 def test_a_wrong_blob_is_taken_out_row_first(store: Store) -> None:
     path = bring(store, BLOB, Compression.GZIP).path
     assert path is not None
-    aside = store.quarantine(RESULT.digest)
+    aside = store.blobs.quarantine(RESULT.digest)
     assert aside is not None
     assert aside.read_bytes() == BLOB
     assert not path.exists()
-    assert store.holding(RESULT.diff_id) is None
+    assert store.blobs.held(RESULT.diff_id) == []
     assert store.catalog.holdings() == []
-    assert store.quarantine(RESULT.digest) is None
+    assert store.blobs.quarantine(RESULT.digest) is None
 
 
 # --- locks --------------------------------------------------------------------------
 
 
 def test_one_process_at_a_time_brings_a_layer(store: Store, root: Path) -> None:
-    held = store.layer_lock(RESULT.diff_id)
+    held = store.blobs.lock(RESULT.digest)
     assert held is not None
     with Store.open(root) as other:
-        assert other.layer_lock(RESULT.diff_id) is None
-        assert other.layer_lock(DiffID(digest_number(1))) is not None
+        assert other.blobs.lock(RESULT.digest) is None
+        assert other.blobs.lock(digest_number(1)) is not None
         held.release()
         held.release()
-        again = other.layer_lock(RESULT.diff_id)
+        again = other.blobs.lock(RESULT.digest)
     assert again is not None
     again.release()
 
@@ -318,11 +392,11 @@ def test_one_process_at_a_time_brings_a_layer(store: Store, root: Path) -> None:
 def test_the_lock_of_a_dead_process_is_free(store: Store, root: Path) -> None:
     def die_with_the_lock() -> None:
         with Store.open(root) as mine:
-            assert mine.layer_lock(RESULT.diff_id) is not None
+            assert mine.blobs.lock(RESULT.digest) is not None
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert os.WTERMSIG(in_child(die_with_the_lock)) == signal.SIGKILL
-    held = store.layer_lock(RESULT.diff_id)
+    held = store.blobs.lock(RESULT.digest)
     assert held is not None
     held.release()
 
@@ -370,11 +444,11 @@ def test_a_damaged_catalog_is_rebuilt_from_what_is_there(root: Path, image: Buil
     (root / "layertee" / "catalog.sqlite").write_bytes(b"not a database" * 1000)
     with Store.open(root) as store:
         assert store.rebuild_reason is not None
-        assert store.warnings == [store.rebuild_reason]
-        for layer in store.layers():
-            path = store.unverified_path(layer.digest)
-            assert path is not None
-            store.adopt(measure(path.read_bytes(), layer.compression))
+        assert store.warnings == (store.rebuild_reason,)
+        for layer in store.images.layers().layers:
+            (claim,) = store.blobs.unchecked(layer)
+            assert claim.path is not None
+            store.blobs.adopt(measure(claim.path.read_bytes(), layer.compression))
         after = store.catalog.holdings()
         assert [row.digest for row in after] == [row.digest for row in before]
         assert pull(store, image.root, "latest", "x:1").bytes_to_fetch == 0
@@ -390,7 +464,7 @@ def test_a_deleted_catalog_says_that_the_store_is_to_be_scanned(root: Path, imag
         with Store.open(root) as store:
             assert store.rebuild_reason is not None
     with Store.open(root) as store:
-        assert {digest for digest, _ in store.scan()} == set(visible_blobs(root))
+        assert set(store.layout.blobs()) == set(visible_blobs(root))
 
 
 def test_a_catalog_of_a_newer_version_does_not_stop_a_pull(root: Path, image: BuiltImage) -> None:
@@ -417,12 +491,12 @@ def test_a_catalog_that_fails_in_the_middle_becomes_a_warning(
     holding = bring(store, BLOB, Compression.GZIP)
     assert holding.path is not None
     assert holding.path.read_bytes() == BLOB
-    assert store.holding(RESULT.diff_id) is None
+    assert store.blobs.held(RESULT.diff_id) == []
     pull(store, image.root, "latest", "x:1")
-    assert [found.name for found in store.images()] == ["x:1"]
-    store.quarantine(RESULT.digest)
-    store.remove_image("x:1")
-    assert store.warnings == ["the map is on fire"]
+    assert [found.name for found in store.images.all()] == ["x:1"]
+    store.blobs.quarantine(RESULT.digest)
+    store.images.remove("x:1")
+    assert store.warnings == ("the map is on fire",)
 
 
 # --- space --------------------------------------------------------------------------
