@@ -357,6 +357,26 @@ def test_an_image_is_pulled_into_a_layout_of_its_own(
     assert user.pull("--to", target, there.name).json["bytes_fetched"] == 0
 
 
+@pytest.mark.parametrize("form", ["as-is", "uncompressed"])
+def test_what_others_replaced_in_a_layout_that_they_may_write_to_is_brought_again(
+    user: Cli, pushed: dict[str, Pushed], tmp_path: Path, form: str
+) -> None:
+    there = pushed["gzip"]
+    room = tmp_path / "shared"
+    room.mkdir()
+    room.chmod(0o777)
+    target = f"oci:{room}/out"
+    user.pull("--layers", form, "--to", target, there.name)
+    layer = there.image.layers[6]
+    name = layer.digest if form == "as-is" else layer.diff_id
+    blob = room / "out/blobs/sha256" / name.removeprefix("sha256:")
+    flip_a_byte(blob)
+    ran = user.pull("--layers", form, "--to", target, there.name)
+    assert ran.json["bytes_fetched"] == layer.size
+    assert digest_of(blob.read_bytes()) == name
+    assert user.pull("--layers", form, "--to", target, there.name).json["bytes_fetched"] == 0
+
+
 @pytest.mark.parametrize("ref", ["", ":latest"])
 def test_an_image_in_a_layout_is_pulled_without_any_network(
     cli: Cli, pushed: dict[str, Pushed], tmp_path: Path, ref: str
