@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import plugins
+from tests.support.cores import c_core_missing
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
@@ -34,3 +36,20 @@ def registry() -> Iterator[RegistryServer]:
     """A real docker-registry, plain HTTP, shared: use a repository of your own."""
     with RegistryServer() as server:
         yield server
+
+
+@pytest.fixture(params=["c", "python"])
+def core(request: pytest.FixtureRequest) -> str:
+    """The name of a core. C is skipped where it was not built and is not demanded."""
+    if request.param == "c" and (why := c_core_missing()):
+        if os.environ.get("LAYERTEE_CORE") == "c":
+            pytest.fail(why)
+        pytest.skip(why)
+    return str(request.param)
+
+
+@pytest.fixture
+def default_core(core: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each core in turn, as the one that is used where none is named."""
+    monkeypatch.setenv("LAYERTEE_CORE", core)
+    return core

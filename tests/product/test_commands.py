@@ -50,18 +50,6 @@ def names(images: tuple[BuiltImage, BuiltImage], registry: RegistryServer) -> tu
     return push(images[0], "cmd/one:1", registry), push(images[1], "cmd/two:1", registry)
 
 
-@pytest.fixture(params=CORES)
-def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Cli:
-    """A user on a fresh machine, with either core."""
-    return Cli(tmp_path / "home", request.param)
-
-
-@pytest.fixture
-def user(tmp_path: Path) -> Cli:
-    """A user on a fresh machine."""
-    return Cli(tmp_path / "home")
-
-
 # -- planning and telling ------------------------------------------------------------------
 
 

@@ -37,18 +37,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     return build_image(tmp_path_factory.mktemp("errors"), layers, compression="gzip-fast")
 
 
-@pytest.fixture(params=CORES)
-def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Cli:
-    """A user on a fresh machine, with either core."""
-    return Cli(tmp_path / "home", request.param)
-
-
-@pytest.fixture
-def user(tmp_path: Path) -> Cli:
-    """A user on a fresh machine."""
-    return Cli(tmp_path / "home")
-
-
 def assert_nothing_is_wrong(cli: Cli) -> None:
     """No image, no leftover, and a store that verifies."""
     assert cli.leftovers() == []

@@ -31,7 +31,7 @@ from tests.support.trees import skopeo_reads
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="podman builds and ostree installs as root"),
+    pytest.mark.needs_root("podman builds and ostree installs as root"),
 ]
 
 NAME = "localhost/os:1"

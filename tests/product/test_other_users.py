@@ -28,7 +28,7 @@ from layertee.skopeo.shim import install
 from layertee.store.store import Store
 from tests.support.process import in_child
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+pytestmark = pytest.mark.needs_root("only root can act for another user")
 
 MALLORY = 54321
 GROUP = 54322

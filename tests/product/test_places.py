@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -35,7 +34,7 @@ from tests.support.trees import skopeo_reads
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="these tools unpack layers as root"),
+    pytest.mark.needs_root("these tools unpack layers as root"),
 ]
 
 NAME = "localhost/os:1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tests.support.rig.storage import StorageRig
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="these tools unpack layers as root"),
+    pytest.mark.needs_root("these tools unpack layers as root"),
 ]
 
 NAME = "localhost/os:1"

@@ -36,7 +36,7 @@ from tests.support.rig.registry import RegistryServer, free_port
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0, reason="a store of podman's is made as root here"),
+    pytest.mark.needs_root("a store of podman's is made as root here"),
 ]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from layertee.image.platform import Platform
 from tests.support.compress import digest_of
-from tests.support.process import CORES, PLAIN, Cli, authfile, flip_a_byte
+from tests.support.process import PLAIN, Cli, authfile, flip_a_byte
 from tests.support.rig.images import (
     BuiltImage,
     build_image,
@@ -108,18 +108,6 @@ def secure(pushed: dict[str, Pushed]) -> Iterator[Pushed]:
     with RegistryServer(tls=True, htpasswd=("planted-user", PASSWORD)) as server:
         image = pushed["gzip"].image
         yield Pushed(image, push(image, "secure/os:1", server), server)
-
-
-@pytest.fixture(params=CORES)
-def cli(request: pytest.FixtureRequest, tmp_path: Path) -> Cli:
-    """A user on a fresh machine, with either core."""
-    return Cli(tmp_path / "home", request.param)
-
-
-@pytest.fixture
-def user(tmp_path: Path) -> Cli:
-    """A user on a fresh machine, with the core that is the default."""
-    return Cli(tmp_path / "home")
 
 
 # -- kinds of images -------------------------------------------------------------------

@@ -20,11 +20,6 @@ from tests.support.store import assert_store_is_sound
 SPECS = [text_layer({f"file-{n}": f"layer {n}\n" * 20_000}) for n in range(4)]
 
 
-@pytest.fixture(params=["c", "python"])
-def core(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     return build_image(tmp_path_factory.mktemp("honest"), SPECS, compression=["gzip", "zstd"] * 2)

@@ -6,7 +6,6 @@ import gc
 import http.client
 import socket
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ from tests.support.fakes.faults import (
     Stall,
     TruncatedHead,
 )
-from tests.support.fakes.rawclient import look, skopeo_copy
+from tests.support.fakes.rawclient import Serve, look, skopeo_copy
 from tests.support.fakes.refusals import (
     RETRY_AFTER_FORMS,
     Status,
@@ -51,36 +50,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     """Two layers, the first of about 100 kB."""
     layers = [incompressible_layer(100_000), text_layer({"etc/motd": "hello\n"})]
     return build_image(tmp_path_factory.mktemp("image"), layers)
-
-
-@pytest.fixture(scope="module")
-def blob(image: BuiltImage) -> bytes:
-    """The first layer's bytes."""
-    return image.blob_path(image.layers[0].digest).read_bytes()
-
-
-@pytest.fixture
-def path(image: BuiltImage) -> str:
-    """Of the first layer, at a fault server."""
-    return f"/v2/rig/image/blobs/{image.layers[0].digest}"
-
-
-Serve = Callable[..., FaultServer]
-
-
-@pytest.fixture
-def serve(image: BuiltImage) -> Iterator[Serve]:
-    """Start a server whose blobs behave in a given way."""
-    running: list[FaultServer] = []
-
-    def start(behaviour: Behaviour, **options: object) -> FaultServer:
-        server = FaultServer(image, [on("blob", behaviour)], **options)  # type: ignore[arg-type]
-        running.append(server)
-        return server.__enter__()
-
-    yield start
-    for server in running:
-        server.__exit__(None, None, None)
 
 
 # -- honest ----------------------------------------------------------------------------------

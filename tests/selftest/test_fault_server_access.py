@@ -5,14 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.fakes.fault_server import BasicAuth, BearerAuth, FaultServer, on
-from tests.support.fakes.faults import Behaviour
-from tests.support.fakes.rawclient import look, skopeo_copy
+from tests.support.fakes.rawclient import Serve, look, skopeo_copy
 from tests.support.fakes.refusals import Challenge, Presigned, Redirect, RedirectChain, RedirectLoop
 from tests.support.rig.certs import Flaw
 from tests.support.rig.images import BuiltImage, build_image, run_tool
@@ -24,36 +22,6 @@ from tests.support.rig.registry import RigError
 def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     """One layer of about 10 kB."""
     return build_image(tmp_path_factory.mktemp("image"), [incompressible_layer(10_000)])
-
-
-@pytest.fixture(scope="module")
-def blob(image: BuiltImage) -> bytes:
-    """The first layer's bytes."""
-    return image.blob_path(image.layers[0].digest).read_bytes()
-
-
-@pytest.fixture
-def path(image: BuiltImage) -> str:
-    """Of the first layer, at a fault server."""
-    return f"/v2/rig/image/blobs/{image.layers[0].digest}"
-
-
-Serve = Callable[..., FaultServer]
-
-
-@pytest.fixture
-def serve(image: BuiltImage) -> Iterator[Serve]:
-    """Start a server whose blobs behave in a given way."""
-    running: list[FaultServer] = []
-
-    def start(behaviour: Behaviour, **options: object) -> FaultServer:
-        server = FaultServer(image, [on("blob", behaviour)], **options)  # type: ignore[arg-type]
-        running.append(server)
-        return server.__enter__()
-
-    yield start
-    for server in running:
-        server.__exit__(None, None, None)
 
 
 # -- redirects ---------------------------------------------------------------------------------------

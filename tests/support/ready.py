@@ -1,7 +1,8 @@
 """A pytest plugin: what must be there before the first test, and what a test may say that it needs.
 
 ``builds(NAME, …)`` is compiled before the first test, outside of any test's limits. ``needs(TOOL, …)`` and
-``needs_root`` skip a test, with the reason, where the tool or the right is missing.
+``needs_root(WHY)`` skip a test, with the reason, where the tool or the right is missing; so does a rig of
+``tests.support.rig`` that is not installed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.cores import c_core_missing
 from tests.support.rig import prebuild
+from tests.support.rig.registry import NotInstalled
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
@@ -36,8 +38,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what can't be done here, before any fixture is made."""
-    if os.geteuid() and any(item.iter_markers("needs_root")):
-        pytest.skip("needs root")
+    for mark in item.iter_markers("needs_root"):
+        if os.geteuid() != 0:
+            pytest.skip(f"needs root: {mark.args[0]}")
     wanted = {tool for mark in item.iter_markers("needs") for tool in mark.args}
     if missing := sorted(tool for tool in wanted if shutil.which(tool, path=_PATH) is None):
         pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """A test whose rig can't be had is skipped with the rig's reason."""
+    if call.excinfo is not None and isinstance(call.excinfo.value, NotInstalled):
+        skipped = pytest.skip.Exception(str(call.excinfo.value))
+        call.excinfo = pytest.ExceptionInfo.from_exception(skipped.with_traceback(call.excinfo.tb))

@@ -41,11 +41,6 @@ SPECS = [
 QUICK = FetchLimits(attempts=2, backoff_s=0.01)
 
 
-@pytest.fixture(params=["c", "python"])
-def core(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     return build_image(tmp_path_factory.mktemp("image"), SPECS, compression=["gzip", "zstd", "none"])

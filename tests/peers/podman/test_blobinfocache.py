@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
 
 
 @pytest.mark.builds("imagecopy")
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts over the machine's own cache, in a namespace")
+@pytest.mark.needs_root("mounts over the machine's own cache, in a namespace")
 def test_what_a_real_tool_recorded_is_read(image: BuiltImage, tmp_path: Path) -> None:
     try:
         command = writer()

@@ -27,33 +27,15 @@ from layertee.places.podman.place import ContainersStoragePlace
 from tests.contract.place_suite import STRANGER, PlaceSuite, diff_ids
 from tests.support.compress import digest_of
 from tests.support.disk import Disk
-from tests.support.podman import DRIVERS, NAME, content, filled_with, place_of, small_image, spoilable
+from tests.support.podman import DRIVERS, NAME, content, place_of
 from tests.support.rig.images import BuiltImage
 from tests.support.rig.storage import StorageRig, replace, tar_image
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="these tools unpack layers as root")
+pytestmark = pytest.mark.needs_root("these tools unpack layers as root")
 
 
 def fds() -> list[str]:
     return os.listdir("/proc/self/fd")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
-    return small_image(tmp_path_factory.mktemp("image"))
-
-
-@pytest.fixture(scope="module", params=DRIVERS)
-def filled(
-    request: pytest.FixtureRequest, image: BuiltImage, tmp_path_factory: pytest.TempPathFactory
-) -> StorageRig:
-    return filled_with(image, tmp_path_factory.mktemp("filled") / "store", str(request.param))
-
-
-@pytest.fixture
-def store(filled: StorageRig) -> Iterator[StorageRig]:
-    with spoilable(filled) as copy:
-        yield copy
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,29 +12,11 @@ from layertee.errors import InvalidReference, LayerteeError, NotFound
 from layertee.image.document import DiffID
 from layertee.image.media import Compression
 from tests.contract.place_suite import diff_ids
-from tests.support.podman import DRIVERS, NAME, filled_with, place_of, small_image, spoilable
+from tests.support.podman import NAME, place_of
 from tests.support.rig.images import BuiltImage, build_index, recompress, run_tool
 from tests.support.rig.storage import StorageRig, replace
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="these tools unpack layers as root")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
-    return small_image(tmp_path_factory.mktemp("image"))
-
-
-@pytest.fixture(scope="module", params=DRIVERS)
-def filled(
-    request: pytest.FixtureRequest, image: BuiltImage, tmp_path_factory: pytest.TempPathFactory
-) -> StorageRig:
-    return filled_with(image, tmp_path_factory.mktemp("filled") / "store", str(request.param))
-
-
-@pytest.fixture
-def store(filled: StorageRig) -> Iterator[StorageRig]:
-    with spoilable(filled) as copy:
-        yield copy
+pytestmark = pytest.mark.needs_root("these tools unpack layers as root")
 
 
 def test_an_image_is_its_documents_as_they_were_pulled(filled: StorageRig, image: BuiltImage) -> None:

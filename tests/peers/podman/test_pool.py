@@ -28,7 +28,7 @@ from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import Entry, LayerSpec
 from tests.support.rig.storage import StorageRig
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="these tools unpack layers as root")
+pytestmark = pytest.mark.needs_root("these tools unpack layers as root")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,6 @@ def holding(store: StorageRig, image: BuiltImage) -> Holding:
     holding = place.find([diff_id])[diff_id]
     assert holding.readable
     return holding
-
-
-@pytest.fixture(params=["c", "python"])
-def core(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def fds() -> set[str]:

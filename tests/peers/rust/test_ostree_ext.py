@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import random
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -36,7 +35,7 @@ from tests.support.rig.storage import StorageRig
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.builds("ostreeclient"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="podman builds and ostree imports as root"),
+    pytest.mark.needs_root("podman builds and ostree imports as root"),
 ]
 
 PATH = "/usr/bin:/bin"

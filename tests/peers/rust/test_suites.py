@@ -7,7 +7,6 @@ shim as ``layertee install-shim`` writes it; what it does not answer goes to the
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def test_all_tests_of_containers_image_proxy_pass(tmp_path: Path) -> None:
 
 @pytest.mark.builds("ostree-ext-tests")
 @pytest.mark.timeout(300)  # 20 s of CPU: forty servers are started, and as many importers
-@pytest.mark.skipif(os.geteuid() != 0, reason="ostree imports as root")
+@pytest.mark.needs_root("ostree imports as root")
 def test_all_tests_of_ostree_ext_pass_with_one_store(tmp_path: Path) -> None:
     """Several at once, and a registry for the one that wants one."""
     machine = Machine(tmp_path)

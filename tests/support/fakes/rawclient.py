@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.rig.images import run_tool
 
-__all__ = ["Seen", "look", "skopeo_copy"]
+__all__ = ["Seen", "Serve", "look", "skopeo_copy"]
+
+Serve = Callable[..., FaultServer]  # starts one whose blobs behave in a given way
 
 
 @dataclass(frozen=True, slots=True)

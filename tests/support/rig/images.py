@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from tests.support.compress import digest_of
 from tests.support.rig.blobs import CODECS, BuiltLayer, blob_path, from_blob, from_spec, in_parallel
 from tests.support.rig.layers import LayerSpec, content_layers
-from tests.support.rig.registry import RegistryServer, RigError
+from tests.support.rig.registry import NotInstalled, RegistryServer, RigError
 
 __all__ = [
     "CODECS",
@@ -208,10 +208,10 @@ def build_index(root: Path, images: Sequence[BuiltImage], *, ref: str = "latest"
 # -- into a registry -----------------------------------------------------------------
 
 
-def run_tool(*command: str, timeout_s: float = 120.0) -> str:
+def run_tool(*command: str, timeout_s: float = 250.0) -> str:
     """Run a program to its end; return its standard output. Raises RigError with its output if it fails."""
     if shutil.which(command[0]) is None:
-        raise RigError(f"{command[0]} is not installed")
+        raise NotInstalled(f"{command[0]} is not installed")
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
     )

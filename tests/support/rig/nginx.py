@@ -25,11 +25,11 @@ from urllib.parse import urlsplit
 
 from tests.support.rig.certs import Certificates
 from tests.support.rig.images import DOCKER_MANIFEST, OCI_MANIFEST, BuiltImage
-from tests.support.rig.registry import Access, RigError
+from tests.support.rig.registry import Access, NotInstalled, RigError
 
 __all__ = ["NginxAccess", "NginxRegistry", "process_cpu_s"]
 
-_START_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 100.0
 _POLL_S = 0.005
 
 _CONFIGURATION = """\
@@ -136,7 +136,7 @@ class NginxRegistry:
         """Start the process and wait until it answers."""
         program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         if program is None:
-            raise RigError("nginx is not installed (Debian package nginx-light)")
+            raise NotInstalled("nginx is not installed (Debian package nginx-light)")
         (self._root / "files").mkdir(parents=True, exist_ok=True)
         self._access_log.write_bytes(b"")
         with socket.socket() as listening:
@@ -175,7 +175,7 @@ class NginxRegistry:
             return
         process.terminate()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             for pid in (*_children(process.pid), process.pid):
                 os.kill(pid, signal.SIGKILL)
@@ -220,7 +220,7 @@ class NginxRegistry:
         """CPU seconds so far, of master and workers, those of earlier configurations included."""
         return process_cpu_s(self.pid)
 
-    def connection(self, timeout: float = 30.0) -> HTTPConnection:
+    def connection(self, timeout: float = 100.0) -> HTTPConnection:
         """A fresh client connection (the caller closes it)."""
         if self._certificate:
             context: ssl.SSLContext = self._certificate.client_context()
@@ -229,7 +229,7 @@ class NginxRegistry:
 
     # -- what it has been asked ------------------------------------------------------
 
-    def requests(self, *, settle_s: float = 2.0) -> list[NginxAccess]:
+    def requests(self, *, settle_s: float = 10.0) -> list[NginxAccess]:
         """Every request finished since the start or the last :meth:`reset`, in the order of their ends.
 
         Waits up to ``settle_s`` for requests in flight; one still running after that is not in the list.
@@ -276,7 +276,7 @@ class NginxRegistry:
     @property
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise RigError("nginx is not running")
+            raise NotInstalled("nginx is not running")
         return self._process
 
     def _configure(self) -> None:
@@ -327,7 +327,7 @@ class NginxRegistry:
         return int(words[words.index("Reading:") + 1]) + int(words[words.index("Writing:") + 1]) - 1
 
     def _get(self, target: str) -> str:
-        connection = self.connection(timeout=5)
+        connection = self.connection(timeout=60)
         try:
             connection.request("GET", target)
             return connection.getresponse().read().decode()

@@ -27,9 +27,9 @@ from urllib.parse import urlsplit
 
 from tests.support.rig.certs import Certificates, make_certificates
 
-__all__ = ["Access", "RegistryServer", "RigError", "free_port"]
+__all__ = ["Access", "NotInstalled", "RegistryServer", "RigError", "free_port"]
 
-_START_TIMEOUT_S = 20.0
+_START_TIMEOUT_S = 100.0
 _POLL_S = 0.005
 
 _LINE = re.compile(
@@ -43,6 +43,10 @@ _LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)(, tls)?$")
 
 class RigError(RuntimeError):
     """A tool of the rig (registry, skopeo, umoci) did not do its part; the message carries its output."""
+
+
+class NotInstalled(RigError):
+    """A tool of the rig is not on this machine: a test that meets this is skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class RegistryServer:
         """Start the process and wait until it answers."""
         program = shutil.which("docker-registry")
         if program is None:
-            raise RigError("docker-registry is not installed (Debian package docker-registry)")
+            raise NotInstalled("docker-registry is not installed (Debian package docker-registry)")
         self._temporary = tempfile.TemporaryDirectory(prefix="layertee-registry-")
         try:
             if self.tls:
@@ -160,7 +164,7 @@ class RegistryServer:
         if process is not None:
             process.terminate()
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -203,7 +207,7 @@ class RegistryServer:
             options.append(f"{prefix}creds={':'.join(self.credentials)}")
         return options
 
-    def connection(self, timeout: float = 30.0) -> http.client.HTTPConnection:
+    def connection(self, timeout: float = 100.0) -> http.client.HTTPConnection:
         """A fresh client connection (the caller closes it)."""
         if self._certificates:
             context: ssl.SSLContext = self._certificates.client_context()
@@ -218,7 +222,7 @@ class RegistryServer:
 
     # -- what it has been asked ------------------------------------------------------
 
-    def accesses(self, *, settle_s: float = 2.0) -> list[Access]:
+    def accesses(self, *, settle_s: float = 10.0) -> list[Access]:
         """Every request finished since the start or the last :meth:`reset`, oldest first.
 
         Waits up to ``settle_s`` for requests in flight; one still running after that is not in the list.
@@ -230,7 +234,7 @@ class RegistryServer:
         return [access for access in self._logged() if "rig-marker" not in access.query]
 
     def blob_bytes(
-        self, repository: str | None = None, *, digests: Collection[str] | None = None, settle_s: float = 2.0
+        self, repository: str | None = None, *, digests: Collection[str] | None = None, settle_s: float = 10.0
     ) -> int:
         """Body bytes of all blob GETs that succeeded, of one repository and of ``digests`` only if given.
 
@@ -332,7 +336,7 @@ class RegistryServer:
         raise RigError(f"docker-registry did not start:\n{self.diagnostics()}")
 
     def _in_flight(self) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self._debug_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self._debug_port, timeout=60)
         try:
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
@@ -382,7 +386,7 @@ def _parse_line(line: str) -> Access | None:
 def _htpasswd_line(user: str, password: str) -> str:
     program = shutil.which("htpasswd")
     if program is None:
-        raise RigError("htpasswd is not installed (Debian package apache2-utils)")
+        raise NotInstalled("htpasswd is not installed (Debian package apache2-utils)")
     done = subprocess.run(
         [program, "-i", "-n", "-B", "-C", "4", user],
         input=password,

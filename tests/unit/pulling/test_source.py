@@ -23,11 +23,6 @@ from layertee.pulling.source import read_blob
 from tests.support.compress import digest_of
 
 
-@pytest.fixture(params=["c", "python"])
-def core(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @asynccontextmanager
 async def opened(core: str, n_in: int = 4) -> AsyncIterator[Pool]:
     pool = open_pool(workers=2, n_in=n_in, n_out=4, core=core)

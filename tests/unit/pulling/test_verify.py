@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
         [*layers, incompressible_layer(3 << 20)],
         compression=["gzip", "zstd", "none", "gzip-members"],
     )
-
-
-@pytest.fixture(params=["c", "python"])
-def core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("LAYERTEE_CORE", request.param)
-    yield str(request.param)
 
 
 def pull(root: Path, image: BuiltImage, form: Form = Form.AS_IS) -> PullResult:
@@ -67,7 +60,7 @@ def lose_catalog(root: Path) -> None:
         path.unlink()
 
 
-@pytest.mark.usefixtures("core")
+@pytest.mark.usefixtures("default_core")
 @pytest.mark.parametrize("form", list(Form))
 def test_a_store_as_it_should_be_is_said_to_be(image: BuiltImage, form: Form, tmp_path: Path) -> None:
     pull(tmp_path, image, form)
@@ -78,7 +71,7 @@ def test_a_store_as_it_should_be_is_said_to_be(image: BuiltImage, form: Form, tm
     assert report.nbytes == sum(path.stat().st_size for path in visible_blobs(tmp_path).values())
 
 
-@pytest.mark.usefixtures("core")
+@pytest.mark.usefixtures("default_core")
 @pytest.mark.parametrize("seed", range(4))
 def test_every_flipped_bit_is_found_and_its_blob_quarantined(
     image: BuiltImage, seed: int, tmp_path: Path
@@ -131,7 +124,7 @@ def test_what_an_image_needs_and_is_gone_is_reported(image: BuiltImage, tmp_path
         assert Digest(image.layers[1].digest) not in {row.digest for row in store.catalog.holdings()}
 
 
-@pytest.mark.usefixtures("core")
+@pytest.mark.usefixtures("default_core")
 @pytest.mark.parametrize("form", list(Form))
 def test_a_lost_catalog_is_rebuilt_and_nothing_is_brought_again(
     image: BuiltImage, form: Form, tmp_path: Path

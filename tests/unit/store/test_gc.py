@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,27 +25,10 @@ from layertee.store.layout import Layout
 from layertee.store.store import Store
 from tests.support.disk import Disk
 from tests.support.rig.images import BuiltImage, build_image, build_index
-from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
+from tests.support.rig.layers import text_layer
 from tests.support.store import assert_store_is_sound, bring, fill, gzip_layer, pull, visible_blobs
 
 TAR, BLOB, RESULT = gzip_layer("one layer")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[Store]:
-    with Store.open(root) as opened:
-        yield opened
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> BuiltImage:
-    layers = [text_layer({"a": "1"}), incompressible_layer(20_000), empty_layer(), text_layer({"b": "2"})]
-    return build_image(tmp_path / "built", layers, annotations={"org.example": "kept"})
 
 
 # --- gc -----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from layertee.store.gc import gc
 from layertee.store.layout import Layout
 from layertee.store.store import Store
 from tests.support.rig.images import BuiltImage, build_image, recompress
-from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
+from tests.support.rig.layers import text_layer
 from tests.support.store import (
     AMD64,
     assert_store_is_sound,
@@ -33,23 +32,6 @@ from tests.support.store import (
 )
 
 TAR, BLOB, RESULT = gzip_layer("one layer")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[Store]:
-    with Store.open(root) as opened:
-        yield opened
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> BuiltImage:
-    layers = [text_layer({"a": "1"}), incompressible_layer(20_000), empty_layer(), text_layer({"b": "2"})]
-    return build_image(tmp_path / "built", layers, annotations={"org.example": "kept"})
 
 
 # --- images -------------------------------------------------------------------------

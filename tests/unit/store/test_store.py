@@ -7,7 +7,6 @@ import shutil
 import signal
 import sqlite3
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,8 +35,7 @@ from layertee.store.gc import gc
 from layertee.store.store import Store, default_root
 from tests.support.compress import digest_number, pack
 from tests.support.process import in_child
-from tests.support.rig.images import BuiltImage, build_image
-from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer
+from tests.support.rig.images import BuiltImage
 from tests.support.store import (
     assert_store_is_sound,
     bring,
@@ -54,27 +52,10 @@ TAR, BLOB, RESULT = gzip_layer("one layer")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[Store]:
-    with Store.open(root) as opened:
-        yield opened
-
-
-@pytest.fixture
 def layer() -> Layer:
     """The layer that ``BLOB`` is in an image."""
     descriptor = Descriptor(media_type_of(Compression.GZIP), RESULT.digest, len(BLOB))
     return Layer(0, descriptor, RESULT.diff_id, Compression.GZIP)
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> BuiltImage:
-    layers = [text_layer({"a": "1"}), incompressible_layer(20_000), empty_layer(), text_layer({"b": "2"})]
-    return build_image(tmp_path / "built", layers, annotations={"org.example": "kept"})
 
 
 # --- opening ------------------------------------------------------------------------
