@@ -321,7 +321,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     """What :func:`shared.options_of` reads. What image-proxy has besides gets its default."""
-    parser.set_defaults(no_creds=False, user_agent_prefix="")
+    parser.set_defaults(no_creds=False, user_agent_prefix="", deadline=None, min_rate=None)
     parser.set_defaults(override_os=None, override_arch=None, override_variant=None)
     group = parser.add_argument_group("registry and transfer")
     group.add_argument(
@@ -346,6 +346,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cert-dir", type=values.path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
     )
+    proxyargs.add_trust_realm(group)
     _add_limits(group)
     group.add_argument(
         "--from",

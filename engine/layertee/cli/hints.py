@@ -17,7 +17,8 @@ HINTS = {
     " unshare --mount sh -c 'mount -o remount,rw /sysroot && exec layertee prepare …'",
     "store-place": "--store DIR says where layers are kept",
     "trusted-dirs": "LAYERTEE_TRUSTED_DIRS=DIR in the environment trusts all who may write to DIR",
-    "trusted-realms": "LAYERTEE_TRUSTED_REALMS=HOST in the environment allows it, if HOST is that registry's",
+    "trusted-realms": "--trust-realm HOST, or LAYERTEE_TRUSTED_REALMS=HOST in the environment, allows it:"
+    " if HOST is that registry's",
     "trust-basis": "--trust BASIS says what is enough to go by; see 'layertee help places'",
 }
 

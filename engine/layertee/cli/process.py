@@ -85,8 +85,7 @@ def show_mistakes_cleanly() -> None:
     def tell_of(
         kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None:
-        text = "".join(traceback.format_exception(kind, exc, at))
-        tell(*text.rstrip("\n").split("\n"))
+        tell("layertee: a mistake in this program:", *_traceback(kind, exc, at))
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
         if args.exc_type is not SystemExit:
@@ -102,6 +101,14 @@ def show_mistakes_cleanly() -> None:
     logging.captureWarnings(True)
 
 
+def _traceback(
+    kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+) -> list[str]:
+    """Its lines, set in: a message in it may have several, and none is to look like one of this program's."""
+    text = "".join(traceback.format_exception(kind, exc, at))
+    return [f"  {line}" for line in text.rstrip("\n").split("\n")]
+
+
 class _ToStandardError(logging.Handler):
     """One line for each record, and the lines of its traceback, if it has one."""
 
@@ -112,7 +119,7 @@ class _ToStandardError(logging.Handler):
             message = f"{record.msg!r}: {exc}"
         tell(f"{record.levelname} {record.name}: {message}")
         if record.exc_info:
-            tell(*"".join(traceback.format_exception(*record.exc_info)).rstrip("\n").split("\n"))
+            tell(*_traceback(*record.exc_info))
 
 
 def log_to_standard_error(debug: bool, verbose: bool) -> None:

@@ -31,7 +31,7 @@ def normalized(words: Sequence[str]) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All but the limits of transfers. What ``pull`` has and this command has not gets its default."""
-    parser.set_defaults(platform=None, trust="attested")
+    parser.set_defaults(platform=None, trust="attested", deadline=None, min_rate=None)
     parser.add_argument("subcommand", nargs="*", metavar=SUBCOMMAND, help=argparse.SUPPRESS)
     _add_client(parser)
     ours = parser.add_argument_group("layers and where they are")
@@ -86,11 +86,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look for layers in PLACE before downloading them (repeatable; see 'layertee help places';"
         " default: auto with --layer-identity diffid)",
     )
+    add_trust_realm(ours)
     ours.add_argument(
         "--skopeo",
         type=values.path,
         metavar="PATH",
         help="the real skopeo, which checks signatures and serves other transports (default: as on PATH)",
+    )
+
+
+def add_trust_realm(group: argparse._ArgumentGroup) -> None:
+    """An option of every command that may log in."""
+    group.add_argument(
+        "--trust-realm",
+        type=values.host,
+        action="append",
+        default=[],
+        dest="trusted_realms",
+        metavar="HOST",
+        help="send logins also to this token service, where a registry names it (repeatable)",
     )
 
 

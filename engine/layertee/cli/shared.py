@@ -25,6 +25,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
         platform=_platform(args),
         authfile=args.authfile,
         anonymous=args.no_creds,
+        trusted_realms=tuple(args.trusted_realms),
         tls_verify=args.tls_verify,
         cert_dir=args.cert_dir,
         places=tuple(parse_place(text) for text in args.places or places_by_default),
@@ -38,8 +39,8 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
         user_agent_prefix=args.user_agent_prefix,
         budget=Budget(
             max_output=args.max_output,
-            deadline_s=getattr(args, "deadline", None),  # of a pull only
-            min_rate=getattr(args, "min_rate", None),
+            deadline_s=args.deadline,
+            min_rate=args.min_rate,
         ),
     )
 

@@ -17,6 +17,7 @@ DURATION_MAX_S = 30 * 86400.0
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kKmMgGtT])(i?))?[bB]?")
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kKmMgG])(i?))?[bB]?(?:/s)?")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
+_HOST = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
 _DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?")
 
 
@@ -120,6 +121,13 @@ def path(text: str) -> Path:
 def path_or_none(text: str) -> Path | None:
     """As :func:`path`, for an option of skopeo's, where the empty text is as good as no option."""
     return Path(text) if text else None
+
+
+def host(text: str) -> str:
+    """``HOST`` or ``HOST:PORT``, as a registry or a token service is named."""
+    if not _HOST.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r:.50} is not a host, like auth.example.com")
+    return text.lower()
 
 
 def visible(text: str) -> str:

@@ -227,6 +227,10 @@ def test_every_option_reaches_the_engine(tmp_path: Path) -> None:
         f"--from=oci:{tmp_path / 'one'}",
         f"--from=oci:{tmp_path / 'two'}",
         "--trust=computed",
+        "--trust-realm=Auth.example.com",
+        "--trust-realm=sso.example:8443",
+        "--deadline=1h30m",
+        "--min-rate=50k",
     )
     assert str(got.platform) == "linux/arm64/v8"
     assert (got.authfile, got.cert_dir, got.tls_verify) == (tmp_path / "auth.json", tmp_path, False)
@@ -234,6 +238,30 @@ def test_every_option_reaches_the_engine(tmp_path: Path) -> None:
     assert got.limits.ranges is RangeMode.ALWAYS
     assert got.places == (tmp_path / "one", tmp_path / "two")
     assert got.trust is Basis.COMPUTED
+    assert got.trusted_realms == ("auth.example.com", "sso.example:8443")
+    assert (got.budget.deadline_s, got.budget.min_rate) == (5400, 50_000)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("image-proxy",), ("inspect", "x"), ("verify",), ("prepare", "--ostree-repo=/x", "x")],
+    ids=lambda words: words[0],
+)
+def test_every_command_has_the_defaults_of_the_library(words: tuple[str, ...]) -> None:
+    assert options_of(parse(words)) == Options()
+
+
+def test_what_skopeo_says_in_other_words_reaches_the_engine_as_well(tmp_path: Path) -> None:
+    words = ["--override-os=linux", "--override-arch=arm", "--override-variant=v7", "--no-creds"]
+    words += ["--user-agent-prefix=rpm-ostree/1", f"--from=oci:{tmp_path}", "--trust-realm=a.example"]
+    got = options_of(parse(["image-proxy", *words]), places_by_default=("auto",))
+    assert (str(got.platform), got.anonymous) == ("linux/arm/v7", True)
+    assert (got.user_agent_prefix, got.places, got.trusted_realms) == (
+        "rpm-ostree/1",
+        (tmp_path,),
+        ("a.example",),
+    )
+    assert options_of(parse(["image-proxy"]), places_by_default=("auto",)).places != ()
 
 
 @pytest.mark.parametrize("text", ["docker://host/image", "host/image", "/a/directory", "oci:", ""])

@@ -124,6 +124,19 @@ def test_a_path_has_a_name() -> None:
     assert (values.path_or_none(""), values.path_or_none("x")) == (None, Path("x"))
 
 
+@pytest.mark.parametrize("text", ["auth.example.com", "localhost:5000", "127.0.0.1", "[::1]:443", "a-b_c"])
+def test_a_host(text: str) -> None:
+    assert values.host(text) == values.host(text.upper()) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "https://a.example", "a.example/x", "a b", "a:", "a:b", "::1", ".a", "a..b", "*.a", "user@a"]
+)
+def test_what_is_no_host(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a host"):
+        values.host(text)
+
+
 @pytest.mark.parametrize("text", ["a\r\nX-Other: b", "a\tb", "naïve", "\x1b[m"])
 def test_what_cannot_stand_in_a_header_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not plain ASCII text"):
