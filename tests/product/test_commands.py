@@ -147,6 +147,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback(
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.alone
 def test_the_version_is_told_at_once_and_without_a_network_library(user: Cli) -> None:
     best = 60.0
     for _ in range(5):

@@ -439,6 +439,7 @@ def test_auto_takes_the_layers_that_the_machine_has(
 # --- many layers ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_planning_with_ten_thousand_layers_in_podmans_store_takes_less_than_a_second(
     image: BuiltImage, tmp_path: Path
 ) -> None:

@@ -359,6 +359,7 @@ def test_a_cancelled_request_ends_the_child(run: Run, image: BuiltImage, directo
     run(main())
 
 
+@pytest.mark.alone
 def test_closing_ends_a_request_that_is_under_way(run: Run, image: BuiltImage, directory: str) -> None:
     async def main() -> None:
         async with proxy_of() as proxy:
@@ -376,6 +377,7 @@ def test_closing_ends_a_request_that_is_under_way(run: Run, image: BuiltImage, d
     run(main())
 
 
+@pytest.mark.alone
 def test_a_child_that_does_not_listen_is_killed_at_close(run: Run) -> None:
     async def main() -> None:
         async with proxy_of([sys.executable, "-c", DEAF]) as proxy:

@@ -275,7 +275,7 @@ def held(image: BuiltImage, gate: Gate, layer: BuiltLayer) -> FaultServer:
 def assert_ends_at_once(store: Path, server: FaultServer, gate: Gate, pid: int, since: float) -> None:
     """No process and no part file a few seconds after ``since``, with the registry still in the middle."""
     wait_gone(pid)
-    assert time.monotonic() - since < 5.0
+    assert time.monotonic() - since < 15.0
     assert_clean(store)
     gate.open()  # what waits there does not see that its client is gone
     server.wait_closed()
@@ -329,7 +329,7 @@ def test_a_parent_that_dies_takes_the_server_along(image: BuiltImage, store: Pat
         with parent:
             assert parent.stdout is not None
             pid = int(parent.stdout.readline())
-            ours.settimeout(20)
+            ours.settimeout(100)
             for request in (
                 {"method": "Initialize", "args": []},
                 {"method": "OpenImage", "args": [docker(server)]},
@@ -357,7 +357,7 @@ def test_a_registry_that_is_silent_does_not_hold_the_client(image: BuiltImage, s
             proxy.begin("Shutdown")
             proxy.hang_up()
             assert proxy.exit_status() == 0
-            assert time.monotonic() - since < 5.0
+            assert time.monotonic() - since < 15.0
         server.wait_closed()
     assert_clean(store)
 

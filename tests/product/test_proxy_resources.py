@@ -68,6 +68,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     return build_image(tmp_path_factory.mktemp("long"), layers, compression="gzip-fast")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("asked", [0, 1, 3])
 def test_a_client_that_stops_stops_the_network(long: BuiltImage, store: Path, asked: int) -> None:
     taken = sum(layer.size for layer in long.layers[:asked])

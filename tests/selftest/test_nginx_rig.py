@@ -106,6 +106,7 @@ def test_a_range_is_answered_with_206_and_logged_with_its_connection(
     assert (first_seen.kind, first_seen.reference) == ("blob", layer.digest)
 
 
+@pytest.mark.alone
 def test_the_rate_holds_for_each_connection_of_its_own(tmp_path: Path, image: BuiltImage) -> None:
     layer = image.layers[0]
     rate = 12 << 20

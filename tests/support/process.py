@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ COMMAND = str(Path(sys.executable).with_name("layertee"))
 CORES = ("c", "python")
 _COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare")
 PLAIN = "--tls-verify=false"
+_LATE_S = 240.0  # less than the limit of a test
 NOT_FOR_USERS = ("Traceback", "never awaited", "Exception ignored", "ResourceWarning")
 
 
@@ -67,6 +69,7 @@ class Cli:
             "HOME": str(self.home),
             "LANG": "C.UTF-8",
             "LAYERTEE_CORE": self.core,
+            "PYTHONFAULTHANDLER": "1",
             **more,
         }
 
@@ -88,13 +91,17 @@ class Cli:
             env=self.environment(**more),
         )
 
-    def finish(self, process: subprocess.Popen[str], code: int | None = 0) -> Ran:
-        """Wait for it; it must exit with ``code`` (None: any), and say nothing that only we understand."""
+    def finish(self, process: subprocess.Popen[str], code: int | None = 0, *, late_s: float = _LATE_S) -> Ran:
+        """Wait for it; it must exit with ``code`` (None: any), and say nothing that only we understand.
+
+        One that does not end within ``late_s`` seconds is made to say where it stands.
+        """
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=late_s)
         except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+            process.send_signal(signal.SIGABRT)  # faulthandler says where every thread stood
+            out, err = process.communicate()
+            raise AssertionError(f"it does not end\n{out}\n{err}") from None
         ran = Ran(process.returncode, out, err)
         assert code is None or ran.code == code, f"exit {ran.code}\n{out}\n{err}"
         for word in NOT_FOR_USERS:
@@ -155,7 +162,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, str]]:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 100.0) -> None:
     """Poll until ``condition()`` holds. Raises TimeoutError."""
     deadline = time.monotonic() + timeout_s
     while not condition():

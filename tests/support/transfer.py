@@ -42,7 +42,7 @@ def bring(
     at_once: bool = False,
     n_in: int = 16,
     core: str | None = None,
-    give_up_after: float = 20.0,
+    give_up_after: float = 100.0,
 ) -> Brought:
     """Fetch ``layers`` of the server's image, one after the other or all ``at_once``.
 

@@ -85,6 +85,7 @@ def test_always_fetches_each_byte_once_in_ranges(built: BuiltImage, core: str) -
         assert 1 < server.max_connections <= QUICK.max_connections
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_slow_connection_gets_help_up_to_the_limit(built: BuiltImage) -> None:
     limits = dataclasses.replace(QUICK, max_connections=4)
@@ -106,6 +107,7 @@ def test_never_uses_one_connection_however_slow(built: BuiltImage) -> None:
         assert server.max_connections == 1
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_rate_limit_is_kept_and_does_not_call_for_help(built: BuiltImage) -> None:
     limits = dataclasses.replace(QUICK, max_rate=8_000_000)

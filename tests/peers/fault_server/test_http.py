@@ -72,7 +72,7 @@ def run(
     """
 
     async def bounded() -> T:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             if patience_s is None:
                 transport = Transport(user_agent="layertee-test/1")
             else:

@@ -20,6 +20,7 @@ from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.transfer import Brought, bring
 
+pytestmark = pytest.mark.alone
 LIMITS = FetchLimits(range_nbytes=1 << 20, attempts=3, backoff_s=0.1)
 ALWAYS = dataclasses.replace(LIMITS, ranges=RangeMode.ALWAYS)
 SEND_BUFFER = 64 << 10  # keeps what the server has sent close to what was read

@@ -285,6 +285,7 @@ def test_refs_of_strangers_among_the_layers_are_named_once(
 # --- how long it takes ----------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_thousands_of_refs_are_read_within_a_second(
     rig: OSTreeRig, plain: BuiltImage, tmp_path: Path
 ) -> None:

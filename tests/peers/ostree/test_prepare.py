@@ -586,7 +586,7 @@ def test_a_commit_under_way_does_not_stop_preparing_and_stops_undo(
                 undo(rig.root, timeout=0.2)
             tar.write(plain.blob_path(plain.layers[0].digest).read_bytes())
     finally:
-        out, err = writer.communicate(timeout=30)
+        out, err = writer.communicate(timeout=100)
     assert writer.returncode == 0, out + err
     assert "other" in rig.refs()
     assert len(undo(rig.root).removed) == 5

@@ -516,13 +516,14 @@ def test_records_of_any_size_are_read_within_bounds(
 ) -> None:
     with store.layers_json.open("r+b") as file:
         file.truncate(200 << 20)
-    began = time.monotonic()
+    began = time.process_time()
     place = place_of(store)
     assert place.find(diff_ids(image)) == {}
     assert "larger than" in place.warnings[0]
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
+@pytest.mark.alone
 def test_ten_thousand_layers_are_looked_through_in_no_time(store: StorageRig, image: BuiltImage) -> None:
     rows = store.rows()
     for n in range(10_000):

@@ -233,11 +233,11 @@ class FaultServer:
         """Now."""
         return self._open_connections
 
-    def settle(self, timeout_s: float = 10.0) -> None:
+    def settle(self, timeout_s: float = 60.0) -> None:
         """Wait until no request is being answered. Raises TimeoutError; RigError if the server has failed."""
         self._wait(lambda: self._active == 0, timeout_s, "requests are still being answered")
 
-    def wait_closed(self, timeout_s: float = 10.0) -> None:
+    def wait_closed(self, timeout_s: float = 60.0) -> None:
         """Wait until the clients have closed all connections. Raises TimeoutError."""
         self._wait(lambda: self._open_connections == 0, timeout_s, "connections are still open")
 

@@ -88,7 +88,7 @@ class Gate:
                     loop.call_soon_threadsafe(event.set)
             self._waiting.clear()
 
-    def wait_arrived(self, n: int = 1, timeout_s: float = 10.0) -> None:
+    def wait_arrived(self, n: int = 1, timeout_s: float = 60.0) -> None:
         """Wait until ``n`` more exchanges stand at the gate. Raises TimeoutError."""
         for _ in range(n):
             if not self._arrived.acquire(timeout=timeout_s):

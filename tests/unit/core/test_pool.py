@@ -36,7 +36,7 @@ ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     async def bounded() -> T:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             return await main
 
     return sync.run(bounded())
