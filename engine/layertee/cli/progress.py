@@ -60,7 +60,7 @@ class _Silent:
         return None
 
 
-class _Rate:
+class Rate:
     """Bytes per second over the last few seconds."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class _Rate:
         return (nbytes - before) / (now - then) if now > then else 0.0
 
 
-def _eta(progress: Progress, rate: float) -> str:
+def eta(progress: Progress, rate: float) -> str:
     left = progress.bytes_total - progress.bytes_done
     if left <= 0 or rate <= 0:
         return ""
@@ -89,7 +89,7 @@ class _Lines(_Silent):
         super().__init__()
         self._stream = stream
         self._told: set[int] = set()
-        self._rate = _Rate()
+        self._rate = Rate()
         self._next = LINE_EVERY_S
 
     def __call__(self, progress: Progress) -> None:
@@ -105,7 +105,7 @@ class _Lines(_Silent):
         if progress.seconds >= self._next:
             self._next = progress.seconds + LINE_EVERY_S
             done, total = human(progress.bytes_done), human(progress.bytes_total)
-            self._say(f"{done} of {total}, {human(int(rate))}/s{_eta(progress, rate)}")
+            self._say(f"{done} of {total}, {human(int(rate))}/s{eta(progress, rate)}")
 
     def _say(self, text: str) -> None:
         tell(text, to=self._stream)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 MAX_HEADERS: Final = 30_000  # of 512 bytes; a member has one to three
 _MAX_RECORDS: Final = 64 << 10  # bytes of one extended header; a path has at most 4,096
-_MAX_ALL_RECORDS: Final = 4 << 20
+MAX_ALL_RECORDS: Final = 4 << 20
 _BLOCK: Final = 512
 
 _POSIX: Final = b"ustar\00000"
@@ -52,7 +52,7 @@ def members(fd: int) -> Iterator[Member]:
     end = os.fstat(fd).st_size
     extended: dict[bytes, bytes] = {}
     is_announced = False
-    left = _MAX_ALL_RECORDS
+    left = MAX_ALL_RECORDS
     at = 0
     for _ in range(MAX_HEADERS):
         block = os.pread(fd, 2 * _BLOCK, at)

@@ -28,7 +28,7 @@ from . import layout_index
 from .layout_index import INDEX, Entry
 from .layout_reader import MARKER, VERSION, LayoutReader, blob_name, listed
 
-_LOCK_S = 10.0  # an index is rewritten in milliseconds
+LOCK_S = 10.0  # an index is rewritten in milliseconds
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -70,7 +70,7 @@ class Layout(LayoutReader):
         """
         layout = cls(real_path(path), private=private)
         make_directory(layout.path, layout._directory_mode)
-        with lock_directory(layout.path, timeout=_LOCK_S):
+        with lock_directory(layout.path, timeout=LOCK_S):
             layout._complete()
         return cls.open(path, private=private)
 
@@ -135,7 +135,7 @@ class Layout(LayoutReader):
     def remove_leftovers(self) -> int:
         """Remove temporary files of writers that died; return how many. Raises StoreBusy, LocalError."""
         count = 0
-        with lock_directory(self.path, timeout=_LOCK_S):
+        with lock_directory(self.path, timeout=LOCK_S):
             try:
                 for name in os.listdir(self.path):
                     if _is_leftover(name):
@@ -156,7 +156,7 @@ class Layout(LayoutReader):
         return path
 
     def _rewrite(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
-        with lock_directory(self.path, timeout=_LOCK_S):
+        with lock_directory(self.path, timeout=LOCK_S):
             path = self.path / INDEX
             new = layout_index.changed(str(path), self.read_index(), change)
             try:

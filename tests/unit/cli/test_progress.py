@@ -8,7 +8,6 @@ import pty
 import re
 import termios
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -20,6 +19,7 @@ from layertee.cli.progress import display
 from layertee.pulling.plan import Action
 from layertee.pulling.report import LayerProgress, Progress
 from tests.support.compress import digest_number
+from tests.support.process import wait_until
 
 MIB = 1 << 20
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -77,7 +77,7 @@ def test_every_ten_seconds_a_line_says_how_far_and_how_fast_and_how_long_still()
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
-    rate = console._Rate()
+    rate = console.Rate()
     assert rate.update(0.0, 0) == 0.0
     assert rate.update(1.0, 1000) == 1000
     assert rate.update(2.0, 1000) == 500
@@ -100,7 +100,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     ],
 )
 def test_what_is_left_is_said_only_if_it_is_known(done: int, rate: float, text: str) -> None:
-    assert console._eta(progress(1.0, (Action.FETCH, "running", done, 1000)), rate) == text
+    assert console.eta(progress(1.0, (Action.FETCH, "running", done, 1000)), rate) == text
 
 
 def test_quiet_says_nothing_but_remembers() -> None:
@@ -140,6 +140,11 @@ def terminal() -> Iterator[tuple[TextIO, list[bytes]]]:
         os.close(leader)
 
 
+def wait_for_a_redraw(seen: list[bytes]) -> None:
+    before = len(seen)
+    wait_until(lambda: len(seen) > before, "the terminal is not drawn anew")
+
+
 def text_of(seen: list[bytes]) -> str:
     return _ESCAPES.sub("", b"".join(seen).decode())
 
@@ -155,10 +160,10 @@ def test_a_terminal_has_a_bar_for_each_layer_under_way_and_one_for_all(
             for n in range(5):
                 running = (Action.FETCH, "running", n * 10 * MIB, 100 * MIB)
                 shown(progress(n / 5, running, (Action.FETCH, "waiting", 0, 7), (Action.HAVE, "done", 0, 9)))
-                time.sleep(0.13)
+                wait_for_a_redraw(seen)
             half = (Action.FETCH, "done", 100 * MIB, 100 * MIB)
             shown(progress(1.1, half, (Action.FETCH, "running", 3, 7), (Action.HAVE, "done", 0, 9)))
-            time.sleep(0.13)
+            wait_for_a_redraw(seen)
             shown(progress(1.2, half, (Action.FETCH, "done", 7, 7), (Action.HAVE, "done", 0, 9)))
         print("end", file=stream, flush=True)
     text = text_of(seen)

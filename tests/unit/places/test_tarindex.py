@@ -185,7 +185,7 @@ def test_hostile_headers_take_little_memory_and_come_to_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tarindex, "MAX_HEADERS", 3000)  # so that tracing does not take seconds
-    monkeypatch.setattr(tarindex, "_MAX_ALL_RECORDS", 1 << 19)
+    monkeypatch.setattr(tarindex, "MAX_ALL_RECORDS", 1 << 19)
     for raw in (
         records(65_000) * 300,
         records(65_000, tarfile.XGLTYPE) * 300,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 import stat
@@ -203,8 +204,12 @@ def test_the_file_is_private_and_its_journal_is_not_wal(catalog: Catalog, path: 
         assert other.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
     finally:
         other.close()
-    assert catalog._db.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert catalog._db.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+    db, _steps = catalogfile.open_file(path)  # as the catalog did
+    try:
+        assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+    finally:
+        db.close()
 
 
 GARBAGE = {
@@ -415,18 +420,23 @@ def test_the_schema_refuses_rows_that_make_no_sense(path: Path) -> None:
         db.close()
 
 
-def test_a_full_disk_is_a_typed_error_and_leaves_what_was_there(path: Path) -> None:
+def test_a_file_that_cannot_grow_is_a_typed_error_and_leaves_what_was_there(path: Path) -> None:
     kept = measured(Compression.GZIP)
-    with Catalog(path) as catalog:
-        catalog.record(kept, Stored.BLOB)
-        pages = catalog._db.execute("PRAGMA page_count").fetchone()[0]
-        catalog._db.execute(f"PRAGMA max_page_count = {pages}")
-        many = [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(200)]
-        with pytest.raises(CatalogError, match="full"):
+    many = [measure(pack(b"%d" % n, Compression.GZIP), Compression.GZIP) for n in range(200)]
+
+    def write() -> None:
+        with Catalog(path) as catalog:
+            catalog.record(kept, Stored.BLOB)
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+            with pytest.raises(CatalogError):
+                catalog.record_many(many, Stored.BLOB)
+            assert [pair.digest for pair in catalog.pairs()] == [kept.digest]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             catalog.record_many(many, Stored.BLOB)
-        assert [pair.digest for pair in catalog.pairs()] == [kept.digest]
-        catalog._db.execute("PRAGMA max_page_count = 1000000")
-        catalog.record_many(many, Stored.BLOB)
+
+    assert in_child(write) == 0
+    with Catalog(path) as catalog:
         assert len(catalog.pairs()) == 201
 
 

@@ -555,7 +555,7 @@ def test_whichever_call_fails_the_index_is_the_old_or_the_new_one(layout: Layout
 
 
 def test_a_writer_waits_for_the_other_and_gives_up_in_the_end(layout: Layout, monkeypatch: Any) -> None:
-    monkeypatch.setattr("layertee.store.layout._LOCK_S", 0.01)
+    monkeypatch.setattr("layertee.store.layout.LOCK_S", 0.01)
     entry = layout.find("first")
     with lock_directory(layout.path, timeout=1), pytest.raises(StoreBusy, match=str(layout.path)):
         layout.set_entry("second", entry)
