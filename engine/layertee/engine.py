@@ -15,12 +15,12 @@ from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer
 from .core.workers import open_pool
 from .errors import CatalogError, LayerteeError, SourceUnreadable
+from .image.blobname import BlobName
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.holding import BlobReader
 from .image.pairs import with_computed
 from .image.reference import Reference, parse_reference
 from .options import Options
-from .places.names import BlobName
 from .pulling.budget import Pace, Spending, late
 from .pulling.imageplan import ImagePlan
 from .pulling.ingest import Ingest

@@ -14,7 +14,7 @@ import pytest
 
 from layertee import Action, Basis, Engine, ImagePlan, Options, PullResult, sync
 from layertee.image.document import DiffID
-from layertee.image.holding import BlobContent, BlobReader, Holding
+from layertee.image.holding import BlobContent, BlobReader, Found, Place
 from layertee.image.placename import PlaceKind, PlaceName, parse_place
 from layertee.image.reference_storage import parse_storage
 from layertee.places import find as sources
@@ -133,7 +133,7 @@ def test_two_stores_that_have_one_half_each_make_a_whole(
     cli.verified()
 
 
-class Removing:
+class Removing(Place):
     """A store from which podman removes the image when the first bytes of ``diff_id`` were read."""
 
     def __init__(self, store: StorageRig, diff_id: DiffID) -> None:
@@ -141,15 +141,18 @@ class Removing:
         self._store = store
         self._diff_id = diff_id
         self.removed = False
-        self.name = self._place.name
-        self.warnings: list[str] = []
 
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
-        found = self._place.find(diff_ids)
+    @property
+    def name(self) -> str:
+        return self._place.name
+
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
+        answer = self._place.find(diff_ids)
+        found = dict(answer)
         held = found.get(self._diff_id)
         if held is not None and held.content is not None:
             found[self._diff_id] = replaced(held, content=_WatchedContent(held.content, self._remove))
-        return found
+        return Found(found, answer.warnings)
 
     def _remove(self) -> None:
         if not self.removed:

@@ -111,7 +111,7 @@ def planned(store: Store, image: ResolvedImage, source: Path | None, form: Form)
         if (found := store.catalog.diff_id(layer.digest)) is not None
     }
     survey = Survey(
-        own=OwnStore(store, layers=image.layers).forms(),
+        own=OwnStore(store, layers=image.layers).forms().holdings,
         elsewhere=elsewhere,
         known=known,
         sizes=store.catalog.uncompressed_sizes(wanted),

@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "pulling": {
         *("image", "config", "disk", "core", "registry", "transfer", "store", "places", "options"),
     },
-    "engine": {"image", "core", "transfer", "store", "places", "options", "pulling"},
+    "engine": {"image", "core", "transfer", "store", "options", "pulling"},
     "sync": {"store", "pulling", "engine"},
     "imageproxy": {"image", "config", "disk", "core", "store", "skopeo", "pulling", "engine"},
     "__init__": {"image", "core", "transfer", "store", "pulling", "engine", "sync"},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..disk.space import human
 from ..engine import Engine, Inspection
-from ..places.names import BlobName
+from ..image.blobname import BlobName
 from ..pulling.plan import LayerPlan
 from ..sync import run
 from .exits import EXIT_OK

@@ -8,36 +8,18 @@ place; this one holds the interface, no I/O.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import SourceUnreadable
+from .basis import Basis
+from .blobname import KnownNames
 from .document import DiffID, Digest
 from .media import Compression
 
-__all__ = ["Basis", "BlobContent", "BlobReader", "Form", "Holding", "Place"]
-
-
-class Basis(enum.Enum):
-    """How it is known that a holding's content has its DiffID, strongest first."""
-
-    COMPUTED = "computed"  # these bytes were hashed here, or the blob's digest is the DiffID
-    ATTESTED = "attested"  # the tool that owns the place computed it on this machine
-    CLAIMED = "claimed"  # some manifest and config say so
-
-    @property
-    def rank(self) -> int:
-        """0 for the strongest, so that sorting by it puts the best known first."""
-        return _RANKS[self]
-
-    def at_least(self, other: Basis) -> bool:
-        """Whether this basis is as strong as ``other``, or stronger."""
-        return self.rank <= other.rank
-
-
-_RANKS = {basis: rank for rank, basis in enumerate(Basis)}
+__all__ = ["Basis", "BlobContent", "BlobReader", "Form", "Found", "Holding", "Place"]
 
 
 class Form(enum.Enum):
@@ -106,19 +88,50 @@ class Holding:
         return self.content.open()
 
 
+class Found(Mapping[DiffID, Holding]):
+    """What a place answered: the best holding for each content that it has.
+
+    ``warnings``: what it could not make sense of, one line each.
+    """
+
+    __slots__ = ("_holdings", "warnings")
+
+    def __init__(
+        self, holdings: Mapping[DiffID, Holding] | None = None, warnings: Iterable[str] = ()
+    ) -> None:
+        self._holdings = dict(holdings or {})
+        self.warnings = tuple(warnings)
+
+    def __getitem__(self, diff_id: DiffID) -> Holding:
+        return self._holdings[diff_id]
+
+    def __iter__(self) -> Iterator[DiffID]:
+        return iter(self._holdings)
+
+    def __len__(self) -> int:
+        return len(self._holdings)
+
+    def __repr__(self) -> str:
+        return f"Found({self._holdings!r}, {self.warnings!r})"
+
+
 class Place(Protocol):
-    """Somewhere on this machine where layers may be."""
+    """Somewhere on this machine where layers may be. Has no state: each question is answered for itself."""
 
     @property
     def name(self) -> str:
         """What to call it in reports, like ``store`` or ``oci:/mnt/images``."""
 
-    @property
-    def warnings(self) -> list[str]:
-        """What the last ``find`` could not make sense of, one line each."""
-
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
         """The best holding for each of ``diff_ids`` that is here; presence is looked at now.
 
-        Blocks: call it in a thread. A place that is damaged or gone holds nothing and warns.
+        Blocks: call it in a thread. Never raises for what is there: a place that is damaged or gone holds
+        nothing and warns.
         """
+
+    def blob_names(self, diff_ids: Collection[DiffID]) -> KnownNames:
+        """The blobs that the place's owner saw to hold each of ``diff_ids``. Most keep no such record.
+
+        Blocks, as ``find`` does.
+        """
+        return KnownNames()

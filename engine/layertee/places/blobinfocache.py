@@ -21,10 +21,10 @@ from typing import Final
 from ..config.home import User
 from ..disk.database import Unfit, is_wal, refuse_programs, refuse_unfit, restrain, schema_of
 from ..errors import DocumentError
+from ..image.blobname import BlobName, KnownNames
 from ..image.document import DiffID, Digest
-from ..image.holding import Basis
+from ..image.holding import Basis, Found, Place
 from ..image.media import Compression
-from .names import BlobName
 
 FILE: Final = "blob-info-cache-v1.sqlite"
 MAX_NAMES: Final = 1000  # of one content
@@ -56,20 +56,22 @@ def default_path(user: User | None = None) -> Path:
     return user.data_for("podman's blob info cache") / "containers/cache" / FILE
 
 
-class BlobInfoCache:
-    """The cache in ``path``. Blocks."""
+class BlobInfoCache(Place):
+    """The cache in ``path``: it has no layers, and knows of blobs."""
 
     def __init__(self, path: Path) -> None:
-        self.warnings: list[str] = []
         self._path = path
 
     @property
     def name(self) -> str:
         return f"blob-info-cache:{self._path}"
 
-    def blobs(self, diff_ids: Collection[DiffID]) -> dict[DiffID, tuple[BlobName, ...]]:
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
+        """Nothing: it is a record of blobs."""
+        return Found()
+
+    def blob_names(self, diff_ids: Collection[DiffID]) -> KnownNames:
         """The compressed blobs that were seen to inflate to each of ``diff_ids``."""
-        self.warnings = []
         found: dict[DiffID, list[BlobName]] = {}
         try:
             with _MUTEX:
@@ -82,9 +84,9 @@ class BlobInfoCache:
                     for diff_id, blob in self._read(db, sorted(diff_ids)):
                         found.setdefault(diff_id, []).append(blob)
         except (OSError, Unfit, sqlite3.Error) as exc:
-            self.warnings.append(f"{self.name} cannot be read: {getattr(exc, 'strerror', None) or exc}")
-            return {}
-        return {diff_id: tuple(blobs) for diff_id, blobs in found.items()}
+            reason = getattr(exc, "strerror", None) or exc
+            return KnownNames(warnings=(f"{self.name} cannot be read: {reason}",))
+        return KnownNames({diff_id: tuple(blobs) for diff_id, blobs in found.items()})
 
     def _read(self, db: sqlite3.Connection, diff_ids: list[DiffID]) -> Iterator[tuple[DiffID, BlobName]]:
         for start in range(0, len(diff_ids), _AT_ONCE):

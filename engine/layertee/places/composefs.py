@@ -15,26 +15,24 @@ from pathlib import Path
 from typing import Final
 
 from ..image.document import DiffID, Digest
-from ..image.holding import Basis, Holding
+from ..image.holding import Basis, Found, Holding, Place
 from ..image.media import Compression
 
 _OBJECT: Final = re.compile(r"\.\./objects/[a-f0-9]{2}/[a-f0-9]+")
 
 
-class ComposefsPlace:
+class ComposefsPlace(Place):
     """The repository in ``path``."""
 
     def __init__(self, path: Path) -> None:
-        self.warnings: list[str] = []
         self._path = path
 
     @property
     def name(self) -> str:
         return f"composefs:{self._path}"
 
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
         """Layers whose stream is there with its object; sizes are not known, and said to be 0."""
-        self.warnings = []
         found: dict[DiffID, Holding] = {}
         try:
             if not stat.S_ISDIR(os.stat(self._path / "streams").st_mode):
@@ -43,8 +41,8 @@ class ComposefsPlace:
                 if self._has(diff_id):
                     found[diff_id] = self._holding(diff_id)
         except OSError as exc:
-            self.warnings.append(f"{self.name}: {exc.strerror or exc}")
-        return found
+            return Found(found, [f"{self.name}: {exc.strerror or exc}"])
+        return Found(found)
 
     def _has(self, diff_id: DiffID) -> bool:
         stream = self._path / "streams" / f"oci-layer-{diff_id}"

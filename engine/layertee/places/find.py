@@ -12,7 +12,7 @@ from ..image.document import DiffID, Digest
 from ..image.holding import Place
 from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference_storage import TRANSPORT, StorageReference, parse_storage
-from .blobinfocache import default_path
+from .blobinfocache import BlobInfoCache, default_path
 from .composefs import ComposefsPlace
 from .oci_archive import OCIArchivePlace
 from .oci_layout import OCILayoutPlace
@@ -31,8 +31,8 @@ def place(
     known: Callable[[Digest], DiffID | None],
     attested: Callable[[Digest], DiffID | None],
     prefer: Mapping[DiffID, Digest],
-) -> Place | None:
-    """The place that ``where`` names; None for a record of blobs that holds no layers itself.
+) -> Place:
+    """The place that ``where`` names.
 
     ``known`` answers what a blob was computed to inflate to, ``attested`` what other tools of this
     machine computed; ``prefer`` the blob of a content that the image names. Raises InvalidReference and
@@ -52,7 +52,9 @@ def place(
         return OSTreePlace(where.path, known=known, attested=attested)
     if where.kind is PlaceKind.COMPOSEFS and where.path is not None:
         return ComposefsPlace(where.path)
-    return None
+    if where.kind is PlaceKind.BLOB_INFO_CACHE:
+        return BlobInfoCache(where.path or default_path())
+    raise ValueError(f"{where} is no single place")
 
 
 def storage(where: StorageReference) -> ContainersStoragePlace:

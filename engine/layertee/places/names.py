@@ -7,54 +7,37 @@ as ``attested``, stays in the memory of one plan, and gives way to what was comp
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
+from ..image.blobname import BlobName
 from ..image.document import DiffID, Digest
-from ..image.holding import Basis
-from ..image.media import Compression
+from ..image.holding import Place
 from ..image.pairs import contradicts
 
 
-@dataclass(frozen=True, slots=True)
-class BlobName:
-    """A blob that holds some content, and how that is known. ``size`` in bytes, None where nobody says."""
-
-    digest: Digest
-    size: int | None
-    compression: Compression | None
-    basis: Basis
-    source: str
-
-
-Teller = Callable[[Collection[DiffID]], Mapping[DiffID, Sequence[BlobName]]]
-
-
 class Attested:
-    """What ``tellers`` know about the blobs of ``diff_ids``; they are asked when it is first needed.
+    """What the owners of ``places`` know about the blobs of ``diff_ids``; asked when it is first needed.
 
     ``known`` answers what a blob was computed here to inflate to. Of statements about one blob that differ
-    none is used, nor one that differs from what is known; ``warnings`` then gets a line. One thread at a
-    time; blocks.
+    none is used, nor one that differs from what is known; that is a warning. One thread at a time; blocks.
     """
 
     def __init__(
         self,
         diff_ids: Collection[DiffID],
-        tellers: Sequence[Teller],
+        places: Sequence[Place],
         *,
         known: Callable[[Digest], DiffID | None],
-        warnings: list[str],
     ) -> None:
-        self._warnings = warnings
         self._diff_ids = diff_ids
-        self._tellers = tellers
+        self._places = places
         self._known = known
         self._blobs: dict[Digest, tuple[DiffID, BlobName]] | None = None
+        self._warnings: list[str] = []
 
     @property
-    def warnings(self) -> Sequence[str]:
+    def warnings(self) -> tuple[str, ...]:
         """What could not be used, one line each; more may come with the first question."""
-        return self._warnings
+        return tuple(self._warnings)
 
     def diff_id(self, digest: Digest) -> DiffID | None:
         """Which of the contents the blob holds; None also when that is not known. Raises CatalogError."""
@@ -68,8 +51,10 @@ class Attested:
     def _asked(self) -> dict[Digest, tuple[DiffID, BlobName]]:
         if self._blobs is None:
             said: dict[Digest, dict[DiffID, BlobName]] = {}
-            for teller in self._tellers:
-                for diff_id, blobs in teller(self._diff_ids).items():
+            for place in self._places:
+                found = place.blob_names(self._diff_ids)
+                self._warnings += found.warnings
+                for diff_id, blobs in found.names.items():
                     for blob in blobs:
                         said.setdefault(blob.digest, {}).setdefault(diff_id, blob)
             self._blobs = {

@@ -9,11 +9,12 @@ documents: whoever reads a holding back does so through the tee, which does.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LayerteeError
 from ..image.document import Descriptor, DiffID, Digest, Index, Layer
-from ..image.holding import Basis, Holding
+from ..image.holding import Basis, Found, Holding, Place
 from ..image.media import Compression
 from ..image.pairs import contradicts
 from ..store.layout import Layout
@@ -24,7 +25,15 @@ MAX_DOCUMENTS = 2000  # manifests and indexes looked at in one layout
 _CHEAPEST_TO_READ = (Compression.NONE, Compression.ZSTD, Compression.GZIP)
 
 
-class OCILayoutPlace:
+@dataclass(frozen=True, slots=True)
+class OwnBlobs:
+    """The blobs of an image in the layout that the image is in: several may have one content."""
+
+    holdings: tuple[tuple[DiffID, Holding], ...]
+    warnings: tuple[str, ...]
+
+
+class OCILayoutPlace(Place):
     """The layout in ``path``.
 
     ``known`` answers what a blob was computed to inflate to (``Catalog.diff_id``), ``attested`` what
@@ -40,7 +49,6 @@ class OCILayoutPlace:
         attested: Callable[[Digest], DiffID | None] = lambda _: None,
         prefer: Mapping[DiffID, Digest] | None = None,
     ) -> None:
-        self.warnings: list[str] = []
         self._path = path
         self._known = known
         self._attested = attested
@@ -50,42 +58,42 @@ class OCILayoutPlace:
     def name(self) -> str:
         return f"oci:{self._path}"
 
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
         """Layers of all images for all platforms, and tars stored under their DiffID.
 
         Documents that are broken or of another kind are skipped, with a warning.
         """
-        self.warnings = []
+        warnings: list[str] = []
         wanted = set(diff_ids)
         found: dict[DiffID, Holding] = {}
         try:
             layout = self._open()
             for diff_id in wanted:
                 self._offer(found, self._tar(layout, diff_id))
-            for layer in self._layers(layout):
+            for layer in self._layers(layout, warnings):
                 if layer.diff_id in wanted:
-                    self._offer(found, self._blob(layout, layer))
+                    self._offer(found, self._blob(layout, layer, warnings))
         except LayerteeError as exc:
-            self.warnings.append(str(exc))
-        return found
+            warnings.append(str(exc))
+        return Found(found, warnings)
 
-    def blobs_of(self, layers: Sequence[Layer]) -> list[tuple[DiffID, Holding]]:
+    def blobs_of(self, layers: Sequence[Layer]) -> OwnBlobs:
         """The very blobs of ``layers``, those that are there with their size. A damaged layout warns."""
-        self.warnings = []
-        found = []
+        warnings: list[str] = []
+        found: list[tuple[DiffID, Holding]] = []
         try:
             layout = self._open()
             for layer in layers:
-                if (holding := self._blob(layout, layer)) is not None:
+                if (holding := self._blob(layout, layer, warnings)) is not None:
                     found.append((layer.diff_id, holding))
         except LayerteeError as exc:
-            self.warnings.append(str(exc))
-        return found
+            warnings.append(str(exc))
+        return OwnBlobs(tuple(found), tuple(warnings))
 
     def _open(self) -> LayoutReader:
         return Layout.open(self._path)
 
-    def _layers(self, layout: LayoutReader) -> Iterator[Layer]:
+    def _layers(self, layout: LayoutReader, warnings: list[str]) -> Iterator[Layer]:
         todo: list[tuple[Descriptor, int]] = [(entry, 0) for entry in reversed(layout.entries())]
         seen: set[Digest] = set()
         while todo:
@@ -93,18 +101,23 @@ class OCILayoutPlace:
             if entry.digest in seen:
                 continue
             if len(seen) == MAX_DOCUMENTS:
-                self.warnings.append(
+                warnings.append(
                     f"{self.name}: more than {MAX_DOCUMENTS} manifests; the rest is not looked at"
                 )
                 return
             seen.add(entry.digest)
             try:
-                yield from self._layers_of(layout, entry, depth, todo)
+                yield from self._layers_of(layout, entry, depth, todo, warnings)
             except LayerteeError as exc:
-                self.warnings.append(f"{self.name}: skipping {entry.digest}: {exc}")
+                warnings.append(f"{self.name}: skipping {entry.digest}: {exc}")
 
     def _layers_of(
-        self, layout: LayoutReader, entry: Descriptor, depth: int, todo: list[tuple[Descriptor, int]]
+        self,
+        layout: LayoutReader,
+        entry: Descriptor,
+        depth: int,
+        todo: list[tuple[Descriptor, int]],
+        warnings: list[str],
     ) -> Iterator[Layer]:
         """The layers of one entry, or its children onto ``todo``; children that are not here are no fault."""
         if not is_document(entry) or (depth and layout.blob_size(entry.digest) is None):
@@ -115,7 +128,7 @@ class OCILayoutPlace:
         elif depth < INDEX_DEPTH:
             todo.extend((child, depth + 1) for child in reversed(document.manifests))
         else:
-            self.warnings.append(f"{self.name}: skipping {entry.digest}: indexes are nested too deep")
+            warnings.append(f"{self.name}: skipping {entry.digest}: indexes are nested too deep")
 
     def _tar(self, layout: LayoutReader, diff_id: DiffID) -> Holding | None:
         digest = Digest(str(diff_id))
@@ -124,14 +137,14 @@ class OCILayoutPlace:
             return None
         return self._holding(layout, diff_id, digest, size, Compression.NONE, Basis.COMPUTED)
 
-    def _blob(self, layout: LayoutReader, layer: Layer) -> Holding | None:
+    def _blob(self, layout: LayoutReader, layer: Layer, warnings: list[str]) -> Holding | None:
         if layout.blob_size(layer.digest) != layer.size:
             return None
         if str(layer.digest) == layer.diff_id:
             return self._tar(layout, layer.diff_id)
         computed = self._known(layer.digest)
         if contradicts(layer.digest, layer.diff_id, computed, layer.compression):
-            self.warnings.append(
+            warnings.append(
                 f"{self.name}: an image says that {layer.digest} has DiffID {layer.diff_id}; it was computed"
                 f" to be {computed}"
             )

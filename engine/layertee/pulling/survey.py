@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from threading import Lock
 
 from ..errors import CatalogError, LayerteeError
+from ..image.blobname import BlobName
 from ..image.document import DiffID, Digest, Layer, Manifest, image_layers
 from ..image.holding import Basis, Holding, Place
 from ..image.media import Compression
 from ..image.pairs import contradicts
-from ..image.placename import PlaceKind, PlaceName, Where
-from ..image.reference_storage import StorageReference
-from ..places.blobinfocache import BlobInfoCache, default_path
-from ..places.find import place, spelled_out, storage
-from ..places.names import Attested, BlobName, Teller
+from ..image.placename import Where
+from ..places.find import place, spelled_out
+from ..places.names import Attested
 from ..places.oci_layout import OCILayoutPlace
 from ..places.own import OwnStore
 from ..store.store import Store
@@ -35,33 +34,36 @@ def look(
     warnings: list[str] = []
     own = OwnStore(store, layers=layers)
     forms = own.forms()
-    warnings += own.warnings
+    warnings += forms.warnings
     missing = {
         layer.diff_id
         for layer in layers
         if not any(
             source.kind is SourceKind.HAVE
-            for source in own_sources(layer, forms.get(layer.diff_id, ()), want)
+            for source in own_sources(layer, forms.holdings.get(layer.diff_id, ()), want)
         )
     }
     wheres = spelled_out([*([found.origin] if found.origin else []), *places], warnings)
-    asked, attested = _places(store, layers, wheres, warnings)
+    asked, attested = _places(store, layers, wheres)
     origin: dict[DiffID, list[Holding]] = {}
     elsewhere: dict[DiffID, list[Holding]] = {}
     for at, one in enumerate(asked):
-        if one is None or not missing:
-            continue
+        if not missing:
+            break
         is_origin = at == 0 and found.origin is not None
         into = origin if is_origin else elsewhere
         if is_origin and isinstance(one, OCILayoutPlace):
             # Of its own image a layout has exactly the blobs, whatever else it has of their content.
-            _add(into, one.blobs_of([layer for layer in layers if layer.diff_id in missing]))
-            warnings += one.warnings
-        _add(into, one.find(missing).items())
-        warnings += one.warnings
+            blobs = one.blobs_of([layer for layer in layers if layer.diff_id in missing])
+            _add(into, blobs.holdings)
+            warnings += blobs.warnings
+        answer = one.find(missing)
+        _add(into, answer.items())
+        warnings += answer.warnings
     known, sizes = _computed(store, layers, warnings)
-    survey = Survey(forms, origin, elsewhere, known, sizes, found.registry, tuple(dict.fromkeys(warnings)))
-    return survey, attested
+    warnings += attested.warnings
+    said = tuple(dict.fromkeys(warnings))
+    return Survey(forms.holdings, origin, elsewhere, known, sizes, found.registry, said), attested
 
 
 class Keepers:
@@ -85,8 +87,8 @@ class Keepers:
             if self._places is None:
                 warnings: list[str] = []  # the survey that found the holding has given them
                 wheres = spelled_out(self._wheres, warnings)
-                asked, _ = _places(self._store, self._layers, wheres, warnings)
-                self._places = {one.name: one for one in asked if one is not None}
+                asked, _ = _places(self._store, self._layers, wheres)
+                self._places = {one.name: one for one in asked}
             if holding.place not in self._found:
                 place = self._places.get(holding.place)
                 wanted = {layer.diff_id for layer in self._layers}
@@ -144,8 +146,7 @@ def kept_by(store: Store, layers: Sequence[Layer], places: Sequence[Where | Plac
     found: set[DiffID] = set()
     for where in spelled_out(places, []):
         one = place(where, known=store.catalog.diff_id, attested=lambda _: None, prefer=prefer)
-        if one is not None:
-            found |= one.find(diff_ids).keys()
+        found |= one.find(diff_ids).keys()
     return found
 
 
@@ -157,14 +158,14 @@ def _add(found: dict[DiffID, list[Holding]], new: Collection[tuple[DiffID, Holdi
 
 
 def _places(
-    store: Store, layers: Sequence[Layer], wheres: Sequence[Where | Place], warnings: list[str]
-) -> tuple[list[Place | None], Attested]:
-    """A place for each of ``wheres`` that holds layers, and what all of them know about blobs."""
-    diff_ids = {layer.diff_id for layer in layers}
-    tellers = [teller for where in wheres if (teller := _teller(where, warnings)) is not None]
-    attested = Attested(diff_ids, tellers, known=store.catalog.diff_id, warnings=warnings)
+    store: Store, layers: Sequence[Layer], wheres: Sequence[Where | Place]
+) -> tuple[list[Place], Attested]:
+    """The places that ``wheres`` name, and what the owners of all of them know about blobs."""
+    made: list[Place] = []
+    attested = Attested({layer.diff_id for layer in layers}, made, known=store.catalog.diff_id)
     prefer = {layer.diff_id: layer.digest for layer in layers}
-    made = [
+    # Each may ask what the others know, once they are all there.
+    made += [
         place(where, known=store.catalog.diff_id, attested=attested.diff_id, prefer=prefer)
         for where in wheres
     ]
@@ -209,31 +210,3 @@ def _computed(
     except CatalogError as exc:
         warnings.append(str(exc))
         return known, {}
-
-
-def _teller(where: Where | Place, warnings: list[str]) -> Teller | None:
-    """What ``where`` knows about blobs, if it is a kind of place that knows anything."""
-    if isinstance(where, StorageReference):
-        store = storage(where)
-
-        def of_storage(diff_ids: Collection[DiffID]) -> Mapping[DiffID, Sequence[BlobName]]:
-            return {
-                diff_id: [
-                    BlobName(blob.digest, blob.size, blob.compression, Basis.ATTESTED, store.name)
-                    for blob in blobs
-                ]
-                for diff_id, blobs in store.blobs().items()
-                if diff_id in diff_ids
-            }
-
-        return of_storage
-    if isinstance(where, PlaceName) and where.kind is PlaceKind.BLOB_INFO_CACHE:
-        cache = BlobInfoCache(where.path or default_path())
-
-        def of_cache(diff_ids: Collection[DiffID]) -> Mapping[DiffID, Sequence[BlobName]]:
-            found = cache.blobs(diff_ids)
-            warnings.extend(cache.warnings)
-            return found
-
-        return of_cache
-    return None

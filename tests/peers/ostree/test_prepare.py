@@ -422,8 +422,9 @@ def test_a_damaged_record_is_refused_with_what_to_do(
         with pytest.raises(StoreCorrupt, match="remove the file"):
             preparing(rig, pushed).run()
         place = OSTreePlace(rig.root, known=no_pairs)
-        assert place.find(diff_ids(pushed)) == {}
-        assert len(place.warnings) == 1
+        found = place.find(diff_ids(pushed))
+        assert found == {}
+        assert len(found.warnings) == 1
 
 
 # --- crashes --------------------------------------------------------------------------

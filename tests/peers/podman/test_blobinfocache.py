@@ -33,8 +33,9 @@ def test_what_a_real_tool_recorded_is_read(image: BuiltImage, tmp_path: Path) ->
     run_with_cache(tmp_path / "cache", *command, "--dest-decompress", image.skopeo_name, target)
     cache = BlobInfoCache(tmp_path / "cache" / FILE)
     gzip, zstd, _ = image.layers
-    found = cache.blobs(diff_ids(image))
-    assert cache.warnings == []
+    named = cache.blob_names(diff_ids(image))
+    found = named.names
+    assert named.warnings == ()
     assert {diff_id: {blob.digest for blob in blobs} for diff_id, blobs in found.items()} == {
         DiffID(gzip.diff_id): {gzip.digest},
         DiffID(zstd.diff_id): {zstd.digest},

@@ -7,24 +7,27 @@ from pathlib import Path
 
 from layertee.disk.blob_file import FileContent
 from layertee.image.document import DiffID, Digest
-from layertee.image.holding import Basis, Holding
+from layertee.image.holding import Basis, Found, Holding, Place
 from layertee.image.media import Compression
 from tests.support.rig.blobs import BuiltLayer
 
 
-class FakePlace:
+class FakePlace(Place):
     """Holds ``holdings``, by the DiffID they are an answer to."""
 
     def __init__(self, holdings: Mapping[DiffID, Holding], name: str = "fake:/place") -> None:
-        self.name = name
-        self.warnings: list[str] = []
+        self._name = name
         self.holdings = dict(holdings)
         self.asked = 0
 
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
         """Also what does not fit the question."""
         self.asked += 1
-        return {diff_id: self.holdings[diff_id] for diff_id in diff_ids if diff_id in self.holdings}
+        return Found({diff_id: self.holdings[diff_id] for diff_id in diff_ids if diff_id in self.holdings})
 
 
 def shown(layer: BuiltLayer, basis: Basis = Basis.ATTESTED, place: str = "fake:/place") -> Holding:

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from layertee.image.blobname import BlobName, KnownNames
 from layertee.image.document import DiffID, Digest
-from layertee.image.holding import Basis
+from layertee.image.holding import Basis, Found, Place
 from layertee.image.media import Compression
 from layertee.places import blobinfocache as module
 from layertee.places.blobinfocache import MAX_NAMES, BlobInfoCache
-from layertee.places.names import Attested, BlobName
+from layertee.places.names import Attested
 from tests.contract.place_suite import STRANGER
 from tests.support.compress import digest_number
 from tests.support.hostile_sqlite import UNUSABLE, journal_that_removes, statements, thicket
@@ -51,7 +52,8 @@ def digests(found: Mapping[DiffID, Sequence[BlobName]]) -> dict[DiffID, set[str]
 
 def test_the_blobs_of_a_content_are_found(path: Path) -> None:
     cache = BlobInfoCache(path)
-    found = cache.blobs([diff(0), diff(1), STRANGER])
+    named = cache.blob_names([diff(0), diff(1), STRANGER])
+    found = named.names
     assert digests(found) == {diff(0): {digest_number(1), digest_number(2)}, diff(1): {digest_number(3)}}
     kinds = {blob.digest: blob.compression for blobs in found.values() for blob in blobs}
     assert kinds == {
@@ -61,25 +63,28 @@ def test_the_blobs_of_a_content_are_found(path: Path) -> None:
     }
     for blob in [blob for blobs in found.values() for blob in blobs]:
         assert (blob.size, blob.basis, blob.source) == (None, Basis.ATTESTED, f"blob-info-cache:{path}")
-    assert cache.warnings == []
+    assert named.warnings == ()
 
 
 def test_more_contents_than_one_query_takes_are_found(tmp_path: Path) -> None:
     wanted = [diff(n) for n in range(1203)]
     path = write_cache(tmp_path / FILE, [(digest_number(5000 + n), one) for n, one in enumerate(wanted)])
-    assert set(BlobInfoCache(path).blobs(wanted)) == set(wanted)
+    assert set(BlobInfoCache(path).blob_names(wanted).names) == set(wanted)
 
 
 def test_a_content_with_very_many_names_costs_bounded_memory(tmp_path: Path) -> None:
     pairs = [(digest_number(5000 + n), diff(0)) for n in range(MAX_NAMES + 500)]
-    assert len(BlobInfoCache(write_cache(tmp_path / FILE, pairs)).blobs([diff(0)])[diff(0)]) == MAX_NAMES
+    assert (
+        len(BlobInfoCache(write_cache(tmp_path / FILE, pairs)).blob_names([diff(0)]).names[diff(0)])
+        == MAX_NAMES
+    )
 
 
 def test_reading_leaves_no_file_and_changes_none(path: Path) -> None:
     directory = path.parent
     os.chmod(path, 0o400)
     before = (sorted(os.listdir(directory)), path.read_bytes(), path.stat().st_mtime_ns)
-    assert BlobInfoCache(path).blobs([diff(0)])
+    assert BlobInfoCache(path).blob_names([diff(0)]).names
     assert (sorted(os.listdir(directory)), path.read_bytes(), path.stat().st_mtime_ns) == before
     assert not [link for link in os.listdir("/proc/self/fd") if _leads_to(link, path)]
 
@@ -105,10 +110,11 @@ def test_a_journal_that_a_crash_left_is_not_rolled_back_by_us(path: Path) -> Non
         db.execute("ROLLBACK")
     before = crashed.read_bytes()
     cache = BlobInfoCache(crashed)
-    found = cache.blobs([diff(0)])
+    named = cache.blob_names([diff(0)])
+    found = named.names
     assert crashed.read_bytes() == before
     assert sorted(os.listdir(crashed.parent)) == [FILE, f"{FILE}-journal"]
-    assert (len(cache.warnings) == 1) is (found == {})
+    assert (len(named.warnings) == 1) is (found == {})
 
 
 def test_a_cache_that_is_locked_is_waited_for_briefly(path: Path) -> None:
@@ -116,12 +122,14 @@ def test_a_cache_that_is_locked_is_waited_for_briefly(path: Path) -> None:
         db.execute("BEGIN EXCLUSIVE")
         cache = BlobInfoCache(path)
         began = time.monotonic()
-        assert cache.blobs([diff(0)]) == {}
+        named = cache.blob_names([diff(0)])
+        assert named.names == {}
         assert 0.5 < time.monotonic() - began < 5
-        assert "locked" in cache.warnings[0]
+        assert "locked" in named.warnings[0]
         db.execute("ROLLBACK")
-        assert cache.blobs([diff(0)])
-        assert cache.warnings == []
+        named = cache.blob_names([diff(0)])
+        assert named.names
+        assert named.warnings == ()
 
 
 def not_there(path: Path) -> None:
@@ -176,8 +184,9 @@ def test_a_cache_that_cannot_be_used_answers_nothing_and_warns(path: Path, damag
     damage(path)
     before = sorted(os.listdir(path.parent))
     cache = BlobInfoCache(path)
-    assert cache.blobs([diff(0)]) == {}
-    (warning,) = cache.warnings
+    named = cache.blob_names([diff(0)])
+    assert named.names == {}
+    (warning,) = named.warnings
     assert warning.startswith(f"blob-info-cache:{path} cannot be read: ")
     assert sorted(os.listdir(path.parent)) == before
 
@@ -193,9 +202,10 @@ def test_a_cache_made_to_do_harm_answers_nothing_soon(
     before = sorted(os.listdir(path.parent))
     cache = BlobInfoCache(path)
     began = time.monotonic()
-    assert cache.blobs([diff(0)]) == {}
+    named = cache.blob_names([diff(0)])
+    assert named.names == {}
     assert time.monotonic() - began < 20
-    (warning,) = cache.warnings
+    (warning,) = named.warnings
     assert warning.startswith(f"blob-info-cache:{path} cannot be read: ")
     assert sorted(os.listdir(path.parent)) == before
 
@@ -206,9 +216,10 @@ def test_rows_without_end_end(path: Path) -> None:
     thicket(path, "DigestUncompressedPairs")
     cache = BlobInfoCache(path)
     began = time.monotonic()
-    assert cache.blobs([STRANGER]) == {}
+    named = cache.blob_names([STRANGER])
+    assert named.names == {}
     assert time.monotonic() - began < 30
-    assert "interrupted" in cache.warnings[0]
+    assert "interrupted" in named.warnings[0]
 
 
 def test_the_most_names_for_the_most_contents_are_within_bounds(tmp_path: Path) -> None:
@@ -216,8 +227,9 @@ def test_the_most_names_for_the_most_contents_are_within_bounds(tmp_path: Path) 
     pairs = [(digest_number(5000 + n), contents[n % 20]) for n in range(20 * MAX_NAMES)]
     path = write_cache(tmp_path / FILE, pairs, {blob: "gzip" for blob, _ in pairs})
     cache = BlobInfoCache(path)
-    assert sum(map(len, cache.blobs(contents).values())) == 20 * MAX_NAMES
-    assert cache.warnings == []
+    named = cache.blob_names(contents)
+    assert sum(map(len, named.names.values())) == 20 * MAX_NAMES
+    assert named.warnings == ()
 
 
 def test_no_journal_has_another_file_removed(path: Path, tmp_path: Path) -> None:
@@ -225,8 +237,9 @@ def test_no_journal_has_another_file_removed(path: Path, tmp_path: Path) -> None
     victim.write_bytes(b"precious")
     journal = journal_that_removes(path, victim)
     cache = BlobInfoCache(path)
-    assert cache.blobs([diff(0)]) == {}
-    assert len(cache.warnings) == 1
+    named = cache.blob_names([diff(0)])
+    assert named.names == {}
+    assert len(named.warnings) == 1
     assert victim.exists() and journal.exists()
 
 
@@ -234,16 +247,17 @@ def test_the_files_beside_a_linked_cache_are_those_beside_the_file(path: Path, t
     link = tmp_path / "link" / FILE
     link.parent.mkdir()
     link.symlink_to(path)
-    assert BlobInfoCache(link).blobs([diff(0)])
+    assert BlobInfoCache(link).blob_names([diff(0)]).names
     os.mkfifo(f"{path}-journal")
-    assert BlobInfoCache(link).blobs([diff(0)]) == {}
+    assert BlobInfoCache(link).blob_names([diff(0)]).names == {}
 
 
 def test_a_table_of_a_later_version_is_no_harm(path: Path) -> None:
     statements(path, "CREATE TABLE Later (x PRIMARY KEY)", "ALTER TABLE DigestCompressors ADD COLUMN more")
     cache = BlobInfoCache(path)
-    assert cache.blobs([diff(0)])
-    assert cache.warnings == []
+    named = cache.blob_names([diff(0)])
+    assert named.names
+    assert named.warnings == ()
 
 
 @pytest.mark.parametrize("nonsense", ["", "sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64, b"\xff\x00"])
@@ -252,76 +266,88 @@ def test_rows_that_make_no_sense_are_passed_over(path: Path, nonsense: object) -
         db.execute("INSERT INTO DigestUncompressedPairs VALUES (?, ?)", (nonsense, str(diff(0))))
         db.execute("UPDATE DigestCompressors SET compressor = x'00' WHERE compressor = 'gzip'")
     cache = BlobInfoCache(path)
-    assert digests(cache.blobs([diff(0)])) == {diff(0): {digest_number(1), digest_number(2)}}
-    assert cache.warnings == []
+    named = cache.blob_names([diff(0)])
+    assert digests(named.names) == {diff(0): {digest_number(1), digest_number(2)}}
+    assert named.warnings == ()
 
 
 def test_a_path_that_looks_like_a_uri_is_a_path(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "a?mode=memory#x%20" / FILE, [(digest_number(1), diff(0))])
-    assert BlobInfoCache(path).blobs([diff(0)])
+    assert BlobInfoCache(path).blob_names([diff(0)]).names
 
 
 # --- what is believed of it -------------------------------------------------------------------------
 
 
-def told(*names: tuple[int, int, str]) -> Any:
-    """Someone who says for each of ``names`` that blob and content belong together."""
+class Told(Place):
+    """Says for each of ``names`` that blob and content belong together; counts how often it is asked."""
 
-    def tell(diff_ids: Collection[DiffID]) -> dict[DiffID, list[BlobName]]:
+    def __init__(self, *names: tuple[int, int, str], warning: str = "") -> None:
+        self._names = names
+        self._warning = warning
+        self.asked = 0
+
+    @property
+    def name(self) -> str:
+        return "told"
+
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
+        return Found()
+
+    def blob_names(self, diff_ids: Collection[DiffID]) -> KnownNames:
+        self.asked += 1
         said: dict[DiffID, list[BlobName]] = {}
-        for blob, content, source in names:
+        for blob, content, source in self._names:
             name = BlobName(digest_number(blob), None, None, Basis.ATTESTED, source)
             said.setdefault(diff(content), []).append(name)
-        return said
-
-    return tell
+        return KnownNames(said, (self._warning,) if self._warning else ())
 
 
-def attested(*tellers: Any, known: Mapping[Digest, DiffID] | None = None) -> tuple[Attested, list[str]]:
-    warnings: list[str] = []
-    computed = dict(known or {})
-    return Attested([diff(0), diff(1)], tellers, known=computed.get, warnings=warnings), warnings
+def attested(*places: Place, known: Mapping[Digest, DiffID] | None = None) -> Attested:
+    return Attested([diff(0), diff(1)], places, known=dict(known or {}).get)
 
 
 def test_what_several_say_is_one_pair() -> None:
-    found, warnings = attested(told((1, 0, "a"), (2, 0, "a")), told((1, 0, "b"), (3, 1, "b")))
+    found = attested(Told((1, 0, "a"), (2, 0, "a")), Told((1, 0, "b"), (3, 1, "b")))
     assert [found.diff_id(digest_number(n)) for n in (1, 2, 3, 4)] == [diff(0), diff(0), diff(1), None]
     assert {blob.digest for blob in found.names(diff(0))} == {digest_number(1), digest_number(2)}
-    assert warnings == []
+    assert found.warnings == ()
 
 
 def test_two_that_contradict_each_other_are_not_believed() -> None:
-    found, warnings = attested(told((1, 0, "a")), told((1, 1, "b"), (2, 0, "b")))
+    found = attested(Told((1, 0, "a")), Told((1, 1, "b"), (2, 0, "b")))
     assert found.diff_id(digest_number(1)) is None
     assert found.diff_id(digest_number(2)) == diff(0)
     assert found.names(diff(1)) == ()
-    (warning,) = warnings
+    (warning,) = found.warnings
     assert "a, b" in warning and digest_number(1) in warning and diff(0) in warning and diff(1) in warning
 
 
 def test_what_contradicts_a_computed_pair_is_not_believed() -> None:
-    found, warnings = attested(told((1, 0, "a"), (2, 1, "a")), known={digest_number(1): diff(7)})
+    found = attested(Told((1, 0, "a"), (2, 1, "a")), known={digest_number(1): diff(7)})
     assert found.diff_id(digest_number(1)) is None
     assert found.diff_id(digest_number(2)) == diff(1)
-    (warning,) = warnings
+    (warning,) = found.warnings
     assert f"computed here to be {diff(7)}" in warning
 
 
 def test_that_the_bytes_are_also_a_tar_by_themselves_is_no_contradiction() -> None:
     itself = DiffID(str(digest_number(1)))
-    found, warnings = attested(told((1, 0, "a")), known={digest_number(1): itself})
-    assert (found.diff_id(digest_number(1)), warnings) == (diff(0), [])
+    found = attested(Told((1, 0, "a")), known={digest_number(1): itself})
+    assert (found.diff_id(digest_number(1)), found.warnings) == (diff(0), ())
 
 
 def test_nobody_is_asked_before_it_matters_or_twice() -> None:
-    asked: list[int] = []
-
-    def tell(diff_ids: Collection[DiffID]) -> dict[DiffID, list[BlobName]]:
-        asked.append(1)
-        return {}
-
-    found, _ = attested(tell)
-    assert asked == []
+    one = Told((1, 0, "a"), warning="half of it cannot be read")
+    found = attested(one, BlobInfoCache(Path("/nothing/there")))
+    assert (one.asked, found.warnings) == (0, ())
     found.diff_id(digest_number(1))
     found.names(diff(0))
-    assert asked == [1]
+    assert one.asked == 1
+    assert found.warnings[0] == "half of it cannot be read"
+    assert found.warnings[1].startswith("blob-info-cache:/nothing/there cannot be read")
+
+
+def test_a_cache_has_no_layers(path: Path) -> None:
+    found = BlobInfoCache(path).find([diff(0), diff(1)])
+    assert (dict(found), found.warnings) == ({}, ())

@@ -48,15 +48,18 @@ def test_a_stream_without_its_object_is_no_layer(tmp_path: Path, damage: str) ->
             link.write_bytes(b"x")
         else:
             link.mkdir()
-    assert place.find([ONE]) == {}
-    assert place.warnings == []
+    found = place.find([ONE])
+    assert found == {}
+    assert found.warnings == ()
 
 
 def test_no_repository_is_a_warning(tmp_path: Path) -> None:
     place = ComposefsPlace(tmp_path / "none")
-    assert place.find([ONE]) == {}
-    assert place.warnings == [f"composefs:{tmp_path}/none: No such file or directory"]
+    found = place.find([ONE])
+    assert found == {}
+    assert found.warnings == (f"composefs:{tmp_path}/none: No such file or directory",)
     (tmp_path / "none").mkdir()
     os.mkfifo(tmp_path / "none" / "streams")
-    assert place.find([ONE]) == {}
-    assert len(place.warnings) == 1
+    found = place.find([ONE])
+    assert found == {}
+    assert len(found.warnings) == 1

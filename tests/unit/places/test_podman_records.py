@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertee.errors import DocumentError
-from layertee.image.document import DiffID
+from layertee.image.blobname import BlobName
+from layertee.image.document import DiffID, Digest
+from layertee.image.holding import Basis
 from layertee.image.media import Compression
 from layertee.places.podman.records import file_name, image_rows, layer_rows
 from tests.support.compress import digest_of
@@ -46,7 +49,7 @@ FIELDS = st.dictionaries(
 def test_any_json_gives_rows_or_a_typed_error(records: Any) -> None:
     raw = json.dumps(records).encode()
     try:
-        for layer in layer_rows(raw, "x"):
+        for layer in layer_rows(raw, "x", "store"):
             assert layer.size > 0 or layer.problem or layer.diff_id == digest_of(b"")
         for image in image_rows(raw, "x"):
             for key in image.keys:
@@ -58,7 +61,7 @@ def test_any_json_gives_rows_or_a_typed_error(records: Any) -> None:
 
 @given(raw=st.binary(max_size=60) | st.text('[]{}":,0123456789', max_size=60).map(str.encode))
 def test_any_bytes_give_rows_or_a_typed_error(raw: bytes) -> None:
-    for parse in (layer_rows, image_rows):
+    for parse in (partial(layer_rows, source="store"), image_rows):
         try:
             list(parse(raw, "x"))
         except DocumentError as exc:
@@ -73,7 +76,7 @@ def test_a_name_that_is_no_text_is_passed_over() -> None:
 
 
 def layer(**fields: Any) -> Any:
-    (row,) = layer_rows(json.dumps([{**LAYER, **fields}]).encode(), "x")
+    (row,) = layer_rows(json.dumps([{**LAYER, **fields}]).encode(), "x", "store")
     return row
 
 
@@ -97,7 +100,7 @@ def test_the_blob_that_a_layer_was_made_from_is_known() -> None:
     blob = digest_of(b"some blob")
     made = {"compressed-diff-digest": blob, "compressed-size": 100, "compression": 2}
     found = layer(**made).blob
-    assert (found.digest, found.size, found.compression) == (blob, 100, Compression.GZIP)
+    assert found == BlobName(Digest(blob), 100, Compression.GZIP, Basis.ATTESTED, "store")
     for wrong in ({"compressed-size": 0}, {"compression": 9}, {"compressed-diff-digest": "x"}):
         assert layer(**{**made, **wrong}).blob is None
     assert layer(**{**made, "compressed-diff-digest": DIFF_ID}).blob is None

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ...errors import DocumentError, LayerteeError
 from ...image.document import DiffID, Digest
-from ...image.holding import Basis, Holding
+from ...image.holding import Basis, Found, Holding, Place
 from ...image.media import Compression
 from ...image.pairs import contradicts
 from ...image.roles import Role
@@ -92,7 +92,7 @@ def _images(repo: OSTreeRepo) -> Iterator[Mapping[Digest, Claim]]:
             repo.warnings.append(f"{repo.path}: skipping {ref}: {exc}")
 
 
-class OSTreePlace:
+class OSTreePlace(Place):
     """The repository in ``path``.
 
     ``known`` answers what a blob was computed to inflate to (``Catalog.diff_id``), ``attested`` what another
@@ -100,7 +100,6 @@ class OSTreePlace:
     """
 
     def __init__(self, path: Path, *, known: Pairs, attested: Pairs = no_pairs) -> None:
-        self.warnings: list[str] = []
         self._path = path
         self._known = known
         self._attested = attested
@@ -109,17 +108,15 @@ class OSTreePlace:
     def name(self) -> str:
         return f"ostree:{self._path}"
 
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
         """Layers whose ref leads to a whole commit. Each holding is a LayerCommit, and not readable."""
-        self.warnings = []
+        warnings: list[str] = []
         try:
             repo = OSTreeRepo.open(self._path)
-            found = self.find_in(repo, take_stock(repo), diff_ids)
-            self.warnings = repo.warnings
-            return dict(found)
+            warnings = repo.warnings
+            return Found(self.find_in(repo, take_stock(repo), diff_ids), warnings)
         except LayerteeError as exc:
-            self.warnings.append(str(exc))
-            return {}
+            return Found(warnings=[*warnings, str(exc)])
 
     def find_in(
         self, repo: OSTreeRepo, stock: Stock, diff_ids: Collection[DiffID]

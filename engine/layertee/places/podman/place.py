@@ -11,15 +11,17 @@ have been changed since, or never have reached the disk, so reading it back hash
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from ...config.storage import StorageRoots, find_roots
 from ...disk.tree import Tree
 from ...errors import DocumentError, InvalidReference, LayerteeError, NotFound, SourceUnreadable
+from ...image.blobname import BlobName, KnownNames
 from ...image.document import (
     MAX_DOCUMENT,
     DiffID,
@@ -30,7 +32,7 @@ from ...image.document import (
     parse_config,
     parse_document,
 )
-from ...image.holding import Basis, Holding
+from ...image.holding import Basis, Found, Holding, Place
 from ...image.media import Compression
 from ...image.reference_storage import StorageReference
 from ...image.resolved import ResolvedImage
@@ -41,7 +43,6 @@ from .records import (
     MANIFEST_PREFIX,
     MAX_RECORDS,
     ImageRow,
-    KnownBlob,
     LayerRow,
     file_name,
     image_rows,
@@ -56,15 +57,13 @@ _MIN_ID: Final = 12  # what podman shows of an image id; shorter ones are names
 class StorageImage:
     """An image of the store, every document of it hashed. ``index_digest``: an index that lists it, if kept.
 
-    ``documents`` are all its manifests and indexes that the store kept, ``manifest`` among them. ``blobs``
-    are the compressed blobs that the store's layers were made from.
+    ``documents`` are all its manifests and indexes that the store kept, the image's manifest among them.
     """
 
     image_id: str
     names: tuple[str, ...]
     image: ResolvedImage
     documents: tuple[Manifest | Index, ...]
-    blobs: Mapping[DiffID, tuple[KnownBlob, ...]] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +72,10 @@ class _Store:
     driver: str
 
 
-class ContainersStoragePlace:
+class ContainersStoragePlace(Place):
     """The store in ``where``, called ``name`` (a reference's ``store``). Every method blocks."""
 
     def __init__(self, where: StorageRoots, *, name: str) -> None:
-        self.warnings: list[str] = []
         self._where = where
         self._name = name
 
@@ -94,42 +92,30 @@ class ContainersStoragePlace:
         """Whether there is any store to look into."""
         return bool(self._stores())
 
-    def find(self, diff_ids: Collection[DiffID]) -> dict[DiffID, Holding]:
+    def find(self, diff_ids: Collection[DiffID]) -> Found:
         """Layers whose tree and tar-split are there now. Several layers may have one content.
 
         A layer that is known and cannot be read back is a warning.
         """
-        self.warnings = []
+        warnings: list[str] = []
         wanted = set(diff_ids)
         found: dict[DiffID, Holding] = {}
         unusable: dict[DiffID, str] = {}
         stores = self._stores()
         if not stores:
-            self.warnings.append(f"{self.name}: there is no store")
+            warnings.append(f"{self.name}: there is no store")
         for store in stores:
-            for row in self._rows(store):
+            for row in self._rows(store, warnings):
                 if row.diff_id not in wanted or row.diff_id in found:
                     continue
                 try:
                     found[row.diff_id] = self._holding(store, row)
                 except SourceUnreadable as exc:
                     unusable.setdefault(row.diff_id, str(exc))
-        self.warnings.extend(why for diff_id, why in unusable.items() if diff_id not in found)
-        return found
+        warnings += [why for diff_id, why in unusable.items() if diff_id not in found]
+        return Found(found, warnings)
 
     # --- images ---------------------------------------------------------------
-
-    def images(self) -> list[StorageImage]:
-        """All images, in the store's order. One whose documents are not whole is a warning."""
-        self.warnings = []
-        found = []
-        blobs = self.blobs()
-        for store, row in self._image_rows():
-            try:
-                found.append(self._image(store, row, blobs))
-            except LayerteeError as exc:
-                self.warnings.append(f"{self.name}: skipping image {row.image_id[:_MIN_ID]}: {exc}")
-        return found
 
     def resolve(self, name: str) -> StorageImage:
         """The image called ``name``: a name with or without its tag, ``name@digest``, an id or 12 or more of
@@ -138,8 +124,7 @@ class ContainersStoragePlace:
         Raises NotFound, InvalidReference (several images), and for documents SourceUnreadable and as the
         parsers of ``oci`` do.
         """
-        self.warnings = []
-        rows = list(self._image_rows())
+        rows = self._image_rows()
         names = _spellings(name)
         repository, _, digest = name.partition("@")
         found = [(store, row) for store, row in rows if names & set(row.names)]
@@ -151,11 +136,9 @@ class ContainersStoragePlace:
         if len({row.image_id for _, row in found}) > 1:
             raise InvalidReference(f"{self.name}: {name!r:.200} may be any of {len(found)} images")
         store, row = found[0]
-        return self._image(store, row, self.blobs(), digest)
+        return self._image(store, row, digest)
 
-    def _image(
-        self, store: _Store, row: ImageRow, blobs: Mapping[DiffID, tuple[KnownBlob, ...]], digest: str = ""
-    ) -> StorageImage:
+    def _image(self, store: _Store, row: ImageRow, digest: str = "") -> StorageImage:
         """``digest`` asks for one of the image's manifests, where it has several."""
         documents: dict[str, Manifest | Index] = {}
         with Tree.open(store.root) as root, root.sub(f"{store.driver}-images/{row.image_id}") as files:
@@ -181,18 +164,18 @@ class ContainersStoragePlace:
             row.names,
             ResolvedImage(chosen, config, layers, index),
             tuple(documents.values()),
-            {layer.diff_id: blobs[layer.diff_id] for layer in layers if layer.diff_id in blobs},
         )
 
-    def blobs(self) -> dict[DiffID, tuple[KnownBlob, ...]]:
-        """What each layer of the store was made from, as far as that was a compressed blob."""
-        blobs: dict[DiffID, tuple[KnownBlob, ...]] = {}
+    def blob_names(self, diff_ids: Collection[DiffID]) -> KnownNames:
+        """What layers of the store were made from, as far as that was a compressed blob."""
+        warnings: list[str] = []
+        names: dict[DiffID, tuple[BlobName, ...]] = {}
         for store in self._stores():
-            for row in self._rows(store):
-                if row.blob is not None and row.problem is None:
-                    others = blobs.get(row.diff_id, ())
-                    blobs[row.diff_id] = others if row.blob in others else (*others, row.blob)
-        return blobs
+            for row in self._rows(store, warnings):
+                if row.diff_id in diff_ids and row.blob is not None and row.problem is None:
+                    others = names.get(row.diff_id, ())
+                    names[row.diff_id] = others if row.blob in others else (*others, row.blob)
+        return KnownNames(names, tuple(warnings))
 
     # --- records --------------------------------------------------------------
 
@@ -205,15 +188,22 @@ class ContainersStoragePlace:
             if os.path.isdir(root / f"{driver}-layers")
         ]
 
-    def _rows(self, store: _Store) -> Iterator[LayerRow]:
-        yield from self._parsed(store, "layers", layer_rows)
+    def _rows(self, store: _Store, warnings: list[str]) -> list[LayerRow]:
+        return self._parsed(store, "layers", partial(layer_rows, source=self.name), warnings)
 
-    def _image_rows(self) -> Iterator[tuple[_Store, ImageRow]]:
-        for store in self._stores():
-            for row in self._parsed(store, "images", image_rows):
-                yield store, row
+    def _image_rows(self) -> list[tuple[_Store, ImageRow]]:
+        """All images, as far as their records can be read."""
+        return [
+            (store, row) for store in self._stores() for row in self._parsed(store, "images", image_rows, [])
+        ]
 
-    def _parsed(self, store: _Store, kind: str, parse: Callable[[bytes, str], Iterator[_Row]]) -> list[_Row]:
+    def _parsed(
+        self,
+        store: _Store,
+        kind: str,
+        parse: Callable[[bytes, str], Iterator[_Row]],
+        warnings: list[str],
+    ) -> list[_Row]:
         """What ``<driver>-layers/layers.json`` or its like says; nothing and a warning if it is not whole."""
         name = f"{store.driver}-{kind}/{kind}.json"
         try:
@@ -221,7 +211,7 @@ class ContainersStoragePlace:
                 raw = root.read(name.encode(), MAX_RECORDS)
             return list(parse(raw, f"{store.root}/{name}"))
         except LayerteeError as exc:
-            self.warnings.append(f"{self.name}: {exc}")
+            warnings.append(f"{self.name}: {exc}")
             return []
 
     def _holding(self, store: _Store, row: LayerRow) -> Holding:

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...errors import DocumentError
+from ...image.blobname import BlobName
 from ...image.document import DiffID, Digest
+from ...image.holding import Basis
 from ...image.media import Compression
 
 # Some 500 bytes a layer: 10,000 are 5 MB, in 0.1 s.
@@ -46,20 +48,8 @@ class LayerRow:
     layer_id: str
     diff_id: DiffID
     size: int
-    blob: KnownBlob | None
+    blob: BlobName | None
     problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class KnownBlob:
-    """A compressed blob that was seen to hold a layer, as the tool that did so recorded it.
-
-    Another tool's record: a hint where content may be known under another name, never a computed pair.
-    """
-
-    digest: Digest
-    size: int
-    compression: Compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +67,12 @@ class ImageRow:
         return tuple(sorted(k for k in self.keys if k == MANIFEST_KEY or k.startswith(MANIFEST_PREFIX)))
 
 
-def layer_rows(raw: bytes, what: str) -> Iterator[LayerRow]:
-    """The layers in ``raw`` that have a DiffID, in its order. Raises DocumentError when it is no list."""
+def layer_rows(raw: bytes, what: str, source: str) -> Iterator[LayerRow]:
+    """The layers in ``raw`` that have a DiffID, in its order. Raises DocumentError when it is no list.
+
+    ``source`` is what to call the store that says so. What it says of blobs is another tool's record: a hint
+    where content may be known under another name, never a computed pair.
+    """
     for record in _records(raw, what):
         layer_id = record.get("id")
         if not isinstance(layer_id, str) or not _ID.fullmatch(layer_id):
@@ -95,7 +89,7 @@ def layer_rows(raw: bytes, what: str) -> Iterator[LayerRow]:
             size = 0  # of which Go writes nothing
         elif type(size) is not int or size <= 0:
             size, problem = 0, problem or "its size is not recorded"
-        yield LayerRow(layer_id, diff_id, size, _blob(record, diff_id), problem)
+        yield LayerRow(layer_id, diff_id, size, _blob(record, diff_id, source), problem)
 
 
 def image_rows(raw: bytes, what: str) -> Iterator[ImageRow]:
@@ -141,7 +135,7 @@ def _problem(record: Mapping[str, object], flags: Mapping[str, object]) -> str |
     return None
 
 
-def _blob(record: Mapping[str, object], diff_id: DiffID) -> KnownBlob | None:
+def _blob(record: Mapping[str, object], diff_id: DiffID, source: str) -> BlobName | None:
     size = record.get("compressed-size")
     number = record.get("compression", 0)
     try:
@@ -151,7 +145,9 @@ def _blob(record: Mapping[str, object], diff_id: DiffID) -> KnownBlob | None:
     if str(digest) == diff_id or type(size) is not int or size <= 0 or type(number) is not int:
         return None
     compression = _COMPRESSIONS.get(number)
-    return None if compression is None else KnownBlob(digest, size, compression)
+    if compression is None:
+        return None
+    return BlobName(digest, size, compression, Basis.ATTESTED, source)
 
 
 def _texts(value: object) -> tuple[str, ...]:
