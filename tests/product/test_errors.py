@@ -213,7 +213,7 @@ def on_a_small_disk(cli: Cli, nbytes: str, *args: str) -> tuple[int, str, list[s
 
 def test_a_full_disk_exits_with_5_and_says_how_much_is_needed(cli: Cli, image: BuiltImage) -> None:
     with FaultServer(image) as server:
-        code, err, left = on_a_small_disk(cli, "70m", server.reference)
+        code, err, left = on_a_small_disk(cli, "6m", server.reference)
         assert (code, left) == (5, [])
         assert "STORE_FULL" in err and "needs 6.0 MiB" in err and "are free" in err
         assert server.requests("blob", image.layers[0].digest) == []
@@ -224,7 +224,7 @@ def test_a_layer_that_inflates_beyond_the_disk_exits_with_5_and_leaves_nothing(
 ) -> None:
     image = build_image(tmp_path / "zeros", [zeros_layer(60 << 20)])
     name = push(image, "errors/zeros:1", registry)
-    code, err, left = on_a_small_disk(cli, "100m", "--layers", "uncompressed", name)
+    code, err, left = on_a_small_disk(cli, "50m", "--layers", "uncompressed", name)
     assert (code, left) == (5, [])
     assert "STORE_FULL" in err and "layer 0 needs more than" in err
 

@@ -35,12 +35,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
     return build_image(tmp_path_factory.mktemp("hostile"), layers, labels=labels)
 
 
-@pytest.fixture
-def user(tmp_path: Path) -> Cli:
-    """A user on a fresh machine."""
-    return Cli(tmp_path / "home")
-
-
 def assert_clean(ran: Ran) -> None:
     """Every line is one that this program made, of visible characters only."""
     for text in (ran.out, ran.err):
