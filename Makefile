@@ -51,7 +51,7 @@ bench: setup-bench
 	$(PY) -m pytest -q bench/bench_tee.py --benchmark-only --benchmark-quiet
 	@echo "== whole pulls"
 	$(PY) -m bench
-	$(PY) -m bench.report --readme README.md
+	$(PY) -m bench.report --readme README.md --summary bench/README.md
 	$(PY) -m bench.plots
 
 docs: setup-fast

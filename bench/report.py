@@ -1,8 +1,9 @@
-"""Tables out of results: ``python -m bench.report [JSON] [--readme README.md]``.
+"""Tables out of results: ``python -m bench.report [JSON] [--readme README.md] [--summary bench/README.md]``.
 
 Writes ``<results>.md`` beside the JSON (the newest one, if none is named): every client of every regime, the
-goals of targets.py with what became of them, floors, memory, start-up. With ``--readme`` a short form
-replaces what is between the two marks in that file. The same JSON gives the same text.
+goals of targets.py with what became of them, floors, memory, start-up. Two shorter forms replace what is
+between the two marks in a file: with ``--readme`` one row and one chart, with ``--summary`` a row for each
+comparison. The same JSON gives the same text.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import targets
 from bench.tables import (
@@ -84,9 +86,23 @@ def full_report(results: Results, stem: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def readme_block(results: Results, directory: str, stem: str) -> str:
-    """The short form, without the marks. ``directory`` leads from the README to the results."""
-    base = f"{directory}/{stem}" if directory not in ("", ".") else stem
+def headline_block(results: Results, directory: str, stem: str) -> str:
+    """The comparison that comes first, and the chart. ``directory`` leads from the page to the results."""
+    base = _base(directory, stem)
+    first = targets.COMPARISONS[0]
+    lines = [MARKED, "", *_against_peers(results, [first])]
+    said = [f"{machine_line(results)}. Medians of whole commands; ratios are ours over theirs."]
+    said += [text for image in results.images if (text := _described_image(image, first))]
+    said += [*_footnotes(results), f"`{results.command}` measures it again; [all tables]({base}.md)."]
+    lines += ["", " ".join(said)]
+    if "overview" in (figures := targets.figures(results)):
+        lines += ["", f"![{figures['overview']}]({base}-overview.svg)"]
+    return "\n".join(lines)
+
+
+def summary_block(results: Results, directory: str, stem: str) -> str:
+    """All comparisons and single figures. ``directory`` leads from the page to the results."""
+    base = _base(directory, stem)
     lines = [
         MARKED,
         "",
@@ -95,13 +111,23 @@ def readme_block(results: Results, directory: str, stem: str) -> str:
     lines += [
         f"`{results.command}` measures it again; [all tables]({base}.md).",
         "",
-        *_against_peers(results),
+        *_against_peers(results, targets.COMPARISONS),
     ]
     lines += ["", "Ratios are ours over theirs: below 1 is less.", _versions(results), *_footnotes(results)]
     lines += ["", *_facts(results)]
-    if "overview" in (figures := targets.figures(results)):
-        lines += ["", f"![{figures['overview']}]({base}-overview.svg)"]
     return "\n".join(lines)
+
+
+def _base(directory: str, stem: str) -> str:
+    return f"{directory}/{stem}" if directory not in ("", ".") else stem
+
+
+def _described_image(image: Mapping[str, Any], comparison: targets.Comparison) -> str:
+    """What the image of a comparison is, in a sentence; nothing for another image."""
+    if (image["shape"], image["compression"]) != (comparison.shape, comparison.compression):
+        return ""
+    sizes = [number(image[name] / 1e6, 0) for name in ("compressed_nbytes", "uncompressed_nbytes")]
+    return f"The image has {image['n_layers']} layers, {sizes[0]} MB compressed and {sizes[1]} MB as tars."
 
 
 def replace_block(text: str, block: str) -> str:
@@ -288,9 +314,9 @@ def _startup(results: Results) -> list[str]:
 # -- the short form ------------------------------------------------------------------
 
 
-def _against_peers(results: Results) -> list[str]:
+def _against_peers(results: Results, comparisons: Iterable[targets.Comparison]) -> list[str]:
     rows = []
-    for comparison in targets.COMPARISONS:
+    for comparison in comparisons:
         ours, theirs = comparison.runs(results)
         cells = [comparison.image, comparison.what]
         for runs in (ours, theirs):
@@ -318,7 +344,8 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) 
     """Write the files; 1, with a reason, if there is nothing to write from or no place to write to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("json", type=Path, nargs="?", help="results (default: the newest in bench/results)")
-    parser.add_argument("--readme", type=Path, help="also put the short form between the marks of this file")
+    parser.add_argument("--readme", type=Path, help="put the headline between the marks of this file")
+    parser.add_argument("--summary", type=Path, help="put all comparisons between the marks of this file")
     args = parser.parse_args(argv)
     try:
         path: Path = args.json or newest()
@@ -326,12 +353,13 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = print) 
         report = path.with_suffix(".md")
         report.write_text(full_report(results, path.stem), encoding="utf-8")
         say(f"wrote {report}")
-        if args.readme:
-            directory = Path(os.path.relpath(path.parent, args.readme.parent)).as_posix()
-            text = args.readme.read_text(encoding="utf-8")
-            block = readme_block(results, directory, path.stem)
-            args.readme.write_text(replace_block(text, block), encoding="utf-8")
-            say(f"wrote {args.readme}")
+        for page, block_of in ((args.readme, headline_block), (args.summary, summary_block)):
+            if page is None:
+                continue
+            directory = Path(os.path.relpath(path.parent, page.parent)).as_posix()
+            block = block_of(results, directory, path.stem)
+            page.write_text(replace_block(page.read_text(encoding="utf-8"), block), encoding="utf-8")
+            say(f"wrote {page}")
     except (OSError, ValueError) as exc:
         print(f"bench.report: {exc}", file=sys.stderr)
         return 1

@@ -211,7 +211,8 @@ def test_the_order_in_which_runs_were_made_does_not_show(results: Results) -> No
     shuffled = random.Random(1).sample(list(results.runs), len(results.runs))
     other = dataclasses.replace(results, runs=shuffled)
     assert report.full_report(other, "x") == report.full_report(results, "x")
-    assert report.readme_block(other, "d", "x") == report.readme_block(results, "d", "x")
+    for block in (report.headline_block, report.summary_block):
+        assert block(other, "d", "x") == block(results, "d", "x")
 
 
 def test_figures_that_a_peer_lacks_are_a_dash_and_not_zero(tmp_path: Path) -> None:
@@ -240,26 +241,56 @@ def test_the_newest_results_are_those_of_the_latest_date(tmp_path: Path) -> None
         newest(tmp_path / "none")
 
 
-def test_the_readme_is_replaced_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
+def test_pages_are_replaced_between_their_marks_and_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "bench" / "results").mkdir(parents=True)
     path = written(tmp_path / "bench" / "results", made_up())
-    readme = tmp_path / "README.md"
-    readme.write_text(README)
+    readme, summary = tmp_path / "README.md", tmp_path / "bench" / "README.md"
+    pages = (readme, summary)
     said: list[str] = []
-    assert report.main([str(path), "--readme", str(readme)], said.append) == 0
-    once = readme.read_text()
-    assert once.startswith(f"# Title\n\nbefore\n\n{report.BEGIN}\n")
-    assert once.endswith(f"\n{report.END}\n\nafter\n")
-    assert "old" not in once.splitlines()
-    assert "| 2.00 / 3.50 | 7.50 / 10.00 (skopeo, tars written) | **0.27 / 0.35** |" in once
-    assert "`python -m bench --runs 3`" in once
-    assert "Some CPU" in once
-    assert "](bench/results/2026-11-24-vm.md)" in once
-    assert once.count("](bench/results/2026-11-24-vm-overview.svg)") == once.count("![") == 1
+    for page in pages:
+        page.write_text(README)
+    words = [str(path), "--readme", str(readme), "--summary", str(summary)]
+    assert report.main(words, said.append) == 0
+    once = [page.read_text() for page in pages]
+    for text in once:
+        assert text.startswith(f"# Title\n\nbefore\n\n{report.BEGIN}\n")
+        assert text.endswith(f"\n{report.END}\n\nafter\n")
+        assert "old" not in text.splitlines()
+        assert "`python -m bench --runs 3`" in text
+        assert "Some CPU" in text
     assert path.with_suffix(".md").read_text() == report.full_report(load(path), path.stem)
 
-    assert report.main([str(path), "--readme", str(readme)], said.append) == 0
-    assert readme.read_text() == once
+    assert report.main(words, said.append) == 0
+    assert [page.read_text() for page in pages] == once
+
+
+def test_the_summary_has_a_row_for_each_comparison(results: Results) -> None:
+    text = report.summary_block(results, "results", "2026-11-24-vm")
+    assert "| 2.00 / 3.50 | 7.50 / 10.00 (skopeo, tars written) | **0.27 / 0.35** |" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + len(targets.COMPARISONS)
+    assert "](results/2026-11-24-vm.md)" in text
+
+
+def test_the_headline_is_one_row_and_one_chart(tmp_path: Path) -> None:
+    raw = made_up()
+    raw["runs"] = [run | {"shape": "chunked"} for run in raw["runs"]]
+    raw["images"] = [image | {"shape": "chunked"} for image in raw["images"]]
+    text = report.headline_block(load(written(tmp_path, raw)), "bench/results", "2026-11-24-vm")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2
+    assert rows[1].endswith("| 2.00 / 3.50 | 7.50 / 10.00 (skopeo, tars written) | **0.27 / 0.35** |")
+    assert "The image has 3 layers, 551 MB compressed and 1,540 MB as tars." in text
+    assert "](bench/results/2026-11-24-vm.md)" in text
+    assert text.count("](bench/results/2026-11-24-vm-overview.svg)") == text.count("![") == 1
+
+
+def test_a_headline_that_was_not_measured_says_so(results: Results) -> None:
+    bare = dataclasses.replace(results, runs=[], images=[])
+    text = report.headline_block(bare, "d", "x")
+    assert report.NOT_MEASURED in text
+    assert "![" not in text
+    assert "The image has" not in text
 
 
 @pytest.mark.parametrize(

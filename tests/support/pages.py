@@ -7,11 +7,25 @@ long as a part is not what the code says. What a page says besides is written by
 from __future__ import annotations
 
 import ast
+import dataclasses
+import enum
+import inspect
+import os
+import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import layertee
+from layertee.cli.arguments import GROUPS, parser_of
+from layertee.cli.exits import exit_code
+from layertee.cli.topics import TOPICS
+from layertee.errors import LayerteeError
+from layertee.options import Budget
 from tests.support.ccore import ROOT
 
 PACKAGE = ROOT / "engine" / "layertee"
@@ -75,11 +89,127 @@ def decisions() -> str:
     return "\n".join(f"- [{title.removeprefix('# ')}](decisions/{path.name})" for path, title in titles)
 
 
+# --- reference ----------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """The help of every command, as it is typed and printed in 80 columns."""
+    parts = []
+    for group, summaries in GROUPS.items():
+        parts.append(f"## {group[0].upper()}{group[1:]}")
+        for name in summaries:
+            with narrow():
+                text = parser_of(name).format_help().rstrip()
+            parts.append(f"### layertee {name}\n\n```text\n{text}\n```")
+    return "\n\n".join(parts)
+
+
+def topics() -> str:
+    """The texts of ``layertee help``."""
+    return "\n\n".join(
+        f"### layertee help {name}\n\n```text\n{text.rstrip()}\n```" for name, text in TOPICS.items()
+    )
+
+
+@contextmanager
+def narrow() -> Iterator[None]:
+    """argparse lays text out for the terminal that the environment describes."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "80"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def every_error() -> list[type[LayerteeError]]:
+    """All classes of errors in the package, each behind the one that it refines."""
+    for module in pkgutil.walk_packages(layertee.__path__, "layertee."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    found: list[type[LayerteeError]] = []
+
+    def add(one: type[LayerteeError]) -> None:
+        if one not in found and one.__module__.startswith("layertee."):
+            found.append(one)
+            for other in sorted(one.__subclasses__(), key=lambda each: each.__name__):
+                add(other)
+
+    add(LayerteeError)
+    return found
+
+
+def errors() -> str:
+    """Every code with its class, what it is, whether it may pass by itself, and its exit code."""
+    rows = []
+    for one in every_error():
+        bases = [base.__name__ for base in one.__bases__ if issubclass(base, LayerteeError)]
+        rows.append(
+            (
+                f"`{one.code}`",
+                f"`{one.__name__}`" + (f" ({', '.join(bases)})" if bases else ""),
+                first_sentence(one.__doc__),
+                "yes" if one.retryable else "no",
+                str(exit_code(one.__new__(one))),
+            )
+        )
+    return table(("code", "class (refines)", "what it is", "retryable", "exit code"), rows)
+
+
+def names() -> str:
+    """The public names of the package."""
+    rows = []
+    for name in layertee.__all__:
+        value = getattr(layertee, name)
+        what = first_sentence(value.__doc__) if callable(value) else "the version, a text"
+        rows.append((f"`{name}`", what))
+    return table(("name", "what it is"), rows)
+
+
+def methods() -> str:
+    """What an engine does."""
+    rows = []
+    for name, value in vars(layertee.Engine).items():
+        if not name.startswith("_") and inspect.isfunction(value):
+            what = first_sentence(value.__doc__)
+            rows.append(
+                (f"`{name}`", what, f"`{', '.join(list(inspect.signature(value).parameters)[1:]) or '-'}`")
+            )
+    return table(("method", "what it does", "arguments"), rows)
+
+
+def fields_of(value: type) -> str:
+    """The fields of a dataclass with their defaults, in the order of the class."""
+    rows = []
+    for field in dataclasses.fields(value):
+        rows.append((f"`{field.name}`", f"`{field.type}`", _default_of(field)))
+    return table(("field", "type", "default"), rows)
+
+
+def _default_of(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return "`" + getattr(field.default_factory, "__qualname__", "") + "()`"
+    if isinstance(field.default, enum.Enum):
+        return f"`{field.default}`"
+    return "needed" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+
+
 # --- all of them --------------------------------------------------------------------------------------
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "rooms": ("docs/design.md", rooms),
     "decisions": ("docs/design.md", decisions),
+    "commands": ("docs/reference/cli.md", commands),
+    "topics": ("docs/reference/cli.md", topics),
+    "errors": ("docs/reference/errors.md", errors),
+    "names": ("docs/reference/library.md", names),
+    "engine": ("docs/reference/library.md", methods),
+    "want": ("docs/reference/library.md", lambda: fields_of(layertee.Want)),
+    "options": ("docs/reference/library.md", lambda: fields_of(layertee.Options)),
+    "limits": ("docs/reference/library.md", lambda: fields_of(layertee.FetchLimits)),
+    "budget": ("docs/reference/library.md", lambda: fields_of(Budget)),
 }
 
 

@@ -93,3 +93,44 @@ def test_a_decision_is_short() -> None:
     assert [int(path.name[:4]) for path in records] == list(range(1, len(records) + 1))
     for path in records:
         assert len(text_of(path).splitlines()) <= 40, path
+
+
+# --- reference pages that are written by hand ---------------------------------------------------------
+
+SOURCES = "\n".join(text_of(path) for path in [*sorted(PACKAGE.rglob("*.py")), ROOT / "build_ext.py"])
+ENVIRONMENT = text_of(DOCS / "reference" / "environment.md")
+BY_LIBRARIES = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}  # urllib.request reads them
+
+
+def test_every_variable_that_is_read_is_on_its_page() -> None:
+    read = set(re.findall(r"\.get\(\s*\"([A-Z][A-Z0-9_]+)\"|directory\(\"([A-Z_]+)\"", SOURCES))
+    names = {one or other for one, other in read}
+    names |= set(re.findall(r"\b(?:LAYERTEE|CONTAINERS)_[A-Z_]+\b", SOURCES))
+    assert len(names) > 15
+    assert sorted(name for name in names if f"`{name}`" not in ENVIRONMENT) == []
+
+
+def test_every_variable_on_the_page_is_read() -> None:
+    names = set(re.findall(r"`([A-Z][A-Z_]+)`", ENVIRONMENT)) - BY_LIBRARIES
+    assert sorted(name for name in names if f'"{name}"' not in SOURCES) == []
+
+
+def test_every_usual_path_is_on_the_page() -> None:
+    paths = set(re.findall(r"Path\(\"(/[^\"]+/[^\"]+)\"\)", SOURCES))
+    assert len(paths) > 8
+    assert sorted(path for path in paths if path not in ENVIRONMENT and not path.startswith("/proc/")) == []
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    found: set[Path] = set()
+    todo = [DOCS / "index.md"]
+    while todo:
+        page = todo.pop()
+        if page not in found:
+            found.add(page)
+            todo += [target for target, _ in links(page) if target.suffix == ".md" and DOCS in target.parents]
+    assert set(DOCS.rglob("*.md")) - found == set()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 130
