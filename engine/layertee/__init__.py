@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .engine import Engine, Inspection, Options
     from .errors import LayerteeError
     from .image.document import DiffID, Digest, Platform
-    from .image.holding import Basis
+    from .image.holding import Basis, Found, Holding, Place
     from .pulling.imageplan import ImagePlan
     from .pulling.plan import Action, Form, Keep, LayerPlan, Verify, Want
     from .pulling.report import LayerResult, Progress, PullResult
@@ -32,7 +32,7 @@ _HOMES = {
     "engine": ("Engine", "Inspection", "Options"),
     "errors": ("LayerteeError",),
     "image.document": ("DiffID", "Digest", "Platform"),
-    "image.holding": ("Basis",),
+    "image.holding": ("Basis", "Found", "Holding", "Place"),
     "pulling.imageplan": ("ImagePlan",),
     "pulling.plan": ("Action", "Form", "Keep", "LayerPlan", "Verify", "Want"),
     "pulling.report": ("LayerResult", "Progress", "PullResult"),
@@ -51,6 +51,8 @@ __all__ = [
     "Engine",
     "FetchLimits",
     "Form",
+    "Found",
+    "Holding",
     "ImagePlan",
     "Inspection",
     "Keep",
@@ -59,6 +61,7 @@ __all__ = [
     "LayerStream",
     "LayerteeError",
     "Options",
+    "Place",
     "Platform",
     "Progress",
     "PullResult",

@@ -110,6 +110,12 @@ def test_documents_that_are_damaged_are_found_out(
     assert not isinstance(caught.value, NotFound)
 
 
+def test_what_could_not_be_read_is_said_where_an_image_is_not_found(store: StorageRig) -> None:
+    (store.root / f"{store.driver}-images" / "images.json").write_bytes(b"{")
+    with pytest.raises(NotFound, match=r"it has: none; .*images\.json is not JSON"):
+        place_of(store).resolve(NAME)
+
+
 def test_the_name_of_a_place_reads_as_other_tools_write_it(filled: StorageRig) -> None:
     name = place_of(filled).name
     listed = json.loads(run_tool("skopeo", "inspect", "--config", f"{name}{NAME}"))

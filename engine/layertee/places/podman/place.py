@@ -124,15 +124,17 @@ class ContainersStoragePlace(Place):
         Raises NotFound, InvalidReference (several images), and for documents SourceUnreadable and as the
         parsers of ``oci`` do.
         """
-        rows = self._image_rows()
+        unread: list[str] = []
+        rows = self._image_rows(unread)
         names = _spellings(name)
         repository, _, digest = name.partition("@")
         found = [(store, row) for store, row in rows if names & set(row.names)]
         found = found or [(store, row) for store, row in rows if _has_digest(row, repository, digest)]
         found = found or [(store, row) for store, row in rows if _has_id(row, name)]
         if not found:
-            listed = ", ".join(n for _, row in rows for n in row.names) or "none"
-            raise NotFound(f"{self.name} has no image called {name!r:.200}; it has: {printable(listed, 400)}")
+            listed = printable(", ".join(n for _, row in rows for n in row.names) or "none", 400)
+            said = "; ".join([f"it has: {listed}", *unread])
+            raise NotFound(f"{self.name} has no image called {name!r:.200}; {said}")
         if len({row.image_id for _, row in found}) > 1:
             raise InvalidReference(f"{self.name}: {name!r:.200} may be any of {len(found)} images")
         store, row = found[0]
@@ -191,10 +193,11 @@ class ContainersStoragePlace(Place):
     def _rows(self, store: _Store, warnings: list[str]) -> list[LayerRow]:
         return self._parsed(store, "layers", partial(layer_rows, source=self.name), warnings)
 
-    def _image_rows(self) -> list[tuple[_Store, ImageRow]]:
-        """All images, as far as their records can be read."""
+    def _image_rows(self, warnings: list[str]) -> list[tuple[_Store, ImageRow]]:
         return [
-            (store, row) for store in self._stores() for row in self._parsed(store, "images", image_rows, [])
+            (store, row)
+            for store in self._stores()
+            for row in self._parsed(store, "images", image_rows, warnings)
         ]
 
     def _parsed(
