@@ -335,6 +335,20 @@ def test_a_fifo_in_the_place_of_a_document_does_not_stop_everything(image: Built
     assert found.warnings
 
 
+def test_why_a_blob_of_an_image_cannot_be_used_is_said(image: BuiltImage, tmp_path: Path) -> None:
+    short, linked = (image.blob_path(layer.digest) for layer in image.layers)
+    short.write_bytes(short.read_bytes()[:-1])
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    found = place_of(image.root).blobs_of(layers_of(image))
+    assert found.holdings == ()
+    size = image.layers[0].size
+    assert found.warnings == (
+        f"{short} has {size - 1} bytes, the image says {size}",
+        f"{linked} is not there, or no plain file",
+    )
+
+
 # --- together -------------------------------------------------------------------------
 
 
