@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import layertee
@@ -26,6 +27,7 @@ from layertee.cli.exits import exit_code
 from layertee.cli.topics import TOPICS
 from layertee.errors import LayerteeError
 from layertee.options import Budget
+from layertee.pulling.plan import Source
 from tests.support.ccore import ROOT
 
 PACKAGE = ROOT / "engine" / "layertee"
@@ -38,9 +40,11 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "bench" / "READM
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines).replace("| --- ", "|---")
+    """A Markdown table. A bar in a cell is escaped."""
+    bar = r"\|"
+    lines = [f"| {' | '.join(cell.replace('|', bar) for cell in cells)} |" for cells in (heads, *rows)]
+    lines.insert(1, "|---" * len(heads) + "|")
+    return "\n".join(lines)
 
 
 def first_sentence(docstring: str | None) -> str:
@@ -188,6 +192,29 @@ def fields_of(value: type) -> str:
     return table(("field", "type", "default"), rows)
 
 
+def values() -> str:
+    """What callers get: for each class its contract, its fields, and what it says besides."""
+    return "\n\n".join(_described(value) for value in VALUES)
+
+
+def _described(value: type) -> str:
+    said = (value.__doc__ or "").replace("``", "`").strip()
+    said = re.sub(r":\w+:`~?\.?([\w.]+)`", r"`\1`", inspect.cleandoc(said))
+    fields = [(f"`{field.name}`", f"`{field.type}`") for field in dataclasses.fields(value)]
+    names = {field.name for field in dataclasses.fields(value)}
+    for one in reversed(value.__mro__):
+        for name, member in vars(one).items():
+            if name.startswith("_") or name in names or one is object:
+                continue
+            if isinstance(member, property | FunctionType):
+                function = member.fget if isinstance(member, property) else member
+                assert function is not None
+                parts = [f"`{inspect.signature(function).return_annotation}`", first_sentence(member.__doc__)]
+                call = "" if isinstance(member, property) else "()"
+                fields.append((f"`{name}{call}`", ": ".join(part for part in parts if part)))
+    return f"### {value.__name__}\n\n{said}\n\n{table(('name', 'type'), fields)}"
+
+
 def _default_of(field: dataclasses.Field[Any]) -> str:
     if field.default_factory is not dataclasses.MISSING:
         return "`" + getattr(field.default_factory, "__qualname__", "") + "()`"
@@ -195,6 +222,17 @@ def _default_of(field: dataclasses.Field[Any]) -> str:
         return f"`{field.default}`"
     return "needed" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
 
+
+VALUES = (
+    layertee.ImagePlan,
+    layertee.LayerPlan,
+    Source,
+    layertee.PullResult,
+    layertee.LayerResult,
+    layertee.Progress,
+    layertee.Inspection,
+    layertee.TeeResult,
+)
 
 # --- all of them --------------------------------------------------------------------------------------
 
@@ -209,6 +247,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "want": ("docs/reference/library.md", lambda: fields_of(layertee.Want)),
     "options": ("docs/reference/library.md", lambda: fields_of(layertee.Options)),
     "limits": ("docs/reference/library.md", lambda: fields_of(layertee.FetchLimits)),
+    "values": ("docs/reference/library.md", values),
     "budget": ("docs/reference/library.md", lambda: fields_of(Budget)),
 }
 
