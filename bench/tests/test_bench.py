@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from bench.regimes import REGIMES, Case, cases, client_cpu, serve
 from bench.results import Results, Row, machine
 from bench.runner import Round, run_case, space_needed
 from bench.tools import PEERS, Tool, find_tools
+from tests.support.ccore import ROOT
 from tests.support.rig.images import BuiltImage, build_image, recompress
 from tests.support.rig.layers import incompressible_layer, text_layer, write_tar
 
@@ -228,6 +231,14 @@ def test_on_one_core_the_client_has_a_cpu_that_nothing_else_is_started_on() -> N
     with client_cpu(REGIMES["loopback"]) as cpu:
         assert cpu is None
         assert os.sched_getaffinity(0) == before
+
+
+def test_commands_that_the_readme_shows_are_understood() -> None:
+    text = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^python -m bench( --[^#\n]*)", text, re.MULTILINE)
+    assert len(shown) >= 2
+    for words in shown:
+        command_line.arguments(shlex.split(words))
 
 
 def test_results_that_are_not_of_everything_go_to_the_build_directory() -> None:
