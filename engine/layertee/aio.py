@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -57,3 +59,22 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
             job.exception()  # retrieved: the cancellation is what the caller hears of
         raise
     return job.result()
+
+
+async def start_process(*command: str, **options: Any) -> asyncio.subprocess.Process:
+    """``create_subprocess_exec`` in a session of its own; killed if its caller is cancelled meanwhile.
+
+    asyncio's own leaves that process running, and nobody knows it. Raises what that raises.
+    """
+    made = asyncio.create_subprocess_exec(*command, start_new_session=True, **options)
+    starting = asyncio.ensure_future(made)
+    try:
+        await until_done(starting)
+    except asyncio.CancelledError:
+        if not starting.cancelled() and starting.exception() is None:
+            process = starting.result()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await until_done(asyncio.ensure_future(process.wait()))
+        raise
+    return starting.result()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import re
@@ -19,7 +18,7 @@ from tests.support.fakes.exchange import Exchange
 from tests.support.fakes.fault_server import BearerAuth, FaultServer, on
 from tests.support.fakes.faults import OtherBody, Reset
 from tests.support.fakes.refusals import Status
-from tests.support.process import CORES, PLAIN, Cli, authfile, wait_until
+from tests.support.process import CORES, PLAIN, Cli, authfile, until, wait_until
 from tests.support.rig.images import BuiltImage, build_image, push, upload
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer, zeros_layer
 from tests.support.rig.registry import RegistryServer, free_port
@@ -166,10 +165,7 @@ class MissingOnce:
     others: tuple[Path, ...]
 
     async def respond(self, exchange: Exchange) -> None:
-        for _ in range(1000):
-            if all(path.exists() for path in self.others):
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: all(path.exists() for path in self.others), "the others do not come")
         await Status(404).respond(exchange)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -169,6 +170,15 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10
         if time.monotonic() > deadline:
             raise TimeoutError(what)
         time.sleep(0.002)
+
+
+async def until(condition: Callable[[], object], what: str, timeout_s: float = 100.0) -> None:
+    """``wait_until`` beside other tasks."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        await asyncio.sleep(0.002)
 
 
 def start_child(work: Callable[[], None]) -> int:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ..aio import start_process
 from ..errors import AuthConfigError, DocumentError
 from ..image import hub
 from ..image.strictjson import as_object, as_text, load_object
@@ -258,9 +259,7 @@ async def _converse(program: str, server: str, env: dict[str, str], limit_s: flo
     """
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     try:
-        process = await asyncio.create_subprocess_exec(
-            program, "get", stdin=pipe, stdout=pipe, stderr=null, env=env, cwd="/", start_new_session=True
-        )
+        process = await start_process(program, "get", stdin=pipe, stdout=pipe, stderr=null, env=env, cwd="/")
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise AuthConfigError(f"credential helper {program} cannot be run: {why}") from exc

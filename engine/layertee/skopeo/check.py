@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ..aio import in_thread
+from ..aio import in_thread, start_process
 from ..config.policy import Policy, skopeo_name
 from ..disk.files import disk_error
 from ..disk.trusted import refuse_reachable
@@ -155,16 +155,16 @@ async def _run(command: list[str], directory: Path, limit_s: float) -> tuple[int
 
     Temporary files, gpg's too, go to ``directory``.
     """
+    # gpg, which it starts, is of its session, and ended with it.
     inherited = {int(found[1]) for word in command if (found := _INHERITED.match(word))}
     try:
-        process = await asyncio.create_subprocess_exec(
+        process = await start_process(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=sorted(fd for fd in inherited if fd > 2),
             env=os.environ | {"TMPDIR": str(directory)},
-            start_new_session=True,  # gpg, which it starts, is ended with it
         )
     except OSError as exc:
         raise PolicyRefused(

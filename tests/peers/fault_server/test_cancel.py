@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from layertee import Engine, Form, Options, RangeMode, Store, sync
 from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.fault_server import FaultServer
+from tests.support.process import wait_until
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.store import assert_store_is_sound
@@ -52,10 +53,9 @@ def descriptors() -> set[str]:
 
 def left_over(before: set[str]) -> set[str]:
     """What stays open; the server, in this process too, may need a moment to see a broken handshake."""
-    until = time.monotonic() + 3
-    while (left := descriptors() - before) and time.monotonic() < until:
-        time.sleep(0.01)
-    return left
+    with contextlib.suppress(TimeoutError):
+        wait_until(lambda: descriptors() <= before, "something stays open", timeout_s=20)
+    return descriptors() - before
 
 
 async def steps_of(program: Coroutine[Any, Any, object]) -> int:

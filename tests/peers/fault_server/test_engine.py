@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from layertee.image.document import Digest
 from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, OtherBody
+from tests.support.process import until, wait_until
 from tests.support.rig.images import BuiltImage, build_image, push, recompress
 from tests.support.rig.layers import empty_layer, text_layer, zeros_layer
 from tests.support.rig.registry import RegistryServer
@@ -317,7 +317,8 @@ def test_two_engines_on_one_store_fetch_each_layer_once(small: BuiltImage, tmp_p
 
         pulls = asyncio.gather(one(), one())
         await asyncio.to_thread(gate.wait_arrived)
-        await asyncio.sleep(0.2)  # the other one has nothing left to do but wait
+        others = [Path(tmp_path, "blobs", *layer.digest.split(":")) for layer in small.layers[1:]]
+        await until(lambda: all(path.exists() for path in others), "layers do not come")  # all that can
         gate.open()
         return await pulls
 
@@ -527,10 +528,8 @@ def test_a_commit_that_fails_leaves_no_part_and_no_lock(
                 pull(server.reference, tmp_path / str(n))
             monkeypatch.setattr(os, "fdatasync", real)
             assert list((tmp_path / str(n) / "layertee/ingest").iterdir()) == []
-            until = time.monotonic() + 5  # the server is of this process too, and closes its ends later
-            while (extra := set(os.listdir("/proc/self/fd")) - before) and time.monotonic() < until:
-                time.sleep(0.01)
-            assert extra == set()
+            # The server is of this process too, and closes its ends later.
+            wait_until(lambda: set(os.listdir("/proc/self/fd")) <= before, "something stays open")
             pull(server.reference, tmp_path / str(n))
             assert_store_is_sound(tmp_path / str(n))
 

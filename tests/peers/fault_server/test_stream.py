@@ -27,6 +27,7 @@ from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Behaviour, Chunked, LongBody, OtherBody, Replace, Reset
 from tests.support.fakes.refusals import Status
+from tests.support.process import until
 from tests.support.rig.images import BuiltImage, build_image, push
 from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer, write_tar
 from tests.support.rig.registry import RegistryServer
@@ -373,11 +374,8 @@ def test_a_cancelled_reader_leaves_nothing_behind(image: BuiltImage, core: str, 
                 task.cancel()
                 await asyncio.wait([task])
                 assert asyncio.all_tasks() == {asyncio.current_task()}
-            for _ in range(500):  # the server is of this process too, and closes its ends later
-                if len(os.listdir("/proc/self/fd")) <= before + 1:  # a connection may be kept alive
-                    return
-                await asyncio.sleep(0.01)
-            pytest.fail(f"{len(os.listdir('/proc/self/fd')) - before} descriptors are left")
+            # The server is of this process too, and closes its ends later; a connection may be kept alive.
+            await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 1, "descriptors are left")
 
     with FaultServer(image) as server:
         run(main(server))

@@ -9,8 +9,7 @@ import asyncio
 import base64
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from layertee.skopeo.check import check_policy
 from layertee.skopeo.command import Access
 from layertee.skopeo.find import SHIM_MARKER, find_skopeo
 from layertee.sync import run
+from tests.support.process import until, wait_until
 from tests.support.rig.images import BuiltImage, build_image, build_index, push, run_tool
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
@@ -400,17 +400,14 @@ def test_a_section_for_the_tag_is_not_passed_over_by_naming_the_digest_too(
 
 
 def gone(file: Path) -> bool:
-    """Whether the process whose number is in ``file`` has ended, within a second; init may reap it later."""
+    """Whether the process whose number is in ``file`` has ended, within seconds; init may reap it later."""
     status = Path(f"/proc/{file.read_text().strip()}/status")
-    return within_s(1, lambda: not status.exists() or "\nState:\tZ" in status.read_text())
-
-
-def within_s(limit: float, condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
+    try:
+        wait_until(
+            lambda: not status.exists() or "\nState:\tZ" in status.read_text(), "it lives", timeout_s=10
+        )
+    except TimeoutError:
+        return False
     return True
 
 
@@ -434,7 +431,7 @@ def test_a_cancelled_check_leaves_neither_a_process_nor_a_file(
         reference = Reference("example.com", "image", "1", None)
         made = check_policy(fake, reference, checking.policy, manifest_of(image), platform=AMD64)
         task = asyncio.ensure_future(made)
-        assert await asyncio.to_thread(within_s, 10, (tmp_path / "pid").exists)
+        await until((tmp_path / "pid").exists, "it does not start")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -28,6 +28,7 @@ from layertee.image.media import Compression
 from layertee.pulling.measure import run_layer
 from tests.support.compress import digest_of, pack
 from tests.support.cores import c_core_missing
+from tests.support.process import until
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -462,8 +463,7 @@ def test_buffers_run_out_and_a_waiter_hears_of_the_next(core: str) -> None:
             await asyncio.sleep(0)
             first, second, third = (buf for buf in taken if buf is not None)
             pool.give_back(first)
-            await asyncio.sleep(0.02)
-            assert heard
+            await until(lambda: heard, "nothing is heard")
             assert not soon.done()  # one is free, and one was to be kept
             pool.give_back(second)
             pool.give_back(await soon)
@@ -475,18 +475,20 @@ def test_buffers_run_out_and_a_waiter_hears_of_the_next(core: str) -> None:
 def test_nobody_is_called_who_said_goodbye(core: str) -> None:
     async def main() -> None:
         heard: list[str] = []
+        others: list[str] = []
 
         def listener() -> None:
             heard.append("free")
 
         async with opened(core, n_in=1) as pool:
             pool.on_free(listener)
+            pool.on_free(lambda: others.append("free"))
             pool.off_free(listener)
             buf = pool.take()
             assert buf is not None
             assert pool.take() is None
             pool.give_back(buf)
-            await asyncio.sleep(0.02)
+            await until(lambda: others, "the other listener hears nothing")
         assert heard == []
 
     run(main())
@@ -570,7 +572,7 @@ def test_after_giving_up_the_descriptor_is_nobodys_any_more(
         other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT, 0o600)
         assert other == fd  # the next to get this number must not get the layer's bytes
         await feeding
-        await asyncio.sleep(0.01)
+        await until(lambda: pool.stats().in_used == 0, "a worker is at it")
         assert os.fstat(other).st_size == 0
         assert os.fstat(watch).st_size == nbytes
         os.close(other)
@@ -631,7 +633,7 @@ def test_a_reader_who_stops_stops_the_input(core: str) -> None:
             first = await layer.read()
             assert first is not None
             seen = bytes(first)
-            await asyncio.sleep(0.05)
+            await until(lambda: pool.stats().in_used == 4, "the input does not wait for the reader")
             assert not feeding.done()
             assert bytes(first) == seen  # valid until the next read, whatever the workers do
             while (piece := await layer.read()) is not None:
