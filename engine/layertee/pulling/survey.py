@@ -145,7 +145,7 @@ def kept_by(store: Store, layers: Sequence[Layer], places: Sequence[Where | Plac
     prefer = {layer.diff_id: layer.digest for layer in layers}
     found: set[DiffID] = set()
     for where in spelled_out(places, []):
-        one = place(where, known=store.catalog.diff_id, attested=lambda _: None, prefer=prefer)
+        one = place(where, known=store.blobs.content_of, attested=lambda _: None, prefer=prefer)
         found |= one.find(diff_ids).keys()
     return found
 
@@ -162,11 +162,11 @@ def _places(
 ) -> tuple[list[Place], Attested]:
     """The places that ``wheres`` name, and what the owners of all of them know about blobs."""
     made: list[Place] = []
-    attested = Attested({layer.diff_id for layer in layers}, made, known=store.catalog.diff_id)
+    attested = Attested({layer.diff_id for layer in layers}, made, known=store.blobs.content_of)
     prefer = {layer.diff_id: layer.digest for layer in layers}
     # Each may ask what the others know, once they are all there.
     made += [
-        place(where, known=store.catalog.diff_id, attested=attested.diff_id, prefer=prefer)
+        place(where, known=store.blobs.content_of, attested=attested.diff_id, prefer=prefer)
         for where in wheres
     ]
     return made, attested

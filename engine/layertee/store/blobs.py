@@ -117,6 +117,12 @@ class Blobs:
             if self._layout.blob_size(row.digest) == row.size
         ]
 
+    def content_of(self, digest: Digest) -> DiffID | None:
+        """What the blob was computed here to inflate to; None also where the catalog cannot tell."""
+        with self._ledger.tolerant():
+            return self._ledger.catalog.diff_id(digest)
+        return None
+
     def unchecked(self, layer: Layer) -> list[Holding]:
         """Files that may be ``layer`` and that this store did not check: claims, to be hashed and adopted.
 

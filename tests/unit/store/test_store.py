@@ -461,6 +461,19 @@ def test_a_catalog_of_a_newer_version_does_not_stop_a_pull(root: Path, image: Bu
     assert (root / "layertee" / "catalog.sqlite").read_bytes() == before
 
 
+def test_what_a_blob_inflates_to_is_not_known_while_the_catalog_fails(store: Store, monkeypatch: Any) -> None:
+    assert store.blobs.content_of(RESULT.digest) is None
+    bring(store, BLOB, Compression.GZIP)
+    assert store.blobs.content_of(RESULT.digest) == RESULT.diff_id
+
+    def fail(*args: object) -> Any:
+        raise CatalogError("the map is on fire")
+
+    monkeypatch.setattr(Catalog, "diff_id", fail)
+    assert store.blobs.content_of(RESULT.digest) is None
+    assert store.warnings == ("the map is on fire",)
+
+
 def test_a_catalog_that_fails_in_the_middle_becomes_a_warning(
     store: Store, image: BuiltImage, monkeypatch: Any
 ) -> None:
