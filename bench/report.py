@@ -324,10 +324,18 @@ def _against_peers(results: Results, comparisons: Iterable[targets.Comparison]) 
             cells.append(f"{number(wall)} / {number(cpu)}" if runs else NOT_MEASURED)
         cells[3] += f" ({comparison.peer(theirs)})" if theirs else ""
         quotients = [ratio(median_of(ours, it), median_of(theirs, it)) for it in ("wall_s", "cpu_s")]
-        cells.append(f"**{number(quotients[0])} / {number(quotients[1])}**" if ours and theirs else "-")
+        cells.append(_quotients(*quotients))
         rows.append(cells)
     heads = ("image", "what", "layertee: wall / CPU s", "peer: wall / CPU s", "ratio: wall / CPU")
     return table(heads, rows)
+
+
+def _quotients(wall: float | None, cpu: float | None) -> str:
+    """For a cell; bold where we take less time."""
+    if wall is None or cpu is None:
+        return "-"
+    text = f"{number(wall)} / {number(cpu)}"
+    return f"**{text}**" if wall < 0.995 else text
 
 
 def _facts(results: Results) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from bench import floor, plots, report, size, targets
 from bench.tables import Results, load, newest
 from tests.support import ccore
+from tests.support.ccore import ROOT
 from tests.support.rig.images import BuiltImage, build_image, upload
 from tests.support.rig.layers import incompressible_layer, text_layer, zeros_layer
 from tests.support.rig.registry import RegistryServer
@@ -272,6 +273,13 @@ def test_the_summary_has_a_row_for_each_comparison(results: Results) -> None:
     assert "](results/2026-11-24-vm.md)" in text
 
 
+def test_only_what_takes_less_time_is_bold(tmp_path: Path) -> None:
+    raw = made_up()
+    raw["runs"] = [*runs("layertee", "decompress", [9.0], 3.5), *runs("skopeo", "decompress", [7.5], 10.0)]
+    text = report.summary_block(load(written(tmp_path, raw)), "results", "x")
+    assert "| 9.00 / 3.50 | 7.50 / 10.00 (skopeo, tars written) | 1.20 / 0.35 |" in text
+
+
 def test_the_headline_is_one_row_and_one_chart(tmp_path: Path) -> None:
     raw = made_up()
     raw["runs"] = [run | {"shape": "chunked"} for run in raw["runs"]]
@@ -305,6 +313,17 @@ def test_a_readme_without_its_marks_is_left_alone(
     assert report.main([str(written(tmp_path, made_up())), "--readme", str(readme)]) == 1
     assert report.BEGIN in capsys.readouterr().err
     assert readme.read_text() == text
+
+
+def test_the_pages_say_what_the_newest_results_say() -> None:
+    path = newest(ROOT / "bench" / "results")
+    results = load(path)
+    for page, block in (
+        ("README.md", report.headline_block(results, "bench/results", path.stem)),
+        ("bench/README.md", report.summary_block(results, "results", path.stem)),
+    ):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert report.replace_block(text, block) == text, f"{page}: python -m bench.report writes it"
 
 
 # -- plots ---------------------------------------------------------------------------
