@@ -21,7 +21,7 @@ from .image.holding import BlobReader
 from .image.pairs import with_computed
 from .image.reference import Reference, parse_reference
 from .options import Options
-from .pulling.budget import Pace, Spending, late
+from .pulling.budget import Pace, Spending, late, spare
 from .pulling.imageplan import ImagePlan
 from .pulling.ingest import Ingest
 from .pulling.measure import check
@@ -264,6 +264,9 @@ class Engine:
             open_blob_at=self._network.open_blob,
             keepers=keepers,
             spending=Spending(self._options.budget, layers),
+            spare=Spending(
+                spare(self._options.budget), layers, of="what this machine has in place of its layers"
+            ),
         )
         return fetcher, ingest
 

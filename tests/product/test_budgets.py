@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,44 @@ def test_what_all_layers_inflate_to_is_bounded_together(
         assert cli.leftovers() == []
         cli.run("pull", PLAIN, "--layers", form, server.reference)  # within what such an image may
         cli.verified()
+
+
+@pytest.mark.parametrize("form", ["as-is", "uncompressed"])
+def test_what_a_place_has_instead_of_a_layer_uses_up_nothing_of_the_images_budget(
+    form: str, tmp_path: Path
+) -> None:
+    image = build_image(tmp_path / "image", [text_layer({"a": str(n)}) for n in range(6)])
+
+    def claim(config: dict[str, Any]) -> None:
+        config["rootfs"]["diff_ids"] = [layer.diff_id for layer in image.layers]
+
+    layers = [zeros_layer(64 * MIB + 1000 * n) for n in range(6)]
+    place = build_image(tmp_path / "place", layers, compression="zstd", edit_config=claim)
+    cli = Cli(tmp_path / "home")
+    with FaultServer(image) as server:
+        options = ("--layers", form, "--max-output", "100Mi", "--from", f"oci:{place.root}")
+        assert cli.pull(*options, server.reference).actions == ["fetch"] * 6
+    assert cli.leftovers() == []
+    cli.verified()
+
+
+def test_files_that_are_no_layers_are_not_read_again_and_again(tmp_path: Path) -> None:
+    """Each place has, under a layer's DiffID, a file of zeros of which no one can tell that it is wrong."""
+    image = build_image(tmp_path / "image", [text_layer({"a": "b"})])
+    sparse = []
+    for n in range(20):
+        place = build_image(tmp_path / str(n), [text_layer({"other": str(n)})])
+        false = place.blob_path(image.layers[0].diff_id)
+        false.touch()
+        os.truncate(false, 64 * MIB - n)
+        sparse.append(false)
+    cli = Cli(tmp_path / "home")
+    options = [f"--from=oci:{false.parents[2]}" for false in sparse]
+    with FaultServer(image) as server:
+        (layer,) = cli.pull("-v", *options, server.reference).json["layers"]
+    assert layer["action"] == "fetch"
+    assert "inflate to more than" in layer["reason"], "the places that were not tried any more"
+    cli.verified()
 
 
 def test_a_pull_that_is_late_ends_and_keeps_what_it_has(tmp_path: Path) -> None:

@@ -10,12 +10,16 @@ A layer's own bounds (its size, its window) say nothing about a thousand layers.
 
 The budget is looked at ten times a second, beside each layer that is being brought. The layer that finds it
 used up fails, and so does every other after it.
+
+What is read on this machine of a layer that the registry has as well comes out of another, smaller budget:
+a place that holds something else than it says must not use up what the image itself may cost.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from ..core.pool import PoolLayer, Spent
@@ -25,13 +29,30 @@ from ..options import Budget
 
 CHECK_S: Final = 0.1
 RATE_WINDOW_S: Final = 60.0
+# Of what the registry has as well, so much is read in vain at most.
+_SPARE_OUTPUT: Final = 256 << 20
+_SPARE_GROWTH: Final = 32
+_SPARE_WORK_S: Final = 5.0
+
+
+def spare(budget: Budget) -> Budget:
+    """What readings may cost that an image can do without, since its registry has the layers as well."""
+    return replace(
+        budget,
+        free_output=min(budget.free_output, _SPARE_OUTPUT),
+        max_growth=min(budget.max_growth, _SPARE_GROWTH),
+        work_s=min(budget.work_s, _SPARE_WORK_S),
+    )
 
 
 class Spending:
-    """What the layers of one image have cost so far, held against ``budget``."""
+    """What the layers of one image have cost so far, held against ``budget``. ``of`` is for messages."""
 
-    def __init__(self, budget: Budget, layers: Iterable[Layer]) -> None:
+    def __init__(
+        self, budget: Budget, layers: Iterable[Layer], *, of: str = "the layers of this image"
+    ) -> None:
         self._budget = budget
+        self._of = of
         size = sum(layer.size for layer in layers)
         self._allowed = min(budget.max_output, budget.free_output + budget.max_growth * size)
         self._ended = Spent()
@@ -40,7 +61,7 @@ class Spending:
     @property
     def output_left(self) -> int:
         """Bytes that may still come out of layers; at least 1, so that a bound can be made of it."""
-        return max(1, self._allowed - self._total().out_nbytes)
+        return max(1, self._allowed - _output(self._total()))
 
     async def watch(self, layer: PoolLayer) -> None:
         """Runs beside ``layer`` until cancelled. Raises OutputBudgetExceeded, WorkBudgetExceeded."""
@@ -56,16 +77,16 @@ class Spending:
     def check(self) -> None:
         """Raise OutputBudgetExceeded or WorkBudgetExceeded if too much was spent."""
         total, budget = self._total(), self._budget
-        if total.out_nbytes > self._allowed:
+        if _output(total) > self._allowed:
             raise OutputBudgetExceeded(
-                f"the layers of this image inflate to more than {self._allowed} bytes, which is all that an"
-                " image of its size may",
+                f"{self._of} inflate to more than {self._allowed} bytes, which is all that an image of its"
+                " size may",
                 reason="out_budget",
             )
         allowed_ns = budget.work_s * 1e9 + budget.work_ns_per_byte * (total.in_nbytes + total.out_nbytes)
         if total.work_ns > allowed_ns:
             raise WorkBudgetExceeded(
-                f"the layers of this image took {total.work_ns / 1e9:.0f} s of work for"
+                f"{self._of} took {total.work_ns / 1e9:.0f} s of work for"
                 f" {total.in_nbytes + total.out_nbytes} bytes, far more than layers do; they are made to",
                 reason="work_budget",
             )
@@ -109,6 +130,11 @@ def late(deadline_s: float) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"the pull was not done after {deadline_s:g} s; finished layers are kept, and not fetched again"
     )
+
+
+def _output(spent: Spent) -> int:
+    """What came out of layers, where those that are not compressed count as well."""
+    return max(spent.in_nbytes, spent.out_nbytes)
 
 
 def _sum(one: Spent, other: Spent) -> Spent:

@@ -31,14 +31,14 @@ from ..errors import (
     StoreBusy,
 )
 from ..image.document import Digest, Layer
-from ..image.holding import Form, Holding
+from ..image.holding import Basis, Form, Holding
 from ..image.reference import Reference
 from ..store.blobs import PLACE
 from ..store.store import Store
 from ..transfer.fetcher import Fetcher, FetchReport, OpenBlob
 from .budget import Spending
 from .measure import Feed, check, measure_layer
-from .plan import Action, LayerPlan, Plan, Source, SourceKind, own_sources
+from .plan import Action, LayerPlan, Plan, Source, SourceKind, largest_read, own_sources
 from .report import Ingested, LayerProgress
 from .source import Openable, read_blob
 from .survey import Keepers
@@ -107,11 +107,23 @@ class _Attempt:
         return self.step.layer
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What one source may cost: ``spending`` is charged for it, ``out_nbytes`` may come out of it, and
+    ``disk_nbytes`` may be written, None for all that may be filled.
+    """
+
+    spending: Spending
+    out_nbytes: int
+    disk_nbytes: int | None = None
+
+
 class Ingest:
     """Brings the layers of ``plan`` in, any number at once.
 
     ``open_blob_at`` tells how blobs of an image's registry are requested; ``keepers`` whether a place still
-    has what it keeps. ``spending`` bounds what all layers may cost together.
+    has what it keeps. ``spending`` bounds what all layers may cost together; ``spare``, what is read on this
+    machine of layers that a registry has as well.
     """
 
     def __init__(
@@ -124,6 +136,7 @@ class Ingest:
         open_blob_at: Callable[[Reference], OpenBlob],
         keepers: Keepers,
         spending: Spending,
+        spare: Spending,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -132,6 +145,7 @@ class Ingest:
         self._open_blob_at = open_blob_at
         self._keepers = keepers
         self._spending = spending
+        self._spare = spare
 
     # --- locks ---
 
@@ -221,7 +235,7 @@ class Ingest:
             case SourceKind.HAVE if held is not None:
                 return self._have(attempt, source, held)
             case SourceKind.ADOPT if held is not None:
-                return await self._adopt(attempt, held)
+                return await self._adopt(attempt, source, held)
             case SourceKind.READ if held is not None:
                 return await self._read(attempt, source, held)
             case SourceKind.KEPT if held is not None:
@@ -229,7 +243,7 @@ class Ingest:
                     return Ingested(Action.HAVE, source.reason, None, held)
                 return None
             case SourceKind.NETWORK if source.registry is not None:
-                return await self._fetch(attempt, source.registry, why or source.reason)
+                return await self._fetch(attempt, source, source.registry, why or source.reason)
         raise ValueError(f"not a source to bring a layer from: {source.kind}")
 
     # --- what the store has ---
@@ -239,20 +253,21 @@ class Ingest:
         reason = attempt.step.reason if planned else "brought by another process meanwhile"
         return Ingested(Action.HAVE, reason, held, held)
 
-    async def _adopt(self, attempt: _Attempt, held: Holding) -> Ingested:
+    async def _adopt(self, attempt: _Attempt, source: Source, held: Holding) -> Ingested:
         """The file is here, but nobody wrote down that it was checked: check it now."""
         layer = attempt.layer
         is_blob = held.digest == layer.digest
+        bounds = self._bounds(attempt.step, source)
         job = LayerJob(
             held.compression,
             held.size,
             digest_only=is_blob and self._hashes_only(layer),
-            out_budget=min(OUT_BUDGET, self._spending.output_left),
+            out_budget=bounds.out_nbytes,
             media_type=layer.media_type,
             path=str(held.path),
         )
         feed = self._reader(held, layer, attempt.progress)
-        result = await self._measure(job, feed)
+        result = await self._measure(job, feed, bounds)
         check(result, layer, held.digest, layer.size if is_blob else result.size)
         now = await in_thread(self._store.blobs.adopt, result, claim=layer)
         return Ingested(Action.HAVE, "in the store, checked again now", now, now)
@@ -262,10 +277,13 @@ class Ingest:
     async def _read(self, attempt: _Attempt, source: Source, held: Holding) -> Staged:
         job = LayerJob(held.compression, held.size, digest_only=attempt.layer.is_opaque)
         feed = self._reader(held, attempt.layer, attempt.progress)
-        writer, result = await self._write(attempt.layer, job, feed, held.digest)
+        bounds = self._bounds(attempt.step, source)
+        if bounds.disk_nbytes is not None and source.disk_bytes > bounds.disk_nbytes:
+            raise SourceUnreadable(f"it would take {source.disk_bytes} bytes of the little that is free")
+        writer, result = await self._write(attempt.layer, job, feed, held.digest, bounds)
         return self._staged(attempt, writer, result, Ingested(Action.REUSE, source.reason, None, held))
 
-    async def _fetch(self, attempt: _Attempt, registry: Reference, reason: str) -> Staged:
+    async def _fetch(self, attempt: _Attempt, source: Source, registry: Reference, reason: str) -> Staged:
         layer, progress = attempt.layer, attempt.progress
         open_blob = self._open_blob_at(registry)
         reports: list[FetchReport] = []
@@ -291,7 +309,8 @@ class Ingest:
         job = LayerJob(layer.compression, layer.size, digest_only=self._hashes_only(layer))
         while True:
             try:
-                writer, result = await self._write(layer, job, feed, layer.digest)
+                bounds = self._bounds(attempt.step, source)
+                writer, result = await self._write(layer, job, feed, layer.digest, bounds)
                 break
             except IntegrityError as exc:
                 if encoding := reports[-1].content_encoding:
@@ -326,23 +345,38 @@ class Ingest:
 
         return feed
 
-    async def _measure(self, job: LayerJob, feed: Feed) -> BlobResult:
-        """Through the pool, with an eye on what the image costs."""
+    def _bounds(self, step: LayerPlan, source: Source) -> _Bounds:
+        """What trying ``source`` may cost: what the image may, unless the registry can do without it.
+
+        The store's own checked layers are no risk.
+        """
+        held = source.holding
+        is_checked = held is not None and held.place == PLACE and held.basis is Basis.COMPUTED
+        has_registry = any(other.kind is SourceKind.NETWORK for other in step.sources)
+        if source.kind is SourceKind.NETWORK or is_checked or not has_registry:
+            return _Bounds(self._spending, min(OUT_BUDGET, self._spending.output_left))
+        # Several layers are read at once, and all are to leave room for what is fetched.
+        fits = max(source.disk_bytes if source is step.sources[0] else 0, self._store.headroom() // 4)
+        return _Bounds(self._spare, min(largest_read(step.layer), self._spare.output_left), fits)
+
+    async def _measure(self, job: LayerJob, feed: Feed, bounds: _Bounds) -> BlobResult:
+        """Through the pool, with an eye on what it costs."""
         pool_layer = self._pool.open_layer(job)
         async with unwrapped_group() as group:
-            watch = group.create_task(self._spending.watch(pool_layer))
+            watch = group.create_task(bounds.spending.watch(pool_layer))
             result = await measure_layer(pool_layer, feed)
             watch.cancel()
         return result
 
     async def _write(
-        self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest
+        self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest, bounds: _Bounds
     ) -> tuple[BlobWriter, BlobResult]:
         """Bring a blob into a part file and check it. The part is gone when this raises."""
         as_is = self._want.form is Form.AS_IS or layer.is_opaque
         root = self._store.root
-        allowed = min(OUT_BUDGET, self._spending.output_left)
-        budget = allowed if as_is else max(1, min(allowed, self._store.headroom()))
+        allowed = bounds.out_nbytes
+        room = self._store.headroom() if bounds.disk_nbytes is None else bounds.disk_nbytes
+        budget = allowed if as_is else max(1, min(allowed, room))
         # On this thread: a cancelled thread would leak it.
         writer = self._store.blobs.writer(self._want.name_of(layer))
         try:
@@ -357,7 +391,7 @@ class Ingest:
                 media_type=layer.media_type,
                 path=str(root),
             )
-            result = await self._measure(job, feed)
+            result = await self._measure(job, feed, bounds)
             check(result, layer, digest, what.size)
         except BaseException as exc:
             writer.abort()

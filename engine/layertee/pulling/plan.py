@@ -33,7 +33,7 @@ __all__ = ["Action", "Form", "Keep", "LayerPlan", "Plan", "Source", "Survey", "V
 INFLATION: Final = 3  # OS layers inflate 2.2 to 3 times; the estimate errs towards refusing early
 # A local blob that is so much larger than the one the registry has is nearly all zeros, or no such layer at
 # all: fetching the registry's costs less than finding out.
-MAX_GROWTH: Final = 128
+MAX_GROWTH: Final = 32
 SMALL: Final = 64 << 20  # reading so much costs next to nothing, whatever it is
 
 
@@ -351,7 +351,12 @@ def _may_be_read(held: Holding, layer: Layer, sizes: Mapping[DiffID, int], want:
         return held.size == layer.size
     if held.compression is Compression.NONE and layer.diff_id in sizes:
         return held.size == sizes[layer.diff_id]
-    return held.size <= max(SMALL, layer.size * MAX_GROWTH)
+    return held.size <= largest_read(layer)
+
+
+def largest_read(layer: Layer) -> int:
+    """Bytes that may be read, or may come out of what is read, in search of ``layer`` on this machine."""
+    return max(SMALL, layer.size * MAX_GROWTH)
 
 
 def _assures_content(layer: Layer, survey: Survey, want: Want) -> bool:

@@ -358,8 +358,8 @@ def test_a_file_of_another_size_than_is_known_is_not_read(basis: Basis) -> None:
 
 
 def test_a_file_that_is_far_larger_than_the_blob_is_dearer_than_fetching_it() -> None:
-    wanted = layer(0, size=1 << 20)
-    for size, action in ((128 << 20, Action.REUSE), ((128 << 20) + 1, Action.FETCH), (1 << 40, Action.FETCH)):
+    wanted = layer(0, size=3 << 20)
+    for size, action in ((96 << 20, Action.REUSE), ((96 << 20) + 1, Action.FETCH), (1 << 40, Action.FETCH)):
         held = holding(diff(0), digest=wanted.tar_digest, compression=Compression.NONE, size=size)
         assert actions(make(wanted, elsewhere=[{diff(0): held}])) == [action]
 
