@@ -17,9 +17,9 @@ FUZZ_SECONDS ?= 600
 demo: setup
 	@$(PY) -m bench.demo
 
-# Files begin in this order, so that no process is left with the longest of them at the end.
-SUITES := tests/product tests/peers tests/c tests/selftest tests/unit tests/contract bench/tests
-PYTEST := $(PY) -m pytest -q --dist loadgroup
+# Files begin in this order, so that the last of them are short, and all processes end together.
+SUITES := tests/c tests/product tests/peers tests/selftest bench/tests tests/contract tests/unit
+PYTEST := $(PY) -m pytest -q --dist loadfile
 
 fast: setup-fast
 	@echo "== format, lint, types; tests without tools"

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from layertee.core.status import Status
-from tests.support.ccore import CSRC, CTESTS, ROOT, build, compilers, pkg_config, sources
+from tests.support import ccore
+from tests.support.ccore import CSRC, ROOT, SANITIZERS, VARIANTS, pkg_config, sources
 from tests.support.vectors.make_vectors import VECTORS, Vector
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.builds("core-tests")]
 
 FORMATS = {"none": 0, "gzip": 1, "zstd": 2}
-VARIANTS = [(compiler, bare) for compiler in compilers() for bare in (False, True)]
 
 # Which room's headers a room may read; "" is csrc itself.
 ROOMS: dict[str, set[str]] = {
@@ -66,23 +66,20 @@ def test_a_c_file_has_a_name_that_no_other_has() -> None:
 
 @pytest.mark.parametrize("main", ["test_codec.c", "test_sha256.c"])
 @pytest.mark.parametrize(("compiler", "bare"), VARIANTS)
-def test_the_lower_floor_passes_under_sanitizers(
-    compiler: str, bare: bool, main: str, tmp_path: Path
-) -> None:
-    run(build(tmp_path / "test", CTESTS / main, compiler=compiler, bare=bare))
+def test_the_lower_floor_passes_under_sanitizers(compiler: str, bare: bool, main: str) -> None:
+    run(ccore.variant(main, compiler, bare).build())
 
 
-@pytest.mark.parametrize("compiler", compilers())
-@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-def test_the_pool_passes_under_sanitizers(compiler: str, sanitizer: str, tmp_path: Path) -> None:
+@pytest.mark.spread
+@pytest.mark.parametrize(("compiler", "sanitizer"), SANITIZERS)
+def test_the_pool_passes_under_sanitizers(compiler: str, sanitizer: str) -> None:
     if pkg_config("libcrypto") is None:
         pytest.skip("its oracle is libcrypto")
-    flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
-    run(build(tmp_path / "test", CTESTS / "test_pool.c", compiler=compiler, flags=flags))
+    run(ccore.pool_tests(compiler, sanitizer).build())
 
 
 def run(program: Path) -> None:
-    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -107,7 +104,7 @@ def replay(program: Path, directory: Path, jobs: Sequence[tuple[Vector, int]]) -
         path = directory / vector.name
         path.write_bytes(vector.data)
         specs.append(f"{FORMATS[vector.format]}:{int(vector.check_crc)}:{budget}:{vector.window_max}:{path}")
-    done = subprocess.run([program, *specs], capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run([program, *specs], capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr
     lines = []
     for line in done.stdout.splitlines():
@@ -122,9 +119,10 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A build of replay.c, and a directory."""
     compiler, bare = request.param
     directory = tmp_path_factory.mktemp("replay")
-    return build(directory / "replay", CTESTS / "replay.c", compiler=compiler, bare=bare), directory
+    return ccore.variant("replay.c", compiler, bare).build(), directory
 
 
+@pytest.mark.spread
 def test_every_vector_has_its_one_outcome_under_sanitizers(variant: tuple[Path, Path]) -> None:
     program, directory = variant
     lines = replay(program, directory, [(vector, 64 << 30) for vector in VECTORS])

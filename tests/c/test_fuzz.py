@@ -6,25 +6,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.ccore import CTESTS, OPTIONAL, REQUIRED, build, pkg_config
+from tests.support.ccore import fuzzer, fuzzing_missing
 from tests.support.vectors.make_vectors import VECTORS
 
 SECONDS = int(os.environ.get("LAYERTEE_FUZZ_SECONDS", "10"))
 SPLITS = (b"", b"\x01", b"\x00\x05\x20\x01")
-
-
-def fuzzing_missing() -> str | None:
-    """Why the fuzzers cannot run here, or None."""
-    if not shutil.which("clang"):
-        return "libFuzzer needs clang"
-    missing = [package for package in (REQUIRED, *OPTIONAL.values()) if pkg_config(package) is None]
-    return f"not installed: {', '.join(missing)}" if missing else None
 
 
 def seed(directory: Path, form: str) -> None:
@@ -45,13 +36,14 @@ def seed(directory: Path, form: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.spread
+@pytest.mark.builds("core-tests")
 @pytest.mark.timeout(SECONDS + 300)
 @pytest.mark.parametrize("form", ["gzip", "zstd"])
 def test_no_input_tells_our_decoder_from_the_reference(form: str, tmp_path: Path) -> None:
     if why := fuzzing_missing():
         pytest.skip(why)
-    flags = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
-    program = build(tmp_path / "fuzz", CTESTS / f"fuzz_{form}.c", compiler="clang", flags=flags)
+    program = fuzzer(form).build()
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     seed(corpus, form)

@@ -383,7 +383,9 @@ static void test_misuse_is_refused(void)
 	CHECK(lt_pool_layer_open(p, &odd) < 0);
 	start(p, &d);
 	CHECK(lt_pool_layer_result(p, d.id, &r) == LT_ERR_MISUSE);
-	CHECK(lt_pool_layer_spent(p, d.id, &spent) == LT_ERR_MISUSE);
+	CHECK(lt_pool_layer_spent(p, d.id, &spent) == LT_OK);
+	CHECK(!spent.in_nbytes && !spent.out_nbytes && !spent.work_ns);
+	CHECK(lt_pool_layer_spent(p, d.id + 1, &spent) == LT_ERR_MISUSE);
 	for (buf = 0; buf < 6; buf++)	/* none was lent */
 		CHECK(lt_pool_out_done(p, buf) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_free(p, d.id) == LT_ERR_MISUSE);

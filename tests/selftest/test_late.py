@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.ccore import ROOT
-from tests.support.spread import scope_of
 
 pytestmark = pytest.mark.slow
-DISTRIBUTED = ("-p", "tests.support.spread", "-n", "2", "--dist", "loadgroup")
+DISTRIBUTED = ("-p", "tests.support.spread", "-n", "2", "--dist", "loadfile")
 QUICK_TO_GIVE_UP = "from tests.support import late\n\nlate.GRACE_S = 1.0\n"
 NEITHER_NOR = "def test_before(): pass\n{}\ndef test_after(): pass\n"
 LATE = {
@@ -148,6 +147,29 @@ def test_a_test_in_time_has_nothing_of_it(tmp_path: Path) -> None:
     assert (status, "3 passed" in report) == (0, True), report
 
 
-def test_a_file_is_one_scope_and_a_group_is_one_across_files() -> None:
-    assert scope_of("tests/a.py::test_x[1@2]") == scope_of("tests/a.py::TestX::test_y") == "tests/a.py"
-    assert scope_of("tests/a.py::test_x[1]@podman") == scope_of("tests/b.py::test_y@podman") == "podman"
+OF_TWO_FILES = """
+import os, pathlib, pytest
+MARK
+@pytest.mark.parametrize("n", range(2))
+def test_it(n):
+    pathlib.Path(DIRECTORY, f"{os.path.basename(__file__)} {n}").write_text(str(os.getpid()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "of_a_file", "of_both"),
+    [("", 1, 2), ("@pytest.mark.spread", 2, 2), ("@pytest.mark.group('one')", 1, 1)],
+)
+def test_files_groups_and_single_tests_are_given_out_whole(
+    tmp_path: Path, mark: str, of_a_file: int, of_both: int
+) -> None:
+    text = OF_TWO_FILES.replace("MARK", mark).replace("DIRECTORY", repr(str(tmp_path)))
+    (tmp_path / "test_other.py").write_text(text)
+    status, report = run(tmp_path, text, *DISTRIBUTED, "-W", "ignore", "test_other.py", limit="90")
+    assert status == 0, report
+
+    def processes(name: str) -> set[str]:
+        return {(tmp_path / f"{name} {n}").read_text() for n in range(2)}
+
+    ours, others = processes("test_it.py"), processes("test_other.py")
+    assert (len(ours), len(others), len(ours | others)) == (of_a_file, of_a_file, of_both)

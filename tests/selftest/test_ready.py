@@ -39,9 +39,19 @@ def test_root(): pass
 """
 
 
-def report_of(directory: Path, *before: str) -> str:
-    """pytest's, of TESTS, with the plugin alone."""
-    (directory / "test_it.py").write_text(TESTS)
+IGNORED = """
+import subprocess, sys
+
+def test_what_is_started_can_be_interrupted():
+    script = "import signal; print([signal.getsignal(n) is signal.SIG_IGN for n in (1, 2, 3)])"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout
+    assert said == "[False, False, False]\\n"
+"""
+
+
+def report_of(directory: Path, *before: str, tests: str = TESTS) -> str:
+    """pytest's, with the plugin alone."""
+    (directory / "test_it.py").write_text(tests)
     (directory / "pytest.ini").write_text("[pytest]\nmarkers =\n needs\n needs_root\n")
     plugins = ("-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "tests.support.ready")
     done = subprocess.run(
@@ -75,3 +85,10 @@ def test_other_users_are_told_why() -> None:
         if subprocess.run([*nobody, sys.executable, "-c", ""], cwd=directory, check=False).returncode:
             pytest.skip("this Python is for root alone")
         assert "needs root: to do as it likes" in report_of(Path(directory), *nobody)
+
+
+@pytest.mark.slow
+def test_a_run_that_ignores_signals_does_not_have_its_programs_ignore_them(tmp_path: Path) -> None:
+    """As ``nohup make test &`` has it."""
+    ignoring = ("sh", "-c", 'trap "" HUP INT QUIT; exec "$@"', "sh")
+    assert "1 passed" in report_of(tmp_path, *ignoring, tests=IGNORED)

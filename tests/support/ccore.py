@@ -5,27 +5,39 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
+import tempfile
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from tests.support.rig import kept
+from tests.support.rig.registry import NotInstalled, RigError
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 CTESTS = ROOT / "tests" / "c"
 STRICT = ["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 # The core cannot be built without libzstd, nor without one of libisal and zlib.
 REQUIRED = "libzstd"
 OPTIONAL = {"LT_HAVE_ISAL": "libisal", "LT_HAVE_ZLIB": "zlib", "LT_HAVE_OPENSSL": "libcrypto"}
 
 
+class NoCompiler(NotInstalled):
+    """The core can't be compiled here: no compiler, or no libzstd."""
+
+
 @cache
 def pkg_config(package: str) -> tuple[str, ...] | None:
     """Flags for ``package``, or None where it is not installed."""
-    done = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", package], capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", package], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
     return tuple(shlex.split(done.stdout)) if done.returncode == 0 else None
 
 
@@ -41,17 +53,89 @@ def compilers() -> list[str]:
     return [name for name in ("gcc", "clang") if shutil.which(name)] or ["cc"]
 
 
-def build(
-    program: Path, main: Path, *, compiler: str = "cc", flags: list[str] | None = None, bare: bool = False
-) -> Path:
-    """Compile ``main`` with all of the core. ``bare``: with no library that it can do without."""
-    command = [compiler, *STRICT, *(SANITIZE if flags is None else flags), f"-I{CSRC}", str(main)]
-    command += [str(ROOT / source) for source in sources()]
-    for macro, package in OPTIONAL.items():
-        found = pkg_config(package)
-        if found is not None and (not bare or package == "zlib"):
-            command += [f"-D{macro}", *found]
-    command += [*(pkg_config(REQUIRED) or ["-lzstd"]), "-lz", "-o", str(program)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
-    return program
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A test of the core: ``main`` of tests/c, compiled with all of the core.
+
+    ``bare``: with no library that it can do without.
+    """
+
+    main: str
+    compiler: str
+    flags: tuple[str, ...] = SANITIZE
+    bare: bool = False
+
+    def command(self) -> list[str]:
+        """All but the output."""
+        command = [self.compiler, *STRICT, *self.flags, f"-I{CSRC}", str(CTESTS / self.main)]
+        command += [str(ROOT / source) for source in sources()]
+        for macro, package in OPTIONAL.items():
+            found = pkg_config(package)
+            if found is not None and (not self.bare or package == "zlib"):
+                command += [f"-D{macro}", *found]
+        return [*command, *(pkg_config(REQUIRED) or ()), "-lz"]
+
+    def build(self) -> Path:
+        """The program; compiled once for these sources, this compiler and these libraries.
+
+        Raises NoCompiler, and RigError if it can't be compiled.
+        """
+        if shutil.which(self.compiler) is None or pkg_config(REQUIRED) is None:
+            raise NoCompiler(f"compiling the core takes {self.compiler}, pkg-config and {REQUIRED}")
+        command = self.command()
+        made_of = [_version(self.compiler), shlex.join(command).replace(str(ROOT), "").encode()]
+        made_of += [*kept.files_below(CSRC), *kept.files_below(CTESTS)]
+
+        def compile() -> Path:
+            output = Path(directory) / "program"
+            said = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
+            if said.returncode:
+                raise RigError(f"{shlex.join(command)}\n{said.stderr}")
+            return output
+
+        with tempfile.TemporaryDirectory(prefix="layertee-core-") as directory:
+            return kept.kept(f"core-{Path(self.main).stem}", made_of, compile)
+
+
+VARIANTS = [(compiler, bare) for compiler in compilers() for bare in (False, True)]
+SANITIZERS = [(compiler, kind) for compiler in compilers() for kind in ("address,undefined", "thread")]
+
+
+def variant(main: str, compiler: str, bare: bool) -> Program:
+    """``main`` under address and undefined sanitizers."""
+    return Program(main, compiler, bare=bare)
+
+
+def pool_tests(compiler: str, sanitizer: str) -> Program:
+    """The pool's, which take libcrypto as their oracle."""
+    return Program("test_pool.c", compiler, (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"))
+
+
+def fuzzer(form: str) -> Program:
+    """That of a format: libFuzzer is clang's."""
+    flags = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
+    return Program(f"fuzz_{form}.c", "clang", flags)
+
+
+def fuzzing_missing() -> str | None:
+    """Why the fuzzers cannot be built here, or None."""
+    if not shutil.which("clang"):
+        return "libFuzzer needs clang"
+    missing = [package for package in (REQUIRED, *OPTIONAL.values()) if pkg_config(package) is None]
+    return f"not installed: {', '.join(missing)}" if missing else None
+
+
+def build_all() -> Path:
+    """Every program that the tests of the core run, so that they find it; the last of them. As ``build``."""
+    mains = ("test_codec.c", "test_sha256.c", "replay.c")
+    programs = [variant(main, compiler, bare) for main in mains for compiler, bare in VARIANTS]
+    if pkg_config("libcrypto") is not None:
+        programs += [pool_tests(*which) for which in SANITIZERS]
+    if fuzzing_missing() is None:
+        programs += [fuzzer(form) for form in ("gzip", "zstd")]
+    return [program.build() for program in programs][-1]
+
+
+@cache
+def _version(compiler: str) -> bytes:
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout

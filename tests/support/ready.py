@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -17,6 +18,16 @@ from tests.support.rig import prebuild
 from tests.support.rig.registry import NotInstalled
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def pytest_configure() -> None:
+    """Signals that this run was told to ignore, by nohup or a shell's ``&``, go on being of no effect to it.
+
+    But it has a handler now, and so what it starts does not ignore them, too.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_sessionstart() -> None:

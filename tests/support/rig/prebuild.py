@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tests.support import ccore
 from tests.support.rig import goprograms, ostreeclient, proxyclient
 from tests.support.rig.crates import NoRust
 from tests.support.rig.goprograms import NoGo
@@ -25,6 +26,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "ostreeclient": ostreeclient.build,
     "ostree-ext-tests": ostreeclient.build_tests,
     "imagecopy": goprograms.imagecopy,
+    "core-tests": ccore.build_all,
 }
 
 _prepared: dict[str, Path | RigError] = {}
@@ -44,7 +46,7 @@ def prepare(names: Iterable[str], say: Callable[[str], None]) -> bool:
         begin = time.monotonic()
         try:
             _prepared[name] = PROGRAMS[name]()
-        except (NoRust, NoGo) as exc:
+        except (NoRust, NoGo, ccore.NoCompiler) as exc:
             _prepared[name] = NotBuilt(str(exc))
             say(f"prebuild: {name} is left out: {exc}")
         except RigError as exc:

@@ -429,6 +429,7 @@ def drain(tee: Tee, chunks: Iterator[bytes]) -> TeeResult:
 
 
 @pytest.mark.slow
+@pytest.mark.spread
 @pytest.mark.timeout(1800)
 def test_more_than_4_gib_come_out_of_gzip(core: str) -> None:
     result = drain(Tee(Compression.GZIP, core=core), large_gzip())
@@ -443,6 +444,7 @@ def test_more_than_4_gib_come_out_of_gzip(core: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.spread
 @pytest.mark.timeout(1800)
 def test_more_than_4_gib_go_in(core: str) -> None:
     """Stored deflate blocks: every byte of the output is also one of the input."""

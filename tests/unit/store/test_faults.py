@@ -27,6 +27,7 @@ from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import text_layer
 from tests.support.store import assert_store_is_sound, fill, gzip_layer, pull, visible_blobs
 
+pytestmark = pytest.mark.spread
 TAR, BLOB, RESULT = gzip_layer("one layer")
 
 
