@@ -43,6 +43,23 @@ def in_shell(user: Cli, redirected: str, *words: object, **more: str) -> tuple[i
     return done.returncode, done.stdout, done.stderr
 
 
+# --- what the system gives -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["-n 5", "-n 20", "-v 60000", "-v 120000", "-v 300000", "-d 30000"])
+def test_a_process_that_gets_too_little_says_of_what(user: Cli, server: FaultServer, limit: str) -> None:
+    command = f"ulimit {limit}; exec {shlex.join(user.command('pull', PLAIN, server.reference))}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=user.environment())
+    assert done.returncode == 1, done.stderr
+    what = "files" if "-n" in limit else "memory"
+    assert what in done.stderr and len(done.stderr.splitlines()) <= 2, done.stderr
+
+
+def test_a_low_limit_for_open_files_is_raised_as_far_as_it_may_be(user: Cli, server: FaultServer) -> None:
+    command = f"ulimit -S -n 20; exec {shlex.join(user.command('pull', PLAIN, server.reference))}"
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True, env=user.environment())
+
+
 # --- descriptors ---------------------------------------------------------------------------------
 
 

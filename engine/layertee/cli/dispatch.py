@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NamedTuple
 
-from ..errors import LayerteeError
+from ..errors import LayerteeError, LocalError
 from . import process
 from .arguments import parse
 from .exits import EXIT_ERROR, EXIT_SIGNAL, exit_code
@@ -93,6 +93,12 @@ def _run(
         tell(*(f"  {note}" for note in getattr(exc, "__notes__", ())))
         tell_hints([exc.hint])
         return exit_code(exc)
+    except (MemoryError, OSError, RuntimeError) as exc:
+        lacking = process.what_ran_out(exc)
+        if lacking is None:
+            raise
+        tell(f"layertee: {lacking} [{LocalError.code}]")
+        return EXIT_ERROR
 
 
 def _load(command: Command) -> Callable[[Namespace], int]:
@@ -103,6 +109,7 @@ def _load_quickly(command: Command) -> Callable[[Namespace], int]:
     """As ``_load``, for a process that has just begun and is all ours."""
     with _no_collector():
         if command.network:
+            process.see_that_there_is_enough()
             from ..registry.first_import import import_aiohttp
 
             import_aiohttp()

@@ -5,8 +5,10 @@ Its three standard descriptors, the signals that end it, and what becomes of a m
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -15,8 +17,12 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from ..errors import LocalError
 from .output import tell
 
+_FILES = 1024  # what most systems allow
+_LEAST_FILES = 64
+_LEAST_MEMORY = 192 << 20
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -77,6 +83,45 @@ def end_at_once() -> None:
     for number in (signal.SIGINT, *_ENDING):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+def see_that_there_is_enough() -> None:
+    """Take what files this process may open, up to a usual number. Raises LocalError for too little.
+
+    With less, the libraries below do not fail, they abort: neither a loop nor its threads get started.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft != resource.RLIM_INFINITY and soft < _LEAST_FILES:
+        raise LocalError(
+            f"this process may open {soft} files, and needs up to {_LEAST_FILES}: raise the limit (ulimit -n)"
+        )
+    for what, option in ((resource.RLIMIT_AS, "v"), (resource.RLIMIT_DATA, "d")):
+        soft, _ = resource.getrlimit(what)
+        if soft != resource.RLIM_INFINITY and soft < _LEAST_MEMORY:
+            raise LocalError(
+                f"this process may use {soft >> 20} MiB of memory, which cannot be enough: raise the limit"
+                f" (ulimit -{option})"
+            )
+
+
+def what_ran_out(exc: BaseException) -> str | None:
+    """What this process could not get from the system, if that is what ``exc`` is about.
+
+    Anything may fail for the lack of it, so it is told in one place: where the command ends.
+    """
+    if isinstance(exc, MemoryError):
+        return f"memory ran out: {exc}" if str(exc) else "memory ran out"
+    if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+        return f"no more files can be opened: {exc.strerror} (ulimit -n)"
+    if isinstance(exc, OSError) and exc.errno in (errno.ENOMEM, errno.EAGAIN):
+        return f"the system gave no more memory or processes: {exc.strerror}"
+    if isinstance(exc, RuntimeError) and "start new thread" in str(exc):  # threading says no more than that
+        return "no more threads could be started: memory, or the number of processes, is limited"
+    return None
 
 
 def show_mistakes_cleanly() -> None:

@@ -21,6 +21,8 @@ The life of a blob::
          └──── given up ──────┼─┘
                               └── ask ── FAILED ◄── failed
 
+A blob that is HERE and was asked for may be forgotten: it is begun anew if it is asked for again.
+
 Bytes are those that come over the network. Whoever uses an Appetite carries out what it says, and tells it
 what became of that.
 """
@@ -34,11 +36,16 @@ from typing import Final
 
 from ..image.document import Digest
 
-__all__ = ["AHEAD", "IN_KERNELS", "LEAST", "N_AHEAD", "PATIENCE_S", "POLL_S", "YIELD_S", "Appetite"]
+__all__ = [
+    *("AHEAD", "IN_KERNELS", "LEAST", "N_AHEAD", "N_WAITING", "PATIENCE_S", "POLL_S", "YIELD_S"),
+    "Appetite",
+]
 
 AHEAD: Final = 32 << 20
 # Beside the blob that the client waits for. More at once gained nothing (pulling.LAYERS_IN_FLIGHT).
 N_AHEAD: Final = 2
+# So many small ones may be here before they are asked for: each keeps a file open.
+N_WAITING: Final = 32
 # What the kernels at both ends may hold of a connection that is not read any more: their buffers grow with
 # the speed, to several MiB on a fast network.
 IN_KERNELS: Final = 20 << 20
@@ -110,7 +117,7 @@ class Appetite:
     def next(self) -> Digest | None:
         """A blob to begin now although nobody has asked for it, which counts as begun from here on."""
         running = sum(not blob.asked and blob.state is _State.COMING for blob in self._blobs.values())
-        if self._stopped or running >= N_AHEAD:
+        if self._stopped or running >= N_AHEAD or self._n_waiting() + running >= N_WAITING:
             return None
         name = next((name for name in self._expected if name not in self._blobs), None)
         if name is None:
@@ -152,7 +159,8 @@ class Appetite:
     @property
     def is_hungry(self) -> bool:
         """Whether there is a blob that would be begun if there were room for it."""
-        return not self._stopped and any(name not in self._blobs for name in self._expected)
+        is_full = self._n_waiting() >= N_WAITING
+        return not (self._stopped or is_full) and any(name not in self._blobs for name in self._expected)
 
     # --- what became of it ---
 
@@ -171,6 +179,14 @@ class Appetite:
         self._blobs[name].state = _State.WRONG if for_good else _State.FAILED
         self._stopped = True
 
+    def forget(self, name: Digest) -> bool:
+        """Let ``name`` be as if it had not been begun, if it is here and was asked for; whether it was."""
+        blob = self._blobs.get(name)
+        if blob is None or blob.state is not _State.HERE or not blob.asked:
+            return False
+        del self._blobs[name]
+        return True
+
     def stop(self) -> None:
         """Nothing more is begun unasked, until the client asks for something."""
         self._stopped = True
@@ -181,6 +197,9 @@ class Appetite:
         begun = (name for name in self._expected if name in self._blobs and name != but)
         allowed = self._ahead + self._read if self._ahead else 0
         return allowed - sum(self._sizes[name] for name in begun)
+
+    def _n_waiting(self) -> int:
+        return sum(not blob.asked and blob.state is _State.HERE for blob in self._blobs.values())
 
     def _orders(self, names: list[Digest]) -> tuple[list[Digest], list[Digest]]:
         """The orders in which those of ``names`` may be asked for that the client does not have.

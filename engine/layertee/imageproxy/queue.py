@@ -5,7 +5,8 @@ which it is seen how far the client has read. Every task ends before ``LayerQueu
 
 What a client gets was hashed by this process, through the descriptor that it gets or while it was written to
 that very file: a part file stays open when it is given its name, and what the store has already is hashed
-once more. No name is looked up after that.
+once more. No name is looked up after that. An image may have more layers than a process may have files open:
+of those that were asked for, the last few stay open. One that is asked for again later is hashed again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from .appetite import AHEAD, N_AHEAD, PATIENCE_S, POLL_S, Appetite
 
 log = logging.getLogger(__name__)
 
+N_OPEN = 32  # files of layers that were asked for; N_WAITING more may be open that were not
+
 
 @dataclass(frozen=True, slots=True)
 class Brought:
@@ -55,6 +58,7 @@ class _Job:
     progress: LayerProgress
     task: asyncio.Task[Brought | Exception] = field(init=False)
     room: int = 0  # bytes that it was granted on the disk
+    n_waiting: int = 0  # callers of ``get``
 
 
 class LayerQueue:
@@ -77,6 +81,7 @@ class LayerQueue:
         self._group = group
         self._jobs: dict[Digest, _Job] = {}
         self._tasks: set[asyncio.Task[Brought | Exception]] = set()  # of jobs that were given up as well
+        self._served: dict[Digest, None] = {}  # what was asked for and is open, the latest last
         self._reading: tuple[int, float] | None = None  # of what the client got last: descriptor, scale
         self._hungry = asyncio.Event()
 
@@ -114,15 +119,25 @@ class LayerQueue:
                     queue._give_up()
 
     async def get(self, name: Digest) -> Brought:
-        """The layer, in the store and checked. Raises what kept it from getting there."""
+        """The layer, in the store and checked. Raises what kept it from getting there.
+
+        Its file may be closed as soon as the caller awaits something, so that is used before.
+        """
         if self._appetite.ask(name):
             self._begin(name)
         job = self._jobs[name]
         self._fill()
-        # A client that gives up leaves the layer to come: it may ask again.
-        got = await asyncio.shield(job.task)
+        job.n_waiting += 1
+        try:
+            # A client that gives up leaves the layer to come: it may ask again.
+            got = await asyncio.shield(job.task)
+        finally:
+            job.n_waiting -= 1
         if isinstance(got, Exception):
             raise got
+        self._served.pop(name, None)
+        self._served[name] = None
+        self._close_oldest()
         return got
 
     async def get_all(self, names: Iterable[Digest]) -> dict[Digest, Brought]:
@@ -228,6 +243,15 @@ class LayerQueue:
         self.reads(None)
         for task in self._tasks:
             task.cancel()
+
+    def _close_oldest(self) -> None:
+        """Of the files that were asked for, let no more than N_OPEN be open."""
+        for name in list(self._served)[:-N_OPEN]:
+            job = self._jobs[name]
+            if job.n_waiting == 0 and self._appetite.forget(name):
+                del self._jobs[name], self._served[name]
+                if isinstance(got := job.task.result(), Brought):
+                    got.file.close()
 
     def _close_files(self) -> None:
         """Those that were handed out stay open for the clients that have them."""

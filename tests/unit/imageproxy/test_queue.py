@@ -20,8 +20,8 @@ from layertee.errors import DiffIDMismatch, DigestMismatch, NoSpace, StoreCorrup
 from layertee.image.document import Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Holding
 from layertee.image.media import OCI_LAYER, Compression
-from layertee.imageproxy.appetite import AHEAD
-from layertee.imageproxy.queue import Brought, LayerQueue
+from layertee.imageproxy.appetite import AHEAD, N_AHEAD, N_WAITING
+from layertee.imageproxy.queue import N_OPEN, Brought, LayerQueue
 from layertee.pulling.ingest import Ingest
 from layertee.pulling.plan import Action, LayerPlan, Source, SourceKind
 from layertee.pulling.report import Ingested, LayerProgress
@@ -307,6 +307,42 @@ def test_a_layer_is_handed_out_by_the_descriptor_through_which_it_was_hashed(sto
             assert os.path.samestat(os.fstat(fd), path.with_name("away").stat())
             os.close(fd)
         assert inode(path.with_name("away")) not in open_inodes()
+
+    asyncio.run(main())
+
+
+def test_of_a_thousand_layers_few_are_open_at_a_time_and_each_can_be_asked_for_again(store: Store) -> None:
+    async def main() -> None:
+        async with queue(store, steps(*[MIB] * 1000)) as (made, bringer):
+            before = len(os.listdir("/proc/self/fd"))
+            most = 0
+            for index in [*range(1000), 0]:
+                asked = ask(made, index)
+                await settle()
+                for begun in bringer.begun:
+                    if not bringer.ends[begun].done():
+                        await bringer.end(begun)
+                got = await asked
+                assert got.held.digest == name_of(index)
+                fd = got.file.descriptor()
+                assert os.path.samestat(os.fstat(fd), got.file.path.stat())
+                os.close(fd)
+                most = max(most, len(os.listdir("/proc/self/fd")))
+            assert bringer.begun.count(0) == 2 and bringer.measured.count((0, True)) == 2
+            assert most - before <= N_OPEN + N_WAITING + 2 * N_AHEAD
+
+    asyncio.run(main())
+
+
+def test_small_layers_that_nobody_asked_for_are_brought_up_to_a_number(store: Store) -> None:
+    async def main() -> None:
+        async with queue(store, steps(*[10] * 100)) as (made, bringer):
+            while not all(bringer.ends[begun].done() for begun in bringer.begun):
+                await bringer.end(*(one for one in bringer.begun if not bringer.ends[one].done()))
+            assert bringer.begun == list(range(N_WAITING))
+            await made.get(name_of(0))
+            await settle()
+            assert bringer.begun == list(range(N_WAITING + 1)), "one that is asked for makes room for another"
 
     asyncio.run(main())
 
