@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
 import tempfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -133,7 +135,8 @@ def build_all() -> Path:
         programs += [pool_tests(*which) for which in SANITIZERS]
     if fuzzing_missing() is None:
         programs += [fuzzer(form) for form in ("gzip", "zstd")]
-    return [program.build() for program in programs][-1]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(Program.build, programs))[-1]
 
 
 @cache

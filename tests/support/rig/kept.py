@@ -1,7 +1,7 @@
 """Programs that tests compile, kept outside of the checkout, in one place for all checkouts of a user.
 
 A program's file is named by a hash of what it is made of, so one that is there is the right one, and is found
-without a compiler. Safe for several processes: one builds, the others wait for it.
+without a compiler. Safe for several processes: one builds, and others that want the same wait for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def kept(name: str, made_of: Iterable[bytes], build: Callable[[], Path]) -> Path
     """
     program = root() / "bin" / f"{name}-{_key(made_of)}"
     program.parent.mkdir(parents=True, exist_ok=True)
-    with (root() / "lock").open("wb") as lock:
+    locks = root() / "locks"
+    locks.mkdir(exist_ok=True)
+    with (locks / program.name).open("wb") as lock:
         if not program.exists():
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
@@ -43,6 +45,7 @@ def kept(name: str, made_of: Iterable[bytes], build: Callable[[], Path]) -> Path
     for other in program.parent.glob(f"{name}-*"):
         if other.stat().st_mtime < time.time() - _UNUSED_S:
             other.unlink(missing_ok=True)
+            (locks / other.name).unlink(missing_ok=True)
     return program
 
 
