@@ -229,7 +229,7 @@ class Engine:
 
     async def verify(self) -> VerifyReport:
         """Hash everything in the store again; what is wrong goes to quarantine. Raises StoreBusy."""
-        return await verify_store(self.store, self._workers())
+        return await verify_store(self.store, self._workers(), self._options.budget)
 
     # --- inside ---
 

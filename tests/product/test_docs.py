@@ -335,7 +335,14 @@ def test_the_objects_of_json_have_the_keys_that_are_documented(
         )
     assert keys_of(planned) == documented("pull")
     (user.store / "blobs/sha256" / image.layers[0].digest.removeprefix("sha256:")).write_bytes(b"other")
+    false = build_image(tmp_path / "false", [text_layer({"a": "b"})], edit_config=give_other_content)
+    upload(false, "os/image:false", server)
+    user.run("pull", "--tls-verify=false", "--verify=digest", f"{server.host}/os/image:false")
     assert keys_of(user.run("verify", "--json", code=EXIT_INTEGRITY).json) == documented("verify")
+
+
+def give_other_content(config: dict[str, Any]) -> None:
+    config["rootfs"]["diff_ids"] = ["sha256:" + "0" * 64]
 
 
 def test_the_store_is_as_it_is_described(server: RegistryServer, tmp_path: Path) -> None:

@@ -118,6 +118,51 @@ def test_a_wrong_diff_id_passes_and_is_found_by_the_first_who_asks(
             pull(server, tmp_path, Verify.BOTH, core)
 
 
+def mislabelled(root: Path) -> BuiltImage:
+    """The blobs of ``honest`` in a manifest that exchanges their types."""
+
+    def exchange(manifest: dict[str, Any]) -> None:
+        types = [layer["mediaType"] for layer in manifest["layers"]]
+        for layer, media_type in zip(manifest["layers"], reversed(types), strict=True):
+            layer["mediaType"] = media_type
+
+    return build_image(root, SPECS, compression=["gzip", "zstd"] * 2, edit_manifest=exchange)
+
+
+@pytest.mark.parametrize("false_first", [True, False])
+def test_what_one_image_says_of_a_blob_is_no_fault_of_the_blob(
+    honest: BuiltImage, lying: BuiltImage, false_first: bool, tmp_path: Path
+) -> None:
+    cli = Cli(tmp_path)
+    with FaultServer(honest) as right, FaultServer(lying) as wrong:
+        for server in (wrong, right) if false_first else (right, wrong):
+            cli.pull("--verify", "digest", server.reference)
+        for adopted in (4, 0):  # from files, and from what is recorded of them
+            report = cli.run("verify", "--json", code=3).json
+            assert (report["ok"], report["adopted"]) == (False, adopted)
+            assert (report["bad"], report["missing"]) == ([], [])
+            said = {(claim["image"], claim["digest"]) for claim in report["false_claims"]}
+            assert said == {(wrong.reference, layer.digest) for layer in lying.layers[:2]}
+        assert "layertee rm NAME" in cli.run("verify", code=3).out
+        assert pairs(cli.store) == true_pairs(honest)
+        assert cli.pull(right.reference).actions == ["have"] * 4
+        assert "[DIFFID_MISMATCH]" in cli.pull(wrong.reference, code=3).err
+        cli.run("rm", wrong.reference)
+    cli.verified()
+
+
+def test_a_wrong_media_type_is_no_fault_of_the_blob(honest: BuiltImage, tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    false = mislabelled(tmp_path / "mislabelled")
+    with FaultServer(honest) as right, FaultServer(false) as wrong:
+        cli.pull("--verify", "digest", wrong.reference)
+        report = cli.run("verify", "--json", code=3).json
+        assert (report["bad"], len(report["false_claims"]), report["adopted"]) == ([], 4, 0)
+        cli.pull("--verify", "digest", right.reference)
+        assert cli.verified()["adopted"] == 4
+        assert pairs(cli.store) == true_pairs(honest)
+
+
 def test_wrong_bytes_do_not_pass(honest: BuiltImage, core: str, tmp_path: Path) -> None:
     layer = honest.layers[0]
     faults = [on("blob", OtherBody(at=layer.size // 2), reference=layer.digest)]

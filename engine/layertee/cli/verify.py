@@ -33,7 +33,8 @@ def verify(args: argparse.Namespace) -> int:
         print_json(_json(report, repaired))
     else:
         _print(report, repaired)
-    return EXIT_OK if report.ok or repaired is not None else EXIT_INTEGRITY
+    is_well = report.ok or (repaired is not None and not report.false)
+    return EXIT_OK if is_well else EXIT_INTEGRITY
 
 
 def _json(report: VerifyReport, repaired: PullResult | None) -> dict[str, object]:
@@ -42,6 +43,9 @@ def _json(report: VerifyReport, repaired: PullResult | None) -> dict[str, object
         "blobs": report.n_blobs,
         "bytes": report.nbytes,
         "bad": [{"digest": bad.digest, "reason": bad.reason} for bad in report.bad],
+        "false_claims": [
+            {"image": false.image, "digest": false.digest, "reason": false.reason} for false in report.false
+        ],
         "missing": report.missing,
         "adopted": report.adopted,
         "repaired": repaired.to_json() if repaired else None,
@@ -50,10 +54,21 @@ def _json(report: VerifyReport, repaired: PullResult | None) -> dict[str, object
 
 def _print(report: VerifyReport, repaired: PullResult | None) -> None:
     say(*(f"bad: {bad.digest}: {bad.reason}; quarantined" for bad in report.bad))
+    say(
+        *(
+            f"false: image {one.image} says of {one.digest} what is not so: {one.reason}"
+            for one in report.false
+        )
+    )
     say(*(f"missing: {digest}" for digest in report.missing))
-    found = "all as they should be" if report.ok else f"{len(report.bad)} bad, {len(report.missing)} missing"
+    counted = f"{len(report.bad)} bad, {len(report.missing)} missing"
+    if report.false:
+        counted += f", {len(report.false)} false"
+    found = "all as they should be" if report.ok else counted
     say(f"checked {report.n_blobs} blobs, {human(report.nbytes)}: {found}")
     if repaired is not None:
         say(f"repaired: fetched {human(repaired.bytes_fetched)}")
-    elif not report.ok:
+    elif report.bad or report.missing:
         say("pull the images again, or run: layertee verify --repair IMAGE")
+    if report.false:
+        say("an image that says what is not so is forgotten with: layertee rm NAME")

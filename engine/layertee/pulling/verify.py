@@ -7,13 +7,16 @@ from pathlib import Path
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
-from ..core.result import TeeResult
+from ..core.result import BlobResult, TeeResult
+from ..core.tee import OUT_BUDGET
 from ..disk.blob_file import FileContent
-from ..errors import IntegrityError, LayerteeError, SourceUnreadable
-from ..image.document import DiffID, Digest
+from ..errors import DecodeError, IntegrityError, LayerteeError, SourceUnreadable
+from ..image.document import DiffID, Digest, Layer
 from ..image.media import Compression
+from ..options import Budget
+from ..store.catalog import HeldBlob
 from ..store.store import EXCLUSIVE_WAIT_S, Store
-from .measure import run_layer
+from .measure import measure_layer
 from .source import read_blob
 
 # Two blobs at once keep both hashing lanes busy.
@@ -29,6 +32,15 @@ class BadBlob:
     quarantined: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class FalseClaim:
+    """What ``image`` says of a blob and is not so, though the blob is what its name says."""
+
+    image: str
+    digest: Digest
+    reason: str
+
+
 @dataclass(slots=True)
 class VerifyReport:
     """What a verification found. ``missing`` names what an image needs and that is not here."""
@@ -36,31 +48,34 @@ class VerifyReport:
     n_blobs: int = 0
     nbytes: int = 0
     bad: list[BadBlob] = field(default_factory=list)
+    false: list[FalseClaim] = field(default_factory=list)
     missing: list[Digest] = field(default_factory=list)
     adopted: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        return not self.bad and not self.missing
+        return not self.bad and not self.false and not self.missing
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What a blob should be; no DiffID for documents and for blobs that nothing here names."""
+    """What a blob should be, by the catalog's row and by images of these names. Documents have neither."""
 
     digest: Digest
     path: Path
-    compression: Compression
-    diff_id: DiffID | None
-    held: bool
+    row: HeldBlob | None
+    claims: tuple[tuple[str, Layer], ...]
 
 
-async def verify_store(store: Store, pool: Pool) -> VerifyReport:
+async def verify_store(store: Store, pool: Pool, budget: Budget) -> VerifyReport:
     """Hash every blob, inflate every layer, compare; take what is wrong out of the layout.
 
-    Holds the store exclusively. Files that no row vouches for and that turn out right are adopted,
-    so this also rebuilds a lost catalog. Raises StoreBusy, LocalError.
+    A blob is judged by its own name and by what was computed of it before, not by what images say of it:
+    one image cannot have another one's blob thrown away. What was never inflated may inflate as far as
+    ``budget`` lets an image of its size. Holds the store exclusively. Files that no row
+    vouches for and that turn out right are adopted, so this also rebuilds a lost catalog. Raises StoreBusy,
+    LocalError.
     """
     report = VerifyReport()
     lock = await store.when_exclusive(EXCLUSIVE_WAIT_S)
@@ -70,7 +85,7 @@ async def verify_store(store: Store, pool: Pool) -> VerifyReport:
 
         async def work() -> None:
             for expected in queue:
-                await _check(store, pool, expected, report)
+                await _check(store, pool, budget, expected, report)
 
         async with unwrapped_group() as group:
             for _ in range(AT_ONCE):
@@ -83,56 +98,96 @@ async def verify_store(store: Store, pool: Pool) -> VerifyReport:
 
 def _expectations(store: Store, report: VerifyReport) -> list[_Expected]:
     rows = {row.digest: row for row in store.catalog.holdings()}
-    named_layers = store.images.layers()
-    report.warnings.extend(named_layers.warnings)
-    layers = {layer.digest: layer for layer in named_layers.layers}
-    needed = set(layers)
+    named = store.images.layers()
+    report.warnings.extend(named.warnings)
+    claims: dict[Digest, list[tuple[str, Layer]]] = {}
+    for name, layer in named.layers:
+        claims.setdefault(layer.digest, []).append((name, layer))
+    needed = set(claims)
     for image in store.images.all():
         needed |= {image.digest, image.original} | ({image.config} if image.config else set())
     found: list[_Expected] = []
     for digest in store.layout.blobs():
-        path = store.layout.blob_path(digest)
         needed.discard(digest)
-        row = rows.pop(digest, None)
-        named = row or layers.get(digest)
-        if named is None:
-            found.append(_Expected(digest, path, Compression.NONE, None, False))
-        else:
-            found.append(_Expected(digest, path, named.compression, named.diff_id, row is not None))
+        said = tuple(claims.get(digest, ()))
+        found.append(_Expected(digest, store.layout.blob_path(digest), rows.pop(digest, None), said))
     report.missing.extend(sorted(needed))
     store.catalog.forget(*rows)  # the file is gone: the row must not promise it
     return found
 
 
-async def _check(store: Store, pool: Pool, expected: _Expected, report: VerifyReport) -> None:
-    async def feed(layer: PoolLayer) -> None:
-        await read_blob(FileContent(expected.path), pool, layer)
-
+async def _check(store: Store, pool: Pool, budget: Budget, expected: _Expected, report: VerifyReport) -> None:
     report.n_blobs += 1
     try:
-        size = expected.path.lstat().st_size
-        result = await run_layer(pool.open_layer(LayerJob(expected.compression, size)), feed)
+        result, undecoded = await _measure(pool, budget, expected)
         report.nbytes += result.size
-        reason = _difference(expected, result)
+        reason = _wrong(expected, result)
     except (IntegrityError, SourceUnreadable) as exc:
         reason = str(exc)
     except OSError as exc:
         reason = exc.strerror or str(exc)
     else:
-        if reason is None and expected.diff_id is not None and not expected.held:
-            try:
-                await in_thread(store.blobs.adopt, result)
-                report.adopted += 1
-            except LayerteeError as exc:
-                report.warnings.append(str(exc))
+        if reason is None:
+            report.false += _false(expected, result, undecoded)
+            await _adopt(store, expected, result, report)
     if reason is not None:
         aside = await in_thread(store.blobs.quarantine, expected.digest)
         report.bad.append(BadBlob(expected.digest, reason, aside))
 
 
-def _difference(expected: _Expected, result: TeeResult) -> str | None:
+async def _measure(pool: Pool, budget: Budget, expected: _Expected) -> tuple[BlobResult, str]:
+    """What the blob is, inflated as the row or one of the images has it, or why it cannot be that.
+
+    Raises IntegrityError, SourceUnreadable, OSError.
+    """
+
+    async def feed(layer: PoolLayer) -> None:
+        await read_blob(FileContent(expected.path), pool, layer)
+
+    async def run(job: LayerJob) -> BlobResult:
+        return await measure_layer(pool.open_layer(job), feed)
+
+    size = expected.path.lstat().st_size
+    if expected.row is not None:
+        return await run(LayerJob(expected.row.compression, size)), ""
+    allowed = min(OUT_BUDGET, budget.max_output, budget.free_output + budget.max_growth * size)
+    undecoded = ""
+    for compression in dict.fromkeys(layer.compression for _, layer in expected.claims):
+        try:
+            return await run(LayerJob(compression, size, out_budget=allowed)), ""
+        except DecodeError as exc:  # the bytes are wrong, or what an image says of them
+            undecoded = str(exc)
+    return await run(LayerJob(Compression.NONE, size, digest_only=True)), undecoded
+
+
+async def _adopt(store: Store, expected: _Expected, result: BlobResult, report: VerifyReport) -> None:
+    """Record what was computed of a layer that no row vouches for."""
+    if expected.row is not None or not expected.claims or not isinstance(result, TeeResult):
+        return
+    try:
+        await in_thread(store.blobs.adopt, result)
+        report.adopted += 1
+    except LayerteeError as exc:
+        report.warnings.append(str(exc))
+
+
+def _false(expected: _Expected, result: BlobResult, undecoded: str) -> list[FalseClaim]:
+    """What images say of a blob that is what its name says."""
+    found = []
+    for image, layer in expected.claims:
+        reason = undecoded or _other_content(result, layer.diff_id)
+        if reason:
+            found.append(FalseClaim(image, expected.digest, reason))
+    return list(dict.fromkeys(found))
+
+
+def _wrong(expected: _Expected, result: BlobResult) -> str | None:
+    """Why the blob is not what its name says, or not what was computed of it before."""
     if result.digest != expected.digest:
         return f"its {result.size} bytes hash to {result.digest}"
-    if expected.diff_id is not None and result.diff_id != expected.diff_id:
-        return f"it inflates to {result.diff_id}, not to {expected.diff_id}"
-    return None
+    return _other_content(result, expected.row.diff_id) if expected.row is not None else None
+
+
+def _other_content(result: BlobResult, diff_id: DiffID) -> str | None:
+    content = str(result.diff_id) if isinstance(result, TeeResult) else str(result.digest)
+    return f"it inflates to {content}, not to {diff_id}" if content != diff_id else None

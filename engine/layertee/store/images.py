@@ -38,9 +38,13 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class NamedLayers:
-    """The layers that images name, each blob once, and the images that could not be read."""
+    """The layers that images name, each as often as it is named, and the images that could not be read.
 
-    layers: tuple[Layer, ...]
+    What one image says of a blob, another may contradict. The text is an image's name, or its digest
+    where it has none.
+    """
+
+    layers: tuple[tuple[str, Layer], ...]
     warnings: tuple[str, ...]
 
 
@@ -101,18 +105,18 @@ class Images:
 
     def layers(self) -> NamedLayers:
         """The layers that the images name. Raises StoreCorrupt, LocalError."""
-        found: dict[Digest, Layer] = {}
+        found: list[tuple[str, Layer]] = []
         index = self._layout.index()
         warnings = [f"{index.where}: {one.problem}" for one in index.broken]
         for entry in index.entries:
+            name = entry.annotations.get(REF_NAME, str(entry.digest))
             try:
                 document = self._layout.document(entry)
                 if isinstance(document, Manifest):
-                    for layer in self._layout.image(document).layers:
-                        found.setdefault(layer.digest, layer)
+                    found += [(name, layer) for layer in self._layout.image(document).layers]
             except LayerteeError as exc:
-                warnings.append(f"image {entry.annotations.get(REF_NAME, entry.digest)}: {exc}")
-        return NamedLayers(tuple(found.values()), tuple(warnings))
+                warnings.append(f"image {name}: {exc}")
+        return NamedLayers(tuple(found), tuple(warnings))
 
 
 def _describe(layout: Layout, name: str, entry: Descriptor, row: PulledImage | None) -> StoredImage:

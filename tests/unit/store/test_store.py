@@ -152,7 +152,7 @@ def test_a_layout_of_another_tool_becomes_a_store_and_stays_what_it_was(image: B
     with Store.open(image.root) as store:
         assert [found.name for found in store.images.all()] == ["latest"]
         assert store.images.all()[0].pulled_at is None
-        assert {layer.digest for layer in store.images.layers().layers} == image.layer_digests
+        assert {layer.digest for _, layer in store.images.layers().layers} == image.layer_digests
         assert store.rebuild_reason is not None
     assert visible_blobs(image.root) == before
 
@@ -426,7 +426,7 @@ def test_a_damaged_catalog_is_rebuilt_from_what_is_there(root: Path, image: Buil
     with Store.open(root) as store:
         assert store.rebuild_reason is not None
         assert store.warnings == (store.rebuild_reason,)
-        for layer in store.images.layers().layers:
+        for _, layer in store.images.layers().layers:
             (claim,) = store.blobs.unchecked(layer)
             assert claim.path is not None
             store.blobs.adopt(measure(claim.path.read_bytes(), layer.compression))
