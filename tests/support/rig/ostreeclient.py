@@ -24,7 +24,7 @@ from tests.support.rig.ostree import OSTreeRig
 __all__ = ["NoRust", "OSTreeClient", "Pulled", "build", "build_tests", "encapsulate", "pull_words", "version"]
 
 _NAME = "ostreeclient"
-_RUN_S = 60
+_RUN_S = 240
 _STATUS = re.compile(r"^layers already present: (\d+); layers needed: (\d+) \((.+)\)$", re.MULTILINE)
 
 

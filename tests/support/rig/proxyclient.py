@@ -17,7 +17,7 @@ from tests.support.rig.registry import RigError
 __all__ = ["NoRust", "build", "build_tests", "command", "crate_version", "ours", "run", "theirs"]
 
 _NAME = "proxyclient"
-_RUN_S = 100
+_RUN_S = 240
 
 
 def build(*, optimized: bool = False) -> Path:
