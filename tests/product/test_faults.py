@@ -97,10 +97,12 @@ def test_many_processes_that_pull_one_image_into_one_store_download_it_once(
     name = push(image, "crowd/os:1", registry)
     registry.reset()
     cli = Cli(tmp_path / "home")
-    crowd: list[subprocess.Popen[str]] = [cli.start("pull", PLAIN, "--json", name) for _ in range(PROCESSES)]
+    # One stream each: where a layer gets help, the server counts what it sent ahead on the stream that is
+    # cut, too.
+    words = (PLAIN, "--ranges", "never", "--json", name)
+    crowd: list[subprocess.Popen[str]] = [cli.start("pull", *words) for _ in range(PROCESSES)]
     results = [cli.finish(process) for process in crowd]
-    # More than once, for what was on its way when a layer got help from a second connection.
-    assert registry.blob_bytes(digests=image.layer_digests) < 1.5 * image.blob_bytes
+    assert registry.blob_bytes(digests=image.layer_digests) == image.blob_bytes
     assert sum(ran.json["bytes_fetched"] for ran in results) == image.blob_bytes
     for ran in results:
         assert ran.json["local_manifest_digest"] == image.digest
