@@ -23,6 +23,7 @@ from .output import tell
 _FILES = 1024  # what most systems allow
 _LEAST_FILES = 64
 _LEAST_MEMORY = 192 << 20
+_MOMENT_S = 0.02
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -76,6 +77,21 @@ def end_as_by_ctrl_c() -> list[int]:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
     return arrived
+
+
+def _interrupt_again() -> None:
+    """Interrupt once more in a moment: the first time was where the interpreter drops what is raised.
+
+    Such places are the end of an object's life, and the callbacks of weak references that imports use.
+    """
+
+    def interrupt_now(_: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt):
+            interrupt(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGALRM, interrupt_now)
+    signal.setitimer(signal.ITIMER_REAL, _MOMENT_S)
 
 
 def end_at_once() -> None:
@@ -137,6 +153,9 @@ def show_mistakes_cleanly() -> None:
             tell_of(args.exc_type, args.exc_value, args.exc_traceback)
 
     def unraisable(args: Any) -> None:
+        if isinstance(args.exc_value, KeyboardInterrupt):
+            _interrupt_again()
+            return
         tell(f"layertee: {args.err_msg or 'an exception was ignored in'}: {args.object!r}")
         tell_of(args.exc_type, args.exc_value, args.exc_traceback)
 

@@ -44,6 +44,30 @@ def test_so_is_one_that_nobody_waits_for(code: str) -> None:
     assert any(line.startswith("  ValueError: invalid literal for int()") for line in lines)
 
 
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class Last:\n    def __del__(self): os.kill(os.getpid(), number); pass\nlast = Last()\ndel last",
+        "import weakref\n"
+        "class Thing: pass\n"
+        "def gone(_): os.kill(os.getpid(), number); pass\n"
+        "thing = Thing()\nref = weakref.ref(thing, gone)\ndel thing",
+    ],
+    ids=["finaliser", "callback"],
+)
+def test_a_signal_that_comes_where_exceptions_are_dropped_ends_the_process_all_the_same(
+    number: str, code: str
+) -> None:
+    code = "".join(f"    {line}\n" for line in code.split("\n"))
+    assert not told(
+        f"import os, signal\nnumber = signal.{number}\narrived = process.end_as_by_ctrl_c()\n"
+        f"try:\n{code}    while True: signal.pause()\n"
+        "except KeyboardInterrupt: raise SystemExit((arrived or [signal.SIGINT])[0])",
+        {"SIGINT": 2, "SIGTERM": 15, "SIGHUP": 1}[number],
+    )
+
+
 def test_a_thread_that_exits_says_nothing() -> None:
     assert told("import threading\nt = threading.Thread(target=exit)\nt.start()\nt.join()", 0) == []
 
