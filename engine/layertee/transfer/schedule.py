@@ -328,7 +328,8 @@ class BlobSchedule:
         if part.asked is None:
             return False
         if isinstance(error, RegistryError):
-            return error.status in _REFUSES_RANGES
+            # Some of the blob has come, so it exists: a node that does not have it yet is not the registry.
+            return error.status in _REFUSES_RANGES or (error.status == 404 and part.pos > 0)
         return isinstance(error, RangeMismatch | SizeMismatch)
 
     def _answered_range(self, part: Part, answer: Answer) -> Take | Then:
