@@ -14,6 +14,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .core.result import TeeResult
     from .core.tee import Tee
+    from .disk.space import KeepFree
     from .engine import Engine, Inspection, Options
     from .errors import LayerteeError
     from .image.document import DiffID, Digest, Platform
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "core.result": ("TeeResult",),
     "core.tee": ("Tee",),
+    "disk.space": ("KeepFree",),
     "engine": ("Engine", "Inspection", "Options"),
     "errors": ("LayerteeError",),
     "image.document": ("DiffID", "Digest", "Platform"),
@@ -56,6 +58,7 @@ __all__ = [
     "ImagePlan",
     "Inspection",
     "Keep",
+    "KeepFree",
     "LayerPlan",
     "LayerResult",
     "LayerStream",

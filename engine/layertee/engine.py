@@ -14,6 +14,7 @@ from typing import Self
 from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer
 from .core.workers import open_pool
+from .disk.space import Space
 from .errors import CatalogError, LayerteeError, SourceUnreadable
 from .image.blobname import BlobName
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
@@ -110,6 +111,11 @@ class Engine:
         if self._store is None:
             raise RuntimeError("use the engine inside 'async with'")
         return self._store
+
+    @property
+    def space(self) -> Space:
+        """What may be filled of the disk that the store is on."""
+        return Space(self.store.root, self._options.keep_free)
 
     @property
     def options(self) -> Options:
@@ -263,6 +269,7 @@ class Engine:
             plan,
             open_blob_at=self._network.open_blob,
             keepers=keepers,
+            space=self.space,
             spending=Spending(self._options.budget, layers),
             spare=Spending(
                 spare(self._options.budget), layers, of="what this machine has in place of its layers"

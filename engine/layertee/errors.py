@@ -321,15 +321,16 @@ class UnsafePath(LocalError):
 
 
 class NoSpace(LocalError):
-    """``need`` bytes are wanted above the floor, ``free`` are there."""
+    """``need`` bytes are wanted, ``free`` are there, of which ``floor`` have to stay free."""
 
     code = "STORE_FULL"
     hint = "free-space"
 
-    def __init__(self, message: str, *, path: str = "", need: int = 0, free: int = 0) -> None:
+    def __init__(self, message: str, *, path: str = "", need: int = 0, free: int = 0, floor: int = 0) -> None:
         super().__init__(message, path=path)
         self.need = need
         self.free = free
+        self.floor = floor
 
 
 class StoreBusy(LocalError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .disk.space import KeepFree
 from .image.document import Platform
 from .image.holding import Basis, Place
 from .image.placename import Where
@@ -49,6 +50,7 @@ class Options:
     a registry which names them, where the two are on different hosts. ``user_agent_prefix`` names the
     program that this one works for. ``opaque_layers``: also take images that do not name the DiffID of
     every layer; of such a layer only the blob's digest is checked. ``budget`` bounds what one image may cost.
+    ``keep_free``: what stays free of the disk that the store is on; by default as LAYERTEE_KEEP_FREE says.
     """
 
     platform: Platform = field(default_factory=Platform.host)
@@ -64,3 +66,4 @@ class Options:
     user_agent_prefix: str = ""
     opaque_layers: bool = False
     budget: Budget = field(default_factory=Budget)
+    keep_free: KeepFree = field(default_factory=KeepFree.usual)

@@ -8,6 +8,7 @@ from pathlib import Path
 from layertee.core.result import BlobResult, TeeResult, make_blob_result
 from layertee.core.tee import Tee
 from layertee.disk.part import BlobWriter
+from layertee.disk.space import KeepFree, Space
 from layertee.image.document import DiffID, Digest, Platform
 from layertee.image.holding import Form, Holding
 from layertee.image.media import Compression
@@ -126,7 +127,7 @@ def pull(store: Store, source: Path, ref: str, name: str, form: Form = Form.AS_I
     image = origin.resolve(ref, AMD64)
     with store.shared():
         todo = planned(store, image, None, form)
-        store.check_space(todo.disk_bytes)
+        Space(store.root, KeepFree()).check(todo.disk_bytes)
         held: list[Holding] = []
         for step in todo.layers:
             if step.same_as is not None:

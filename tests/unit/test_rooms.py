@@ -31,14 +31,14 @@ ROOMS: dict[str, set[str]] = {
     "store": {"image", "config", "disk", "core"},
     "places": {"image", "config", "disk", "store"},
     "skopeo": {"image", "config", "disk"},
-    "options": {"image", "transfer"},
+    "options": {"image", "disk", "transfer"},
     "pulling": {
         *("image", "config", "disk", "core", "registry", "transfer", "store", "places", "options"),
     },
-    "engine": {"image", "core", "transfer", "store", "options", "pulling"},
+    "engine": {"image", "disk", "core", "transfer", "store", "options", "pulling"},
     "sync": {"store", "pulling", "engine"},
     "imageproxy": {"image", "config", "disk", "core", "store", "skopeo", "pulling", "engine"},
-    "__init__": {"image", "core", "transfer", "store", "pulling", "engine", "sync"},
+    "__init__": {"image", "disk", "core", "transfer", "store", "pulling", "engine", "sync"},
     "cli": {
         *(
             "image",

@@ -383,6 +383,13 @@ def _add_budget(group: argparse._ArgumentGroup) -> None:
 
 def _add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        "--keep-free",
+        type=values.keep_free,
+        metavar="SIZE|N%",
+        help="what has to stay free of the disk that the store is on (default: LAYERTEE_KEEP_FREE, else 5%%"
+        " of a small disk, 3%% of a large one, at least 1Gi where that is less than 5%%, and at most 10Gi)",
+    )
+    group.add_argument(
         "--max-output",
         type=values.size_of_some,
         default=64 << 30,

@@ -7,7 +7,7 @@ import argparse
 from ..config.policy import Verdict, read_policy
 from ..core.loading import core_report
 from ..disk.files import is_directory
-from ..disk.space import free_space, human
+from ..disk.space import KeepFree, free_space, human
 from ..errors import PolicyRefused
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
@@ -32,7 +32,7 @@ def doctor(args: argparse.Namespace) -> int:
         say("  not there yet; the first pull makes it")
         return EXIT_OK
     with Store.open(root, create=False) as store:
-        free, floor = free_space(root)
+        free, floor = free_space(root, KeepFree.usual())
         say(f"  {human(free)} free, {human(floor)} of it stay free for the system")
         say(f"  {len(store.images.all())} images, {len(store.catalog.pairs())} pairs in the map")
         if store.rebuild_reason:

@@ -9,6 +9,8 @@ from .output import tell
 HINTS = {
     "displace": "--force keeps what is there under another name, and puts the shim in its place",
     "free-space": "'layertee gc' removes the blobs that no image needs",
+    "keep-free": "'layertee gc' removes the blobs that no image needs; --keep-free SIZE or N%, or"
+    " LAYERTEE_KEEP_FREE in the environment, says how much of the disk stays free",
     "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",
     "logins": "log in with 'podman login', or name a file of logins with --authfile FILE",
     "plain-http": "--tls-verify=false allows plain HTTP, and certificates that nobody vouches for",

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..disk.files import disk_error, is_directory
+from ..disk.space import KeepFree
 from ..errors import NotFound
 from ..image.holding import Basis
 from ..image.placename import parse_place
@@ -36,6 +37,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
             max_rate=args.max_rate,
             stall_s=args.stall_timeout,
         ),
+        keep_free=args.keep_free or KeepFree.usual(),
         user_agent_prefix=args.user_agent_prefix,
         budget=Budget(
             max_output=args.max_output,

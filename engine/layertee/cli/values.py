@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-SIZE_MAX = 1 << 62  # what every disk and every offset of a file is below
+from ..disk.space import KeepFree, parse_size, scaled
+
 DURATION_MAX_S = 30 * 86400.0
 
-_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kKmMgGtT])(i?))?[bB]?")
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kKmMgG])(i?))?[bB]?(?:/s)?")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
@@ -80,8 +80,8 @@ def rate(text: str) -> int:
 
 def size(text: str) -> int:
     """Bytes: ``32Mi``, ``5G`` (10^9), or a whole number; 0 as well."""
-    found = _scaled(_AMOUNT.fullmatch(text.strip()))
-    if found is None or found > SIZE_MAX:
+    found = parse_size(text)
+    if found is None:
         raise argparse.ArgumentTypeError(f"{text!r:.50} is not a size like 32Mi or 5G")
     return found
 
@@ -104,6 +104,14 @@ def size_or_share(text: str) -> Amount:
         raise argparse.ArgumentTypeError(
             f"{text!r:.50} is not a size like 5G, or a share of the free space like 10%"
         ) from None
+
+
+def keep_free(text: str) -> KeepFree:
+    """A :func:`size`, or ``0%`` to ``100%`` of a filesystem."""
+    try:
+        return KeepFree.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def words(text: str) -> str:
@@ -144,5 +152,4 @@ def _scaled(match: re.Match[str] | None) -> int | None:
     number, unit, binary = match.groups()
     if not unit and "." in number:
         return None
-    base = 1024 if binary else 1000
-    return int(float(number) * base ** ("kmgt".index(unit.lower()) + 1)) if unit else int(number)
+    return scaled(number, unit or "", is_binary=bool(binary))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Self
 
-from ..disk.space import free_space, human
+from ..disk.space import KeepFree, Space, free_space, human
 from ..errors import InvalidReference, LayerteeError, StoreBusy
 from ..image.document import Digest
 from ..store.gc import trim
@@ -48,7 +48,7 @@ class CacheLimit:
         """The bytes that may stay of ``cached``. Raises LocalError."""
         if self.nbytes is not None:
             return self.nbytes
-        free, _ = free_space(store.root)
+        free, _ = free_space(store.root, KeepFree(0))
         return int((free + cached) * self.share)
 
 
@@ -57,9 +57,9 @@ def keep_within(store: Store, limit: CacheLimit) -> None:
     _trim(store, lambda cached: limit.of(store, cached))
 
 
-def make_room(store: Store, need: int, keep: Collection[Digest]) -> None:
+def make_room(store: Store, space: Space, need: int, keep: Collection[Digest]) -> None:
     """If ``need`` bytes do not fit, give up as much of the cache as they take, ``keep`` excepted."""
-    missing = need - store.headroom()
+    missing = need - space.left()
     if missing > 0:
         _trim(store, lambda cached: max(0, cached - missing), keep)
 

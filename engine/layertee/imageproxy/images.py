@@ -130,7 +130,9 @@ class ServedImage:
             # Nothing goes out of the store while the image is open.
             ingest = await stack.enter_async_context(engine.ingest(plan))
             queue = await stack.enter_async_context(
-                LayerQueue.open(ingest, engine.store, steps, client_has=has, ahead=options.ahead)
+                LayerQueue.open(
+                    ingest, engine.store, engine.space, steps, client_has=has, ahead=options.ahead
+                )
             )
             return cls(engine, found, options, steps, has, queue, stack.pop_all())
 

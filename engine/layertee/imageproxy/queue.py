@@ -23,6 +23,7 @@ from typing import Self
 from ..aio import in_thread, unwrapped_group
 from ..core.result import BlobResult
 from ..disk.blob_file import OpenFile
+from ..disk.space import Space
 from ..errors import IntegrityError, LocalError, SourceUnreadable, StoreCorrupt
 from ..image.document import Digest, Layer
 from ..image.holding import Holding
@@ -68,6 +69,7 @@ class LayerQueue:
         self,
         ingest: Ingest,
         store: Store,
+        space: Space,
         steps: Mapping[Digest, LayerPlan],
         appetite: Appetite,
         poll_s: float,
@@ -75,6 +77,7 @@ class LayerQueue:
     ) -> None:
         self._ingest = ingest
         self._store = store
+        self._space = space
         self._steps = steps
         self._appetite = appetite
         self._poll_s = poll_s
@@ -91,6 +94,7 @@ class LayerQueue:
         cls,
         ingest: Ingest,
         store: Store,
+        space: Space,
         steps: Mapping[Digest, LayerPlan],
         *,
         client_has: Collection[Digest] = (),
@@ -108,7 +112,7 @@ class LayerQueue:
         appetite = Appetite(sizes, client_has=client_has, ahead=ahead, patience_s=patience_s)
         with ExitStack() as files:
             async with unwrapped_group() as group:
-                queue = cls(ingest, store, steps, appetite, poll_s, group)
+                queue = cls(ingest, store, space, steps, appetite, poll_s, group)
                 files.callback(queue._close_files)
                 watching = group.create_task(queue._watch())
                 try:
@@ -325,7 +329,7 @@ class LayerQueue:
         stays free for the system.
         """
         others = sum(other.room for other in self._jobs.values() if not other.task.done())
-        self._store.check_space(others + job.step.disk_bytes, f"layer {job.step.layer.index}")
+        self._space.check(others + job.step.disk_bytes, f"layer {job.step.layer.index}")
         job.room = job.step.disk_bytes
 
 

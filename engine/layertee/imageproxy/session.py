@@ -89,7 +89,7 @@ class Session:
                 await self._judge.check(name, policy, found)
             need = sum(step.disk_bytes for step in found.plan.layers)
             keep = {found.plan.name_of(step.layer) for step in found.plan.layers}
-            await in_thread(make_room, self._engine.store, need, keep)
+            await in_thread(make_room, self._engine.store, self._engine.space, need, keep)
 
         async def closed() -> None:
             await in_thread(keep_within, self._engine.store, self._limit)

@@ -20,7 +20,7 @@ from ..core.tee import OUT_BUDGET
 from ..disk.blob_file import OpenFile
 from ..disk.locks import HeldLock, when_free
 from ..disk.part import BlobWriter
-from ..disk.space import human
+from ..disk.space import Space, human
 from ..errors import (
     DecodeError,
     IntegrityError,
@@ -122,8 +122,8 @@ class Ingest:
     """Brings the layers of ``plan`` in, any number at once.
 
     ``open_blob_at`` tells how blobs of an image's registry are requested; ``keepers`` whether a place still
-    has what it keeps. ``spending`` bounds what all layers may cost together; ``spare``, what is read on this
-    machine of layers that a registry has as well.
+    has what it keeps. ``space`` is what may be filled of the disk. ``spending`` bounds what all layers may
+    cost together; ``spare``, what is read on this machine of layers that a registry has as well.
     """
 
     def __init__(
@@ -135,9 +135,11 @@ class Ingest:
         *,
         open_blob_at: Callable[[Reference], OpenBlob],
         keepers: Keepers,
+        space: Space,
         spending: Spending,
         spare: Spending,
     ) -> None:
+        self.space = space
         self._store = store
         self._pool = pool
         self._fetcher = fetcher
@@ -356,7 +358,7 @@ class Ingest:
         if source.kind is SourceKind.NETWORK or is_checked or not has_registry:
             return _Bounds(self._spending, min(OUT_BUDGET, self._spending.output_left))
         # Several layers are read at once, and all are to leave room for what is fetched.
-        fits = max(source.disk_bytes if source is step.sources[0] else 0, self._store.headroom() // 4)
+        fits = max(source.disk_bytes if source is step.sources[0] else 0, self.space.left() // 4)
         return _Bounds(self._spare, min(largest_read(step.layer), self._spare.output_left), fits)
 
     async def _measure(self, job: LayerJob, feed: Feed, bounds: _Bounds) -> BlobResult:
@@ -375,7 +377,7 @@ class Ingest:
         as_is = self._want.form is Form.AS_IS or layer.is_opaque
         root = self._store.root
         allowed = bounds.out_nbytes
-        room = self._store.headroom() if bounds.disk_nbytes is None else bounds.disk_nbytes
+        room = self.space.left() if bounds.disk_nbytes is None else bounds.disk_nbytes
         budget = allowed if as_is else max(1, min(allowed, room))
         # On this thread: a cancelled thread would leak it.
         writer = self._store.blobs.writer(self._want.name_of(layer))
@@ -404,7 +406,7 @@ class Ingest:
                     path=str(root),
                     need=budget + 1,
                     free=budget,
-                ) from exc
+                ).with_hint("keep-free") from exc
             raise
         return writer, result
 
@@ -417,13 +419,3 @@ def _is_own(source: Source) -> bool:
 
 def _place(source: Source) -> str:
     return source.holding.place if source.holding is not None else source.kind.value
-
-
-def check_headroom(store: Store) -> None:
-    """Raise NoSpace once less than the floor is free."""
-    if store.headroom() < 0:
-        raise NoSpace(
-            f"{store.root}: the free space has fallen below the floor that stays free for the"
-            " system; the pull is stopped, finished layers are kept",
-            path=str(store.root),
-        )

@@ -22,7 +22,7 @@ from ..store.store import Store
 from ..transfer.fetcher import Fetcher
 from .budget import Pace
 from .imageplan import ImagePlan
-from .ingest import Ingest, Staged, check_headroom
+from .ingest import Ingest, Staged
 from .plan import Action, LayerPlan, leanest
 from .report import Ingested, LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
 
@@ -96,12 +96,12 @@ class Pull:
         Raises NoSpace. Blocks.
         """
         try:
-            self._store.check_space(self._plan.disk_bytes)
+            self._ingest.space.check(self._plan.disk_bytes)
         except NoSpace:
             lean = leanest(self._plan)
             if lean.disk_bytes >= self._plan.disk_bytes:
                 raise
-            self._store.check_space(lean.disk_bytes)
+            self._ingest.space.check(lean.disk_bytes)
             return lean.layers
         return self._plan.layers
 
@@ -183,7 +183,7 @@ class Pull:
         while True:
             self._report()
             await asyncio.sleep(TICK_S)
-            check_headroom(self._store)
+            self._ingest.space.check_floor()
             self._pace.check(time.monotonic(), self._fetcher.nbytes, is_fetching=self._is_fetching())
 
     def _is_fetching(self) -> bool:

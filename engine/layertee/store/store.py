@@ -20,9 +20,8 @@ from typing import Final, Self
 
 from ..config.home import User
 from ..disk.locks import HeldLock, Lock, try_lock, wait_for, when_free
-from ..disk.space import free_space, human
 from ..disk.trusted import others_may_write, refuse_foreign, refuse_reachable
-from ..errors import CatalogError, NoHome, NoSpace
+from ..errors import CatalogError, NoHome
 from .blobs import Blobs
 from .catalog import Catalog
 from .images import Images
@@ -133,24 +132,7 @@ class Store:
         """``exclusive`` for a coroutine; one that is cancelled while it waits holds nothing."""
         return await when_free(lambda: try_lock(self.room.lock), self.room.lock, wait_s)
 
-    # --- space ---------------------------------------------------------------
-
-    def headroom(self) -> int:
-        """Bytes that may still be written here before the free-space floor; negative below it."""
-        free, floor = free_space(self.root)
-        return free - floor
-
-    def check_space(self, need: int, what: str = "this pull") -> None:
-        """Raise NoSpace unless ``need`` bytes fit above the floor that stays free for the system."""
-        free, floor = free_space(self.root)
-        if free - need < floor:
-            raise NoSpace(
-                f"{what} needs {human(need)} in {self.root}, where {human(free)} are free and"
-                f" {human(floor)} must stay free; free {human(need + floor - free)}",
-                path=str(self.root),
-                need=need,
-                free=free,
-            )
+    # --- inside ---------------------------------------------------------------
 
     def _knows_no_layer(self) -> bool:
         with self._ledger.tolerant():

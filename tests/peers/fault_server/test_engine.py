@@ -487,7 +487,7 @@ def test_an_error_keeps_its_own_cause(small: BuiltImage, tmp_path: Path) -> None
 def test_a_pull_that_cannot_fit_is_refused_before_it_begins(
     small: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layertee.store.store.free_space", lambda _: (50_000, 49_999))
+    monkeypatch.setattr("layertee.disk.space.free_space", lambda *_: (50_000, 49_999))
     with FaultServer(small) as server:
         with pytest.raises(NoSpace, match="must stay free"):
             pull(server.reference, tmp_path)
@@ -498,7 +498,7 @@ def test_a_disk_that_fills_up_meanwhile_stops_the_pull(
     built: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = [(10 * GIB, GIB), (10 * GIB, GIB)]
-    monkeypatch.setattr("layertee.store.store.free_space", lambda _: space.pop() if space else (100, GIB))
+    monkeypatch.setattr("layertee.disk.space.free_space", lambda *_: space.pop() if space else (100, GIB))
     with FaultServer(built, rate_per_connection=5e6) as server:
         with pytest.raises(NoSpace, match="finished layers are kept"):
             pull(server.reference, tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layertee.disk.space import free_space
+from layertee.disk.space import KeepFree, Space, free_space
 from layertee.errors import InvalidReference, StoreBusy
 from layertee.image.document import Digest
 from layertee.image.media import Compression
@@ -65,13 +65,13 @@ def test_layers_of_images_stay_and_do_not_count(store: Store, image: BuiltImage)
 
 
 def test_a_share_is_of_what_would_be_free_without_the_cache(store: Store) -> None:
-    free, _ = free_space(store.root)
+    free, _ = free_space(store.root, KeepFree(0))
     assert CacheLimit.parse("50%").of(store, 1 << 40) == pytest.approx((free + (1 << 40)) / 2, rel=0.01)
 
 
 def test_nothing_goes_while_there_is_room_for_what_comes(store: Store) -> None:
     digests = cached(store, 3)
-    make_room(store, 1 << 20, ())
+    make_room(store, Space(store.root, KeepFree(0)), 1 << 20, ())
     assert set(visible_blobs(store.root)) == set(digests)
 
 
@@ -79,8 +79,8 @@ def test_as_much_goes_as_what_comes_needs_but_nothing_of_what_comes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = cached(store, 3)
-    monkeypatch.setattr(store, "headroom", lambda: 100)
-    make_room(store, 100 + size(store, digests[1:2]), {digests[0]})
+    monkeypatch.setattr("layertee.disk.space.free_space", lambda *_: (150, 50))
+    make_room(store, Space(store.root, KeepFree()), 100 + size(store, digests[1:2]), {digests[0]})
     assert set(visible_blobs(store.root)) == {digests[0], digests[2]}
 
 

@@ -16,6 +16,7 @@ import pytest
 from layertee.core.result import BlobResult, make_blob_result
 from layertee.disk.blob_file import FileContent, OpenFile
 from layertee.disk.locks import HeldLock, when_free
+from layertee.disk.space import KeepFree, Space
 from layertee.errors import DiffIDMismatch, DigestMismatch, NoSpace, StoreCorrupt, TransportError
 from layertee.image.document import Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Holding
@@ -144,7 +145,9 @@ async def queue(
     store: Store, wanted: Mapping[Digest, LayerPlan], **options: Any
 ) -> AsyncIterator[tuple[LayerQueue, Bringer]]:
     bringer = Bringer(store)
-    async with LayerQueue.open(cast(Ingest, bringer), store, wanted, poll_s=0, **options) as made:
+    async with LayerQueue.open(
+        cast(Ingest, bringer), store, Space(store.root, KeepFree()), wanted, poll_s=0, **options
+    ) as made:
         await settle()
         yield made, bringer
 
@@ -419,7 +422,7 @@ def test_the_space_that_stays_free_for_the_system_is_not_used(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers that are under way count together: none of them has taken its room yet."""
-    monkeypatch.setattr("layertee.store.store.free_space", lambda _: (100 * MIB, 85 * MIB))
+    monkeypatch.setattr("layertee.disk.space.free_space", lambda *_: (100 * MIB, 85 * MIB))
 
     async def main() -> None:
         async with queue(store, steps(10 * MIB, 10 * MIB), ahead=0) as (made, bringer):

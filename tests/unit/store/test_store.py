@@ -9,18 +9,15 @@ import sqlite3
 import stat
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from layertee.disk.locks import try_lock
-from layertee.disk.space import GIB
 from layertee.errors import (
     CatalogError,
     DiffIDMismatch,
     LocalError,
-    NoSpace,
     NotFound,
     SizeMismatch,
     StoreBusy,
@@ -491,23 +488,3 @@ def test_a_catalog_that_fails_in_the_middle_becomes_a_warning(
     store.blobs.quarantine(RESULT.digest)
     store.images.remove("x:1")
     assert store.warnings == ("the map is on fire",)
-
-
-# --- space --------------------------------------------------------------------------
-
-
-def full(free: int, total: int) -> Any:
-    return lambda path: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096, f_blocks=total // 4096)
-
-
-def test_a_pull_that_would_not_fit_is_refused_with_figures(store: Store, monkeypatch: Any) -> None:
-    monkeypatch.setattr(os, "statvfs", full(5 * GIB, 100 * GIB))
-    store.check_space(2 * GIB)
-    assert store.headroom() == 2 * GIB
-    with pytest.raises(NoSpace) as caught:
-        store.check_space(3 * GIB, "docker.io/x/y:1")
-    assert str(caught.value) == (
-        f"docker.io/x/y:1 needs 3.0 GiB in {store.root}, where 5.0 GiB are free and 3.0 GiB must stay free;"
-        " free 1.0 GiB"
-    )
-    assert (caught.value.need, caught.value.free, caught.value.path) == (3 * GIB, 5 * GIB, str(store.root))

@@ -1,0 +1,86 @@
+"""How much of a disk a pull may fill: the rule, and the option, on filesystems of a known size."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.mounts import tmpfs
+from tests.support.process import Cli
+from tests.support.rig.images import BuiltImage, build_image, push
+from tests.support.rig.layers import incompressible_layer
+from tests.support.rig.registry import RegistryServer
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    """Of 3 MiB that no compression makes less."""
+    layers = [incompressible_layer(MIB, seed=seed) for seed in (1, 2, 3)]
+    return build_image(tmp_path_factory.mktemp("room"), layers)
+
+
+@pytest.fixture(scope="module")
+def name(image: BuiltImage, registry: RegistryServer) -> str:
+    return push(image, "room/os:1", registry)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "home")
+
+
+def test_a_small_tmpfs_can_be_used_but_for_a_twentieth(cli: Cli, name: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with tmpfs(disk, "60m"):
+        ran = cli.pull("--store", disk / "store", name)
+        assert ran.actions == ["fetch"] * 3
+        told = cli.run("doctor", "--store", disk / "store").out
+        assert "MiB free, 3.0 MiB of it stay free for the system" in told
+        assert cli.run("doctor", "--store", disk / "store", LAYERTEE_KEEP_FREE="7M").out.count("6.7 MiB") == 1
+
+
+def test_what_stays_free_is_the_option_s_or_the_environment_s_to_say(
+    cli: Cli, name: str, image: BuiltImage, registry: RegistryServer, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with tmpfs(disk, "10m"):
+        registry.reset()
+        to = ("--store", disk / "store")
+        refused = cli.pull(*to, "--keep-free", "80%", name, code=5)
+        assert "this pull needs 3.0 MiB in" in refused.err
+        assert "and 8.0 MiB must stay free; free 1." in refused.err
+        assert "--keep-free SIZE or N%, or LAYERTEE_KEEP_FREE in the environment" in refused.err
+        refused = cli.pull(*to, name, code=5, LAYERTEE_KEEP_FREE="100%")
+        assert "and 10.0 MiB must stay free" in refused.err
+        assert cli.pull(*to, "--keep-free", "5T", name, code=5).err.count("4.5 TiB must stay free") == 1
+        assert registry.blob_bytes(digests=image.layer_digests) == 0
+        assert "not a size like 5Gi" in cli.pull(*to, "--keep-free", "some", name, code=1).err
+        assert "LAYERTEE_KEEP_FREE: 'x' is not" in cli.pull(*to, name, code=1, LAYERTEE_KEEP_FREE="x").err
+        # The option holds where both speak.
+        done = cli.pull(*to, "--keep-free", "0", name, LAYERTEE_KEEP_FREE="100%")
+        assert done.actions == ["fetch"] * 3
+
+
+def test_all_but_what_stays_free_can_be_filled(cli: Cli, name: str, tmp_path: Path) -> None:
+    """A disk that 3 MiB fit into, and one that they do not, by what stays free of it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with tmpfs(disk, "6m"):
+        assert cli.pull("--store", disk / "store", "--keep-free", "3Mi", name, code=5).out == ""
+        cli.pull("--store", disk / "store", "--keep-free", "2Mi", name)
+
+
+def test_a_tmpfs_without_a_limit_is_no_full_disk(cli: Cli, name: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with tmpfs(disk, "0"):
+        assert os.statvfs(disk).f_blocks == 0
+        assert cli.pull("--store", disk / "store", name).actions == ["fetch"] * 3
