@@ -46,7 +46,7 @@ async def resolve(
     Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError, UnsupportedImage.
     """
     if isinstance(reference, StorageReference):
-        return await in_thread(_in_storage, reference)
+        return await in_thread(_in_storage, reference, platform)
     if isinstance(reference, LayoutReference):
         return await in_thread(_in_layout, reference, platform, pair)
     if isinstance(reference, ArchiveReference):
@@ -57,10 +57,10 @@ async def resolve(
     return Resolved(name=str(reference), image=found, registry=reference)
 
 
-def _in_storage(reference: StorageReference) -> Resolved:
+def _in_storage(reference: StorageReference, platform: Platform) -> Resolved:
     if reference.image is None:
         raise InvalidReference(f"{reference} names a store and no image in it")
-    found = storage(reference).resolve(reference.image)
+    found = storage(reference).resolve(reference.image, platform)
     name = next(iter(found.names), reference.image)
     return Resolved(name=name, image=found.image, origin=reference, stored=found)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -28,6 +28,8 @@ from ...image.document import (
     Digest,
     Index,
     Manifest,
+    Platform,
+    choose_platform,
     image_layers,
     parse_config,
     parse_document,
@@ -36,6 +38,7 @@ from ...image.holding import Basis, Found, Holding, Place
 from ...image.media import Compression
 from ...image.reference_storage import StorageReference
 from ...image.resolved import ResolvedImage
+from ...image.stored_name import StoredName, parse_stored
 from ...image.strictjson import printable
 from .layer import LayerFiles
 from .records import (
@@ -50,7 +53,7 @@ from .records import (
 )
 
 _Row = TypeVar("_Row")
-_MIN_ID: Final = 12  # what podman shows of an image id; shorter ones are names
+_SHOWN: Final = 12  # what podman shows of an id
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,9 @@ class StorageImage:
 class _Store:
     root: Path
     driver: str
+
+
+_Image = tuple[_Store, ImageRow]
 
 
 class ContainersStoragePlace(Place):
@@ -117,56 +123,85 @@ class ContainersStoragePlace(Place):
 
     # --- images ---------------------------------------------------------------
 
-    def resolve(self, name: str) -> StorageImage:
-        """The image called ``name``: a name with or without its tag, ``name@digest``, an id or 12 or more of
-        its first digits.
+    def resolve(self, name: str, platform: Platform | None = None) -> StorageImage:
+        """The image called ``name``, as ``stored_name`` reads it; of a list, the one for ``platform``.
 
-        Raises NotFound, InvalidReference (several images), and for documents SourceUnreadable and as the
-        parsers of ``oci`` do.
+        None is this machine's platform. Raises NotFound, InvalidReference (several images, or no name), and
+        for documents SourceUnreadable and as the parsers of ``oci`` do.
         """
         unread: list[str] = []
         rows = self._image_rows(unread)
-        names = _spellings(name)
-        repository, _, digest = name.partition("@")
-        found = [(store, row) for store, row in rows if names & set(row.names)]
-        found = found or [(store, row) for store, row in rows if _has_digest(row, repository, digest)]
-        found = found or [(store, row) for store, row in rows if _has_id(row, name)]
+        named, found = self._named(rows, name)
         if not found:
             listed = printable(", ".join(n for _, row in rows for n in row.names) or "none", 400)
             said = "; ".join([f"it has: {listed}", *unread])
             raise NotFound(f"{self.name} has no image called {name!r:.200}; {said}")
         if len({row.image_id for _, row in found}) > 1:
             raise InvalidReference(f"{self.name}: {name!r:.200} may be any of {len(found)} images")
-        store, row = found[0]
-        return self._image(store, row, digest)
+        return self._image(rows, found[0], platform or Platform.host(), named.digest)
 
-    def _image(self, store: _Store, row: ImageRow, digest: str = "") -> StorageImage:
-        """``digest`` asks for one of the image's manifests, where it has several."""
-        documents: dict[str, Manifest | Index] = {}
-        with Tree.open(store.root) as root, root.sub(f"{store.driver}-images/{row.image_id}") as files:
-            last = _document(files, MANIFEST_KEY)
-            documents[last.digest] = last
-            for key in row.manifest_keys:
-                with suppress(LayerteeError):  # of other forms or kinds of the image, or damaged
-                    document = _document(files, key)
-                    documents.setdefault(document.digest, document)
-            chosen = documents.get(digest, last)
-            if isinstance(chosen, Index):
-                chosen = last
-            if not isinstance(chosen, Manifest):
-                raise DocumentError(f"image {row.image_id[:_MIN_ID]} has no manifest of its own")
+    def _named(self, rows: list[_Image], text: str) -> tuple[StoredName, list[_Image]]:
+        """What ``text`` means here: no image, one, or several. Raises NotFound, InvalidReference."""
+        several: list[_Image] = []
+
+        def expand(prefix: str) -> str | None:
+            begun = [(store, row) for store, row in rows if row.image_id.startswith(prefix)]
+            ids = {row.image_id for _, row in begun}
+            several[:] = begun if len(ids) > 1 else []
+            if several and "@" in text:  # without it, it may yet be a name
+                raise InvalidReference(f"{self.name}: {text!r:.200} may be any of {len(ids)} images")
+            return ids.pop() if len(ids) == 1 else None
+
+        named = parse_stored(text.removeprefix("sha256:"), expand)  # which podman writes before an id
+        if named.image_id is not None:
+            found = [(store, row) for store, row in rows if row.image_id == named.image_id]
+        else:
+            found = [(store, row) for store, row in rows if named.name in row.names]
+            if not found and named.digest is not None:
+                found = [(store, row) for store, row in rows if _has_digest(row, named.digest)]
+        return named, [one for one in found if _is_of(one[1], named.repository)] or several
+
+    def _image(
+        self, rows: list[_Image], found: _Image, platform: Platform, digest: str | None
+    ) -> StorageImage:
+        """``digest`` asks for one of the image's manifests or lists, where it has several."""
+        store, row = found
+        documents, last = _documents(store, row)
+        chosen = documents.get(digest or "", last)
+        lists = [one for one in documents.values() if isinstance(one, Index)]
+        if isinstance(chosen, Index) and _lists(chosen, last):
+            chosen = last  # what was pulled of the list
+        elif isinstance(chosen, Index):
+            lists = [chosen]
+            wanted = choose_platform(chosen, platform).digest
+            store, held, documents = self._of_list(rows, found, wanted)
+            row = replace(held, names=row.names)
+            chosen = documents[wanted]
+        if not isinstance(chosen, Manifest):
+            raise DocumentError(f"image {row.image_id[:_SHOWN]} has no manifest of its own")
+        with _files_of(store, row) as files:
             config = parse_config(_read(files, str(chosen.config.digest)), chosen.config)
         layers = image_layers(chosen, config)
-        indexes = [found for found in documents.values() if isinstance(found, Index)]
-        index = next(
-            (one.digest for one in indexes if any(m.digest == chosen.digest for m in one.manifests)), None
-        )
+        index = next((one.digest for one in lists if _lists(one, chosen)), None)
         return StorageImage(
-            row.image_id,
-            row.names,
-            ResolvedImage(chosen, config, layers, index),
-            tuple(documents.values()),
+            row.image_id, row.names, ResolvedImage(chosen, config, layers, index), tuple(documents.values())
         )
+
+    def _of_list(
+        self, rows: list[_Image], found: _Image, digest: Digest
+    ) -> tuple[_Store, ImageRow, dict[str, Manifest | Index]]:
+        """The image with the manifest ``digest``: the one found, or another one, as podman's lists have it.
+
+        Raises NotFound.
+        """
+        for store, row in (found, *rows):
+            if _has_digest(row, str(digest)):
+                documents, _ = _documents(store, row)
+                if digest in documents:
+                    return store, row, documents
+        _, row = found
+        shown = row.names[0] if row.names else row.image_id[:_SHOWN]
+        raise NotFound(f"{self.name} has the list {shown}, but not its image {digest}: pull that, too")
 
     def blob_names(self, diff_ids: Collection[DiffID]) -> KnownNames:
         """What layers of the store were made from, as far as that was a compressed blob."""
@@ -193,7 +228,7 @@ class ContainersStoragePlace(Place):
     def _rows(self, store: _Store, warnings: list[str]) -> list[LayerRow]:
         return self._parsed(store, "layers", partial(layer_rows, source=self.name), warnings)
 
-    def _image_rows(self, warnings: list[str]) -> list[tuple[_Store, ImageRow]]:
+    def _image_rows(self, warnings: list[str]) -> list[_Image]:
         return [
             (store, row)
             for store in self._stores()
@@ -221,7 +256,7 @@ class ContainersStoragePlace(Place):
         """Raises SourceUnreadable."""
         if row.problem is not None:
             raise SourceUnreadable(
-                f"{self.name}: {store.driver} layer {row.layer_id[:_MIN_ID]} cannot be used: {row.problem}"
+                f"{self.name}: {store.driver} layer {row.layer_id[:_SHOWN]} cannot be used: {row.problem}"
             )
         files = LayerFiles(store.root, store.driver, row.layer_id, row.size)
         files.check()
@@ -237,6 +272,25 @@ class ContainersStoragePlace(Place):
         )
 
 
+def _files_of(store: _Store, row: ImageRow) -> Tree:
+    """What the store keeps of an image beside its layers. Raises SourceUnreadable."""
+    with Tree.open(store.root) as root:
+        return root.sub(f"{store.driver}-images/{row.image_id}")
+
+
+def _documents(store: _Store, row: ImageRow) -> tuple[dict[str, Manifest | Index], Manifest | Index]:
+    """All manifests and indexes of an image by their digests, and the one that was written last."""
+    documents: dict[str, Manifest | Index] = {}
+    with _files_of(store, row) as files:
+        last = _document(files, MANIFEST_KEY)
+        documents[last.digest] = last
+        for key in row.manifest_keys:
+            with suppress(LayerteeError):  # of other forms or kinds of the image, or damaged
+                document = _document(files, key)
+                documents.setdefault(document.digest, document)
+    return documents, last
+
+
 def _document(files: Tree, key: str) -> Manifest | Index:
     """The manifest or index under ``key``, which names its digest unless it is MANIFEST_KEY."""
     raw = _read(files, key)
@@ -249,18 +303,22 @@ def _read(files: Tree, key: str) -> bytes:
     return files.read(file_name(key).encode(), MAX_DOCUMENT)
 
 
-def _spellings(name: str) -> set[str]:
-    """``name`` as the store has it, which always says the tag."""
-    tagged = ":" in name.rpartition("/")[2] or "@" in name
-    return {name} if tagged else {name, f"{name}:latest"}
+def _lists(index: Index, document: Manifest | Index) -> bool:
+    return any(entry.digest == document.digest for entry in index.manifests)
 
 
-def _has_digest(row: ImageRow, name: str, digest: str) -> bool:
-    """Whether the image is in the repository ``name``, with a manifest of that digest."""
-    named = digest and any(known.rpartition(":")[0] == name for known in row.names)
-    return bool(named) and (row.digest == digest or f"{MANIFEST_PREFIX}{digest}" in row.keys)
+def _has_digest(row: ImageRow, digest: str) -> bool:
+    """Whether one of the image's manifests has that digest."""
+    return row.digest == digest or f"{MANIFEST_PREFIX}{digest}" in row.keys
 
 
-def _has_id(row: ImageRow, name: str) -> bool:
-    text = name.removeprefix("@").removeprefix("sha256:")
-    return len(text) >= _MIN_ID and row.image_id.startswith(text)
+def _is_of(row: ImageRow, repository: str | None) -> bool:
+    """Whether the image has a name in ``repository``; None is any, and none."""
+    return repository is None or any(_repository(name) == repository for name in row.names)
+
+
+def _repository(name: str) -> str:
+    """A name from the records, without tag and digest."""
+    name = name.partition("@")[0]
+    head, _, tag = name.rpartition(":")
+    return name if "/" in tag else head or name
