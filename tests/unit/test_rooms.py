@@ -62,7 +62,7 @@ HOMES: dict[str, set[str]] = {
     "aiohttp": {"registry.http", "registry.first_import"},
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},
-    "ssl": {"registry.http", "registry.first_import"},
+    "ssl": {"registry.http", "registry.tls", "registry.first_import"},
     "uvloop": {"sync"},
     "cffi": set(),  # the extension brings its own
     "isal": {"core.tee_python"},

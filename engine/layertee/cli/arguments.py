@@ -417,5 +417,6 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         type=values.seconds,
         default=60.0,
         metavar="SECONDS",
-        help="give a connection up that brings less than 10 KiB/s for so long (default: %(default)g)",
+        help="give a connection up that brings less than 10 KiB/s, or no answer, for so long"
+        " (default: %(default)g)",
     )

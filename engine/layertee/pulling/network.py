@@ -76,5 +76,5 @@ class Network:
         if self._transport is None:
             prefix = self._options.user_agent_prefix
             agent = f"{prefix} layertee/{__version__}" if prefix else f"layertee/{__version__}"
-            self._transport = Transport(user_agent=agent)
+            self._transport = Transport(user_agent=agent, answer_s=self._options.limits.stall_s)
         return self._transport

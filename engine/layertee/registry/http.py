@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 from weakref import WeakSet
@@ -32,7 +33,6 @@ from yarl import URL
 
 from ..aio import until_done
 from ..errors import (
-    AuthConfigError,
     ConnectFailed,
     DocumentError,
     LayerteeError,
@@ -44,13 +44,17 @@ from ..errors import (
     redact_url,
 )
 from .body import BodyProtocol, Copier, Receiver, truncated
+from .tls import tls_context
 
 log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
-ANSWER_S = 30.0
+ANSWER_S = 60.0  # as FetchLimits.stall_s
+MORE_PATIENCE = 4  # times ANSWER_S, at most, for an answer that did not come in time before
 GOODBYE_S = 1.0
 _MAX_HEADER = 64 << 10
+# What comes more slowly is no line that anybody has: such a document would never be there.
+_MIN_RATE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class WholeResponse(Response):
 
 
 class Body(Response):
-    """A response whose body has not been read, and is to come within ``answer_s`` where it is small.
+    """A response whose body has not been read. Where it is small, it is to go on within ``answer_s``, always.
 
     Exactly one of :meth:`receive`, :meth:`read` and :meth:`close` ends it; :meth:`close` may
     always be called, and after the others does nothing.
@@ -105,8 +109,7 @@ class Body(Response):
         """The whole body. Raises DocumentError if it has more than ``limit`` bytes, and TransportError."""
         with _mapped(self.url):
             try:
-                async with asyncio.timeout(self._answer_s):
-                    return await _read_limited(self._response, limit, self.url)
+                return await _read_limited(self._response, limit, self.url, self._answer_s)
             finally:
                 _drop(self._response)
 
@@ -204,14 +207,17 @@ class Body(Response):
 class Transport:
     """A pool of connections. One per engine; close it.
 
-    A connection has ``connect_s`` seconds to come about; ``answer_s`` is the time for the head of an answer,
-    and then for the body where it is small.
+    A connection has ``connect_s`` seconds to come about. ``answer_s`` is how long nothing may be heard:
+    before the head of an answer, and while a small body comes. An answer that was not there in time gets
+    twice as long when it is asked for again, up to four times ``answer_s``: a cache that fetches first what
+    it was asked for is given the time for it.
     """
 
     def __init__(self, *, user_agent: str, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> None:
         self._user_agent = user_agent
         self._connect_s = connect_s
         self._answer_s = answer_s
+        self._late: dict[tuple[str, str], float] = {}  # seconds for what was late, by method and URL
         self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
         self._proxies = getproxies_environment()
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -224,6 +230,7 @@ class Transport:
             trust_env=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=None),
+            trace_configs=[_tracing()],
             read_bufsize=64 << 10,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
@@ -271,8 +278,7 @@ class Transport:
         response = await self._head(method, url, headers, body, tls or TLSPolicy())
         with _mapped(url):
             try:
-                async with asyncio.timeout(self._answer_s):
-                    data = await _read_limited(response, limit, url)
+                data = await _read_limited(response, limit, url, self._answer_s)
             except BaseException:
                 _drop(response)
                 raise
@@ -289,38 +295,82 @@ class Transport:
     async def _head(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
     ) -> aiohttp.ClientResponse:
+        asked = (method, redact_url(url))  # without the query: redirects are signed anew
+        answer_s = self._late.get(asked, self._answer_s)
         with _mapped(url):
             proxy = _proxy_for(url, self._proxies)
             secure = url.startswith("https:") or (proxy is not None and proxy.startswith("https:"))
-            async with asyncio.timeout(self._connect_s + self._answer_s):
-                response = await self._session.request(
-                    method,
-                    URL(url, encoded=True),
-                    headers={"User-Agent": self._user_agent, **headers},
-                    data=body,
-                    allow_redirects=False,
-                    ssl=self._context(tls) if secure else True,
-                    proxy=proxy,
-                )
+            wait = _Wait(self._connect_s, answer_s)
+            try:
+                async with wait.bound:
+                    response = await self._session.request(
+                        method,
+                        URL(url, encoded=True),
+                        headers={"User-Agent": self._user_agent, **headers},
+                        data=body,
+                        allow_redirects=False,
+                        ssl=self._context(tls) if secure else True,
+                        proxy=proxy,
+                        trace_request_ctx=wait,
+                    )
+            except TimeoutError as exc:
+                if not wait.connected:
+                    raise Timeout(f"{asked[1]}: no connection within {self._connect_s:g} s") from exc
+                self._late[asked] = min(2 * answer_s, MORE_PATIENCE * self._answer_s)
+                raise Timeout(f"{asked[1]}: no answer within {answer_s:g} s") from exc
+        self._late.pop(asked, None)
         log.debug("%s %s %s: %d", method, redact_url(url), headers.get("Range", "whole"), response.status)
         return response
 
     def _context(self, tls: TLSPolicy) -> ssl.SSLContext:
         context = self._contexts.get(tls)
         if context is None:
-            context = self._contexts[tls] = _tls_context(tls)
+            context = self._contexts[tls] = tls_context(verify=tls.verify, cert_dir=tls.cert_dir)
         return context
 
 
-async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str) -> bytes:
+class _Wait:
+    """For a connection first, then anew for the head of an answer. ``bound`` ends it with TimeoutError."""
+
+    def __init__(self, connect_s: float, answer_s: float) -> None:
+        self.bound = asyncio.timeout(connect_s)
+        self.connected = False
+        self._answer_s = answer_s
+
+    def on_connection(self) -> None:
+        """There is one, new or used again: the request is sent now."""
+        self.connected = True
+        self.bound.reschedule(asyncio.get_running_loop().time() + self._answer_s)
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Tells the _Wait of a request, which is its ``trace_request_ctx``, when it has a connection."""
+
+    async def has_connection(_session: object, context: SimpleNamespace, _facts: object) -> None:
+        wait: _Wait = context.trace_request_ctx
+        wait.on_connection()
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_create_end.append(has_connection)
+    tracing.on_connection_reuseconn.append(has_connection)
+    return tracing
+
+
+async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str, answer_s: float) -> bytes:
+    """All of a small body, however long that takes, as long as it goes on. Raises TimeoutError."""
     parts: list[bytes] = []
-    got = 0
+    got, counted = 0, 0
+    now = asyncio.get_running_loop().time
     _fail_when_closed(response)
-    async for chunk in response.content.iter_any():
-        got += len(chunk)
-        if got > limit:
-            raise DocumentError(f"{redact_url(url)}: the answer is larger than {limit} bytes")
-        parts.append(chunk)
+    async with asyncio.timeout(answer_s) as patience:
+        async for chunk in response.content.iter_any():
+            got += len(chunk)
+            if got > limit:
+                raise DocumentError(f"{redact_url(url)}: the answer is larger than {limit} bytes")
+            parts.append(chunk)
+            if got - counted >= _MIN_RATE * answer_s:
+                counted = got
+                patience.reschedule(now() + answer_s)
     return b"".join(parts)
 
 
@@ -357,26 +407,6 @@ def _fail_when_closed(response: aiohttp.ClientResponse) -> None:
         closed.add_done_callback(end)
 
 
-def _tls_context(tls: TLSPolicy) -> ssl.SSLContext:
-    if tls.verify:
-        context = ssl.create_default_context()
-    else:  # without the system's CA certificates, which take 40 ms to read
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.cert_dir is None:
-        return context
-    try:
-        names = sorted(tls.cert_dir.iterdir())
-        for ca in (p for p in names if p.suffix == ".crt"):
-            context.load_verify_locations(cafile=str(ca))
-        for cert in (p for p in names if p.suffix == ".cert"):
-            context.load_cert_chain(str(cert), str(cert.with_suffix(".key")))
-    except (OSError, ssl.SSLError) as exc:
-        raise AuthConfigError(f"certificate directory {tls.cert_dir}: {exc}") from exc
-    return context
-
-
 def _proxy_for(url: str, proxies: dict[str, str]) -> str | None:
     """``proxies`` by scheme, as the environment had them."""
     parts = urlsplit(url)
@@ -396,7 +426,7 @@ def _mapped(url: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError as exc:  # aiohttp's timeouts are subclasses
-        raise Timeout(f"{where}: no answer in time") from exc
+        raise Timeout(f"{where}: the answer does not go on") from exc
     except (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError) as exc:
         reason = getattr(exc, "certificate_error", exc)
         raise TLSFailed(f"{host}: the certificate cannot be trusted: {reason}") from exc

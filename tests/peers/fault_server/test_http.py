@@ -18,7 +18,6 @@ import uvloop
 
 from layertee import Engine, Options
 from layertee.errors import (
-    AuthConfigError,
     ConnectFailed,
     DocumentError,
     LayerteeError,
@@ -639,24 +638,6 @@ def test_a_server_that_does_not_speak_tls_is_a_tls_failure(built: BuiltImage, lo
 
     with FaultServer(built) as server:
         run(loop, main)
-
-
-def test_a_certificate_directory_that_cannot_be_used_says_so(loop: str, tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken/ca.crt").write_text("not a certificate")
-
-    async def main(transport: Transport) -> None:
-        for name in ("broken", "none"):
-            with pytest.raises(AuthConfigError, match=str(tmp_path / name)):
-                await transport.fetch(
-                    "GET",
-                    "https://127.0.0.1:1/",
-                    headers={},
-                    limit=1,
-                    tls=TLSPolicy(cert_dir=tmp_path / name),
-                )
-
-    run(loop, main)
 
 
 # --- answers that are none --------------------------------------------------------------------------
