@@ -174,7 +174,7 @@ class Engine:
         (DeadlineExceeded), RegistryError, LocalError (NoSpace, StoreBusy). Layers
         that were finished before a failure stay, and are not fetched again.
         """
-        fetcher, ingest = self._begin(plan)
+        fetcher, ingest = await self._begin(plan)
         budget = self._options.budget
         pace = Pace(budget.min_rate)
         try:
@@ -223,7 +223,7 @@ class Engine:
 
         Nothing is removed from the store inside the block. Raises StoreBusy.
         """
-        fetcher, ingest = self._begin(plan)
+        fetcher, ingest = await self._begin(plan)
         shared = await self.store.when_shared()
         try:
             async with unwrapped_group() as group:
@@ -256,10 +256,10 @@ class Engine:
                     computed[layer.digest] = diff_id
         return with_computed(layers, computed)
 
-    def _begin(self, plan: Plan) -> tuple[Fetcher, Ingest]:
+    async def _begin(self, plan: Plan) -> tuple[Fetcher, Ingest]:
         """What carries ``plan`` out: the transfers from its registry, and the way in for its layers."""
         pool = self._workers()
-        fetcher = self._network.fetcher(_registry_of(plan), pool)
+        fetcher = await self._network.fetcher(_registry_of(plan), pool)
         layers = [step.layer for step in plan.layers]
         keepers = Keepers(self.store, self._options.places, layers)
         ingest = Ingest(
@@ -267,7 +267,7 @@ class Engine:
             pool,
             fetcher,
             plan,
-            open_blob_at=self._network.open_blob,
+            servers_of=self._network.servers,
             keepers=keepers,
             space=self.space,
             spending=Spending(self._options.budget, layers),
@@ -287,9 +287,10 @@ class Engine:
             raise ValueError(f"layer {layer.digest} cannot be read from anywhere")
         # Connections of its own: a stream that nobody reads keeps one open for as long as it likes.
         fetcher = Fetcher(pool, self._options.limits)
+        servers = await self._network.servers(source.registry)
         async with unwrapped_group() as group:
             watch = group.create_task(fetcher.watch())
-            await fetcher.fetch(layer.descriptor, self._network.open_blob(source.registry), pool_layer)
+            await fetcher.fetch(layer.descriptor, servers, pool_layer)
             watch.cancel()
 
     def _workers(self) -> Pool:
@@ -317,7 +318,8 @@ def _planned(
         reference=reference,
         name=found.name if isinstance(name, ImageName) else name,
         image=found.image,
-        warnings=warnings,
+        asked=found.asked,
+        warnings=(*found.warnings, *warnings),
     )
 
 

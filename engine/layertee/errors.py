@@ -35,6 +35,8 @@ __all__ = [
     "RangeMismatch",
     "RateLimited",
     "RedirectRefused",
+    "RegistriesConfError",
+    "RegistryBlocked",
     "RegistryError",
     "ServerError",
     "SinkError",
@@ -95,6 +97,18 @@ class AuthConfigError(LayerteeError):
     """A credentials file, credential helper or certificate directory is unusable."""
 
     code = "AUTH_CONFIG"
+
+
+class RegistriesConfError(LayerteeError):
+    """registries.conf, or what is configured like it, cannot be read; the message names file and line."""
+
+    code = "REGISTRIES_CONF"
+
+
+class RegistryBlocked(LayerteeError):
+    """The administrator of this machine does not want this registry asked. Final."""
+
+    code = "BLOCKED"
 
 
 class NotFound(LayerteeError):

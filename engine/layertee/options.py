@@ -43,7 +43,10 @@ class Options:
     """The defaults are those of the command line.
 
     ``tls_verify`` False also allows plain HTTP, for the registries that images name; tokens and
-    redirects stay on what the registry offers. ``places`` to take layers from: an OCI layout by its
+    redirects stay on what the registry offers. None: as registries.conf has it for each endpoint, and without
+    an entry True. ``registries_conf``: this file in place of the machine's own.
+
+    ``places`` to take layers from: an OCI layout by its
     path, others by their names, or any object that is a Place. ``trust`` says how well a place must
     know what it holds before a download is skipped (``plan.plan``). ``anonymous``: use no credentials,
     whatever files there are. ``trusted_realms``: hosts of token services that may be sent the credentials of
@@ -55,7 +58,8 @@ class Options:
 
     platform: Platform = field(default_factory=Platform.host)
     authfile: Path | None = None
-    tls_verify: bool = True
+    tls_verify: bool | None = None
+    registries_conf: Path | None = None
     cert_dir: Path | None = None
     limits: FetchLimits = field(default_factory=FetchLimits)
     places: tuple[Where | Place, ...] = ()

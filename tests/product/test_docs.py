@@ -304,7 +304,7 @@ def documented(command: str) -> set[str]:
 
 def keys_of(value: Any, path: str = "") -> set[str]:
     """The paths of all values: ``layers[].digest``. An empty list is one."""
-    if isinstance(value, dict) and value and path != "labels":
+    if isinstance(value, dict) and value and path not in ("labels", "layers[].endpoints"):
         return {
             key for name, each in value.items() for key in keys_of(each, f"{path}.{name}" if path else name)
         }

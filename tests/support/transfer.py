@@ -10,15 +10,16 @@ from layertee.config.logins import Credentials
 from layertee.core.pool import LayerJob, PoolLayer, PoolStats
 from layertee.core.result import TeeResult
 from layertee.core.workers import open_pool
-from layertee.image.document import Descriptor, Platform
+from layertee.image.document import Platform
 from layertee.image.reference import Reference, parse_reference
 from layertee.pulling.measure import run_layer
 from layertee.registry.client import Registry
-from layertee.registry.http import Body, TLSPolicy, Transport
+from layertee.registry.http import TLSPolicy, Transport
 from layertee.sync import run
 from layertee.transfer.connections import Connections
 from layertee.transfer.fetcher import Fetcher, FetchReport
 from layertee.transfer.limits import FetchLimits
+from layertee.transfer.servers import Server, Servers
 from tests.support.fakes.fault_server import FaultServer
 
 QUICK = FetchLimits(range_nbytes=1 << 20, attempts=4, backoff_s=0.01, stall_s=0.5)
@@ -64,15 +65,13 @@ def bring(
         pool = open_pool(workers=2, n_in=n_in, n_out=6, core=core)
         fetcher = Fetcher(pool, limits, Connections(limits))
         reports = [FetchReport() for _ in layers]
-
-        async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:
-            return await registry.open_blob(blob, start, stop)
+        servers = Servers([Server(server.host, server.host, registry.open_blob)])
 
         async def one(index: int, report: FetchReport) -> TeeResult:
             layer = image.layers[index]
 
             async def feed(pool_layer: PoolLayer) -> None:
-                await fetcher.fetch(layer.descriptor, open_blob, pool_layer, report=report)
+                await fetcher.fetch(layer.descriptor, servers, pool_layer, report=report)
 
             return await run_layer(pool.open_layer(LayerJob(layer.compression, layer.size)), feed)
 

@@ -339,13 +339,14 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tls-verify",
         type=values.boolean,
-        default=True,
         metavar="true|false",
-        help="false: accept any certificate and plain HTTP from this registry",
+        help="false: accept any certificate and plain HTTP from this registry (default: as registries.conf"
+        " has it, else true)",
     )
     group.add_argument(
         "--cert-dir", type=values.path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
     )
+    proxyargs.add_registries_conf(group)
     proxyargs.add_trust_realm(group)
     _add_limits(group)
     group.add_argument(

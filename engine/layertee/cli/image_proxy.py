@@ -89,7 +89,14 @@ async def _serve(
     sock: socket.socket,
 ) -> None:
     skopeo = find_skopeo(args.skopeo)
-    access = Access(args.authfile, args.no_creds, args.cert_dir, args.tls_verify, args.registries_d)
+    access = Access(
+        args.authfile,
+        args.no_creds,
+        args.cert_dir,
+        args.tls_verify,
+        args.registries_d,
+        args.registries_conf,
+    )
     real = RealProxy(_real_command(args, skopeo, access)) if skopeo is not None else None
     judge = Judge(
         SERVED,

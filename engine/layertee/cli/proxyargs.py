@@ -86,12 +86,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look for layers in PLACE before downloading them (repeatable; see 'layertee help places';"
         " default: auto with --layer-identity diffid)",
     )
+    add_registries_conf(ours)
     add_trust_realm(ours)
     ours.add_argument(
         "--skopeo",
         type=values.path,
         metavar="PATH",
         help="the real skopeo, which checks signatures and serves other transports (default: as on PATH)",
+    )
+
+
+def add_registries_conf(group: argparse._ArgumentGroup) -> None:
+    """An option of every command that asks registries."""
+    group.add_argument(
+        "--registries-conf",
+        type=values.path_or_none,
+        metavar="FILE",
+        help="mirrors, insecure and blocked registries (default: as podman and skopeo)",
     )
 
 
@@ -131,9 +142,8 @@ def _add_client(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tls-verify",
         type=values.boolean,
-        default=True,
         metavar="true|false",
-        help="false: accept any certificate and plain HTTP",
+        help="false: accept any certificate and plain HTTP (default: as registries.conf has it, else true)",
     )
     group.add_argument(
         "--decryption-key",

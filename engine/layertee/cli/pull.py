@@ -36,7 +36,7 @@ def pull(args: argparse.Namespace) -> int:
                 args.image, form=Form(args.layers), verify=Verify(args.verify), name=name
             )
             if args.dry_run:
-                return PullResult.planned(args.image, plan.manifest, plan)
+                return plan.planned()
             begun.append(plan)
             with shown:
                 return await engine.pull(plan, shown)

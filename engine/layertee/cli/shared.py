@@ -28,6 +28,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
         anonymous=args.no_creds,
         trusted_realms=tuple(args.trusted_realms),
         tls_verify=args.tls_verify,
+        registries_conf=args.registries_conf,
         cert_dir=args.cert_dir,
         places=tuple(parse_place(text) for text in args.places or places_by_default),
         trust=Basis(args.trust),

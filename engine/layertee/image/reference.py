@@ -2,8 +2,8 @@
 or archive.
 
 The grammar is that of distribution/reference (reference.md), Docker Hub's short forms
-included. Names without a host are refused: which registry they mean depends on the
-machine, and an unattended machine must not guess.
+included. A name without a host is a short name: which registry it means is a matter of the machine's
+configuration, and not decided here. After ``docker://`` it is Docker Hub's, as for skopeo.
 """
 
 from __future__ import annotations
@@ -98,15 +98,57 @@ class ArchiveReference:
         return f"{ARCHIVE}:{self.path}" + (f":{self.ref}" if self.ref else "")
 
 
+@dataclass(frozen=True, slots=True)
+class ShortName:
+    """A repository of no registry, and what follows it: ``:tag``, ``@digest``, both or nothing."""
+
+    repository: str
+    suffix: str
+
+    def at(self, name: str) -> Reference:
+        """The same of ``name``, a registry with or without a repository. Raises InvalidReference."""
+        return _parse_docker(f"{name}{self.suffix}")
+
+    def __str__(self) -> str:
+        return f"{self.repository}{self.suffix}"
+
+
 ImageReference = Reference | LayoutReference | ArchiveReference | StorageReference
 
 
+def parse_short_name(text: str) -> ShortName:
+    """``text`` as a short name, with or without tag and digest. Raises InvalidReference."""
+    rest, digest = _split_digest(text)
+    if _is_host(_first(rest)):
+        raise InvalidReference(f"{text!r:.200} is no short name: it begins with a registry")
+    found = _parse_repository("localhost", rest, digest, text)  # the grammar is that of any registry
+    return ShortName(found.repository, text[len(found.repository) :])
+
+
+def parse_alias(text: str) -> str:
+    """``registry/repository`` that a short name stands for, in full. Raises InvalidReference."""
+    first, slash, repository = text.partition("/")
+    if not slash or not (any(character in first for character in ".:") or first == "localhost"):
+        raise InvalidReference(f"alias {text!r:.200} must be registry/repository")
+    if "@" in text or ":" in repository:
+        raise InvalidReference(f"alias {text!r:.200} must have neither tag nor digest")
+    return _parse_docker(text).name
+
+
 def parse_reference(text: str) -> ImageReference:
-    """``docker://…``, a bare ``host/…``, ``oci:path[:ref]``, ``oci-archive:path[:ref]`` or
+    """As :func:`parse_name`, but a short name is refused. Raises InvalidReference."""
+    found = parse_name(text)
+    if isinstance(found, ShortName):
+        raise _no_registry(str(found), text)
+    return found
+
+
+def parse_name(text: str) -> ImageReference | ShortName:
+    """``docker://…``, a bare ``host/…`` or short name, ``oci:path[:ref]``, ``oci-archive:path[:ref]`` or
     ``containers-storage:…``.
 
     Host names come out in lower case, Docker Hub's names normalised, the tag ``latest`` added when
-    there is neither tag nor digest. Raises InvalidReference.
+    there is neither tag nor digest, but not to a short name. Raises InvalidReference.
     """
     if not text or not text.isprintable() or text != text.strip():
         raise InvalidReference(f"image reference {text!r:.200} is empty or has stray characters")
@@ -120,10 +162,15 @@ def parse_reference(text: str) -> ImageReference:
     if colon and scheme == "docker":
         if not rest.startswith("//"):
             raise InvalidReference(f"image reference {text!r} lacks //: write docker://{rest}")
-        return _parse_docker(rest[2:])
+        bare, digest = _split_digest(rest[2:])
+        if _is_host(_first(bare)):
+            return _parse_docker(rest[2:])
+        if not bare.strip("/"):
+            raise _no_registry("", rest[2:])
+        return _parse_repository(hub.NAME, bare, digest, rest[2:])
     if colon and (rest.startswith("//") or (scheme in _FOREIGN and not re.match(r"[0-9]+(/|$)", rest))):
         raise InvalidReference(f"transport {scheme!r} is not supported here; supported are {_SUPPORTED}")
-    return _parse_docker(text)
+    return _parse_docker(text) if _is_host(_first(text.partition("@")[0])) else parse_short_name(text)
 
 
 def _path_and_ref(transport: str, rest: str) -> tuple[Path, str | None]:
@@ -136,16 +183,16 @@ def _path_and_ref(transport: str, rest: str) -> tuple[Path, str | None]:
 
 
 def _parse_docker(text: str) -> Reference:
-    rest, at, digest_text = text.partition("@")
-    if "/" in digest_text and "/" not in rest:  # not repeated: it may hold a password
-        raise InvalidReference("an image reference has no user name in it; log in, or use an auth file")
-    digest = _digest(digest_text, text) if at else None
-    slash = rest.find("/")
-    first = rest[:slash] if slash > 0 else ""
+    rest, digest = _split_digest(text)
+    first = _first(rest)
     if not _is_host(first):
-        _refuse_short_name(rest, text)
-    registry = _registry(first, text)
-    repository, colon, tag = rest[slash + 1 :].partition(":")
+        raise _no_registry(rest, text)
+    return _parse_repository(_registry(first, text), rest[len(first) + 1 :], digest, text)
+
+
+def _parse_repository(registry: str, rest: str, digest: Digest | None, text: str) -> Reference:
+    """``repository[:tag]`` of ``registry``. ``text`` is the whole, for messages."""
+    repository, colon, tag = rest.partition(":")
     if colon and not _TAG.fullmatch(tag):
         raise InvalidReference(f"image reference {text!r}: {tag!r} is not a tag")
     if registry == hub.NAME and "/" not in repository:
@@ -161,15 +208,30 @@ def _parse_docker(text: str) -> Reference:
     return Reference(registry, repository, tag or (None if digest else "latest"), digest)
 
 
+def _split_digest(text: str) -> tuple[str, Digest | None]:
+    rest, at, digest = text.partition("@")
+    if "/" in digest and "/" not in rest:  # not repeated: it may hold a password
+        raise InvalidReference("an image reference has no user name in it; log in, or use an auth file")
+    return rest, _digest(digest, text) if at else None
+
+
+def _first(rest: str) -> str:
+    """What comes before the first slash: the registry, if there is one."""
+    first, slash, _ = rest.partition("/")
+    return first if slash else ""
+
+
 def _is_host(first: str) -> bool:
     """Docker's rule: a first component is a host if no repository component could look like it."""
     return bool(first) and (any(c in first for c in ".:[") or first == "localhost" or first != first.lower())
 
 
-def _refuse_short_name(rest: str, text: str) -> None:
+def _no_registry(rest: str, text: str) -> InvalidReference:
     hint = rest.strip("/")
     hint = hint if "/" in hint else f"library/{hint or 'name'}"
-    raise InvalidReference(f"image reference {text!r} names no registry; write for example {hub.NAME}/{hint}")
+    return InvalidReference(
+        f"image reference {text!r} names no registry; write for example {hub.NAME}/{hint}"
+    )
 
 
 def _registry(host: str, text: str) -> str:

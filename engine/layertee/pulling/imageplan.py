@@ -8,20 +8,22 @@ from typing import Any
 from ..image.document import Digest, ImageConfig, Layer, Manifest
 from ..image.resolved import ResolvedImage
 from .plan import Plan
-from .report import PullResult
+from .report import Asked, PullResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePlan(Plan):
     """A plan, and the image that it is for, as it was asked for: ``reference``.
 
-    ``name`` is what the store will call it, None for the only image of a layout. ``warnings`` say what could
+    ``name`` is what the store will call it, None for the only image of a layout. ``asked`` are the endpoints
+    of its registry, in the order in which they are configured. ``warnings`` say what could
     not be looked at when it was made. A value: it pickles, and any engine can carry it out.
     """
 
     reference: str
     name: str | None
     image: ResolvedImage
+    asked: tuple[Asked, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -40,6 +42,10 @@ class ImagePlan(Plan):
         """What the store calls ``layer`` in the form that is planned."""
         return self.want.name_of(layer)
 
+    def planned(self) -> PullResult:
+        """What pulling it would come to: the shape of a result, with planned bytes."""
+        return PullResult.planned(self.reference, self.manifest, self, self.asked)
+
     def to_json(self) -> dict[str, Any]:
         """The object that ``--dry-run --json`` prints."""
-        return PullResult.planned(self.reference, self.manifest, self).to_json()
+        return self.planned().to_json()

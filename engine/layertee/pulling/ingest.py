@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from ..aio import in_thread, unwrapped_group
@@ -23,19 +24,22 @@ from ..disk.part import BlobWriter
 from ..disk.space import Space, human
 from ..errors import (
     DecodeError,
+    DiffIDMismatch,
     IntegrityError,
     LayerteeError,
     NoSpace,
     OutputBudgetExceeded,
     SourceUnreadable,
     StoreBusy,
+    WorkBudgetExceeded,
 )
 from ..image.document import Digest, Layer
 from ..image.holding import Basis, Form, Holding
 from ..image.reference import Reference
 from ..store.blobs import PLACE
 from ..store.store import Store
-from ..transfer.fetcher import Fetcher, FetchReport, OpenBlob
+from ..transfer.fetcher import Fetcher, FetchReport
+from ..transfer.servers import Servers
 from .budget import Spending
 from .measure import Feed, check, measure_layer
 from .plan import Action, LayerPlan, Plan, Source, SourceKind, largest_read, own_sources
@@ -45,6 +49,8 @@ from .survey import Keepers
 
 log = logging.getLogger(__name__)
 
+# The blob's digest is right, or more work would have been done: other servers have nothing else.
+_NOT_THE_SERVER = (DiffIDMismatch, WorkBudgetExceeded)
 _OF_THE_STORE = frozenset({SourceKind.HAVE, SourceKind.ADOPT})
 
 
@@ -121,7 +127,7 @@ class _Bounds:
 class Ingest:
     """Brings the layers of ``plan`` in, any number at once.
 
-    ``open_blob_at`` tells how blobs of an image's registry are requested; ``keepers`` whether a place still
+    ``servers_of`` tells who may be asked for the blobs of an image; ``keepers`` whether a place still
     has what it keeps. ``space`` is what may be filled of the disk. ``spending`` bounds what all layers may
     cost together; ``spare``, what is read on this machine of layers that a registry has as well.
     """
@@ -133,7 +139,7 @@ class Ingest:
         fetcher: Fetcher,
         plan: Plan,
         *,
-        open_blob_at: Callable[[Reference], OpenBlob],
+        servers_of: Callable[[Reference], Awaitable[Servers]],
         keepers: Keepers,
         space: Space,
         spending: Spending,
@@ -144,7 +150,7 @@ class Ingest:
         self._pool = pool
         self._fetcher = fetcher
         self._want = plan.want
-        self._open_blob_at = open_blob_at
+        self._servers_of = servers_of
         self._keepers = keepers
         self._spending = spending
         self._spare = spare
@@ -287,7 +293,7 @@ class Ingest:
 
     async def _fetch(self, attempt: _Attempt, source: Source, registry: Reference, reason: str) -> Staged:
         layer, progress = attempt.layer, attempt.progress
-        open_blob = self._open_blob_at(registry)
+        servers = await self._servers_of(registry)
         reports: list[FetchReport] = []
 
         def advance(nbytes: int) -> None:
@@ -300,7 +306,7 @@ class Ingest:
             reports.append(report)
             await self._fetcher.fetch(
                 layer.descriptor,
-                open_blob,
+                servers,
                 pool_layer,
                 single_stream=single,
                 progress=advance,
@@ -317,12 +323,21 @@ class Ingest:
             except IntegrityError as exc:
                 if encoding := reports[-1].content_encoding:
                     exc.add_note(f"the answer was marked Content-Encoding: {encoding}; a proxy re-encoded it")
+                if isinstance(exc, _NOT_THE_SERVER):
+                    raise
+                elsewhere = servers.wrong(layer.digest, reports[-1].by_server)
                 # Ranges may have come from two versions of the blob, or from two servers that
                 # disagree: one stream from one source tells whether the blob itself is wrong.
-                if not reports[-1].ranged or len(reports) > 1:
+                if not elsewhere and (not reports[-1].ranged or len(reports) > 1):
                     raise
+                again = servers.pick(layer.digest).name
+                log.info("layer %d: %s; once more, from %s", layer.index, exc, again)
         nbytes = sum(report.nbytes for report in reports)
-        return self._staged(attempt, writer, result, Ingested(Action.FETCH, reason, None, None, nbytes))
+        sent: Counter[str] = Counter()
+        for report in reports:
+            sent.update(report.by_server)
+        outcome = Ingested(Action.FETCH, reason, None, None, nbytes, dict(sent))
+        return self._staged(attempt, writer, result, outcome)
 
     def _staged(self, attempt: _Attempt, writer: BlobWriter, result: BlobResult, outcome: Ingested) -> Staged:
         form = self._want.form

@@ -1,76 +1,96 @@
-"""The network side of an engine: one transport, the registries spoken to, and what was learned of each."""
+"""The network side of an engine: a transport, where images may be had, what was learned of each host."""
 
 from __future__ import annotations
 
+import asyncio
+
+from ..aio import in_thread
 from ..config.certs import find_cert_dir
 from ..config.logins import Credentials
+from ..config.registries import Endpoint, Registries
 from ..core.pool import Pool
-from ..image.document import Descriptor
 from ..image.reference import Reference
 from ..options import Options
 from ..registry.client import Registry
-from ..registry.http import Body, TLSPolicy, Transport
+from ..registry.http import TLSPolicy, Transport
 from ..transfer.connections import Connections
-from ..transfer.fetcher import Fetcher, OpenBlob
+from ..transfer.fetcher import Fetcher
+from ..transfer.servers import Servers, Standing
 from ..version import __version__
+from .site import Site
 
 
 class Network:
     """Opened when it is first needed. Belongs to one event loop; ``close`` it.
 
-    Registries are kept by repository, with their tokens, so that the blobs of a plan are asked for where the
+    The sites of images are kept, with their tokens, so that the blobs of a plan are asked for where the
     plan says, whichever engine made it and whatever other images this one has open.
     """
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._credentials = (
-            Credentials.no_credentials()
-            if options.anonymous
-            else Credentials(options.authfile, trusted_realms=options.trusted_realms)
-        )
+        self._reading = asyncio.Lock()
+        self._configured: Registries | None = None
+        self._credentials: Credentials | None = None
         self._transport: Transport | None = None
-        self._registries: dict[str, Registry] = {}
+        self._sites: dict[str, Site] = {}
+        self._standing = Standing()
         self._hosts: dict[str, Connections] = {}
 
-    def registry(self, image: Reference) -> Registry:
-        """The registry of ``image``, for requests about that image."""
-        options = self._options
-        return Registry(
-            self._opened(),
-            image,
-            self._credentials,
-            tls=TLSPolicy(
-                verify=options.tls_verify, cert_dir=options.cert_dir or find_cert_dir(image.registry)
-            ),
-            allow_http=not options.tls_verify,
-        )
+    async def site(self, image: Reference) -> Site:
+        """Where ``image`` may be had. Raises RegistryBlocked, RegistriesConfError."""
+        site = self._sites.get(str(image))
+        if site is None:
+            configured = await self.registries()
+            opened = Site(configured.endpoints(image), self._registry, self._standing)
+            site = self._sites.setdefault(str(image), opened)
+        return site
 
-    def keep(self, image: Reference, registry: Registry) -> None:
-        """Ask ``registry``, which has resolved ``image``, for the blobs of its repository from now on."""
-        self._registries[image.name] = registry
+    async def registries(self) -> Registries:
+        """What registries.conf and its like say, read once. Raises RegistriesConfError."""
+        async with self._reading:
+            if self._configured is None:
+                path = self._options.registries_conf
+                self._configured = await in_thread(lambda: Registries.read(path=path))
+            return self._configured
 
-    def open_blob(self, image: Reference) -> OpenBlob:
-        """How to request a blob from the repository of ``image``."""
-        registry = self._registries.get(image.name)
-        if registry is None:
-            registry = self._registries[image.name] = self.registry(image)
+    async def servers(self, image: Reference) -> Servers:
+        """Who may be asked for the blobs of ``image``. Raises as ``site``."""
+        return (await self.site(image)).servers
 
-        async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:
-            return await registry.open_blob(blob, start, stop)
-
-        return open_blob
-
-    def fetcher(self, image: Reference | None, pool: Pool) -> Fetcher:
-        """Transfers into ``pool`` from the host of ``image``, counted together with others from there."""
+    async def fetcher(self, image: Reference | None, pool: Pool) -> Fetcher:
+        """Transfers into ``pool`` from where ``image`` may be had, counted with others from there."""
         limits = self._options.limits
-        host = image.api_host if image is not None else ""
+        host = (await self.servers(image)).in_order[0].host if image is not None else ""
         return Fetcher(pool, limits, self._hosts.setdefault(host, Connections(limits)))
 
     async def close(self) -> None:
         """Close all connections."""
         if self._transport is not None:
             await self._transport.close()
+
+    def _registry(self, endpoint: Endpoint) -> Registry:
+        """With logins, certificates and a scheme of its own: those of no other endpoint."""
+        options, image = self._options, endpoint.reference
+        verify = options.tls_verify if options.tls_verify is not None else not endpoint.insecure
+        return Registry(
+            self._opened(),
+            image,
+            self._logins(),
+            tls=TLSPolicy(verify=verify, cert_dir=options.cert_dir or find_cert_dir(image.api_host)),
+            allow_http=not verify,
+            namespace=endpoint.namespace,
+        )
+
+    def _logins(self) -> Credentials:
+        if self._credentials is None:
+            options = self._options
+            self._credentials = (
+                Credentials.no_credentials()
+                if options.anonymous
+                else Credentials(options.authfile, trusted_realms=options.trusted_realms)
+            )
+        return self._credentials
 
     def _opened(self) -> Transport:
         if self._transport is None:

@@ -88,6 +88,7 @@ class Pull:
             tuple(self._result(step) for step in self._plan.layers),
             time.monotonic() - self._began,
             tuple(dict.fromkeys([*self._plan.warnings, *self._store.warnings])),
+            self._plan.asked,
         )
 
     def _steps_that_fit(self) -> tuple[LayerPlan, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,11 +12,21 @@ from .plan import Action, LayerPlan, Plan
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One endpoint of an image, as reports have it: ``name`` is the repository there."""
+
+    name: str
+    is_mirror: bool
+    insecure: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ingested:
     """How a layer came to be where it is.
 
     ``held`` is what the store has of it now, None for a layer that was left in another place. ``source`` is
-    the holding that it was read from or left to. ``nbytes`` came over the network for it.
+    the holding that it was read from or left to. ``nbytes`` came over the network for it; ``by_endpoint``
+    divides them among the endpoints that sent them.
     """
 
     action: Action
@@ -24,6 +34,7 @@ class Ingested:
     held: Holding | None
     source: Holding | None = None
     nbytes: int = 0
+    by_endpoint: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,8 @@ class LayerResult:
     ``bytes_fetched`` counts all body bytes that came over the network for it, repeated ones included.
     ``place`` is where on this machine the content is or was read from, and ``basis`` how it was known to be
     there; both None for what was fetched. ``diff_id`` is None for an opaque layer. ``kept_elsewhere``: it is
-    not in the store, but left in ``place``.
+    not in the store, but left in ``place``. ``by_endpoint`` divides ``bytes_fetched`` among the names of the
+    endpoints that sent them.
     """
 
     digest: Digest
@@ -47,6 +59,7 @@ class LayerResult:
     place: str | None = None
     basis: Basis | None = None
     kept_elsewhere: bool = False
+    by_endpoint: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def planned(cls, step: LayerPlan) -> LayerResult:
@@ -73,7 +86,7 @@ class LayerResult:
         size = held.uncompressed_size if held is not None else None
         named = (layer.digest, layer.known_diff_id, layer.size, size, got.action, got.reason, got.nbytes)
         if source is None:
-            return cls(*named)
+            return cls(*named, by_endpoint=got.by_endpoint)
         return cls(*named, source.place, source.basis, kept_elsewhere=held is None)
 
     def repeated(self, step: LayerPlan) -> LayerResult:
@@ -86,6 +99,7 @@ class LayerResult:
             action=Action.HAVE,
             reason=step.reason,
             bytes_fetched=0,
+            by_endpoint={},
         )
 
 
@@ -93,7 +107,8 @@ class LayerResult:
 class PullResult:
     """A finished pull. ``manifest_digest`` is the registry's; ``local_manifest_digest`` names the
     manifest in the store, which differs where a layer is kept in another form. It is None after a pull
-    that left layers in the places of ``kept_by``: the store then has the rest, and no such image.
+    that left layers in the places of ``kept_by``: the store then has the rest, and no such image. ``asked``
+    are the endpoints that the image has, in the order of their configuration.
     """
 
     image: str
@@ -103,16 +118,26 @@ class PullResult:
     layers: tuple[LayerResult, ...]
     seconds: float
     warnings: tuple[str, ...] = field(default=())
+    asked: tuple[Asked, ...] = ()
 
     @classmethod
-    def planned(cls, image: str, manifest: Manifest, plan: Plan) -> PullResult:
+    def planned(cls, image: str, manifest: Manifest, plan: Plan, asked: tuple[Asked, ...] = ()) -> PullResult:
         """What ``--dry-run`` shows: the same shape, with planned bytes."""
         layers = tuple(LayerResult.planned(step) for step in plan.layers)
-        return cls(image, manifest.digest, None, manifest.config.digest, layers, 0.0)
+        return cls(image, manifest.digest, None, manifest.config.digest, layers, 0.0, asked=asked)
 
     @property
     def bytes_fetched(self) -> int:
         return sum(layer.bytes_fetched for layer in self.layers)
+
+    @property
+    def by_endpoint(self) -> dict[str, int]:
+        """``bytes_fetched`` by the names of the endpoints: all that the image has, in their order."""
+        total = {endpoint.name: 0 for endpoint in self.asked}
+        for layer in self.layers:
+            for name, nbytes in layer.by_endpoint.items():
+                total[name] = total.get(name, 0) + nbytes
+        return total
 
     @property
     def bytes_reused(self) -> int:
@@ -142,8 +167,18 @@ class PullResult:
                     "bytes_fetched": layer.bytes_fetched,
                     "place": layer.place,
                     "basis": layer.basis.value if layer.basis else None,
+                    "endpoints": dict(layer.by_endpoint),
                 }
                 for layer in self.layers
+            ],
+            "endpoints": [
+                {
+                    "name": endpoint.name,
+                    "mirror": endpoint.is_mirror,
+                    "insecure": endpoint.insecure,
+                    "bytes_fetched": self.by_endpoint[endpoint.name],
+                }
+                for endpoint in self.asked
             ],
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": self.bytes_reused,

@@ -16,6 +16,7 @@ from ..places.find import storage
 from ..places.oci_archive import Archive
 from ..store.layout import Layout
 from .network import Network
+from .report import Asked
 
 if TYPE_CHECKING:
     from ..places.podman.place import StorageImage
@@ -26,7 +27,7 @@ class Resolved:
     """An image and where it was found: at a ``registry``, or in the place ``origin`` of this machine.
 
     ``name`` is what it is called there. ``stored``: what podman's store knows beyond its documents, for an
-    image of it.
+    image of it. ``asked`` are the endpoints of its registry, and ``warnings`` what was wrong with them.
     """
 
     name: str | None
@@ -34,6 +35,8 @@ class Resolved:
     registry: Reference | None = None
     origin: Where | None = None
     stored: StorageImage | None = None
+    asked: tuple[Asked, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 async def resolve(
@@ -43,7 +46,8 @@ async def resolve(
 
     ``pair`` makes the layers of the documents, but for podman's store, which has them by DiffID.
 
-    Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError, UnsupportedImage.
+    Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError, UnsupportedImage,
+    RegistryBlocked, RegistriesConfError.
     """
     if isinstance(reference, StorageReference):
         return await in_thread(_in_storage, reference, platform)
@@ -51,10 +55,15 @@ async def resolve(
         return await in_thread(_in_layout, reference, platform, pair)
     if isinstance(reference, ArchiveReference):
         return await in_thread(_in_archive, reference, platform, pair)
-    registry = network.registry(reference)
-    found = await registry.resolve(platform, pair=pair)
-    network.keep(reference, registry)
-    return Resolved(name=str(reference), image=found, registry=reference)
+    site = await network.site(reference)
+    found = await site.resolve(platform, pair=pair)
+    return Resolved(
+        name=str(reference),
+        image=found,
+        registry=reference,
+        asked=site.asked,
+        warnings=tuple(site.warnings),
+    )
 
 
 def _in_storage(reference: StorageReference, platform: Platform) -> Resolved:

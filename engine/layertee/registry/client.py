@@ -31,7 +31,7 @@ from ..image.reference import Reference
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
 from .exchange import Exchange
-from .retry import retrying
+from .retry import TRIES, retrying
 
 if TYPE_CHECKING:
     from .http import Body, TLSPolicy, Transport, WholeResponse
@@ -44,6 +44,7 @@ class Registry:
     """The registry of ``reference``. Belongs to one event loop; the transport belongs to the caller.
 
     ``allow_http``: the user has waived verification of this registry; https is still tried first.
+    ``namespace``: the registry that a proxy is to ask.
     """
 
     def __init__(
@@ -54,23 +55,32 @@ class Registry:
         *,
         tls: TLSPolicy,
         allow_http: bool = False,
+        namespace: str = "",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._reference = reference
         self._sleep = sleep
-        self._exchange = Exchange(transport, reference, credentials, tls=tls, allow_http=allow_http)
+        self._tries = TRIES
+        self._exchange = Exchange(
+            transport, reference, credentials, tls=tls, allow_http=allow_http, namespace=namespace
+        )
 
     @property
     def scheme(self) -> str | None:
         """``https`` or ``http``, once known."""
         return self._exchange.origin.scheme if self._exchange.origin else None
 
-    async def resolve(self, platform: Platform, *, pair: Pairing = image_layers) -> ResolvedImage:
+    async def resolve(
+        self, platform: Platform, *, pair: Pairing = image_layers, tries: int = TRIES
+    ) -> ResolvedImage:
         """The image that the reference names, for ``platform``; ``pair`` makes the layers of its documents.
+
+        Each document is asked for ``tries`` times, while that makes sense.
 
         Raises NotFound, Unauthorized and the rest of RegistryError, the TransportError family,
         IntegrityError and its subclasses, UnsupportedImage, AuthConfigError.
         """
+        self._tries = tries
         document = await self._named()
         index_digest = document.digest if isinstance(document, Index) else None
         depth = 0
@@ -139,6 +149,7 @@ class Registry:
         return await retrying(
             lambda: self._exchange.fetch(path, {"Accept": accept}, limit=limit, what=what),
             sleep=self._sleep,
+            tries=self._tries,
         )
 
 

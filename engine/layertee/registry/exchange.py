@@ -14,6 +14,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlencode
 
 from ..config.logins import Credentials
 from ..errors import (
@@ -57,7 +58,8 @@ class Exchange:
     """GET requests below ``/v2/<repository>/`` of ``reference``.
 
     ``allow_http``: the user has waived verification of this registry. Only then is a peer that does
-    not speak TLS spoken to over http, and the scheme that worked is kept.
+    not speak TLS spoken to over http, and the scheme that worked is kept. ``namespace`` goes along as ``ns``:
+    distribution-spec, registry proxying.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Exchange:
         *,
         tls: TLSPolicy,
         allow_http: bool,
+        namespace: str = "",
     ) -> None:
         self._transport = transport
         self._reference = reference
         self._credentials = credentials
         self._tls = dataclasses.replace(tls, verify=False) if allow_http else tls
         self._allow_http = allow_http
+        self._query = f"?{urlencode({'ns': namespace})}" if namespace else ""
         self._connecting = asyncio.Lock()
         self._origin: Origin | None = None
         self._auth: Authorizer | None = None
@@ -132,6 +136,7 @@ class Exchange:
         """Send a request; once more from the registry if where it led has expired."""
         origin, auth = await self._connect()
         start = f"{origin.scheme}://{self._reference.api_host}/v2/{self._reference.repository}/{path}"
+        start += self._query
         known = self._targets.get(blob) if blob is not None else None
         walk = _Walk(known, left=True) if known is not None else _Walk(start)
         for again in (True, False):

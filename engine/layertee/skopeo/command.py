@@ -9,13 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How skopeo reaches the registry and the signatures; as its options. ``registries_d`` None: its own."""
+    """How skopeo reaches the registry and the signatures; as its options. What is None is
+    left to skopeo.
+    """
 
     authfile: Path | None = None
     no_creds: bool = False
     cert_dir: Path | None = None
-    tls_verify: bool = True
+    tls_verify: bool | None = None
     registries_d: Path | None = None
+    registries_conf: Path | None = None
 
     def options(self, side: str = "") -> Iterator[str]:
         """For a subcommand. ``side`` is ``src-`` or ``dest-`` where it has two."""
@@ -25,8 +28,8 @@ class Access:
             yield f"--{side}no-creds"
         if self.cert_dir:
             yield from (f"--{side}cert-dir", str(self.cert_dir))
-        if not self.tls_verify:
-            yield f"--{side}tls-verify=false"
+        if self.tls_verify is not None:
+            yield f"--{side}tls-verify={str(self.tls_verify).lower()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Invocation:
             yield from ("--policy", str(self.policy))
         if self.access.registries_d:
             yield from ("--registries.d", str(self.access.registries_d))
+        if self.access.registries_conf:
+            yield from ("--registries-conf", str(self.access.registries_conf))
         if self.debug:
             yield "--debug"
         overrides = {"os": self.os, "arch": self.architecture, "variant": self.variant}

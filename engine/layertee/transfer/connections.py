@@ -191,7 +191,8 @@ class Connections:
     how things stand, every :data:`TICK_S` while anything is fetched. A connection is the right to have one
     request under way; the sockets are the transport's. Belongs to one event loop; any number of fetchers.
 
-    ``ranged``: whether the registry, or where it redirects to, answers ranges properly; None: not known.
+    A registry's mirrors are counted with it: their transfers are the same, only asked for elsewhere. What is
+    known of one of them, by its host, is kept apart.
     """
 
     def __init__(self, limits: FetchLimits) -> None:
@@ -201,7 +202,8 @@ class Connections:
         self._n_arriving = 0  # bodies, not heads: these connections are being served
         self._nbytes = 0
         self._rangeless_until: dict[str, float] = {}
-        self.ranged: bool | None = None
+        self._ranged: dict[str, bool] = {}
+        self._paused_by = ""
 
     # --- who has one ---
 
@@ -276,12 +278,21 @@ class Connections:
         finally:
             self._n_arriving -= 1
 
-    def pause_s(self, now: float) -> float:
-        """The seconds before the next request may be sent; 0 or less: at once."""
-        return self._widening.pause_until - now
+    def is_ranged(self, host: str) -> bool | None:
+        """Whether ``host``, or where it redirects to, answers ranges properly; None: not known."""
+        return self._ranged.get(host)
 
-    def refused(self, error: LayerteeError, now: float, *, asked: float) -> None:
-        """A request, sent at ``asked``, was turned away with ``error``: as one connection too many."""
+    def learn(self, host: str, *, ranged: bool) -> None:
+        """``host`` has answered a range, properly or not."""
+        self._ranged[host] = ranged
+
+    def pause_s(self, now: float, host: str) -> float:
+        """The seconds before the next request may be sent to ``host``; 0 or less: at once."""
+        return self._widening.pause_until - now if host == self._paused_by else 0.0
+
+    def refused(self, error: LayerteeError, now: float, *, asked: float, host: str) -> None:
+        """A request, sent to ``host`` at ``asked``, was turned away: as one connection too many."""
+        self._paused_by = host
         self._widening.refused(
             now,
             asked=asked,

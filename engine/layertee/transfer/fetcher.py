@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from ..core.pool import Pool, PoolLayer
@@ -27,10 +26,11 @@ from ..image.document import Descriptor
 from .connections import TICK_S, Connections
 from .limits import FetchLimits, RangeMode
 from .ranges import ByteRange, check_answer, offers_ranges
-from .schedule import BlobSchedule, Part, Take, Then, Wait, too_many
+from .schedule import MIN_PROGRESS, BlobSchedule, Part, Take, Then, Wait, too_many
 from .segment import Body, Buffers, FetchReport, Intake, Segment
+from .servers import Server, Servers
 
-__all__ = ["FetchReport", "Fetcher", "OpenBlob"]
+__all__ = ["FetchReport", "Fetcher"]
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,8 @@ CLOSING_S = 0.05
 RANGELESS_S, PROBE_AGAIN_S = 600.0, 60.0
 
 
-class OpenBlob(Protocol):
-    """One request for ``[start, stop)`` of a blob; ``(0, None)`` asks for all of it, without a range."""
-
-    async def __call__(self, blob: Descriptor, start: int, stop: int | None) -> Body:
-        """The body, which the caller closes. Raises RegistryError, TransportError and their subclasses."""
-
-
 class Fetcher:
-    """All transfers from one registry into one pool: their connections, their rate, their memory.
+    """All transfers from a registry and its mirrors into one pool: their connections, rate and memory.
 
     :meth:`fetch` may run many times at once, while :meth:`watch` runs beside it. ``connections`` is shared
     by all fetchers of a registry, at the same time and one after the other; None is a registry of its own.
@@ -73,7 +66,7 @@ class Fetcher:
     async def fetch(
         self,
         blob: Descriptor,
-        open_blob: OpenBlob,
+        servers: Servers,
         layer: PoolLayer,
         *,
         single_stream: bool = False,
@@ -81,8 +74,8 @@ class Fetcher:
         report: FetchReport | None = None,
         pace: Callable[[], float] | None = None,
     ) -> FetchReport:
-        """Bring ``blob`` to ``layer`` and end it. Raises what the last attempt failed with: RegistryError,
-        TransportError or SizeMismatch.
+        """Bring ``blob`` from ``servers`` to ``layer`` and end it. Raises what the last attempt failed with:
+        RegistryError, TransportError or SizeMismatch.
 
         ``single_stream`` fetches over one connection, and in one request unless it breaks off. ``progress``
         is called with the number of new bytes of the blob; ``report`` is kept up to date and returned.
@@ -98,10 +91,10 @@ class Fetcher:
             blob.size,
             self._limits,
             unit=self._pool.in_nbytes,
-            wide=self._is_wide(),
+            wide=self._is_wide(servers.pick(blob.digest)),
             may_split=not single_stream,
         )
-        transfer = _Transfer(blob, open_blob, schedule, intake, self._connections, self._fill)
+        transfer = _Transfer(blob, servers, schedule, intake, self._connections, self._fill)
         self._transfers.append(transfer)
         try:
             await transfer.run()
@@ -126,12 +119,13 @@ class Fetcher:
         finally:
             self._pool.off_free(self._buffers.on_free)
 
-    def _is_wide(self) -> bool:
+    def _is_wide(self, server: Server) -> bool:
         """Whether the blob that begins now will get help: a whole GET would be cut, its connection lost."""
         connections = self._connections
+        ranged = connections.is_ranged(server.host)
         if self._limits.ranges is RangeMode.ALWAYS:
-            return connections.ranged is not False
-        return connections.ranged is True and not connections.is_enough_for(self._buffers.n_blobs)
+            return ranged is not False
+        return ranged is True and not connections.is_enough_for(self._buffers.n_blobs)
 
     def _tick(self, now: float) -> None:
         buffers = self._buffers
@@ -165,14 +159,14 @@ class _Transfer:
     def __init__(
         self,
         blob: Descriptor,
-        open_blob: OpenBlob,
+        servers: Servers,
         schedule: BlobSchedule,
         intake: Intake,
         connections: Connections,
         changed: Callable[[], None],
     ) -> None:
         self._blob = blob
-        self._open_blob = open_blob
+        self._servers = servers
         self._schedule = schedule
         self._intake = intake
         self._connections = connections
@@ -292,40 +286,48 @@ class _Transfer:
 
         Raises what is final, and _StartOver.
         """
-        schedule = self._schedule
+        schedule, servers, digest = self._schedule, self._servers, self._blob.digest
+        server = servers.pick(digest)
         try:
-            if not await self._exchange(part, segment):
+            if not await self._exchange(part, segment, server):
                 return False
             if not self._intake.refused:
                 schedule.ended(part)
             return True
         except LayerteeError as exc:
-            match schedule.failed(part, exc, served=self._intake.buffers.nbytes):
+            error: LayerteeError | None = exc
+            if not part.probe:
+                progressed = part.pos - part.asked_at >= MIN_PROGRESS
+                error = servers.failed(server, digest, exc, progressed=progressed)
+            if error is None:
+                log.info("%s: %s; from byte %d on at %s", digest, exc, part.pos, servers.pick(digest).name)
+                return True
+            match schedule.failed(part, error, served=self._intake.buffers.nbytes):
                 case Wait(seconds):
-                    log.info(
-                        "%s: %s; again from byte %d in %.1f s", self._blob.digest, exc, part.pos, seconds
-                    )
+                    log.info("%s: %s; again from byte %d in %.1f s", digest, error, part.pos, seconds)
                 case Then.LEAVE:
-                    log.debug("%s: no help from a second connection: %s", self._blob.digest, exc)
-                    if part.probe and not too_many(exc):
+                    log.debug("%s: no help from a second connection: %s", digest, error)
+                    if part.probe and not too_many(error):
                         self._no_ranges(PROBE_AGAIN_S)
                     return False
                 case Then.RESTART:
-                    self._connections.ranged = False
+                    self._connections.learn(server.host, ranged=False)
                     self._no_ranges(RANGELESS_S)
-                    raise _StartOver(str(exc)) from exc
+                    raise _StartOver(str(error)) from error
                 case Then.GIVE_UP:
-                    if isinstance(exc, RangeMismatch) and self._netloc:
-                        exc.add_note(f"that was {self._netloc}")
-                    raise
+                    if isinstance(error, RangeMismatch) and self._netloc:
+                        error.add_note(f"that was {self._netloc}")
+                    if error is exc:
+                        raise
+                    raise error from None  # of another server: what it failed with has its own cause
         await asyncio.sleep(seconds)
         return True
 
-    async def _exchange(self, part: Part, segment: Segment) -> bool:
+    async def _exchange(self, part: Part, segment: Segment, server: Server) -> bool:
         """One request for what is missing of ``part``, and its body. False: the part is not needed."""
         schedule = self._schedule
         asked, stop = schedule.asks(part), part.stop
-        body = await self._ask(asked)
+        body = await self._ask(asked, server)
         try:
             self._look_at(body)
             answer = check_answer(
@@ -339,6 +341,9 @@ class _Transfer:
             )
             if asked is not None and answer.whole:
                 self._no_ranges(RANGELESS_S)
+                if part.pos and not part.probe and self._servers.has_other(server, self._blob.digest):
+                    # Elsewhere what is missing may be had alone, without all that is here already.
+                    raise RangeMismatch(f"{server.name} sends the whole blob instead of a range")
             then = schedule.answered(
                 part, answer, offers_ranges=offers_ranges(body.status, body.fields("Accept-Ranges"))
             )
@@ -347,33 +352,39 @@ class _Transfer:
             if not isinstance(then, Take):
                 return False
             if not answer.whole:
-                self._connections.ranged = True
+                self._connections.learn(server.host, ranged=True)
             if not answer.whole or then.skip:
                 self._intake.report.ranged = True
             if schedule.has_more:
                 self._changed()
-            with self._connections.arriving():
-                await segment.receive(body, then.nbytes, skip=then.skip, exact=then.exact)
+            before = segment.n_landed
+            try:
+                with self._connections.arriving(), server.arriving():
+                    await segment.receive(body, then.nbytes, skip=then.skip, exact=then.exact)
+            finally:
+                by_server = self._intake.report.by_server
+                by_server[server.name] = by_server.get(server.name, 0) + segment.n_landed - before
         finally:
             body.close()
         if part.stop < stop and schedule.has_more:  # it was cut short
             await asyncio.sleep(CLOSING_S)
         return True
 
-    async def _ask(self, asked: ByteRange | None) -> Body:
+    async def _ask(self, asked: ByteRange | None, server: Server) -> Body:
         """One request, not before the server has said that it may be asked again."""
         loop, connections = asyncio.get_running_loop(), self._connections
         now = loop.time()
-        while (pause := connections.pause_s(now)) > 0:  # another refusal may make it longer meanwhile
+        while (pause := connections.pause_s(now, server.host)) > 0:  # another refusal may make it longer
             await asyncio.sleep(pause)
             now = loop.time()
         try:
-            if asked is None:
-                return await self._open_blob(self._blob, 0, None)
-            return await self._open_blob(self._blob, asked.start, asked.stop)
+            ask = server.open_blob if self._servers.is_one else server.ask
+            return await (
+                ask(self._blob, 0, None) if asked is None else ask(self._blob, asked.start, asked.stop)
+            )
         except LayerteeError as exc:
             if too_many(exc):
-                connections.refused(exc, loop.time(), asked=now)
+                connections.refused(exc, loop.time(), asked=now, host=server.host)
             raise
 
     def _look_at(self, body: Body) -> None:

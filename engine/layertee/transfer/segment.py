@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..core.pool import InBuffer, Pool, PoolLayer
@@ -73,11 +73,13 @@ class FetchReport:
 
     ``ranged``: the blob was put together from several answers, which may not have been of one version of it.
     ``content_encoding``: what an answer said of itself, though nothing of the kind was asked for.
+    ``by_server``: ``nbytes`` by the names of the servers that sent them.
     """
 
     nbytes: int = 0
     ranged: bool = False
     content_encoding: str | None = None
+    by_server: dict[str, int] = field(default_factory=dict)
 
 
 class Buffers:
@@ -191,7 +193,7 @@ class Segment:
         self._fill = 0
         self._scratch: memoryview | None = None
         self._window: tuple[float, int] | None = None
-        self._n_landed = 0
+        self.n_landed = 0  # bytes, dropped ones included
 
     @property
     def is_next(self) -> bool:
@@ -206,7 +208,7 @@ class Segment:
     @property
     def streaming(self) -> bool:
         """Body bytes are arriving as fast as the network lets them."""
-        return self._body is not None and self._n_landed > 0 and not self.waiting and not self._throttled
+        return self._body is not None and self.n_landed > 0 and not self.waiting and not self._throttled
 
     # --- what a body calls: for every read, so as little as possible ---
 
@@ -238,7 +240,7 @@ class Segment:
         intake, part = self._intake, self.part
         intake.report.nbytes += nbytes
         self._buffers.nbytes += nbytes
-        self._n_landed += nbytes
+        self.n_landed += nbytes
         if self._skip:
             self._skip -= nbytes
         else:
@@ -302,13 +304,13 @@ class Segment:
             self._window = None
             return
         if self._window is None:
-            self._window = (now, self._n_landed)
+            self._window = (now, self.n_landed)
             return
         since, before = self._window
         if now - since < limits.stall_s:
             return
-        got = self._n_landed - before
-        self._window = (now, self._n_landed)
+        got = self.n_landed - before
+        self._window = (now, self.n_landed)
         if got < limits.stall_rate * limits.stall_s:
             said = f"{self._intake.name}: {got} bytes in {now - since:.0f} s, the connection is too slow"
             self._body.abort(Timeout(said))

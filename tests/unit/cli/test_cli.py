@@ -32,6 +32,8 @@ CODES: dict[type[LayerteeError], int] = {
     errors.AuthConfigError: 1,
     errors.UnsupportedImage: 1,
     errors.PolicyRefused: 1,
+    errors.RegistriesConfError: 1,
+    errors.RegistryBlocked: 1,
     DelegateError: 1,
     SeveralMembers: 1,
     errors.RegistryError: 1,

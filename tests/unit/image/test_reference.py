@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from layertee.errors import InvalidReference
 from layertee.image.document import Digest
-from layertee.image.reference import ArchiveReference, LayoutReference, Reference, parse_reference
+from layertee.image.reference import (
+    ArchiveReference,
+    LayoutReference,
+    Reference,
+    ShortName,
+    parse_alias,
+    parse_name,
+    parse_reference,
+)
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -63,7 +71,8 @@ def test_docker_hub_is_served_by_another_host() -> None:
     [
         ("ubuntu", "docker.io/library/ubuntu"),
         ("ubuntu:24.04", "docker.io/library/ubuntu:24.04"),
-        ("docker://bitnami/redis", "docker.io/bitnami/redis"),
+        ("docker://", "registry"),
+        ("docker:///", "registry"),
         ("quay.io", "names no registry"),
         ("", "empty"),
         (" quay.io/x", "stray"),
@@ -111,6 +120,53 @@ def test_docker_hub_is_served_by_another_host() -> None:
 def test_what_cannot_be_meant_is_refused_with_a_hint(text: str, says: str) -> None:
     with pytest.raises(InvalidReference, match=says.replace("[", r"\[").replace(".", r"\.")):
         parse_reference(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("docker://busybox", "docker.io/library/busybox:latest"),
+        ("docker://bitnami/redis:7", "docker.io/bitnami/redis:7"),
+        (f"docker://busybox@{DIGEST}", f"docker.io/library/busybox@{DIGEST}"),
+    ],
+)
+def test_a_name_without_host_after_docker_is_docker_hubs(text: str, full: str) -> None:
+    assert str(parse_reference(text)) == full
+
+
+@pytest.mark.parametrize(
+    ("text", "repository", "suffix"),
+    [
+        ("busybox", "busybox", ""),
+        ("busybox:1.36", "busybox", ":1.36"),
+        ("org/tool", "org/tool", ""),
+        (f"org/tool:1@{DIGEST}", "org/tool", f":1@{DIGEST}"),
+    ],
+)
+def test_a_short_name_is_left_as_one(text: str, repository: str, suffix: str) -> None:
+    name = parse_name(text)
+    assert isinstance(name, ShortName)
+    assert (name.repository, name.suffix, str(name)) == (repository, suffix, text)
+    with pytest.raises(InvalidReference, match="names no registry"):
+        parse_reference(text)
+    assert str(name.at("quay.io/x/y")).startswith(f"quay.io/x/y{suffix}")
+
+
+@pytest.mark.parametrize("text", ["Busybox", "a//b", "busybox:", "busybox@sha256:12", "-x", "a/b/"])
+def test_what_is_no_name_at_all_is_no_short_name(text: str) -> None:
+    with pytest.raises(InvalidReference) as failed:
+        parse_name(text)
+    assert "localhost" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "full"), [("docker.io/alpine", "docker.io/library/alpine"), ("localhost/a", "localhost/a")]
+)
+def test_an_alias_stands_for_a_repository_in_full(text: str, full: str) -> None:
+    assert parse_alias(text) == full
+    for wrong in (f"{text}:1", f"{text}@{DIGEST}", "alpine", "org/alpine", "docker.io", ""):
+        with pytest.raises(InvalidReference, match="alias"):
+            parse_alias(wrong)
 
 
 def test_a_password_in_a_reference_is_not_repeated() -> None:

@@ -11,7 +11,7 @@ import pytest
 from layertee import Engine, Form, ImagePlan, sync
 from layertee.image.document import DiffID
 from layertee.pulling.plan import Action
-from layertee.pulling.report import LayerProgress, LayerResult, Progress, PullResult
+from layertee.pulling.report import Asked, LayerProgress, LayerResult, Progress, PullResult
 from tests.support.compress import digest_number
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import text_layer
@@ -22,13 +22,14 @@ KEYS = [
     "local_manifest_digest",
     "config_digest",
     "layers",
+    "endpoints",
     "bytes_fetched",
     "bytes_reused",
     "seconds",
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
-    *("place", "basis"),
+    *("place", "basis", "endpoints"),
 ]
 
 
@@ -57,6 +58,9 @@ RESULT = PullResult(
 )
 
 
+SENT = ((4, {"mirror.test/os": 130}), (5, {"mirror.test/os": 10, "origin.test/os": 120}))
+
+
 def test_bytes_are_counted_by_how_they_came() -> None:
     assert RESULT.bytes_fetched == 130  # what was sent twice counts twice
     assert RESULT.bytes_reused == 600
@@ -69,6 +73,20 @@ def test_a_result_is_one_json_object_of_a_fixed_shape() -> None:
     assert [entry["action"] for entry in shape["layers"]] == ["fetch", "reuse", "have"]
     assert (shape["manifest_digest"], shape["local_manifest_digest"]) == (digest_number(1), digest_number(2))
     assert (shape["bytes_fetched"], shape["bytes_reused"], shape["seconds"]) == (130, 600, 1.235)
+
+
+def test_bytes_are_divided_among_the_endpoints_of_an_image() -> None:
+    mirror, origin = Asked("mirror.test/os", True, True), Asked("origin.test/os", False, False)
+    layers = [dataclasses.replace(layer(n, Action.FETCH, 100, 130), by_endpoint=sent) for n, sent in SENT]
+    result = dataclasses.replace(RESULT, layers=tuple(layers), asked=(mirror, origin))
+    assert result.by_endpoint == {mirror.name: 140, origin.name: 120}
+    assert result.to_json()["endpoints"] == [
+        {"name": mirror.name, "mirror": True, "insecure": True, "bytes_fetched": 140},
+        {"name": origin.name, "mirror": False, "insecure": False, "bytes_fetched": 120},
+    ]
+    assert [shown["endpoints"] for shown in result.to_json()["layers"]] == [sent for _, sent in SENT]
+    unused = dataclasses.replace(RESULT, asked=(mirror, origin))
+    assert unused.by_endpoint == {mirror.name: 0, origin.name: 0}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +110,7 @@ def test_a_plan_has_the_shape_of_a_result_and_what_comes_true(image: BuiltImage,
     before, after = plan.to_json(), result.to_json()
     assert list(before) == list(after) == KEYS
     assert before["local_manifest_digest"] is None
-    expected = PullResult.planned(plan.reference, plan.manifest, plan)
+    expected = plan.planned()
     for promised, kept in zip(expected.layers, result.layers, strict=True):
         assert (promised.action, promised.bytes_fetched) == (kept.action, kept.bytes_fetched)
         assert promised.uncompressed_size in (None, kept.uncompressed_size)

@@ -379,19 +379,19 @@ def test_a_refusal_halves_what_there_may_be_only_while_others_are_served() -> No
         connections = Connections(FetchLimits(max_connections=4, ranges=RangeMode.ALWAYS))
         while connections.take_now():
             pass
-        connections.refused(RateLimited("wait", retry_after=30), 10.0, asked=9.0)
-        assert connections.pause_s(10.0) == 30
+        connections.refused(RateLimited("wait", retry_after=30), 10.0, asked=9.0, host="registry")
+        assert connections.pause_s(10.0, "registry") == 30
         connections.give()
         assert connections.wants_more  # the server serves nobody: it is not about their number
         connections.take_now()
         with connections.arriving():
-            connections.refused(ServerError("busy", status=503), 11.0, asked=10.5)
+            connections.refused(ServerError("busy", status=503), 11.0, asked=10.5, host="registry")
         connections.give()
         assert not connections.wants_more
         connections.give()
         connections.give()
         assert connections.wants_more  # two, of four
-        assert connections.pause_s(50.0) <= 0
+        assert connections.pause_s(50.0, "registry") <= 0
 
     asyncio.run(main())
 

@@ -1,0 +1,198 @@
+"""Which endpoints an image has on this machine: registries.conf, read and merged, and asked about names.
+
+containers-registries.conf(5), version 2. Rules of this file: the section with the longest matching prefix
+holds, alone; its mirrors come in their order and its own location last; a location that is blocked, by this
+section or by the one that matches the rewritten name, is not asked, whatever else there is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ..errors import InvalidReference, RegistriesConfError, RegistryBlocked
+from ..image.reference import Reference, parse_reference
+from .home import User
+from .search import ADMIN, VENDOR, Search
+
+if TYPE_CHECKING:
+    from .registries_file import ConfFile, Location, Section, Whence
+
+VARIABLE: Final = "CONTAINERS_REGISTRIES_CONF"
+OVERRIDE: Final = "CONTAINERS_REGISTRIES_CONF_OVERRIDE"
+AUTH_FILES: Final = "containers-auth.json"  # in credential-helpers: the files of containers-auth.json(5)
+PERMISSIVE: Final = "permissive"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One repository that may be asked for an image, as ``reference`` there.
+
+    ``whence`` is None where no section applies: then it is the image's own name. ``namespace``: see Location.
+    """
+
+    reference: Reference
+    insecure: bool = False
+    is_mirror: bool = False
+    whence: Whence | None = None
+    namespace: str = ""
+
+
+class Registries:
+    """What the ``files`` say, merged in their order: a later one replaces what an earlier one says of a
+    prefix.
+    """
+
+    def __init__(self, files: tuple[ConfFile, ...] = ()) -> None:
+        self.files = tuple(file.path for file in files)
+        self.credential_helpers: tuple[str, ...] = (AUTH_FILES,)
+        self.search: tuple[str, ...] = ()
+        """Registries that a short name may be of, in their order; ``search_file`` says so."""
+        self.search_file: Path | None = None
+        self.short_name_mode = PERMISSIVE
+        self.aliases: dict[str, tuple[str | None, Path]] = {}
+        """Full names by short ones, None for one that was unset, and the file that says so."""
+        sections: dict[str, Section] = {}
+        for file in files:
+            sections.update((section.prefix, section) for section in file.sections)
+            if file.search is not None:
+                self.search, self.search_file = file.search, file.path
+            if file.helpers is not None:
+                self.credential_helpers = file.helpers or (AUTH_FILES,)
+            self.short_name_mode = file.mode or self.short_name_mode
+            self.aliases.update((name, (value, file.path)) for name, value in (file.aliases or {}).items())
+        self.sections = tuple(sections[prefix] for prefix in sorted(sections))
+
+    @classmethod
+    def none(cls) -> Registries:
+        """Nothing is configured."""
+        return cls()
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        path: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        user: User | None = None,
+        admin: Path = ADMIN,
+        vendor: Path = VENDOR,
+    ) -> Registries:
+        """As this process finds it; ``path`` replaces the main files. Raises RegistriesConfError. Blocks."""
+        env = os.environ if env is None else env
+        search = Search.of(
+            "registries.conf",
+            VARIABLE,
+            OVERRIDE,
+            env=env,
+            user=user or User.of(env),
+            path=path,
+            admin=admin,
+            vendor=vendor,
+        )
+        return cls(tuple(_load(search)))
+
+    def section(self, name: str) -> Section | None:
+        """The section that holds for ``name``, a repository or a whole reference."""
+        found: Section | None = None
+        for section in self.sections:
+            longer = found is None or len(section.prefix) > len(found.prefix)
+            if longer and _matched(name, section.prefix) is not None:
+                found = section
+        return found
+
+    def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
+        """Whom to ask for ``reference``, in order, the origin last; at least one.
+
+        Raises RegistryBlocked where all are blocked, RegistriesConfError where a location makes no name.
+        """
+        section = self.section(reference.name)
+        if section is None:
+            return (Endpoint(reference),)
+        endpoints = []
+        blocked: Section | None = None
+        for location in _used(section, is_digest=reference.digest is not None):
+            is_mirror = location is not section.primary
+            rewritten = _rewritten(reference, section.prefix, location)
+            there = self.section(rewritten.name)
+            if section.blocked and not is_mirror:
+                blocked = section
+            elif there is not None and there.blocked:
+                blocked = there
+            else:
+                endpoints.append(
+                    Endpoint(rewritten, location.insecure, is_mirror, location.whence, location.namespace)
+                )
+        if not endpoints:
+            assert blocked is not None
+            raise RegistryBlocked(
+                f"{reference}: {blocked.prefix} is blocked by the administrator ({blocked.whence})"
+            )
+        return tuple(endpoints)
+
+
+def _load(search: Search) -> Iterator[ConfFile]:
+    for main in search.mains:
+        if file := _read(main.path, named=main.named):
+            yield file
+            break
+    try:
+        drop_ins = list(search.drop_ins())
+    except OSError as exc:
+        raise RegistriesConfError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
+    for path in drop_ins:
+        if file := _read(path, named=False):
+            yield file
+    if search.last is not None and (file := _read(search.last.path, named=True)):
+        yield file
+
+
+def _read(path: Path, *, named: bool) -> ConfFile | None:
+    if not named and not os.path.lexists(path):
+        return None  # most machines have one such file of six: no TOML is imported for the others
+    from .registries_file import load
+
+    return load(path, named=named)
+
+
+def _used(section: Section, *, is_digest: bool) -> Iterator[Location]:
+    for mirror in section.mirrors:
+        if mirror.use == "all" or (mirror.use == "digest-only") == is_digest:
+            yield mirror
+    yield section.primary
+
+
+def _rewritten(reference: Reference, prefix: str, location: Location) -> Reference:
+    """``reference`` at ``location``, to which ``prefix`` leads."""
+    text = str(reference)
+    if not location.location:
+        return reference
+    end = _matched(text, prefix)
+    assert end is not None
+    there = location.location + text[end:]
+    try:
+        found = parse_reference(f"docker://{there}")
+    except InvalidReference as exc:
+        raise RegistriesConfError(f"{location.whence}: {text} would be asked for as {there}: {exc}") from exc
+    if not isinstance(found, Reference) or str(found) != there:
+        raise RegistriesConfError(
+            f"{location.whence}: {text} would be asked for as {there}, which stands for {found}; write that"
+        )
+    return found
+
+
+def _matched(name: str, prefix: str) -> int | None:
+    """Where in ``name`` the part ends that ``prefix`` stands for; None where it does not match."""
+    if prefix.startswith("*."):
+        at = name.find(prefix[1:])
+        if at < 0 or "/" in name[:at]:
+            return None
+        end = at + len(prefix) - 1
+    elif name.startswith(prefix):
+        end = len(prefix)
+    else:
+        return None
+    return end if end == len(name) or name[end] in ":/@" else None

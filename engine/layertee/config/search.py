@@ -1,0 +1,94 @@
+"""Where the files of containers-common are looked for, and which of them count: one rule for all of them.
+
+As podman, skopeo and CRI-O do since containers-common 0.68 (storage/pkg/configfile): of the main files only
+the first one there is counts, the user's before the administrator's before the vendor's. Drop-ins of all
+three are read after it, sorted by name, and of one name only that of the highest. A file that was named, by
+an option or by the environment, has to be there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .home import User
+
+ADMIN, VENDOR = Path("/etc/containers"), Path("/usr/share/containers")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that would be read; ``named``: by somebody, so that it has to be there."""
+
+    path: Path
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Where a configuration is, as this process finds it. ``mains``: only the first of them that is there
+    counts.
+    """
+
+    mains: tuple[Candidate, ...]
+    drop_in_directories: tuple[Path, ...]
+    last: Candidate | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        variable: str,
+        override: str,
+        *,
+        env: Mapping[str, str],
+        user: User,
+        path: Path | None = None,
+        admin: Path = ADMIN,
+        vendor: Path = VENDOR,
+    ) -> Search:
+        """For the file ``name``, like ``registries.conf``.
+
+        ``path`` is a main file in place of all others; else ``variable`` of ``env`` is, which also stands for
+        the drop-ins. The file in ``override`` is read last.
+        """
+        own = user.config / "containers" if user.config else None
+        directories = [directory / f"{name}.d" for directory in (own,) if directory]
+        for base in (admin, vendor):
+            directories += _of_system(base, name, user.uid)
+        places = (own, admin, vendor)
+        mains = tuple(Candidate(place / name) for place in places if place)
+        if path is not None:
+            mains = (Candidate(path, named=True),)
+        elif found := env.get(variable):
+            mains, directories = (Candidate(Path(found), named=True),), []
+        extra = env.get(override)
+        last = Candidate(Path(extra), named=True) if extra else None
+        return cls(mains, tuple(directories), last)
+
+    def drop_ins(self) -> Iterator[Path]:
+        """The drop-ins there are, in the order in which they are read. Raises OSError. Blocks."""
+        by_name: dict[str, Path] = {}
+        for directory in reversed(self.drop_in_directories):
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        if entry.name.endswith(".conf") and not entry.is_dir(follow_symlinks=False):
+                            by_name[entry.name] = directory / entry.name
+            except FileNotFoundError:
+                continue
+            except (PermissionError, NotADirectoryError):
+                # Of another user's home, say. What the administrator has closed to this user is an error.
+                if directory is self.drop_in_directories[0] and not os.path.lexists(directory):
+                    continue
+                raise
+        yield from (by_name[name] for name in sorted(by_name, key=os.fsencode))
+
+
+def _of_system(base: Path, name: str, uid: int) -> list[Path]:
+    """``registries.rootless.conf.d/1000`` and its like, before ``registries.conf.d``."""
+    stem, dot, suffix = name.rpartition(".")
+    special = base / f"{stem}.{'rootless' if uid else 'rootful'}{dot}{suffix}.d"
+    return [*([special / str(uid)] if uid else []), special, base / f"{name}.d"]

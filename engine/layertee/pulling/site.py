@@ -1,0 +1,107 @@
+"""Where one image may be had: the endpoints that this machine's configuration has for it, each as a registry.
+
+Mirrors in their order, then the origin. They are asked for the image's documents one after the other, until
+one has all of them; and for its blobs as transfer/servers.py says, where one that failed is left for the next
+in the middle of a blob. A mirror's "not found" is not the image's: the origin has the last word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ..config.registries import Endpoint
+from ..errors import LayerteeError, NotInRegistry
+from ..image.document import Descriptor, Pairing, Platform
+from ..image.resolved import ResolvedImage
+from ..registry.client import Registry
+from ..registry.retry import TRIES, retrying
+from ..transfer.servers import OpenBlob, Server, Servers, Standing
+from .report import Asked
+
+if TYPE_CHECKING:
+    from ..registry.http import Body
+
+log = logging.getLogger(__name__)
+
+
+class Site:
+    """The ``endpoints`` of one image. Belongs to one event loop; ``standing`` is that of all images."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], open_registry: Callable[[Endpoint], Registry], standing: Standing
+    ) -> None:
+        self._registries: dict[str, Registry] = {}
+        servers: list[Server] = []
+        asked: list[Asked] = []
+        for endpoint in endpoints:
+            name = endpoint.reference.name
+            if name in self._registries:  # a mirror may be the origin itself, asked otherwise
+                name = f"{name} ({len(servers) + 1})"
+            self._registries[name] = registry = open_registry(endpoint)
+            is_origin = not endpoint.is_mirror
+            servers.append(Server(name, endpoint.reference.api_host, _blobs_of(registry), is_origin))
+            asked.append(Asked(name, endpoint.is_mirror, endpoint.insecure))
+        self.servers = Servers(servers, standing)
+        self.asked = tuple(asked)
+        self.warnings: list[str] = []
+        """What was wrong with endpoints when the image was resolved."""
+
+    async def resolve(self, platform: Platform, *, pair: Pairing) -> ResolvedImage:
+        """The image's documents, all from one endpoint.
+
+        Raises as ``Registry.resolve``: what the origin failed with, unless another's failure may pass.
+        """
+        if self.servers.is_one:
+            return await self._registry(self.servers.in_order[0]).resolve(platform, pair=pair)
+        final: dict[str, LayerteeError] = {}
+        return await retrying(lambda: self._once(platform, pair, final), sleep=asyncio.sleep, tries=TRIES)
+
+    async def _once(
+        self, platform: Platform, pair: Pairing, final: dict[str, LayerteeError]
+    ) -> ResolvedImage:
+        """One round of all endpoints, but for those that have failed for good."""
+        failed: dict[str, LayerteeError] = {}
+        for server in self.servers.in_order:
+            if server.name in final:
+                continue
+            try:
+                return await self._registry(server).resolve(platform, pair=pair, tries=1)
+            except LayerteeError as exc:
+                failed[server.name] = exc
+                self._failed(server, exc)
+                if not exc.retryable:
+                    final[server.name] = exc
+        raise self._stands({**final, **failed})
+
+    def _failed(self, server: Server, error: LayerteeError) -> None:
+        self.servers.behind(server)
+        if isinstance(error, NotInRegistry):
+            log.info("%s does not have the image: %s", server.name, error)
+            return
+        self.servers.leave(server)
+        log.warning("%s: %s", server.name, error)
+        if not server.is_origin:
+            self.warnings.append(f"mirror {server.name}: {error}")
+
+    def _stands(self, failed: dict[str, LayerteeError]) -> LayerteeError:
+        """The error for all of them: what may pass, unless the origin itself does not have the image."""
+        stands = failed[next(reversed(self._registries))]
+        if not isinstance(stands, NotInRegistry):
+            stands = next((error for error in failed.values() if error.retryable), stands)
+        for name, error in failed.items():
+            if error is not stands:
+                stands.add_note(f"{name}: {error}")
+        return stands
+
+    def _registry(self, server: Server) -> Registry:
+        return self._registries[server.name]
+
+
+def _blobs_of(registry: Registry) -> OpenBlob:
+    async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:
+        return await registry.open_blob(blob, start, stop)
+
+    return open_blob
