@@ -7,7 +7,7 @@ import asyncio
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
 from ..config.logins import Credentials
-from ..config.registries import Endpoint, Registries
+from ..config.registries import AUTH_FILES, Endpoint, Registries
 from ..core.pool import Pool
 from ..image.reference import Reference
 from ..options import Options
@@ -88,7 +88,11 @@ class Network:
             self._credentials = (
                 Credentials.no_credentials()
                 if options.anonymous
-                else Credentials(options.authfile, trusted_realms=options.trusted_realms)
+                else Credentials(
+                    options.authfile,
+                    helpers=self._configured.credential_helpers if self._configured else (AUTH_FILES,),
+                    trusted_realms=options.trusted_realms,
+                )
             )
         return self._credentials
 

@@ -121,6 +121,8 @@ class Authorizer:
             hint = "trusted-realms"
         elif self._looked_up and self._login is None:
             advice, hint = f"there is no login for {self._registry}", "logins"
+        elif self._login is not None and self._login.source:
+            advice, hint = f"the login that was sent is from {self._login.source}", ""
         else:
             return error
         return Unauthorized(f"{error}; {advice}", status=error.status, url=error.url).with_hint(hint)
@@ -148,7 +150,8 @@ class Authorizer:
             raise Unauthorized(f"{self._registry} wants a password over http; it is not sent", status=401)
         value = f"Basic {_basic(login)}"
         if value == sent:
-            raise Unauthorized(f"{self._registry} does not accept the login it has been sent", status=401)
+            refused = f"{self._registry} does not accept the login it has been sent"
+            raise self.explain(Unauthorized(refused, status=401))
         self._basic, self._key = value, None
         return value
 
