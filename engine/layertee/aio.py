@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
 
 
 @asynccontextmanager
@@ -26,11 +30,13 @@ async def unwrapped_group() -> AsyncIterator[asyncio.TaskGroup]:
     raise first  # out of the handler: its own cause and context stay
 
 
-async def until_done(future: asyncio.Future[Any]) -> None:
+async def until_done(
+    future: asyncio.Future[Any], *, when_cancelled: Callable[[], None] = lambda: None
+) -> None:
     """Wait for ``future`` through every cancellation, without looking at what it holds.
 
     The first cancellation is raised once ``future`` is done, so that a caller which gives up waits for
-    work that still uses what it is about to release.
+    work that still uses what it is about to release. ``when_cancelled`` may ask that work to end soon.
     """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
@@ -39,6 +45,7 @@ async def until_done(future: asyncio.Future[Any]) -> None:
         except asyncio.CancelledError as exc:
             if not future.cancelled():
                 cancelled = cancelled or exc
+                when_cancelled()
         except BaseException:  # noqa: BLE001 - the future's own, for whoever takes its result
             break
     if cancelled is not None:
@@ -49,16 +56,29 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     """Run ``function`` in a thread; a cancelled caller still waits for it, then is cancelled.
 
     ``asyncio.to_thread`` returns at once when it is cancelled, with the thread still at work on a
-    descriptor, a buffer or a lock that the caller is about to give up.
+    descriptor, a buffer or a lock that the caller is about to give up. A function that may take long
+    asks ``is_given_up`` now and then.
     """
-    job = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    given_up = threading.Event()
+
+    def run() -> T:
+        _given_up.set(given_up)  # in the copy of the context that the thread has
+        return function(*args, **kwargs)
+
+    job = asyncio.ensure_future(asyncio.to_thread(run))
     try:
-        await until_done(job)
+        await until_done(job, when_cancelled=given_up.set)
     except asyncio.CancelledError:
         if not job.cancelled():
             job.exception()  # retrieved: the cancellation is what the caller hears of
         raise
     return job.result()
+
+
+def is_given_up() -> bool:
+    """Whether the caller of ``in_thread``, in whose thread this is asked, was cancelled meanwhile."""
+    given_up = _given_up.get()
+    return given_up is not None and given_up.is_set()
 
 
 async def start_process(*command: str, **options: Any) -> asyncio.subprocess.Process:

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "registry": {"image", "config"},
     "transfer": {"image", "core"},
     "store": {"image", "config", "disk", "core"},
-    "places": {"image", "config", "disk", "store"},
+    "places": {"image", "config", "disk", "core", "store"},
     "skopeo": {"image", "config", "disk"},
     "options": {"image", "disk", "transfer"},
     "pulling": {

@@ -18,6 +18,8 @@ HINTS = {
     "read-only-repository": "where the machine is booted from it, run"
     " unshare --mount sh -c 'mount -o remount,rw /sysroot && exec layertee prepare …'",
     "store-place": "--store DIR says where layers are kept",
+    "temporary-files": "TMPDIR=DIR in the environment says where archives are unpacked that are compressed,"
+    " or come through a pipe",
     "trusted-dirs": "LAYERTEE_TRUSTED_DIRS=DIR in the environment trusts all who may write to DIR",
     "trusted-realms": "--trust-realm HOST, or LAYERTEE_TRUSTED_REALMS=HOST in the environment, allows it:"
     " if HOST is that registry's",

@@ -14,7 +14,8 @@ A place is somewhere on this machine where layers may be already. Name as many
 as you like: --from PLACE [--from PLACE ...]
 
   oci:DIR                 an OCI image layout
-  oci-archive:FILE        such a layout in a plain tar, as
+  oci-archive:FILE        such a layout in a tar, plain, compressed or through
+                          a pipe (/dev/stdin), as
                           'podman save --format oci-archive' makes it
   containers-storage:     the store of podman, buildah and skopeo
   ostree:REPO             an ostree repository with bootc's images

@@ -8,34 +8,22 @@ of it. Members with other names are nobody's business.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
-from ..disk.files import close, disk_error, open_regular, real_path
-from ..errors import NotFound, SourceUnreadable, StoreCorrupt
+from ..disk.files import close, disk_error
+from ..errors import SourceUnreadable, StoreCorrupt
 from ..image.document import Digest
 from ..store.layout_reader import LayoutReader, blob_name
+from .archive_file import ArchiveFile, ArchiveMember, open_archive
 from .oci_layout import OCILayoutPlace
 from .tarindex import DamagedTar, Member, members
 
 _NAME: Final = re.compile(
     rb"(?:\./)*(oci-layout|index\.json|blobs/sha256/[a-f0-9]{64}|blobs/sha512/[a-f0-9]{128})/*"
 )
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class _Stamp(NamedTuple):
-    """What tells a file from the one that replaced it."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
 
 
 class Archive(LayoutReader):
@@ -48,7 +36,8 @@ class Archive(LayoutReader):
     def __init__(self, path: Path) -> None:
         """Use ``open``."""
         super().__init__(path)
-        self._members, self._stamp = _read_members(path)
+        self._file = open_archive(path)
+        self._members = _read_members(self._file)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -56,7 +45,7 @@ class Archive(LayoutReader):
 
         Raises NotFound (nothing there), StoreCorrupt (something else, or damaged), LocalError.
         """
-        archive = cls(real_path(path))
+        archive = cls(path)
         archive.check()
         return archive
 
@@ -69,13 +58,7 @@ class Archive(LayoutReader):
         member = self._members.get(name)
         if member is None:
             return None
-        room = bytearray(min(member.size, limit + 1))
-        reader = ArchiveMember(self.path, self._stamp, member).open()
-        try:
-            reader.readinto(memoryview(room))
-        finally:
-            reader.close()
-        return bytes(room)
+        return ArchiveMember(self._file, member).read(limit)
 
     def blob_size(self, digest: Digest) -> int | None:
         """The size of the member under that name, or None."""
@@ -87,7 +70,7 @@ class Archive(LayoutReader):
         member = self._members.get(blob_name(digest))
         if member is None:
             raise SourceUnreadable(f"{self.path}: {digest} is missing")
-        return ArchiveMember(self.path, self._stamp, member)
+        return ArchiveMember(self._file, member)
 
 
 class OCIArchivePlace(OCILayoutPlace):
@@ -101,76 +84,14 @@ class OCIArchivePlace(OCILayoutPlace):
         return Archive.open(self._path)
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveMember:
-    """The content of one member of ``archive`` as it was when it had ``stamp``. A BlobContent."""
-
-    archive: Path
-    stamp: _Stamp
-    member: Member
-
-    @property
-    def path(self) -> None:
-        """It is no file of its own."""
-        return None
-
-    def open(self) -> _MemberReader:
-        """Raises SourceUnreadable."""
-        return _MemberReader(self.archive, self.stamp, self.member)
-
-
-class _MemberReader:
-    """The content of one member. Raises SourceUnreadable, also when the archive is another file by now."""
-
-    def __init__(self, path: Path, stamp: _Stamp, member: Member) -> None:
-        self._path = path
-        self._pos = member.offset
-        self._end = member.offset + member.size
-        self._fd = open_regular(path)
-        if _stamp(self._fd) != stamp:
-            self.close()
-            raise SourceUnreadable(f"{path}: was replaced or written to since it was looked at")
-
-    def readinto(self, view: memoryview) -> int:
-        """Fill ``view``; less than all of it only at the end, then 0. Blocks."""
-        want = min(len(view), self._end - self._pos)
-        done = 0
-        while done < want:
-            try:
-                n = os.preadv(self._fd, [view[done:want]], self._pos)
-            except OSError as exc:
-                raise SourceUnreadable(f"{self._path}: {exc.strerror}") from exc
-            if n == 0:
-                raise SourceUnreadable(f"{self._path}: became shorter while it was read")
-            done += n
-            self._pos += n
-        return done
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            close(self._fd)
-            self._fd = -1
-
-
-# --- headers --------------------------------------------------------------------------------------
-
-
-def _read_members(path: Path) -> tuple[Mapping[str, Member], _Stamp]:
-    """The members that a layout is made of, by name. Raises NotFound, StoreCorrupt, LocalError."""
+def _read_members(file: ArchiveFile) -> Mapping[str, Member]:
+    """The members that a layout is made of, by name. Raises StoreCorrupt, LocalError, SourceUnreadable."""
+    path = file.path
+    fd = file.open()
     try:
-        fd = os.open(path, _READ)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{path} is not there") from None
-    except OSError as exc:
-        raise disk_error(exc, "opening", path) from exc
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise StoreCorrupt(f"{path} is not a plain file", path=str(path))
-        stamp = _stamp(fd)
-        return _members_of(fd), stamp
+        return _members_of(fd)
     except DamagedTar as exc:
-        message = f"{path} is not an archive that can be read: {exc} (only plain tar files are)"
-        raise StoreCorrupt(message, path=str(path)) from exc
+        raise StoreCorrupt(f"{path} is not an archive that can be read: {exc}", path=str(path)) from exc
     except OSError as exc:
         raise disk_error(exc, "reading", path) from exc
     finally:
@@ -191,8 +112,3 @@ def _members_of(fd: int) -> dict[str, Member]:
             raise DamagedTar(f"{name} is in it twice")
         found[name] = member
     return found
-
-
-def _stamp(fd: int) -> _Stamp:
-    found = os.fstat(fd)
-    return _Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

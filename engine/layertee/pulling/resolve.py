@@ -28,6 +28,7 @@ class Resolved:
 
     ``name`` is what it is called there. ``stored``: what podman's store knows beyond its documents, for an
     image of it. ``asked`` are the endpoints of its registry, and ``warnings`` what was wrong with them.
+    ``kept`` is what has to be held until its layers have been found: a file that was unpacked.
     """
 
     name: str | None
@@ -37,6 +38,7 @@ class Resolved:
     stored: StorageImage | None = None
     asked: tuple[Asked, ...] = ()
     warnings: tuple[str, ...] = ()
+    kept: object = None
 
 
 async def resolve(
@@ -80,6 +82,7 @@ def _in_layout(reference: LayoutReference, platform: Platform, pair: Pairing) ->
 
 
 def _in_archive(reference: ArchiveReference, platform: Platform, pair: Pairing) -> Resolved:
-    found = Archive.open(reference.path).resolve(reference.ref, platform, pair=pair)
+    archive = Archive.open(reference.path)
+    found = archive.resolve(reference.ref, platform, pair=pair)
     origin = PlaceName(PlaceKind.OCI_ARCHIVE, reference.path)
-    return Resolved(name=reference.ref, image=found, origin=origin)
+    return Resolved(name=reference.ref, image=found, origin=origin, kept=archive)

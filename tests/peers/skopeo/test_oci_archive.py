@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from layertee.places.oci_archive import OCIArchivePlace
 from tests.contract.place_suite import diff_ids
 from tests.support.archives import blob_name, by_skopeo, members, write
 from tests.support.compress import digest_of
+from tests.support.mounts import tmpfs
 from tests.support.podman import content, spoilable
 from tests.support.process import Cli
 from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
@@ -173,6 +178,67 @@ def test_what_is_wrong_with_an_archive_is_said_in_one_line(
     del found[blob_name(large, 0)]
     write(path, found)
     assert "is not there" in cli.run(*into, f"oci-archive:{path}", code=2).err
+    path.write_bytes(b"no tar at all" * 100)
+    assert "there is no header at byte 0" in cli.run(*into, f"oci-archive:{path}", code=1).err
     run_tool("gzip", str(path))
-    assert "only plain tar files are" in cli.run(*into, f"oci-archive:{path}.gz", code=1).err
+    assert "there is no header at byte 0" in cli.run(*into, f"oci-archive:{path}.gz", code=1).err
+    path.with_name("os.tar.gz").write_bytes(gzip.compress(bytes(10_000))[:-10])
+    assert "cannot be unpacked: gzip:" in cli.run(*into, f"oci-archive:{path}.gz", code=1).err
     assert "write oci:DIR" in cli.run("pull", "--to", f"oci-archive:{path}", "host.example/os:1", code=1).err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["gzip", "bzip2", "xz", "zstd"])
+def test_a_compressed_archive_is_pulled_like_a_plain_one(
+    large: BuiltImage, cli: Cli, tmp_path: Path, tool: str
+) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"there is no {tool}")
+    path = by_skopeo(large, tmp_path / "os.tar")
+    packed = tmp_path / "os.packed"
+    with packed.open("wb") as file:
+        subprocess.run([tool, "-c", path], stdout=file, check=True)
+    path.unlink()
+    room = tmp_path / "room"
+    room.mkdir()
+    name = f"oci-archive:{packed}:v1"
+    told = cli.run("inspect", "-v", "--json", name, TMPDIR=str(room))
+    assert f"unpacked into a temporary file in {room}" in told.err
+    assert [layer["diff_id"] for layer in told.layers] == [layer.diff_id for layer in large.layers]
+    ran = cli.run("pull", "--json", "--to", f"oci:{tmp_path}/out:one", name, TMPDIR=str(room))
+    assert ran.actions == ["reuse"] * 3
+    assert ran.json["manifest_digest"] == large.digest
+    assert skopeo_reads(f"oci:{tmp_path}/out:one", tmp_path / "read") == [one.digest for one in large.layers]
+    assert list(room.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_archive_is_pulled_from_standard_input(
+    large: BuiltImage, cli: Cli, tmp_path: Path, packed: bool
+) -> None:
+    path = by_skopeo(large, tmp_path / "os.tar")
+    source = subprocess.Popen(["gzip" if packed else "cat", *(["-c"] if packed else []), path], stdout=-1)
+    command = cli.command("pull", "--json", "oci-archive:/dev/stdin:v1")
+    ran = subprocess.run(
+        command, stdin=source.stdout, env=cli.environment(), capture_output=True, check=False
+    )
+    assert source.stdout is not None
+    source.stdout.close()
+    assert (source.wait(), ran.returncode) == (0, 0), ran.stderr
+    assert json.loads(ran.stdout)["manifest_digest"] == large.digest
+    cli.verified()
+
+
+@pytest.mark.slow
+def test_room_that_an_archive_has_not_is_told(large: BuiltImage, cli: Cli, tmp_path: Path) -> None:
+    """The temporary file's disk is another one than the store's."""
+    path = by_skopeo(large, tmp_path / "os.tar")
+    run_tool("gzip", str(path))
+    room = tmp_path / "room"
+    room.mkdir()
+    with tmpfs(room, "64k"):
+        name = f"oci-archive:{path}.gz"
+        told = cli.run("pull", "--to", f"oci:{tmp_path}/out:one", name, code=5, TMPDIR=str(room)).err
+        assert f"takes more room than there is in {room}" in told
+        assert "TMPDIR=DIR in the environment" in told

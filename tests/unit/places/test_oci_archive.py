@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import bz2
+import fcntl
 import gzip
+import lzma
 import os
+import sys
 import tarfile
+import termios
+import threading
 from collections.abc import Callable
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -12,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from layertee.aio import in_thread
+from layertee.disk.spool import spool_directory
 from layertee.errors import (
     DigestMismatch,
     DocumentError,
@@ -26,8 +35,9 @@ from layertee.image.media import Compression
 from layertee.places.oci_archive import Archive, OCIArchivePlace
 from tests.contract.place_suite import PlaceSuite, diff_ids
 from tests.support.archives import Members, blob_name, members, write
-from tests.support.compress import digest_number, digest_of
+from tests.support.compress import digest_number, digest_of, pack
 from tests.support.podman import content
+from tests.support.process import until
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.store import AMD64, measure
@@ -223,10 +233,15 @@ HOSTILE: dict[str, tuple[Callable[[BuiltImage, Path], Path], str]] = {
         edited(lambda found: found.update({"index.json": b" " * (5 << 20)})),
         "index.json is larger than 4194304 bytes",
     ),
-    "compressed": (spoiled(lambda raw: gzip.compress(raw, 1)), "only plain tar files"),
+    "compressed and cut": (
+        spoiled(lambda raw: gzip.compress(raw, 1)[:-9]),
+        "cannot be unpacked: gzip: it ends at",
+    ),
+    "compressed twice": (spoiled(lambda raw: bz2.compress(gzip.compress(raw))), "no header at byte 0"),
+    "compressed text": (spoiled(lambda raw: gzip.compress(b"an archive" * 100)), "no header at byte 0"),
     "empty": (spoiled(lambda raw: b""), "no oci-layout"),
     "zeros": (spoiled(lambda raw: bytes(10240)), "no oci-layout"),
-    "text": (spoiled(lambda raw: b"an archive\n" * 100), "only plain tar files"),
+    "text": (spoiled(lambda raw: b"an archive\n" * 100), "no header at byte 0"),
     "cut": (spoiled(lambda raw: raw[:5000]), "it ends before"),
 }
 
@@ -326,3 +341,135 @@ def test_holdings_are_equal_by_what_they_say(image: BuiltImage, tmp_path: Path) 
     assert one == two
     first = diff_ids(image)[0]
     assert one[first] != replaced(two[first], size=1)
+
+
+# --- compressed, and through a pipe -----------------------------------------------------------------
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda raw: gzip.compress(raw, 1),
+    "gzip of members": lambda raw: gzip.compress(raw[:1000]) + gzip.compress(raw[1000:]),
+    "zstd": lambda raw: pack(raw, Compression.ZSTD),
+    "zstd of frames": lambda raw: pack(raw[:7000], Compression.ZSTD) + pack(raw[7000:], Compression.ZSTD),
+    "bzip2": bz2.compress,
+    "bzip2 of streams": lambda raw: bz2.compress(raw[:9000]) + bz2.compress(raw[9000:]),
+    "xz": lzma.compress,
+    "xz of streams": lambda raw: lzma.compress(raw[:9000]) + bytes(8) + lzma.compress(raw[9000:]) + bytes(4),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_a_compressed_archive_is_what_was_compressed(
+    image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "room"))
+    (tmp_path / "room").mkdir()
+    plain = write(tmp_path / "plain.tar", members(image))
+    path = tmp_path / "a.tar.any"
+    path.write_bytes(PACKED[kind](plain.read_bytes()))
+    place = place_of(path)
+    found = place.find(diff_ids(image))
+    assert found.warnings == ()
+    path.unlink()  # what was found in it is held
+    read = [digest_of(content(found[diff_id], 1 << 20)) for diff_id in diff_ids(image)]
+    assert read == [layer.digest for layer in image.layers]
+    assert list((tmp_path / "room").iterdir()) == []
+    assert "is not there" in place.find(diff_ids(image)).warnings[0]
+
+
+def test_an_archive_is_unpacked_once_while_it_is_in_use(
+    image: BuiltImage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(write(tmp_path / "a.tar", members(image)).read_bytes()))
+    caplog.set_level("INFO", "layertee")
+    archive = Archive.open(path)
+    again = Archive.open(path)
+    assert archive.entries() == again.entries()
+    assert [record.message for record in caplog.records] == [
+        f"{path}: gzip, unpacked into a temporary file in {spool_directory()}"
+    ]
+    del archive, again
+    Archive.open(path)
+    assert len(caplog.records) == 2
+
+
+def test_nothing_stays_open_of_an_archive_that_was_unpacked(image: BuiltImage, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(write(tmp_path / "a.tar", members(image)).read_bytes()))
+    before = set(os.listdir("/proc/self/fd"))
+    found = place_of(path).find(diff_ids(image))
+    assert len(found) == 3
+    del found
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("packed", [None, "gzip"])
+def test_an_archive_comes_through_a_pipe_and_is_read_as_often_as_need_be(
+    image: BuiltImage, tmp_path: Path, packed: str | None
+) -> None:
+    raw = write(tmp_path / "a.tar", members(image)).read_bytes()
+    reading, writing = os.pipe()
+    feeding = threading.Thread(target=feed, args=(writing, PACKED[packed](raw) if packed else raw))
+    feeding.start()
+    try:
+        path = Path(f"/dev/fd/{reading}")
+        archive = Archive.open(path)
+        found = place_of(path).find(diff_ids(image))
+        read = [digest_of(content(found[diff_id], 1 << 20)) for diff_id in diff_ids(image)]
+        assert read == [layer.digest for layer in image.layers]
+        assert archive.resolve(None, AMD64).manifest.raw == image.manifest
+    finally:
+        feeding.join()
+        os.close(reading)
+
+
+def feed(fd: int, raw: bytes) -> None:
+    """A few bytes first, so that nothing can be known from them."""
+    with os.fdopen(fd, "wb", buffering=0) as file:
+        file.write(raw[:3])
+        for at in range(3, len(raw), 5000):
+            file.write(raw[at : at + 5000])
+
+
+def test_a_pipe_that_ends_at_once_is_no_archive(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(writing)
+    try:
+        with pytest.raises(StoreCorrupt, match="no oci-layout"):
+            Archive.open(Path(f"/dev/fd/{reading}"))
+    finally:
+        os.close(reading)
+
+
+def test_a_file_that_has_no_name_any_more_is_read_through_its_descriptor(
+    image: BuiltImage, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.tar", members(image))
+    with path.open("rb") as file:
+        path.unlink()
+        archive = Archive.open(Path(f"/dev/fd/{file.fileno()}"))
+        assert archive.resolve(None, AMD64).manifest.raw == image.manifest
+
+
+def test_whoever_waits_for_a_pipe_can_give_up(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(in_thread(Archive.open, Path(f"/dev/fd/{reading}")))
+        os.write(writing, b"some")
+        await until(lambda: n_bytes_in(reading) == 0, "the pipe is read")
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    try:
+        asyncio.run(main())
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def n_bytes_in(pipe: int) -> int:
+    room = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, room)
+    return int.from_bytes(room, sys.byteorder)
