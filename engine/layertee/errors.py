@@ -32,6 +32,8 @@ __all__ = [
     "NotInRegistry",
     "OutputBudgetExceeded",
     "PolicyRefused",
+    "ProxyConfigError",
+    "ProxyRefused",
     "RangeMismatch",
     "RateLimited",
     "RedirectRefused",
@@ -109,6 +111,12 @@ class RegistryBlocked(LayerteeError):
     """The administrator of this machine does not want this registry asked. Final."""
 
     code = "BLOCKED"
+
+
+class ProxyConfigError(LayerteeError):
+    """A variable of the environment that names a proxy is unusable. Its value is not shown."""
+
+    code = "PROXY_CONFIG"
 
 
 class NotFound(LayerteeError):
@@ -193,6 +201,13 @@ class TLSFailed(TransportError):
     """The peer could not be authenticated. Never retried, never downgraded."""
 
     code = "TLS"
+    retryable = False
+
+
+class ProxyRefused(TransportError):
+    """The proxy of this network does not let the request pass: a login, or a rule of its own."""
+
+    code = "PROXY_REFUSED"
     retryable = False
 
 

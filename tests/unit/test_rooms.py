@@ -59,10 +59,11 @@ ROOMS: dict[str, set[str]] = {
 }
 # Libraries, and parts of the standard library that decide something, have one home each.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"registry.http", "registry.first_import"},
+    "aiohttp": {"registry.http", "registry.failures", "registry.first_import"},
+    "aiohttp_socks": {"registry.socks"},
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},
-    "ssl": {"registry.http", "registry.tls", "registry.first_import"},
+    "ssl": {"registry.http", "registry.tls", "registry.failures", "registry.first_import"},
     "uvloop": {"sync"},
     "cffi": set(),  # the extension brings its own
     "isal": {"core.tee_python"},

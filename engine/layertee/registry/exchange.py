@@ -161,6 +161,8 @@ class Exchange:
 
     def _error(self, what: str, answer: Response, walk: _Walk, body: bytes) -> LayerteeError:
         """The error for a final answer. Only the registry's own words are repeated."""
+        if answer.through:
+            what = f"{what} (through the proxy {answer.through}, whose answer it may be)"
         wait = answer.field("Retry-After")
         if walk.left:
             error = status_error(answer.status, walk.url, what, wait=wait)

@@ -1,4 +1,4 @@
-"""HTTP exchanges. The only module that knows aiohttp (and its multidict and yarl).
+"""HTTP exchanges. With failures.py the only module that knows aiohttp (and its multidict and yarl).
 
 Rules of this file:
 
@@ -8,7 +8,7 @@ Rules of this file:
   than hashing it. After the head, the connection's protocol is swapped for one that receives
   straight into the caller's buffers; when the body is complete, aiohttp's own protocol is put
   back and the connection returns to its pool.
-- Foreign exceptions become ours here and nowhere else.
+- Foreign exceptions become ours in failures.py and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
 from weakref import WeakSet
 
 import aiohttp
@@ -33,17 +31,17 @@ from yarl import URL
 
 from ..aio import until_done
 from ..errors import (
-    ConnectFailed,
     DocumentError,
     LayerteeError,
+    ProxyRefused,
     SizeMismatch,
     Timeout,
-    TLSFailed,
-    TransportError,
-    TruncatedBody,
     redact_url,
 )
 from .body import BodyProtocol, Copier, Receiver, truncated
+from .failures import by, mapped
+from .proxies import Proxies, Proxy
+from .socks import socks_connector
 from .tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -66,11 +64,15 @@ class TLSPolicy:
 
 
 class Response:
-    """The head of an answer: its status, its header fields, and the URL that was asked."""
+    """The head of an answer: its status, its header fields, and the URL that was asked.
 
-    def __init__(self, status: int, url: str, headers: CIMultiDictProxy[str]) -> None:
+    ``through`` is the proxy that may have given it in the server's name, as ``host:port``, or "".
+    """
+
+    def __init__(self, status: int, url: str, headers: CIMultiDictProxy[str], *, through: str = "") -> None:
         self.status = status
         self.url = url
+        self.through = through
         self._headers = headers
 
     def field(self, name: str, /) -> str | None:
@@ -85,8 +87,10 @@ class Response:
 class WholeResponse(Response):
     """An exchange that is over, with its small ``body``."""
 
-    def __init__(self, status: int, url: str, headers: CIMultiDictProxy[str], body: bytes) -> None:
-        super().__init__(status, url, headers)
+    def __init__(
+        self, status: int, url: str, headers: CIMultiDictProxy[str], body: bytes, *, through: str = ""
+    ) -> None:
+        super().__init__(status, url, headers, through=through)
         self.body = body
 
 
@@ -97,8 +101,8 @@ class Body(Response):
     always be called, and after the others does nothing.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, answer_s: float) -> None:
-        super().__init__(response.status, str(response.url), response.headers)
+    def __init__(self, response: aiohttp.ClientResponse, answer_s: float, *, through: str = "") -> None:
+        super().__init__(response.status, str(response.url), response.headers, through=through)
         self._response = response
         self._answer_s = answer_s
         self._flow: BodyProtocol | Copier | None = None
@@ -107,7 +111,7 @@ class Body(Response):
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises DocumentError if it has more than ``limit`` bytes, and TransportError."""
-        with _mapped(self.url):
+        with mapped(self.url):
             try:
                 return await _read_limited(self._response, limit, self.url, self._answer_s)
             finally:
@@ -120,7 +124,7 @@ class Body(Response):
         connection ends early, SizeMismatch when the body must be ``exact`` and goes on, what
         :meth:`abort` was given, and TransportError otherwise.
         """
-        with _mapped(self.url):
+        with mapped(self.url):
             try:
                 if self.content_length is None or self.content_length < nbytes:
                     await self._receive_framed(receiver, nbytes, exact)
@@ -219,22 +223,32 @@ class Transport:
         self._answer_s = answer_s
         self._late: dict[tuple[str, str], float] = {}  # seconds for what was late, by method and URL
         self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
-        self._proxies = getproxies_environment()
+        self._proxies = Proxies(os.environ)
         self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._session = aiohttp.ClientSession(
+        self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}  # by SOCKS proxy; None: all others
+
+    def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
+        """Connections of one kind, made when they are first needed."""
+        key = proxy if proxy is not None and proxy.is_socks else None
+        session = self._sessions.get(key)
+        if session is None:
             # No limit here: who waits for a connection here would run into the time for an answer.
             # Bodies are counted where they are begun, by the fetcher.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=self._socket),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=None),
-            trace_configs=[_tracing()],
-            read_bufsize=64 << 10,
-            max_line_size=_MAX_HEADER,
-            max_field_size=_MAX_HEADER,
-        )
+            session = self._sessions[key] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=self._socket)
+                if key is None
+                else socks_connector(key),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s, sock_read=None),
+                trace_configs=[_tracing()],
+                read_bufsize=64 << 10,
+                max_line_size=_MAX_HEADER,
+                max_field_size=_MAX_HEADER,
+            )
+        return session
 
     async def close(self) -> None:
         """Close all connections. A cancelled caller waits for that, too: the loop may end next."""
@@ -243,7 +257,8 @@ class Transport:
         closing.result()
 
     async def _close(self) -> None:
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
         # aiohttp does not wait for TLS connections that it closed before, with a request of theirs
         # cancelled: they are still taking leave of their peers, and a loop must not end meanwhile.
         loop = asyncio.get_running_loop()
@@ -275,52 +290,64 @@ class Transport:
         Raises DocumentError for a body above ``limit`` bytes, TransportError and its subclasses (Timeout,
         ConnectFailed, TLSFailed, TruncatedBody), AuthConfigError for a certificate directory.
         """
-        response = await self._head(method, url, headers, body, tls or TLSPolicy())
-        with _mapped(url):
+        response, through = await self._head(method, url, headers, body, tls or TLSPolicy())
+        with mapped(url):
             try:
                 data = await _read_limited(response, limit, url, self._answer_s)
             except BaseException:
                 _drop(response)
                 raise
             response.release()
-        return WholeResponse(response.status, str(response.url), response.headers, data)
+        return WholeResponse(response.status, str(response.url), response.headers, data, through=through)
 
     async def open(self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None) -> Body:
         """GET ``url`` up to the end of the head, whatever the status.
 
         Raises TransportError and its subclasses, AuthConfigError for a certificate directory.
         """
-        return Body(await self._head("GET", url, headers, None, tls or TLSPolicy()), self._answer_s)
+        response, through = await self._head("GET", url, headers, None, tls or TLSPolicy())
+        return Body(response, self._answer_s, through=through)
 
     async def _head(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
-    ) -> aiohttp.ClientResponse:
+    ) -> tuple[aiohttp.ClientResponse, str]:
+        """An answer, and the proxy that may have given it or ""."""
         asked = (method, redact_url(url))  # without the query: redirects are signed anew
         answer_s = self._late.get(asked, self._answer_s)
-        with _mapped(url):
-            proxy = _proxy_for(url, self._proxies)
-            secure = url.startswith("https:") or (proxy is not None and proxy.startswith("https:"))
-            wait = _Wait(self._connect_s, answer_s)
+        proxy = self._proxies.proxy_for(url)
+        tunnel = url.startswith("https:")
+        secure = tunnel or (proxy is not None and proxy.scheme == "https")
+        fields = {"User-Agent": self._user_agent, **headers}
+        proxy_fields: dict[str, str] = {}
+        if proxy is not None and (login := proxy.basic) is not None:
+            (proxy_fields if tunnel else fields)["Proxy-Authorization"] = f"Basic {login}"
+        with mapped(url, proxy):
+            connect_s = self._connect_s + (answer_s if proxy is not None else 0)  # it connects on from there
+            wait = _Wait(connect_s, answer_s)
             try:
                 async with wait.bound:
-                    response = await self._session.request(
+                    response = await self._session(proxy).request(
                         method,
                         URL(url, encoded=True),
-                        headers={"User-Agent": self._user_agent, **headers},
+                        headers=fields,
                         data=body,
                         allow_redirects=False,
                         ssl=self._context(tls) if secure else True,
-                        proxy=proxy,
+                        proxy=None if proxy is None or proxy.is_socks else URL(proxy.url),
+                        proxy_headers=proxy_fields if tunnel else None,
                         trace_request_ctx=wait,
                     )
             except TimeoutError as exc:
                 if not wait.connected:
-                    raise Timeout(f"{asked[1]}: no connection within {self._connect_s:g} s") from exc
+                    raise Timeout(f"{asked[1]}: no connection within {connect_s:g} s{by(proxy)}") from exc
                 self._late[asked] = min(2 * answer_s, MORE_PATIENCE * self._answer_s)
-                raise Timeout(f"{asked[1]}: no answer within {answer_s:g} s") from exc
-        self._late.pop(asked, None)
-        log.debug("%s %s %s: %d", method, redact_url(url), headers.get("Range", "whole"), response.status)
-        return response
+                raise Timeout(f"{asked[1]}: no answer within {answer_s:g} s{by(proxy)}") from exc
+            self._late.pop(asked, None)
+            if response.status == 407 and proxy is not None:  # RFC 9110 §15.5.8: no server says that
+                _drop(response)
+                raise ProxyRefused(f"{asked[1]}: its proxy {proxy} wants a login: HTTP 407")
+        log.debug("%s %s %s: %d", method, asked[1], headers.get("Range", "whole"), response.status)
+        return response, "" if tunnel or proxy is None or proxy.is_socks else str(proxy)
 
     def _context(self, tls: TLSPolicy) -> ssl.SSLContext:
         context = self._contexts.get(tls)
@@ -405,52 +432,3 @@ def _fail_when_closed(response: aiohttp.ClientResponse) -> None:
         end(None)
     else:
         closed.add_done_callback(end)
-
-
-def _proxy_for(url: str, proxies: dict[str, str]) -> str | None:
-    """``proxies`` by scheme, as the environment had them."""
-    parts = urlsplit(url)
-    proxy = proxies.get(parts.scheme)
-    if not proxy or not parts.hostname:
-        return None
-    if proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-@contextmanager
-def _mapped(url: str) -> Iterator[None]:
-    """Translate aiohttp's, asyncio's and the socket's exceptions, chained."""
-    where = redact_url(url)
-    host = urlsplit(where).netloc or where
-    try:
-        yield
-    except TimeoutError as exc:  # aiohttp's timeouts are subclasses
-        raise Timeout(f"{where}: the answer does not go on") from exc
-    except (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError) as exc:
-        reason = getattr(exc, "certificate_error", exc)
-        raise TLSFailed(f"{host}: the certificate cannot be trusted: {reason}") from exc
-    except (aiohttp.ClientSSLError, ssl.SSLError) as exc:
-        reason = getattr(exc, "os_error", exc)
-        if getattr(reason, "reason", "") == "WRONG_VERSION_NUMBER":
-            raise TLSFailed(f"{host}: the server does not speak TLS").with_hint("plain-http") from exc
-        raise TLSFailed(f"{host}: TLS failed: {reason}") from exc
-    except aiohttp.ClientConnectorError as exc:
-        error = exc.os_error
-        known = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        reason = known or str(error) or "the connection was closed at once"
-        if isinstance(exc, aiohttp.ClientProxyConnectionError):
-            reason = f"its proxy {exc.host}:{exc.port}: {reason}"
-        raise ConnectFailed(f"{host}: {reason}") from exc
-    except aiohttp.ClientResponseError as exc:
-        # Its text has the whole URL, query and all, and below its first line what the server sent.
-        reason = exc.message.partition("\n")[0].rstrip(": ")
-        raise TransportError(f"{where}: the answer is not HTTP: {reason}") from exc
-    except aiohttp.ClientPayloadError as exc:
-        raise TruncatedBody(f"{where}: the body ended early", got=0, want=0) from exc
-    except (aiohttp.InvalidURL, ValueError) as exc:
-        raise TransportError(f"{where}: not a usable URL") from exc
-    except aiohttp.ServerDisconnectedError as exc:
-        raise TransportError(f"{where}: the server closed the connection without an answer") from exc
-    except (aiohttp.ClientError, OSError) as exc:
-        raise TransportError(f"{where}: {exc}") from exc

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import http.server
-import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import pytest
 import uvloop
@@ -460,103 +455,6 @@ def test_every_request_of_a_pull_asks_for_the_bytes_as_they_are(
         (agent,) = {request.header("User-Agent") for request in server.requests()}
         assert agent is not None
         assert agent.startswith("layertee/")
-
-
-# --- proxies -----------------------------------------------------------------------------------------------
-
-
-class _Proxy(http.server.BaseHTTPRequestHandler):
-    """Forwards ``GET http://host/path``; CONNECT is not its business."""
-
-    protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, str | None]]
-
-    def do_GET(self) -> None:
-        self.asked.append((self.path, self.headers.get("Proxy-Authorization")))
-        parts = urlsplit(self.path)
-        upstream = http.client.HTTPConnection(parts.netloc)
-        upstream.request("GET", parts.path, headers={"Accept-Encoding": "identity"})
-        answer = upstream.getresponse()
-        data = answer.read()
-        upstream.close()
-        self.send_response(answer.status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
-@contextmanager
-def proxy() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
-    """Its ``host:port``, and what it was asked."""
-    asked: list[tuple[str, str | None]] = []
-    handler = type("Handler", (_Proxy,), {"asked": asked})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.fixture
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    return monkeypatch
-
-
-@pytest.mark.parametrize("form", ["http://{}", "{}", "http://user:secret@{}"])
-def test_the_proxy_of_the_environment_is_used(
-    built: BuiltImage, loop: str, form: str, bare_environment: pytest.MonkeyPatch
-) -> None:
-    layer = built.layers[0]
-
-    async def main(transport: Transport) -> None:
-        sink = Sink()
-        await receive(transport, server, layer.digest, sink, layer.size, exact=True)
-        assert bytes(sink.data) == built.blob_path(layer.digest).read_bytes()
-
-    with FaultServer(built) as server, proxy() as (host, asked):
-        bare_environment.setenv("http_proxy", form.format(host))
-        run(loop, main)
-        credentials = "Basic dXNlcjpzZWNyZXQ=" if "@" in form else None
-        assert asked == [(blob_url(server, layer.digest), credentials)]
-
-
-@pytest.mark.parametrize("exempt", ["127.0.0.1", "localhost,127.0.0.1", "*", "{host}"])
-def test_hosts_that_need_no_proxy_are_asked_directly(
-    built: BuiltImage, loop: str, exempt: str, bare_environment: pytest.MonkeyPatch
-) -> None:
-    async def main(transport: Transport) -> None:
-        await transport.fetch("GET", f"{server.url}/v2/", headers={}, limit=100)
-
-    with FaultServer(built) as server, proxy() as (host, asked):
-        bare_environment.setenv("http_proxy", f"http://{host}")
-        bare_environment.setenv("no_proxy", exempt.format(host=server.host))
-        run(loop, main)
-        assert asked == []
-        assert len(server.requests()) == 1
-
-
-def test_a_proxy_that_is_down_is_named_without_its_password(
-    built: BuiltImage, loop: str, bare_environment: pytest.MonkeyPatch
-) -> None:
-    port = free_port()
-    bare_environment.setenv("http_proxy", f"http://user:planted@127.0.0.1:{port}")
-
-    async def main(transport: Transport) -> None:
-        with pytest.raises(ConnectFailed, match=rf"{server.host}: its proxy 127.0.0.1:{port}: ") as caught:
-            await transport.fetch("GET", f"{server.url}/v2/", headers={}, limit=100)
-        assert "planted" not in str(caught.value)
-
-    with FaultServer(built) as server:
-        run(loop, main)
 
 
 # --- what cannot be connected to or trusted --------------------------------------------------------

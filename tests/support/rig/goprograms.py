@@ -15,6 +15,7 @@ from tests.support.rig.registry import RigError
 GO_NEEDED = "1.24"
 _BUILD_S = 3600  # containers/image and what it depends on: 150 s of CPU
 _IMAGECOPY = Path(__file__).parent / "imagecopy"
+_PROXYRULES = Path(__file__).parent / "proxyrules"
 # Without what needs libraries of C that are not for copying: signatures by gpgme, and storage drivers.
 _TAGS = (
     "containers_image_openpgp,containers_image_docker_daemon_stub,containers_image_storage_stub,"
@@ -36,6 +37,18 @@ def imagecopy() -> Path:
         return install("imagecopy", ".", _IMAGECOPY, kept.root() / "go")
 
     return kept.kept("imagecopy", [_TAGS.encode(), *kept.files_below(_IMAGECOPY)], build)
+
+
+def proxyrules() -> Path:
+    """Answers which proxy Go's programs ask a URL through, by golang.org/x/net/http/httpproxy.
+
+    Raises as ``imagecopy``.
+    """
+
+    def build() -> Path:
+        return install("proxyrules", ".", _PROXYRULES, kept.root() / "go")
+
+    return kept.kept("proxyrules", kept.files_below(_PROXYRULES), build)
 
 
 def install(name: str, package: str, directory: Path, into: Path) -> Path:

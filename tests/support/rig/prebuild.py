@@ -26,6 +26,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "ostreeclient": ostreeclient.build,
     "ostree-ext-tests": ostreeclient.build_tests,
     "imagecopy": goprograms.imagecopy,
+    "proxyrules": goprograms.proxyrules,
     "core-tests": ccore.build_all,
 }
 
