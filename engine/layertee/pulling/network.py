@@ -77,7 +77,7 @@ class Network:
             self._opened(),
             image,
             self._logins(),
-            tls=TLSPolicy(verify=verify, cert_dir=options.cert_dir or find_cert_dir(image.api_host)),
+            tls=TLSPolicy(verify=verify, cert_dir=options.cert_dir or find_cert_dir(image.registry)),
             allow_http=not verify,
             namespace=endpoint.namespace,
         )

@@ -2,7 +2,7 @@
 
 A registry answers 401 with challenges (RFC 9110 §11); the usual one names a token
 service (distribution: docs/spec/auth/token.md). Rules of this file: a token service is
-asked over https, is not followed through redirects, and is told the user's secret only
+asked over https, is not followed to another origin, and is told the user's secret only
 if it is the registry's own (origins.py); tokens are kept by (realm, service, scope), for
 a time counted here from receipt; many requests refused at once cause one token request.
 """
@@ -23,7 +23,7 @@ from ..config.logins import Credentials, Login
 from ..errors import DocumentError, LayerteeError, NotInRegistry, RedirectRefused, RegistryError, Unauthorized
 from ..image.strictjson import load_object, printable
 from .challenge import parse_challenges
-from .origins import Origin, may_know_secret, realm_problem
+from .origins import Origin, Reach, may_know_secret, over_tls, reach, realm_problem, redirect_target
 from .statuses import server_says, status_error
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ _MAX_TOKEN_BODY = 1 << 20  # containers/image's limit
 _MAX_TOKEN = 48 << 10  # a request head of 64 KiB has to hold it
 _LIFETIME_MIN_S, _LIFETIME_MAX_S = 60.0, 24 * 3600.0
 _CLIENT_ID = "layertee"
+_MAX_HOPS = 4
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REPEATS = frozenset({307, 308})
 
 _BEARER = re.compile(r"[\x21-\x7e]+")
 
@@ -97,16 +100,24 @@ class Authorizer:
         current = self._fresh(self._key)
         return current if current is not None else await self._renew(None, self._key)
 
-    async def refused(self, challenges: Iterable[str], sent: str | None) -> str:
+    async def has_unused_login(self) -> bool:
+        """Whether there is a login that no request has carried yet. Raises AuthConfigError."""
+        return self._key is None and self._basic is None and await self._find_login() is not None
+
+    async def refused(self, challenges: Iterable[str], sent: str | None, *, own_scope: bool = False) -> str:
         """The field to try after a 401 whose request carried ``sent``.
+
+        ``own_scope``: the challenge was not about this repository, and its scope does not count.
 
         Raises Unauthorized when there is nothing (else) to try, and what ``authorization`` raises.
         """
         parsed = parse_challenges(challenges)
         bearer = next((c for c in parsed if c.scheme == "bearer" and c.params.get("realm")), None)
         if bearer is not None:
-            scope = bearer.params.get("scope") or f"repository:{self._repository}:pull"
-            key = _Key(bearer.params["realm"], bearer.params.get("service", ""), scope)
+            scope = "" if own_scope else bearer.params.get("scope", "")
+            scope = scope or f"repository:{self._repository}:pull"
+            realm = over_tls(bearer.params["realm"], self._origin, self._credentials.trusted_realms)
+            key = _Key(realm, bearer.params.get("service", ""), scope)
             return await self._renew(sent, key)
         if any(c.scheme == "basic" for c in parsed):
             return await self._use_basic(sent)
@@ -179,16 +190,21 @@ class Authorizer:
             return f"Bearer {token.value}"
 
     async def _request_token(self, key: _Key) -> _Token:
-        problem = realm_problem(key.realm, self._origin, allow_http=self._allow_http)
+        trusted = self._credentials.trusted_realms
+        problem = realm_problem(
+            key.realm,
+            self._origin,
+            allow_http=self._allow_http,
+            trusted=trusted,
+            is_private=await self._is_private(key.realm),
+        )
         shown = printable(key.realm.partition("?")[0].rpartition("@")[2], 100)
         if problem is not None:
             message = f"{self._registry} names the token service {shown}, which is not asked: {problem}"
-            raise Unauthorized(message, status=401)
+            raise Unauthorized(message, status=401).with_hint("trusted-realms")
         login = await self._find_login()
         service = Origin.of(key.realm)
-        if login is not None and not may_know_secret(
-            key.realm, self._origin, self._credentials.trusted_realms
-        ):
+        if login is not None and not may_know_secret(key.realm, self._origin, trusted):
             self._withheld, login = service.host, None
         # The user may have waived verification of the registry, but of no other host.
         own = service.host == self._origin.host
@@ -199,25 +215,50 @@ class Authorizer:
             form = {"grant_type": "refresh_token", **query, "client_id": _CLIENT_ID}
             body = urlencode({**form, "refresh_token": login.identity_token}).encode()
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-            response = await self._transport.fetch(
-                "POST", key.realm, headers=headers, limit=_MAX_TOKEN_BODY, body=body, tls=tls
-            )
+            response = await self._exchange("POST", key.realm, headers, body, tls)
         else:
             if login is not None:
                 headers["Authorization"] = f"Basic {_basic(login)}"
                 query["account"] = login.username
             url = _with_query(key.realm, query)
-            response = await self._transport.fetch(
-                "GET", url, headers=headers, limit=_MAX_TOKEN_BODY, tls=tls
-            )
+            response = await self._exchange("GET", url, headers, None, tls)
         received = self._clock()
         if response.status != 200:
             raise self._token_error(response, shown)
         return _read_token(response.body, received)
 
+    async def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
+    ) -> WholeResponse:
+        """The answer of the token service, which may redirect within its own origin: for a slash, mostly."""
+        for _ in range(_MAX_HOPS):
+            response = await self._transport.fetch(
+                method, url, headers=headers, limit=_MAX_TOKEN_BODY, body=body, tls=tls
+            )
+            location = response.field("Location")
+            # Others turn a POST into a GET (RFC 9110 §15.4).
+            if location is None or response.status not in (_REDIRECTS if body is None else _REPEATS):
+                break
+            target = redirect_target(url, location, Origin.of(url))
+            if Origin.of(target) != Origin.of(url):
+                break
+            url = target
+        return response
+
+    async def _is_private(self, realm: str) -> bool:
+        """Whether the registry is on a private address; asked only where it matters for ``realm``."""
+        try:
+            if reach(Origin.of(realm).host) is not Reach.PRIVATE:
+                return False
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(self._origin.host, self._origin.port)
+        except (OSError, ValueError):
+            return False
+        return all(reach(str(address[0])) in (Reach.PRIVATE, Reach.LOOPBACK) for *_, address in found)
+
     def _token_error(self, response: WholeResponse, shown: str) -> LayerteeError:
         if 300 <= response.status < 400:
-            return RedirectRefused(f"the token service {shown} redirects; that is not followed")
+            return RedirectRefused(f"the token service {shown} redirects elsewhere; that is not followed")
         what = f"no token for {self._registry}/{self._repository}"
         says = self.scrub(server_says(response.body))
         wait = response.field("Retry-After")

@@ -1,9 +1,9 @@
 """Requests to one registry for one repository, wherever its redirects lead.
 
-Rules of this file: redirects are followed here, hop by hop, with headers made anew for
-each, so that a credential cannot travel; once a request has left the registry's origin
-it carries none, even back. A redirect that has expired is asked for once more. Nothing
-is cached but tokens, and where the registry redirected a blob to.
+Rules of this file: redirects are followed here, hop by hop, with headers made anew for each, so that a
+credential cannot travel; once a request has left the registry's origin it carries none of its, even back, and
+at another registry it is a stranger's. A redirect that has expired is asked for once more. Nothing is cached
+but tokens, and where the registry redirected a blob to.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from ..config.logins import Credentials
 from ..errors import (
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A presigned URL that is used up: S3 says 400 or 403, others 401, 404 or 410. Not about our login.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
+# What a private repository may say to strangers, rather than that it is there.
+_HIDDEN = frozenset({403, 404})
 
 
 ResponseT = TypeVar("ResponseT", bound="Response")
@@ -52,6 +54,8 @@ class _Walk:
     hops: int = 0
     left: bool = False  # it has been at another origin
     renewed: bool = False
+    guest: str | None = None  # Authorization at the origin that it has been redirected to
+    guested: bool = False
 
 
 class Exchange:
@@ -82,6 +86,8 @@ class Exchange:
         self._origin: Origin | None = None
         self._auth: Authorizer | None = None
         self._targets: dict[Digest, str] = {}
+        self._guests: dict[str, Authorizer] = {}  # anonymous, by the origin and repository of a target
+        self._offered = False
 
     @property
     def origin(self) -> Origin | None:
@@ -141,7 +147,11 @@ class Exchange:
         walk = _Walk(known, left=True) if known is not None else _Walk(start)
         for again in (True, False):
             try:
-                answer = await _follow(walk, headers, send, discard, origin, auth)
+                answer = await _follow(walk, headers, send, discard, origin, auth, self._guest)
+                if answer.status in _HIDDEN and not walk.left and await self._offer_login(auth):
+                    await discard(answer)
+                    walk = _Walk(start)
+                    answer = await _follow(walk, headers, send, discard, origin, auth, self._guest)
             except TransportError:
                 self._forget(blob, known)
                 raise
@@ -154,6 +164,51 @@ class Exchange:
         if blob is not None and walk.left and answer.status in (200, 206):
             self._targets[blob] = walk.url
         return answer, walk
+
+    async def _offer_login(self, auth: Authorizer) -> bool:
+        """After "not found" for a stranger: log in, if there is a login and the registry has a way to.
+
+        Some registries answer so rather than say that there is something to see, and name their token service
+        at ``/v2/`` only. Tried once.
+        """
+        if self._offered or not await auth.has_unused_login():
+            return False
+        self._offered = True
+        assert self._origin is not None
+        url = f"{self._origin.scheme}://{self._reference.api_host}/v2/{self._query}"
+        headers = {"Accept-Encoding": "identity"}
+        answer = await self._transport.fetch("GET", url, headers=headers, limit=MAX_ERROR_BODY, tls=self._tls)
+        challenges = answer.fields("WWW-Authenticate")
+        if answer.status != 401 or not challenges:
+            return False
+        await auth.refused(challenges, None, own_scope=True)
+        return True
+
+    async def _guest(self, url: str, challenges: Iterable[str]) -> str:
+        """What to send where a redirect has led to, which wants a token: one for anybody, of its own service.
+
+        Raises Unauthorized, and what a token request raises.
+        """
+        origin = Origin.of(url)
+        found = re.fullmatch(r"/v2/(.+)/(?:manifests|blobs)/[^/]+", urlsplit(url).path)
+        repository = found[1] if found else self._reference.repository
+        key = f"{origin}/{repository}"
+        guest = self._guests.get(key)
+        if guest is None:
+            guest = self._guests[key] = Authorizer(
+                self._transport,
+                Credentials.no_credentials(),
+                registry=str(origin),
+                repository=repository,
+                origin=origin,
+                tls=self._tls_of(origin),
+            )
+        return await guest.refused(challenges, None)
+
+    def _tls_of(self, origin: Origin) -> TLSPolicy:
+        """The user may have waived verification of the registry, but of no other host."""
+        own = self._origin is not None and origin.host == self._origin.host
+        return self._tls if own else dataclasses.replace(self._tls, verify=True)
 
     def _forget(self, blob: Digest | None, target: str | None) -> None:
         if blob is not None and target is not None and self._targets.get(blob) == target:
@@ -221,11 +276,12 @@ async def _follow(
     discard: Callable[[ResponseT], Awaitable[None]],
     registry: Origin,
     auth: Authorizer,
+    guest: Callable[[str, Iterable[str]], Awaitable[str]],
 ) -> ResponseT:
     """The first answer that is neither a redirect nor, at the registry, the first 401."""
     while True:
         walk.left = walk.left or Origin.of(walk.url) != registry
-        sent = None if walk.left else await auth.authorization()
+        sent = walk.guest if walk.left else await auth.authorization()
         fresh = {"Accept-Encoding": "identity", **extra}
         if sent is not None:
             fresh["Authorization"] = sent
@@ -236,13 +292,26 @@ async def _follow(
             walk.hops += 1
             if walk.hops > MAX_HOPS:
                 raise RedirectRefused(f"{registry}: more than {MAX_HOPS} redirects")
+            before = Origin.of(walk.url)
             walk.url = redirect_target(walk.url, location, registry)
+            if Origin.of(walk.url) != before:
+                walk.guest = None
         elif answer.status == 401 and not walk.left and not walk.renewed:
             await discard(answer)
             walk.renewed = True
             await auth.refused(answer.fields("WWW-Authenticate"), sent)
+        elif answer.status == 401 and walk.left and not walk.guested and _is_registry(answer):
+            await discard(answer)
+            walk.guested = True
+            walk.guest = await guest(walk.url, answer.fields("WWW-Authenticate"))
         else:
             return answer
+
+
+def _is_registry(answer: Response) -> bool:
+    """Whether a redirect has led to another registry, which wants a token of anybody."""
+    challenges = answer.fields("WWW-Authenticate")
+    return any(challenge.lower().startswith("bearer ") and "realm=" in challenge for challenge in challenges)
 
 
 async def _nothing(answer: Response) -> None:

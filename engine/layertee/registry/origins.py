@@ -127,8 +127,36 @@ def redirect_target(current: str, location: str, registry: Origin) -> str:
     return parts._replace(fragment="").geturl()
 
 
-def realm_problem(realm: str, registry: Origin, *, allow_http: bool) -> str | None:
-    """Why a token service may not be asked at all, or None. ``realm`` comes from the registry."""
+def over_tls(realm: str, registry: Origin, trusted: frozenset[str]) -> str:
+    """``realm``, over https where an https registry names its own service, or one that is trusted, over http.
+
+    A registry behind a proxy that ends TLS does not know that it is behind one, and names itself by http.
+    """
+    try:
+        origin = Origin.of(realm)
+    except ValueError:
+        return realm
+    own = origin.host == registry.host or _is_named(origin, trusted)
+    if origin.scheme != "http" or registry.scheme != "https" or not own:
+        return realm
+    parts = urlsplit(realm)
+    netloc = parts.netloc.removesuffix(":80") if origin.port == _PORTS["http"] else parts.netloc
+    return parts._replace(scheme="https", netloc=netloc).geturl()
+
+
+def realm_problem(
+    realm: str,
+    registry: Origin,
+    *,
+    allow_http: bool,
+    trusted: frozenset[str] = frozenset(),
+    is_private: bool = False,
+) -> str | None:
+    """Why a token service may not be asked at all, or None. ``realm`` comes from the registry.
+
+    ``is_private``: the registry is on an address of a private network. One that ``trusted`` names may be
+    anywhere.
+    """
     if len(realm) > _MAX_URL or not realm.isascii() or not realm.isprintable() or " " in realm:
         return "it is not a URL"
     try:
@@ -141,9 +169,11 @@ def realm_problem(realm: str, registry: Origin, *, allow_http: bool) -> str | No
     if origin.scheme == "http" and not allow_http:
         return "it is not https"
     kind = reach(origin.host)
-    if kind is not Reach.PUBLIC and origin.host != registry.host:
-        return f"it is a {kind.value} address"
-    return None
+    if kind is Reach.PUBLIC or origin.host == registry.host or _is_named(origin, trusted):
+        return None
+    if kind is Reach.PRIVATE and (is_private or reach(registry.host) in (Reach.PRIVATE, Reach.LOOPBACK)):
+        return None
+    return f"it is a {kind.value} address, and the registry is not"
 
 
 def may_know_secret(realm: str, registry: Origin, trusted: frozenset[str]) -> bool:
@@ -159,7 +189,7 @@ def may_know_secret(realm: str, registry: Origin, trusted: frozenset[str]) -> bo
         return True
     if service.scheme != "https" and registry.scheme != "http":
         return False
-    if service.host in trusted or f"{service.host}:{service.port}" in trusted:
+    if _is_named(service, trusted):
         return True
     if service.scheme != "https":
         return False
@@ -169,6 +199,10 @@ def may_know_secret(realm: str, registry: Origin, trusted: frozenset[str]) -> bo
         services.fullmatch(service.host) and registries.fullmatch(registry.host)
         for services, registries in _NAMED
     )
+
+
+def _is_named(service: Origin, trusted: frozenset[str]) -> bool:
+    return service.host in trusted or f"{service.host}:{service.port}" in trusted
 
 
 def _origin(parts: SplitResult) -> Origin:

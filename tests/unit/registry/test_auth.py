@@ -201,10 +201,10 @@ def test_a_cancelled_refresh_leaves_the_others_to_do_it() -> None:
 @pytest.mark.parametrize(
     "realm",
     [
-        "http://quay.io/v2/auth",
         "https://169.254.169.254/latest",
         "https://127.0.0.1/auth",
         "https://10.0.0.1/auth",
+        "http://sso.example/auth",
         f"https://me:{PASSWORD}@quay.io/auth",
         "file:///etc/passwd",
     ],
@@ -255,6 +255,86 @@ def test_waived_verification_is_only_for_the_registrys_host() -> None:
         bench.transport.on(realm, json_answer({"token": "T"}))
         bench.refused(f'Bearer realm="{realm}"')
     assert [request.tls for request in bench.transport.requests] == [TLSPolicy(verify=False), TLSPolicy()]
+
+
+@pytest.mark.parametrize("named", ["http://quay.io/v2/auth", "http://quay.io:80/v2/auth"])
+def test_a_registry_that_does_not_know_of_its_tls_is_asked_over_tls(named: str) -> None:
+    bench = Bench(USER)
+    bench.transport.on(REALM, json_answer({"token": "T"}))
+    assert bench.refused(f'Bearer realm="{named}"') == "Bearer T"
+    assert bench.token_request().url.startswith(f"{REALM}?")
+    assert bench.token_request().authorization == BASIC
+
+
+def test_a_trusted_realm_is_asked_over_tls_and_wherever_it_is() -> None:
+    bench = Bench(USER, trusted=("sso.example", "10.0.0.1", "127.0.0.1:8443"))
+    for named, asked in {
+        "http://sso.example/token": "https://sso.example/token",
+        "https://10.0.0.1/token": "https://10.0.0.1/token",
+        "https://127.0.0.1:8443/token": "https://127.0.0.1:8443/token",
+    }.items():
+        bench.transport.on(asked, json_answer({"token": "T"}))
+        bench.transport.requests.clear()
+        assert bench.refused(f'Bearer realm="{named}"')
+        assert bench.token_request().authorization == BASIC
+
+
+def test_a_private_registry_may_have_its_token_service_beside_it() -> None:
+    bench = Bench(USER, registry="10.0.0.7")
+    bench.transport.on("https://10.0.0.8/token", json_answer({"token": "T"}))
+    assert bench.refused('Bearer realm="https://10.0.0.8/token"') == "Bearer T"
+    assert bench.token_request().authorization is None  # who it belongs to, the address does not say
+    named = Bench(USER, registry="localhost")  # by a name that leads to a private address
+    named.transport.on("https://10.0.0.8/token", json_answer({"token": "T"}))
+    assert named.refused('Bearer realm="https://10.0.0.8/token"') == "Bearer T"
+
+
+def test_a_realm_that_is_not_asked_says_what_would_help() -> None:
+    bench = Bench(USER)
+    with pytest.raises(Unauthorized, match="private address") as refused:
+        bench.refused('Bearer realm="https://10.0.0.1/auth"')
+    assert refused.value.hint == "trusted-realms"
+
+
+@pytest.mark.parametrize("location", [f"{REALM}/", "/v2/auth/", "auth/"])
+def test_a_token_service_may_redirect_within_its_origin(location: str) -> None:
+    bench = Bench(USER)
+    bench.transport.on(REALM, Answer(301, headers={"Location": location}))
+    bench.transport.on(f"{REALM}/", json_answer({"token": "T"}))
+    assert bench.refused() == "Bearer T"
+    assert [request.authorization for request in bench.transport.requests] == [BASIC, BASIC]
+
+
+def test_a_token_service_that_redirects_for_ever_is_left() -> None:
+    bench = Bench(USER)
+    bench.transport.on(REALM, Answer(302, headers={"Location": REALM}))
+    with pytest.raises(RedirectRefused):
+        bench.refused()
+    assert len(bench.transport.requests) < 10
+
+
+@pytest.mark.parametrize(("status", "posts"), [(302, 1), (307, 2)])
+def test_an_identity_token_is_posted_again_only_where_the_redirect_keeps_the_method(
+    status: int, posts: int
+) -> None:
+    bench = Bench(Login(identity_token=PASSWORD))
+    bench.transport.on(REALM, Answer(status, headers={"Location": f"{REALM}/"}))
+    bench.transport.on(f"{REALM}/", json_answer({"token": "T"}))
+    if posts == 2:
+        assert bench.refused() == "Bearer T"
+    else:
+        with pytest.raises(RedirectRefused):
+            bench.refused()
+    assert [request.method for request in bench.transport.requests] == ["POST"] * posts
+
+
+def test_a_refused_login_says_where_it_is_from() -> None:
+    bench = Bench(Login("me", PASSWORD, source="/run/user/0/auth.json, key quay.io"))
+    bench.transport.on(REALM, json_answer({"details": "bad password"}, 401))
+    with pytest.raises(
+        Unauthorized, match=r"the login that was sent is from /run/user/0/auth\.json, key quay"
+    ):
+        bench.refused()
 
 
 def test_a_token_service_that_redirects_is_not_followed() -> None:

@@ -91,6 +91,109 @@ def test_a_blob_is_opened_with_a_closed_range() -> None:
             rig.open(start, stop)
 
 
+# --- what is hidden from strangers ------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_login_is_offered_before_not_found_is_believed(status: int) -> None:
+    rig = Rig(login=USER)
+    rig.transport.on(rig.tag, Answer(status), document(MANIFEST))
+    other = f'Bearer realm="{REALM}",service="quay.io"' + ',scope="registry:catalog:*"'
+    rig.transport.on("https://quay.io/v2/", Answer(401, headers={"WWW-Authenticate": other}))
+    rig.transport.on(REALM, json_answer({"token": "T"}))
+    assert rig.resolve()
+    assert [request.authorization for request in rig.transport.asked(rig.tag)] == [None, "Bearer T"]
+    (token,) = rig.transport.asked(REALM)
+    assert "repository%3Ans%2Frepo%3Apull" in token.url and "catalog" not in token.url
+
+
+def test_without_a_login_not_found_costs_one_request() -> None:
+    rig = Rig()
+    rig.transport.on(rig.tag, Answer(404))
+    with pytest.raises(NotInRegistry):
+        rig.resolve()
+    assert rig.urls() == [rig.tag]
+
+
+@pytest.mark.parametrize("base", [Answer(200), Answer(404), Answer(401)])
+def test_a_registry_that_wants_no_login_is_believed(base: Answer) -> None:
+    rig = Rig(login=USER)
+    rig.transport.on(rig.tag, Answer(404))
+    rig.transport.on("https://quay.io/v2/", base)
+    for _ in range(2):
+        with pytest.raises(NotInRegistry):
+            rig.resolve()
+    assert rig.urls() == [rig.tag, "https://quay.io/v2/", rig.tag]
+    assert PASSWORD not in repr(rig.transport.requests)
+
+
+def test_what_is_not_found_with_a_login_is_not_there() -> None:
+    rig = Rig(login=USER)
+    rig.transport.on(rig.tag, NEEDS_TOKEN, Answer(404))
+    rig.transport.on(REALM, json_answer({"token": "T"}))
+    with pytest.raises(NotInRegistry):
+        rig.resolve()
+    assert rig.urls().count("https://quay.io/v2/") == 0
+
+
+# --- redirects ----------------------------------------------------------------------------
+
+OTHER = "https://other.example/v2/their/repo/blobs/sha256:1"
+OTHER_REALM = "https://other.example/token"
+
+
+def wants_token(realm: str) -> Answer:
+    return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="other"'})
+
+
+def test_another_registry_is_asked_as_a_stranger() -> None:
+    rig = BlobRig(redirect(OTHER))
+    rig.transport.on(OTHER, wants_token(OTHER_REALM), Answer(206))
+    rig.transport.on(OTHER_REALM, json_answer({"token": "GUEST"}))
+    assert rig.open(0, 3).url == OTHER
+    assert [request.authorization for request in rig.transport.requests] == [
+        "Bearer T",
+        None,
+        None,  # the token service
+        "Bearer GUEST",
+    ]
+    assert "their%2Frepo%3Apull" in rig.transport.requests[2].url
+    assert PASSWORD not in repr(rig.transport.requests)
+    rig.open(3, 6)  # directly, with the same token after one refusal at most
+    assert rig.transport.requests[-1].url == OTHER
+
+
+def test_a_strangers_token_stays_where_it_is_from() -> None:
+    rig = BlobRig(redirect(OTHER))
+    rig.transport.on(OTHER, wants_token(OTHER_REALM), redirect(CDN))
+    rig.transport.on(OTHER_REALM, json_answer({"token": "GUEST"}))
+    rig.transport.on(CDN, Answer(206))
+    rig.open(0, 3)
+    assert rig.transport.requests[-1].url == CDN
+    assert rig.transport.requests[-1].authorization is None
+
+
+def test_another_registry_that_refuses_strangers_is_an_error() -> None:
+    rig = BlobRig(redirect(OTHER), redirect(OTHER))
+    rig.transport.on(OTHER, wants_token(OTHER_REALM))
+    rig.transport.on(OTHER_REALM, json_answer({"token": "GUEST"}))
+    with pytest.raises(RegistryError):
+        rig.open(0, 3)
+    assert PASSWORD not in repr(rig.transport.requests[1:])
+
+
+@pytest.mark.parametrize(
+    "realm", ["https://127.0.0.1/token", "https://10.0.0.1/token", "http://other.example/x"]
+)
+def test_another_registry_cannot_lead_further_inside(realm: str) -> None:
+    rig = BlobRig(redirect(OTHER))
+    rig.transport.on(OTHER, wants_token(realm))
+    rig.transport.on("https://other.example/x", json_answer({"token": "GUEST"}))
+    with pytest.raises(RegistryError):
+        rig.open(0, 3)
+    assert all("127.0.0.1" not in url and "10.0.0.1" not in url for url in rig.urls())
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_carries_the_range_and_no_credential(status: int) -> None:
     rig = BlobRig(redirect(status=status))

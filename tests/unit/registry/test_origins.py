@@ -161,7 +161,7 @@ def test_realms_at_the_registry_itself_are_asked() -> None:
     assert realm_problem("https://auth.docker.io/token", QUAY, allow_http=False) is None
     assert realm_problem("http://127.0.0.1:9999/token", LOCAL, allow_http=True) is None
     assert realm_problem("http://127.0.0.1:9999/token", LOCAL, allow_http=False)
-    assert realm_problem("http://10.0.0.1/token", LOCAL, allow_http=True)
+    assert realm_problem("http://10.0.0.1/token", LOCAL, allow_http=True) is None
 
 
 # --- who is told the secret ----------------------------------------------------------------------------
