@@ -2,7 +2,8 @@
 
 containers-registries.conf(5), version 2. Rules of this file: the section with the longest matching prefix
 holds, alone; its mirrors come in their order and its own location last; a location that is blocked, by this
-section or by the one that matches the rewritten name, is not asked, whatever else there is.
+section or by the one that matches the rewritten name, is not asked, whatever else there is. Host names are
+compared whatever their case, since they are the same hosts: a name in other letters is blocked as well.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Registries:
                 self.credential_helpers = file.helpers or (AUTH_FILES,)
             self.short_name_mode = file.mode or self.short_name_mode
             self.aliases.update((name, (value, file.path)) for name, value in (file.aliases or {}).items())
-        self.sections = tuple(sections[prefix] for prefix in sorted(sections))
+        # Of those that differ in the case of the host only the one in lower case comes first.
+        in_order = sorted(sections, key=lambda prefix: (_folded(prefix), prefix.swapcase()))
+        self.sections = tuple(sections[prefix] for prefix in in_order)
 
     @classmethod
     def none(cls) -> Registries:
@@ -97,12 +100,10 @@ class Registries:
 
     def section(self, name: str) -> Section | None:
         """The section that holds for ``name``, a repository or a whole reference."""
-        found: Section | None = None
-        for section in self.sections:
-            longer = found is None or len(section.prefix) > len(found.prefix)
-            if longer and _matched(name, section.prefix) is not None:
-                found = section
-        return found
+        matching = (section for section in self.sections if _matched(name, section.prefix) is not None)
+        return max(
+            matching, key=lambda section: len(section.prefix), default=None
+        )  # the first of the longest
 
     def endpoints(self, reference: Reference) -> tuple[Endpoint, ...]:
         """Whom to ask for ``reference``, in order, the origin last; at least one.
@@ -177,7 +178,7 @@ def _rewritten(reference: Reference, prefix: str, location: Location) -> Referen
         found = parse_reference(f"docker://{there}")
     except InvalidReference as exc:
         raise RegistriesConfError(f"{location.whence}: {text} would be asked for as {there}: {exc}") from exc
-    if not isinstance(found, Reference) or str(found) != there:
+    if not isinstance(found, Reference) or str(found) != _folded(there):
         raise RegistriesConfError(
             f"{location.whence}: {text} would be asked for as {there}, which stands for {found}; write that"
         )
@@ -186,6 +187,7 @@ def _rewritten(reference: Reference, prefix: str, location: Location) -> Referen
 
 def _matched(name: str, prefix: str) -> int | None:
     """Where in ``name`` the part ends that ``prefix`` stands for; None where it does not match."""
+    name, prefix = _folded(name), _folded(prefix)
     if prefix.startswith("*."):
         at = name.find(prefix[1:])
         if at < 0 or "/" in name[:at]:
@@ -196,3 +198,9 @@ def _matched(name: str, prefix: str) -> int | None:
     else:
         return None
     return end if end == len(name) or name[end] in ":/@" else None
+
+
+def _folded(name: str) -> str:
+    """``name`` with the letters of its host in lower case."""
+    host, slash, rest = name.partition("/")
+    return f"{host.lower()}{slash}{rest}"

@@ -97,7 +97,7 @@ def load(path: Path, *, named: bool) -> ConfFile | None:
     if len(raw) > LIMIT:
         raise RegistriesConfError(f"{path} is larger than {LIMIT} bytes")
     try:
-        text = raw.decode()
+        text = raw.decode().removeprefix("\ufeff")  # the mark that some editors begin a file with
         return _File(path, text, tomllib.loads(text)).read()
     except UnicodeDecodeError as exc:
         line = raw.count(b"\n", 0, exc.start) + 1
@@ -252,7 +252,8 @@ class _File:
             if not isinstance(value, str):
                 self._fail(f"the alias {name!r:.200} is not a text")
             try:
-                parse_short_name(name)
+                if parse_short_name(name).suffix:
+                    self._fail(f"the alias {name!r:.200} must have neither tag nor digest")
                 yield name, parse_alias(value) if value else None
             except InvalidReference as exc:
                 self._fail(str(exc))

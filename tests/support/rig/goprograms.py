@@ -14,8 +14,7 @@ from tests.support.rig.registry import RigError
 
 GO_NEEDED = "1.24"
 _BUILD_S = 3600  # containers/image and what it depends on: 150 s of CPU
-_IMAGECOPY = Path(__file__).parent / "imagecopy"
-_PROXYRULES = Path(__file__).parent / "proxyrules"
+_SOURCES = Path(__file__).parent
 # Without what needs libraries of C that are not for copying: signatures by gpgme, and storage drivers.
 _TAGS = (
     "containers_image_openpgp,containers_image_docker_daemon_stub,containers_image_storage_stub,"
@@ -28,33 +27,40 @@ class NoGo(RigError):
 
 
 def imagecopy() -> Path:
-    """``skopeo copy`` over the newest containers/image: the program beside this file.
+    """``skopeo copy`` over the newest containers/image. Raises as ``_ours``."""
+    return _ours("imagecopy")
 
-    Raises NoGo, whose one line says what is missing; RigError if it can't be compiled.
-    """
 
-    def build() -> Path:
-        return install("imagecopy", ".", _IMAGECOPY, kept.root() / "go")
-
-    return kept.kept("imagecopy", [_TAGS.encode(), *kept.files_below(_IMAGECOPY)], build)
+def registriesconf() -> Path:
+    """What containers/image reads in registries.conf, asked over JSON lines. Raises as ``_ours``."""
+    return _ours("registriesconf")
 
 
 def proxyrules() -> Path:
     """Answers which proxy Go's programs ask a URL through, by golang.org/x/net/http/httpproxy.
 
-    Raises as ``imagecopy``.
+    Raises as ``_ours``.
     """
+    return _ours("proxyrules")
+
+
+def _ours(name: str) -> Path:
+    """The program in the directory ``name`` beside this file.
+
+    Raises NoGo, whose one line says what is missing; RigError if it can't be compiled.
+    """
+    sources = _SOURCES / name
 
     def build() -> Path:
-        return install("proxyrules", ".", _PROXYRULES, kept.root() / "go")
+        return install(name, ".", sources, kept.root() / "go")
 
-    return kept.kept("proxyrules", kept.files_below(_PROXYRULES), build)
+    return kept.kept(name, [_TAGS.encode(), *kept.files_below(sources)], build)
 
 
 def install(name: str, package: str, directory: Path, into: Path) -> Path:
     """``go install`` of ``package``, run in ``directory``; the program ``name`` in ``into``.
 
-    Raises as ``imagecopy``. NoGo also for a package that the module proxy does not have.
+    Raises as ``_ours``. NoGo also for a package that the module proxy does not have.
     """
     go = shutil.which("go")
     if go is None or _version(go) < tuple(map(int, GO_NEEDED.split("."))):

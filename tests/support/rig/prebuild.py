@@ -27,6 +27,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "ostree-ext-tests": ostreeclient.build_tests,
     "imagecopy": goprograms.imagecopy,
     "proxyrules": goprograms.proxyrules,
+    "registriesconf": goprograms.registriesconf,
     "core-tests": ccore.build_all,
 }
 
