@@ -45,17 +45,18 @@ enum lt_format {
 	LT_FORMAT_NONE = 0,	/* stored as it is: out is in, both digests agree */
 	LT_FORMAT_GZIP = 1,	/* RFC 1952, all members */
 	LT_FORMAT_ZSTD = 2,	/* RFC 8878, all frames; skippable ones skipped */
+	LT_FORMAT_DETECT = 3,	/* gzip or zstd: the stream's first byte tells */
 };
 
 /* What this build is.  The package compares the number at import and refuses a
  * binary of another: count it up when a declaration here changes or goes.
  * 'lt_build' names the libraries it was linked with, for a person. */
-enum { LT_ABI = 4 };
+enum { LT_ABI = 5 };
 const char *lt_build(void);
 
 /*
- * What became of one stream.  All but status, os_errno and error_offset are 0
- * unless status is LT_OK.
+ * What became of one stream.  All but status, os_errno, error_offset and window
+ * are 0 unless status is LT_OK.
  */
 struct lt_result {
 	int status;
@@ -64,11 +65,16 @@ struct lt_result {
 	 * LT_ERR_TRAILING: where the surplus begins; for LT_ERR_TRUNCATED:
 	 * where the input ended). */
 	uint64_t error_offset;
+	uint64_t window;		/* LT_ERR_WINDOW: the bytes that were asked for */
 	uint64_t in_total;
 	uint8_t in_digest[32];
 	/* The rest is 0 if LT_LAYER_DIGEST_ONLY. */
 	uint64_t out_total;
 	uint8_t out_digest[32];
+	/* enum lt_format, as which it was decoded: for LT_FORMAT_DETECT what
+	 * was found, or itself where the stream is empty.  64 bits wide, so
+	 * that results without gaps can be compared as bytes. */
+	int64_t format;
 	/* gzip members, or zstd frames, skippable ones included; of a stored
 	 * stream 1, or 0 where it is empty.  Some readers of gzip stop after
 	 * the first member. */
@@ -139,8 +145,9 @@ int lt_tee_feed(lt_tee *t, const void *in, size_t in_nbytes,
  */
 int lt_tee_finish(lt_tee *t, struct lt_result *ret);
 
-/* After an error: what lt_result.error_offset will be. */
+/* After an error: what lt_result.error_offset and lt_result.window will be. */
 uint64_t lt_tee_error_offset(const lt_tee *t);
+uint64_t lt_tee_error_window(const lt_tee *t);
 
 /*
  * The pool: many streams, several threads.

@@ -1,6 +1,10 @@
 /*
  * lt_codec.c: the table of formats, and what they share.
  *
+ * LT_FORMAT_DETECT is none of the table: what a stream begins with says which
+ * of the table's it is, and one byte is enough, as no two begin alike.  The
+ * decoder that it leads to judges that byte again, and all others.
+ *
  * The output budget is exact: a stream fails if and only if it produces byte
  * number budget + 1.  To learn that, once the budget is used up the decoder
  * gets one byte of scratch to write to.
@@ -17,7 +21,9 @@ static const struct lt_format_ops *const formats[] = {
 
 struct lt_codec {
 	const struct lt_format_ops *ops;	/* of the stream at work */
-	struct lt_decoder *decoder;		/* same; NULL: none is */
+	struct lt_decoder *decoder;		/* same; NULL: none is, or not yet */
+	int format;				/* same */
+	struct lt_format_options options;	/* same */
 	struct lt_decoder *kept[LT_ARRAY_SIZE(formats)];
 	int status;				/* a verdict is final */
 	u64 budget_left;
@@ -50,31 +56,45 @@ void lt_codec_free(lt_codec *c)
 	free(c);
 }
 
-static int begin(lt_codec *c, int format, const struct lt_format_options *o)
+static int begin(lt_codec *c, int format)
 {
+	c->format = format;
+	if (format == LT_FORMAT_DETECT)
+		return LT_OK;
 	c->ops = lt_format_ops(format);
 	if (!c->ops)
 		return LT_ERR_UNSUPPORTED;
 	if (!c->kept[format])
 		c->kept[format] = c->ops->new();
 	c->decoder = c->kept[format];
-	return c->decoder ? c->ops->reset(c->decoder, o) : LT_ERR_MEMORY;
+	return c->decoder ? c->ops->reset(c->decoder, &c->options)
+			  : LT_ERR_MEMORY;
+}
+
+/* Begin as what a stream with that first byte can be: a gzip member, a zstd
+ * frame, or a frame to be skipped, whose first byte has any low half. */
+static int detect(lt_codec *c, u8 first)
+{
+	if (first == 0x1f)
+		return begin(c, LT_FORMAT_GZIP);
+	if (first == 0x28 || (first & 0xf0) == 0x50)
+		return begin(c, LT_FORMAT_ZSTD);
+	return LT_ERR_HEADER;
 }
 
 int lt_codec_begin(lt_codec *c, int format, bool check_crc, bool grant_all,
 		   u64 out_budget, u64 window_max)
 {
-	const struct lt_format_options o = {
+	c->options = (struct lt_format_options){
 		.check_crc = check_crc,
 		.grant_all = grant_all,
 		.window_max = window_max,
 	};
-
 	c->decoder = NULL;
 	c->budget_left = out_budget;
 	c->in_total = 0;
 	c->error_pos = 0;
-	c->status = begin(c, format, &o);
+	c->status = begin(c, format);
 	return c->status;
 }
 
@@ -103,6 +123,15 @@ int lt_codec_step(lt_codec *c, const u8 *in, size_t in_nbytes,
 	*out_nbytes_ret = 0;
 	if (ret < 0)
 		return ret;
+	if (!c->decoder) {
+		if (!in_nbytes)
+			return LT_OK;
+		ret = detect(c, *in);
+		if (ret < 0) {
+			c->status = ret;
+			return ret;
+		}
+	}
 
 	if (c->budget_left) {
 		const size_t room = c->budget_left < out_nbytes_avail ?
@@ -146,6 +175,8 @@ int lt_codec_finish(lt_codec *c)
 		c->status = LT_ERR_MISUSE;
 		return c->status;
 	}
+	if (!c->decoder)
+		return LT_OK;		/* nothing came, so nothing was detected */
 	ret = c->ops->finish(c->decoder, c->in_total);
 	if (ret < 0) {
 		c->error_pos = c->decoder->error_pos;
@@ -157,6 +188,16 @@ int lt_codec_finish(lt_codec *c)
 u64 lt_codec_error_offset(const lt_codec *c)
 {
 	return c->error_pos;
+}
+
+u64 lt_codec_error_window(const lt_codec *c)
+{
+	return c->status == LT_ERR_WINDOW ? c->decoder->window : 0;
+}
+
+int lt_codec_format(const lt_codec *c)
+{
+	return c->format;
 }
 
 u64 lt_codec_n_members(const lt_codec *c)

@@ -43,8 +43,11 @@ int lt_codec_step(lt_codec *c, const u8 *in, size_t in_nbytes,
 		  size_t *in_nbytes_ret, size_t *out_nbytes_ret);
 int lt_codec_finish(lt_codec *c);
 
-/* As lt_tee_error_offset. */
+/* As lt_tee_error_offset and lt_tee_error_window. */
 u64 lt_codec_error_offset(const lt_codec *c);
+u64 lt_codec_error_window(const lt_codec *c);
+/* As lt_result.format. */
+int lt_codec_format(const lt_codec *c);
 /* As lt_result.n_members, so far. */
 u64 lt_codec_n_members(const lt_codec *c);
 

@@ -23,6 +23,7 @@ struct lt_decoder {
 	u64 out_pos;		/* same, of the one that made the last output */
 	u64 error_pos;		/* valid after a negative verdict */
 	u64 n_members;		/* parts that are complete */
+	u64 window;		/* that the open part asks for; only zstd has one */
 };
 
 struct lt_format_options {

@@ -64,7 +64,6 @@ struct zstd {
 	bool last_block;
 	bool pending;			/* libzstd may hold output back */
 	u64 window_max;
-	u64 window;
 	u64 content_size;
 	u64 frame_out_nbytes;
 	u32 left;			/* of the block, or of the skip */
@@ -167,11 +166,11 @@ static int header(struct zstd *z)
 	const u8 *end = z->field.bytes + z->header_nbytes;
 	static const u8 id_nbytes[4] = {0, 1, 2, 4};
 
-	z->window = 0;
+	z->base.window = 0;
 	if (!(fhd & 0x20)) {
 		const u64 base = (u64)1 << (10 + (*p >> 3));
 
-		z->window = base + base / 8 * (*p & 7);
+		z->base.window = base + base / 8 * (*p & 7);
 		p++;
 	}
 	if (le(p, id_nbytes[fhd & 3]) != 0)
@@ -183,8 +182,8 @@ static int header(struct zstd *z)
 			z->content_size += 256;
 	}
 	if (fhd & 0x20)
-		z->window = z->content_size;
-	if (z->window > z->window_max)
+		z->base.window = z->content_size;
+	if (z->base.window > z->window_max)
 		return LT_ERR_WINDOW;
 	z->state = WINDOW;
 	return LT_OK;
@@ -252,7 +251,7 @@ static int open_frame(struct zstd *z)
 {
 	bool done;
 
-	if (z->window > LT_WINDOW_FREE) {
+	if (z->base.window > LT_WINDOW_FREE) {
 		if (!z->grant_all)
 			return LT_WINDOW_WAIT;
 		z->big_window = true;

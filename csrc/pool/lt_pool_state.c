@@ -126,10 +126,12 @@ static void measure(struct layer *l, struct lt_result *r)
 	if (l->out.hash) {
 		r->out_total = l->out.pos;
 		r->n_members = lt_codec_n_members(l->codec);
+		r->format = lt_codec_format(l->codec);
 		lt_sha256_final(&l->out.sha, r->out_digest);
 	} else {		/* stored: out is in */
 		r->out_total = r->in_total;
 		r->n_members = r->in_total > 0;
+		r->format = LT_FORMAT_NONE;
 		memcpy(r->out_digest, r->in_digest, 32);
 	}
 }
@@ -155,6 +157,7 @@ void lt_layer_settle(lt_pool *p, int32_t id)
 		.status = l->status,
 		.os_errno = l->os_errno,
 		.error_offset = l->codec ? lt_codec_error_offset(l->codec) : 0,
+		.window = l->codec ? lt_codec_error_window(l->codec) : 0,
 	};
 	if (l->status == LT_OK)
 		measure(l, r);

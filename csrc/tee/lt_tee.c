@@ -78,12 +78,14 @@ int lt_tee_finish(lt_tee *t, struct lt_result *ret)
 	*ret = (struct lt_result){
 		.status = status,
 		.error_offset = lt_codec_error_offset(t->codec),
+		.window = lt_codec_error_window(t->codec),
 	};
 	if (status != LT_OK)
 		return status;
 	ret->in_total = t->in_total;
 	ret->out_total = t->out_total;
 	ret->n_members = lt_codec_n_members(t->codec);
+	ret->format = lt_codec_format(t->codec);
 	lt_sha256_final(&t->in_hash, ret->in_digest);
 	if (t->format == LT_FORMAT_NONE)
 		memcpy(ret->out_digest, ret->in_digest, 32);
@@ -95,4 +97,9 @@ int lt_tee_finish(lt_tee *t, struct lt_result *ret)
 uint64_t lt_tee_error_offset(const lt_tee *t)
 {
 	return lt_codec_error_offset(t->codec);
+}
+
+uint64_t lt_tee_error_window(const lt_tee *t)
+{
+	return lt_codec_error_window(t->codec);
 }

@@ -199,7 +199,13 @@ class Engine:
         pool = open_pool(workers=1, n_in=STREAM_IN, n_out=STREAM_OUT, core=self._options.core)
         try:
             pool_layer = pool.open_layer(
-                LayerJob(blob.compression, blob.size, stream=True, media_type=layer.media_type)
+                LayerJob(
+                    blob.compression,
+                    blob.size,
+                    stream=True,
+                    window_max=self._options.zstd_window,
+                    media_type=layer.media_type,
+                )
             )
             async with unwrapped_group() as group:
                 feeding = group.create_task(self._feed(layer, source, reader, pool, pool_layer))
@@ -235,7 +241,7 @@ class Engine:
 
     async def verify(self) -> VerifyReport:
         """Hash everything in the store again; what is wrong goes to quarantine. Raises StoreBusy."""
-        return await verify_store(self.store, self._workers(), self._options.budget)
+        return await verify_store(self.store, self._workers(), self._options)
 
     # --- inside ---
 
@@ -271,6 +277,7 @@ class Engine:
             keepers=keepers,
             space=self.space,
             spending=Spending(self._options.budget, layers),
+            zstd_window=self._options.zstd_window,
             spare=Spending(
                 spare(self._options.budget), layers, of="what this machine has in place of its layers"
             ),

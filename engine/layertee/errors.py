@@ -53,6 +53,7 @@ __all__ = [
     "Unauthorized",
     "UnsafePath",
     "UnsupportedImage",
+    "WindowTooLarge",
     "WorkBudgetExceeded",
     "redact_url",
 ]
@@ -316,6 +317,19 @@ class OutputBudgetExceeded(DecodeError):
     """A stream would inflate to more than it may."""
 
     code = "OUTPUT_BUDGET"
+
+
+class WindowTooLarge(DecodeError):
+    """A zstd frame wants a window of ``window`` bytes, more than the ``window_max`` that it may have."""
+
+    code = "ZSTD_WINDOW"
+
+    def __init__(
+        self, message: str, *, media_type: str = "", offset: int = 0, window: int = 0, window_max: int = 0
+    ) -> None:
+        super().__init__(message, media_type=media_type, offset=offset, reason="window")
+        self.window = window
+        self.window_max = window_max
 
 
 class WorkBudgetExceeded(DecodeError):

@@ -11,6 +11,10 @@ from .image.holding import Basis, Place
 from .image.placename import Where
 from .transfer.limits import FetchLimits
 
+# What the zstd program takes by default. The most is what libzstd can do, the least what a frame can ask for.
+ZSTD_WINDOW = 128 << 20
+ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST = 1 << 10, 2 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -53,6 +57,7 @@ class Options:
     a registry which names them, where the two are on different hosts. ``user_agent_prefix`` names the
     program that this one works for. ``opaque_layers``: also take images that do not name the DiffID of
     every layer; of such a layer only the blob's digest is checked. ``budget`` bounds what one image may cost.
+    ``zstd_window``: the largest window, in bytes, that a zstd frame may have; so much memory is used for it.
     ``keep_free``: what stays free of the disk that the store is on; by default as LAYERTEE_KEEP_FREE says.
     """
 
@@ -71,3 +76,8 @@ class Options:
     opaque_layers: bool = False
     budget: Budget = field(default_factory=Budget)
     keep_free: KeepFree = field(default_factory=KeepFree.usual)
+    zstd_window: int = ZSTD_WINDOW
+
+    def __post_init__(self) -> None:
+        if not ZSTD_WINDOW_LEAST <= self.zstd_window <= ZSTD_WINDOW_MOST:
+            raise ValueError(f"zstd_window is not from 1 KiB to 2 GiB: {self.zstd_window}")

@@ -47,6 +47,7 @@ static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 	struct lt_sha256_state output;
 	unsigned long long budget, window;
 	int format, check_crc;
+	bool is_gzip;
 	size_t pos = 0;
 	int status;
 	lt_tee *t;
@@ -54,6 +55,8 @@ static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 	if (sscanf(spec, "%d:%d:%llu:%llu:", &format, &check_crc, &budget,
 		   &window) != 4)
 		exit(2);
+	is_gzip = format == LT_FORMAT_GZIP ||
+		  (format == LT_FORMAT_DETECT && nbytes && data[0] == 0x1f);
 	t = lt_tee_new(format, check_crc, budget, window);
 	if (!t)
 		exit(3);
@@ -92,7 +95,7 @@ static struct outcome run(const char *spec, const u8 *data, size_t nbytes,
 	}
 	status = lt_tee_finish(t, &r.result);
 	/* Where a gzip body breaks off, the end differs: lt_inflate_isal.c. */
-	if (format != LT_FORMAT_GZIP ||
+	if (!is_gzip ||
 	    (status != LT_ERR_DATA && status != LT_ERR_TRUNCATED))
 		lt_sha256_final(&output, r.output_sha);
 	lt_tee_free(t);

@@ -84,9 +84,84 @@ static void a_codec_is_reused_for_any_format(void)
 	CHECK(!lt_tee_new(77, 1, no_limit, window_max));
 }
 
+static void a_format_that_was_named_takes_no_other(void)
+{
+	lt_codec *c = lt_codec_new();
+	u8 out[8];
+	size_t n;
+
+	CHECK(c);
+	CHECK(!lt_codec_begin(c, LT_FORMAT_GZIP, true, false, no_limit,
+			      window_max));
+	CHECK(decode(c, zs, sizeof(zs), out, &n) == LT_ERR_HEADER);
+	CHECK(!lt_codec_begin(c, LT_FORMAT_ZSTD, true, false, no_limit,
+			      window_max));
+	CHECK(decode(c, gz, sizeof(gz), out, &n) == LT_ERR_HEADER);
+	lt_codec_free(c);
+}
+
+/* Whatever came before, and however often. */
+static void the_first_byte_tells_which_format_it_is(void)
+{
+	static const u8 skip[] = {0x5a, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 'x'};
+	lt_codec *c = lt_codec_new();
+	u8 out[8];
+	size_t n;
+
+	CHECK(c);
+	for (int round = 0; round < 3; round++) {
+		const struct {
+			const u8 *in;
+			size_t nbytes;
+			int status, format;
+			size_t made;
+		} all[] = {
+			{gz, sizeof(gz), LT_OK, LT_FORMAT_GZIP, 5},
+			{zs, sizeof(zs), LT_OK, LT_FORMAT_ZSTD, 5},
+			{skip, sizeof(skip), LT_OK, LT_FORMAT_ZSTD, 0},
+			{gz, 0, LT_OK, LT_FORMAT_DETECT, 0},
+			{gz + 1, 5, LT_ERR_HEADER, LT_FORMAT_DETECT, 0},
+			{gz, 1, LT_ERR_TRUNCATED, LT_FORMAT_GZIP, 0},
+			{zs, 3, LT_ERR_TRUNCATED, LT_FORMAT_ZSTD, 0},
+		};
+
+		for (size_t i = 0; i < LT_ARRAY_SIZE(all); i++) {
+			CHECK(!lt_codec_begin(c, LT_FORMAT_DETECT, true, false,
+					      no_limit, window_max));
+			CHECK(decode(c, all[i].in, all[i].nbytes, out, &n) ==
+			      all[i].status);
+			CHECK(lt_codec_format(c) == all[i].format);
+			CHECK(n == all[i].made);
+			CHECK(lt_codec_error_offset(c) ==
+			      (all[i].status == LT_ERR_TRUNCATED ? all[i].nbytes
+								 : 0));
+		}
+	}
+	lt_codec_free(c);
+}
+
+static void a_refused_window_is_told(void)
+{
+	lt_codec *c = lt_codec_new();
+	u8 out[8];
+	size_t n;
+
+	CHECK(c);
+	CHECK(!lt_codec_begin(c, LT_FORMAT_ZSTD, true, true, no_limit,
+			      window_max - 1));
+	CHECK(decode(c, zs128, sizeof(zs128), out, &n) == LT_ERR_WINDOW);
+	CHECK(lt_codec_error_window(c) == window_max);
+	/* Nothing of it is said of the next stream. */
+	CHECK(!lt_codec_begin(c, LT_FORMAT_ZSTD, true, true, no_limit,
+			      window_max));
+	CHECK(decode(c, zs128, sizeof(zs128), out, &n) == LT_OK);
+	CHECK(lt_codec_error_window(c) == 0);
+	lt_codec_free(c);
+}
+
 static void every_format_has_every_operation(void)
 {
-	for (int format = LT_FORMAT_NONE; format <= LT_FORMAT_ZSTD; format++) {
+	for (int format = LT_FORMAT_NONE; format < LT_FORMAT_DETECT; format++) {
 		const struct lt_format_ops *ops = lt_format_ops(format);
 
 		CHECK(ops);
@@ -95,7 +170,7 @@ static void every_format_has_every_operation(void)
 		/* Seven pointers: an eighth belongs into this list. */
 		CHECK(sizeof(*ops) == 7 * sizeof(void (*)(void)));
 	}
-	CHECK(!lt_format_ops(-1) && !lt_format_ops(LT_FORMAT_ZSTD + 1));
+	CHECK(!lt_format_ops(-1) && !lt_format_ops(LT_FORMAT_DETECT));
 }
 
 struct stream {
@@ -367,11 +442,14 @@ int main(void)
 			continue;
 		CHECK(lt_inflater_use(lt_inflater_name(i)) == LT_OK);
 		a_codec_is_reused_for_any_format();
+		the_first_byte_tells_which_format_it_is();
 		members_are_counted();
 		the_output_budget_is_exact();
 		finish_before_all_output_was_taken_is_misuse();
 		a_tee_is_finished_once();
 	}
+	a_format_that_was_named_takes_no_other();
+	a_refused_window_is_told();
 	a_large_window_waits_for_leave();
 	asking_in_vain_is_no_error();
 	return 0;

@@ -398,6 +398,13 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         help="what all layers of an image may inflate to (default: 64Gi; less for small images)",
     )
     group.add_argument(
+        "--zstd-window",
+        type=values.window,
+        default=128 << 20,
+        metavar="SIZE",
+        help="memory that a zstd layer may ask for to be inflated, up to 2Gi (default: 128Mi)",
+    )
+    group.add_argument(
         "--max-connections",
         type=values.count(1, 64),
         default=8,

@@ -24,6 +24,7 @@ HINTS = {
     "trusted-realms": "--trust-realm HOST, or LAYERTEE_TRUSTED_REALMS=HOST in the environment, allows it:"
     " if HOST is that registry's",
     "trust-basis": "--trust BASIS says what is enough to go by; see 'layertee help places'",
+    "zstd-window": "--zstd-window SIZE allows more; so much memory is then used while the layer is inflated",
 }
 
 

@@ -39,6 +39,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
             stall_s=args.stall_timeout,
         ),
         keep_free=args.keep_free or KeepFree.usual(),
+        zstd_window=args.zstd_window,
         user_agent_prefix=args.user_agent_prefix,
         budget=Budget(
             max_output=args.max_output,

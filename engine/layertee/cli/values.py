@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..disk.space import KeepFree, parse_size, scaled
+from ..options import ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST
 
 DURATION_MAX_S = 30 * 86400.0
 
@@ -90,6 +91,14 @@ def size_of_some(text: str) -> int:
     """A :func:`size` that is not 0."""
     if not (found := size(text)):
         raise argparse.ArgumentTypeError("it has to be more than nothing")
+    return found
+
+
+def window(text: str) -> int:
+    """A :func:`size` from 1Ki to 2Gi."""
+    found = size(text)
+    if not ZSTD_WINDOW_LEAST <= found <= ZSTD_WINDOW_MOST:
+        raise argparse.ArgumentTypeError(f"{text!r:.50} is not a size from 1Ki to 2Gi")
     return found
 
 

@@ -16,7 +16,7 @@ from ..errors import LayerteeError
 from ..image.media import Compression
 from .tee_python import INFLATERS, versions
 
-_ABI = 4  # LT_ABI of csrc/lt_api.h
+_ABI = 5  # LT_ABI of csrc/lt_api.h
 
 
 def c_core() -> tuple[Any, Any]:
@@ -28,14 +28,20 @@ def c_core() -> tuple[Any, Any]:
 
 
 def c_format(compression: Compression) -> int:
-    """``enum lt_format``."""
+    """``enum lt_format``: as it is, or whatever the first byte says."""
+    _, lib = c_core()
+    return int(lib.LT_FORMAT_NONE if compression is Compression.NONE else lib.LT_FORMAT_DETECT)
+
+
+def found_format(number: int, said: Compression) -> Compression:
+    """What ``lt_result.format`` says; ``said`` where nothing was found, as the stream was empty."""
     _, lib = c_core()
     formats = {
-        Compression.NONE: lib.LT_FORMAT_NONE,
-        Compression.GZIP: lib.LT_FORMAT_GZIP,
-        Compression.ZSTD: lib.LT_FORMAT_ZSTD,
+        lib.LT_FORMAT_NONE: Compression.NONE,
+        lib.LT_FORMAT_GZIP: Compression.GZIP,
+        lib.LT_FORMAT_ZSTD: Compression.ZSTD,
     }
-    return int(formats[compression])
+    return formats.get(number, said)
 
 
 @functools.cache

@@ -33,6 +33,7 @@ N_OUT = 24
 class LayerJob:
     """What is to be done with one blob.
 
+    ``compression`` as :class:`~layertee.core.tee.Tee` takes it.
     ``write`` names the form that goes to ``fd`` (which the caller closes): ``"in"`` the blob as it
     is, ``"out"`` what it inflates to, or None. ``stream`` hands what it inflates to to
     :meth:`PoolLayer.read`. ``digest_only`` hashes the blob and inflates nothing, so there is nothing

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ..aio import until_done
-from .loading import c_core, c_format
+from .loading import c_core, c_format, found_format
 from .pool import (
     IN_NBYTES,
     OUT_NBYTES,
@@ -227,13 +227,15 @@ class CLayer:
                 size=raw.in_total,
                 uncompressed_size=raw.out_total,
                 n_members=raw.n_members,
-                compression=job.compression,
+                compression=found_format(raw.format, job.compression),
             )
         if raw.status == self._p._lib.LT_ERR_CANCELLED:
             raise asyncio.CancelledError
         if raw.status == self._p._lib.LT_ERR_WRITE:
             raise write_error(raw.os_errno, job.path)
-        raise decode_error(raw.status, raw.error_offset, job.media_type)
+        raise decode_error(
+            raw.status, raw.error_offset, job.media_type, window=raw.window, window_max=job.window_max
+        )
 
     async def read(self) -> memoryview | None:
         self._give_back_lent()

@@ -23,6 +23,7 @@ class Measured(NamedTuple):
     size: int
     uncompressed_size: int
     n_members: int
+    compression: Compression
     digest: bytes
     diff_id: bytes
 
@@ -31,7 +32,7 @@ class Measured(NamedTuple):
 class BlobResult:
     """What one pass over a blob's bytes measured: ``digest`` and ``size`` of the bytes fed.
 
-    ``compression`` is what the blob was said to be; only a TeeResult has seen that it is.
+    ``compression`` is what the blob was said to be; that of a TeeResult is what was found.
     """
 
     digest: Digest

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from types import MappingProxyType
 
-from ..errors import DecodeError, OutputBudgetExceeded
+from ..errors import DecodeError, OutputBudgetExceeded, WindowTooLarge
 
 
 class Status(enum.IntEnum):
@@ -46,15 +46,18 @@ _REASONS = MappingProxyType(
         Status.TRUNCATED: ("truncated", "it ends at byte {}, in the middle"),
         Status.TRAILING: ("trailing", "surplus bytes follow the end of the compressed data, from byte {}"),
         Status.HEADER_TOO_LONG: ("header_too_long", "a gzip header field exceeds 64 KiB at byte {}"),
-        Status.WINDOW: ("window", "the zstd frame at byte {} wants more memory than is allowed"),
         Status.DICTIONARY: ("dictionary", "the zstd frame at byte {} needs a dictionary"),
         Status.UNSUPPORTED: ("unsupported", "this compression is not built in (byte {})"),
     }
 )
 
 
-def decode_error(status: int, offset: int, media_type: str) -> Exception:
+def decode_error(
+    status: int, offset: int, media_type: str, *, window: int = 0, window_max: int = 0
+) -> Exception:
     """The exception for a negative ``enum lt_status`` of one stream.
+
+    ``window`` and ``window_max`` are the bytes that a zstd frame asked for, and those that it may have.
 
     A machine that is out of memory or threads, or a bug of ours, is not a property of the stream:
     MemoryError and RuntimeError.
@@ -69,8 +72,21 @@ def decode_error(status: int, offset: int, media_type: str) -> Exception:
         )
     if status == Status.MEMORY:
         return MemoryError(f"{what}: no memory for its decoder")
+    if status == Status.WINDOW:
+        return WindowTooLarge(
+            f"{what}: the zstd frame at byte {offset} wants a window of {_mib(window)}, and may have"
+            f" {_mib(window_max)}",
+            media_type=media_type,
+            offset=offset,
+            window=window,
+            window_max=window_max,
+        ).with_hint("zstd-window")
     known = _REASONS.get(Status(status)) if status in Status._value2member_map_ else None
     if known is None:
         return RuntimeError(f"{what}: the core answered {status}")
     reason, text = known
     return DecodeError(f"{what}: {text.format(offset)}", media_type=media_type, offset=offset, reason=reason)
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / (1 << 20):.10g} MiB"

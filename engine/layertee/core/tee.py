@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..image.media import Compression
-from .loading import c_core, c_format, choose, inflater_name
+from .loading import c_core, c_format, choose, found_format, inflater_name
 from .result import Measured, TeeResult, make_result
 from .status import Status, decode_error
 from .tee_python import PythonCore
@@ -27,6 +27,8 @@ class _Core(Protocol):
 
     @property
     def error_offset(self) -> int: ...
+    @property
+    def error_window(self) -> int: ...
     def feed(self, data: memoryview, out: memoryview) -> tuple[int, int, int]: ...
     def finish(self) -> Measured: ...
 
@@ -34,13 +36,14 @@ class _Core(Protocol):
 class Tee:
     """Hashes, inflates and hashes one blob. Its results exist only after :meth:`finish`.
 
+    ``compression`` says whether the blob is compressed at all: NONE takes any bytes as they are. For the
+    others the first byte says whether it is gzip or zstd, whichever of the two was said: media types lie.
     ``check_crc`` asks for gzip's CRC-32 (its length is always checked). A stream that inflates to more
     than ``out_budget`` bytes, or wants a zstd window above ``window_max``, is refused while it is
     decoded. ``media_type`` is for messages. ``core`` is a demand; None is :func:`core_name`'s choice.
     """
 
     __slots__ = (
-        "_compression",
         "_core",
         "_core_name",
         "_done",
@@ -48,6 +51,7 @@ class Tee:
         "_out",
         "_pending",
         "_rest",
+        "_window_max",
         "window",
     )
 
@@ -69,14 +73,14 @@ class Tee:
             self._core = _CCore(compression, check_crc, out_budget, window_max)
         else:
             self._core = PythonCore(
-                compression.value,
+                compression,
                 check_crc=check_crc,
                 out_budget=out_budget,
                 window_max=window_max,
                 inflater=inflater_name("python"),
             )
-        self._compression = compression
         self._media_type = media_type
+        self._window_max = window_max
         self.window = _WINDOW
         self._out = memoryview(bytearray(_WINDOW))
         self._rest = memoryview(b"")
@@ -107,7 +111,7 @@ class Tee:
         status, taken, made = self._core.feed(data, self._out)
         if status < 0:
             self._rest, self._pending = memoryview(b""), False
-            raise decode_error(status, self._core.error_offset, self._media_type)
+            raise self._error(status)
         self._rest = data[taken:]
         self._pending = len(self._rest) > 0 or made == len(self._out)
         return self._out[:made].toreadonly()
@@ -122,7 +126,7 @@ class Tee:
             raise RuntimeError("this tee is finished" if self._done else "output is pending")
         measured = self._core.finish()
         if measured.status != Status.OK:
-            raise decode_error(measured.status, self._core.error_offset, self._media_type)
+            raise self._error(measured.status)
         self._done = True
         return make_result(
             digest=measured.digest,
@@ -130,8 +134,14 @@ class Tee:
             size=measured.size,
             uncompressed_size=measured.uncompressed_size,
             n_members=measured.n_members,
-            compression=self._compression,
+            compression=measured.compression,
             core=self._core_name,
+        )
+
+    def _error(self, status: int) -> Exception:
+        core = self._core
+        return decode_error(
+            status, core.error_offset, self._media_type, window=core.error_window, window_max=self._window_max
         )
 
 
@@ -145,10 +155,15 @@ class _CCore:
             raise MemoryError("no memory for a decoder")
         self._tee = self._ffi.gc(raw, self._lib.lt_tee_free)
         self._counts = self._ffi.new("size_t[2]")
+        self._said = compression
 
     @property
     def error_offset(self) -> int:
         return int(self._lib.lt_tee_error_offset(self._tee))
+
+    @property
+    def error_window(self) -> int:
+        return int(self._lib.lt_tee_error_window(self._tee))
 
     def feed(self, data: memoryview, out: memoryview) -> tuple[int, int, int]:
         ffi, counts = self._ffi, self._counts
@@ -164,6 +179,7 @@ class _CCore:
             size=raw.in_total,
             uncompressed_size=raw.out_total,
             n_members=raw.n_members,
+            compression=found_format(raw.format, self._said),
             digest=bytes(self._ffi.buffer(raw.in_digest)),
             diff_id=bytes(self._ffi.buffer(raw.out_digest)),
         )

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from typing import Any
 
+from ..image.media import Compression
 from .result import Measured
 from .status import Status
 
@@ -50,6 +51,8 @@ class _Cursor:
         self.out_open: int | None = None  # where the one that made the last output begins
         self.maybe_surplus = False  # what is open is not yet more than a beginning of a magic
         self.n_members = 0  # members or frames that are complete
+        self.window = 0  # that the frame at work asks for
+        self.found: Compression | None = None  # of a stream whose format is to be found
 
     def skip(self, n: int) -> memoryview:
         taken = self.data[:n]
@@ -275,6 +278,7 @@ def _zstd_header(c: _Cursor, window_max: int) -> Generator[None, None, tuple[byt
         content_size = int.from_bytes(fields[id_nbytes:], "little") + (256 if size_nbytes == 2 else 0)
     if segment:
         window = content_size or 0
+    c.window = window
     if window > window_max:
         raise _Verdict(Status.WINDOW)
     return header + rest, content_size, bool(descriptor & 0x04)
@@ -299,18 +303,36 @@ class _ZstdBlocks:
             raise _Verdict(Status.LENGTH if "too small" in str(exc) else status) from None
 
 
+# --- gzip or zstd ----------------------------------------------------------------------------
+
+
+def _detect(c: _Cursor, check_crc: bool, inflater: str, window_max: int) -> Steps:
+    """Decode as what a stream with that first byte can be; its decoder judges the byte again."""
+    while not c.data:
+        yield
+    first = c.data[0]
+    if first == 0x1F:
+        c.found = Compression.GZIP
+        yield from _gzip(c, check_crc, inflater)
+    elif first == _FRAME_MAGIC[0] or first & 0xF0 == _SKIP_MAGIC[0]:
+        c.found = Compression.ZSTD
+        yield from _zstd(c, window_max)
+    c.open = c.pos
+    raise _Verdict(Status.HEADER)
+
+
 # --- the core --------------------------------------------------------------------------------
 
 
 class PythonCore:
     """Same contract as ``lt_tee`` in csrc/lt_api.h.
 
-    ``format`` is "none", "gzip" or "zstd"; ``inflater`` is one of ``INFLATERS``.
+    ``compression`` as :class:`~layertee.core.tee.Tee` takes it; ``inflater`` is one of ``INFLATERS``.
     """
 
     def __init__(
         self,
-        format: str,
+        compression: Compression,
         *,
         check_crc: bool,
         out_budget: int,
@@ -318,18 +340,22 @@ class PythonCore:
         inflater: str = INFLATERS[0],
     ) -> None:
         self._c = _Cursor()
-        if format == "gzip":
-            self._steps = _gzip(self._c, check_crc, inflater)
-        elif format == "zstd":
-            self._steps = _zstd(self._c, window_max)
-        else:
+        self._said = compression
+        self._stored = compression is Compression.NONE
+        if self._stored:
             self._steps = _stored(self._c)
-        self._stored = format == "none"
+        else:
+            self._steps = _detect(self._c, check_crc, inflater, window_max)
         self._budget = out_budget
         self._status = Status.OK
         self._in_hash, self._out_hash = hashlib.sha256(), hashlib.sha256()
         self._out_total = 0
         self.error_offset = 0
+
+    @property
+    def error_window(self) -> int:
+        """The bytes that a frame asked for whose window was refused, else 0."""
+        return self._c.window if self._status == Status.WINDOW else 0
 
     def feed(self, data: memoryview, out: memoryview) -> tuple[int, int, int]:
         """Decode ``data`` into ``out``: (status, bytes taken, bytes made)."""
@@ -388,6 +414,7 @@ class PythonCore:
             size=c.pos,
             uncompressed_size=self._out_total,
             n_members=c.n_members,
+            compression=c.found or self._said,
             digest=in_digest,
             diff_id=out_digest,
         )

@@ -130,6 +130,7 @@ class Ingest:
     ``servers_of`` tells who may be asked for the blobs of an image; ``keepers`` whether a place still
     has what it keeps. ``space`` is what may be filled of the disk. ``spending`` bounds what all layers may
     cost together; ``spare``, what is read on this machine of layers that a registry has as well.
+    ``zstd_window``: the largest window that a zstd frame may have.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Ingest:
         space: Space,
         spending: Spending,
         spare: Spending,
+        zstd_window: int,
     ) -> None:
         self.space = space
         self._store = store
@@ -154,6 +156,7 @@ class Ingest:
         self._keepers = keepers
         self._spending = spending
         self._spare = spare
+        self._window = zstd_window
 
     # --- locks ---
 
@@ -202,7 +205,13 @@ class Ingest:
 
         Raises IntegrityError for one that is not, SourceUnreadable.
         """
-        job = LayerJob(held.compression, held.size, digest_only=not inflate, path=str(held.path))
+        job = LayerJob(
+            held.compression,
+            held.size,
+            digest_only=not inflate,
+            window_max=self._window,
+            path=str(held.path),
+        )
         result = await measure_layer(self._pool.open_layer(job), self._reader(blob, layer, None))
         check(result, layer, held.digest, held.size)
         return result
@@ -271,6 +280,7 @@ class Ingest:
             held.size,
             digest_only=is_blob and self._hashes_only(layer),
             out_budget=bounds.out_nbytes,
+            window_max=self._window,
             media_type=layer.media_type,
             path=str(held.path),
         )
@@ -405,6 +415,7 @@ class Ingest:
                 # tar is kept, the DiffID has judged every byte of it.
                 check_crc=as_is,
                 out_budget=budget,
+                window_max=self._window,
                 media_type=layer.media_type,
                 path=str(root),
             )

@@ -13,7 +13,7 @@ from ..disk.blob_file import FileContent
 from ..errors import DecodeError, IntegrityError, LayerteeError, SourceUnreadable
 from ..image.document import DiffID, Digest, Layer
 from ..image.media import Compression
-from ..options import Budget
+from ..options import ZSTD_WINDOW_MOST, Options
 from ..store.catalog import HeldBlob
 from ..store.store import EXCLUSIVE_WAIT_S, Store
 from .measure import measure_layer
@@ -68,12 +68,12 @@ class _Expected:
     claims: tuple[tuple[str, Layer], ...]
 
 
-async def verify_store(store: Store, pool: Pool, budget: Budget) -> VerifyReport:
+async def verify_store(store: Store, pool: Pool, options: Options) -> VerifyReport:
     """Hash every blob, inflate every layer, compare; take what is wrong out of the layout.
 
     A blob is judged by its own name and by what was computed of it before, not by what images say of it:
     one image cannot have another one's blob thrown away. What was never inflated may inflate as far as
-    ``budget`` lets an image of its size. Holds the store exclusively. Files that no row
+    ``options.budget`` lets an image of its size. Holds the store exclusively. Files that no row
     vouches for and that turn out right are adopted, so this also rebuilds a lost catalog. Raises StoreBusy,
     LocalError.
     """
@@ -85,7 +85,7 @@ async def verify_store(store: Store, pool: Pool, budget: Budget) -> VerifyReport
 
         async def work() -> None:
             for expected in queue:
-                await _check(store, pool, budget, expected, report)
+                await _check(store, pool, options, expected, report)
 
         async with unwrapped_group() as group:
             for _ in range(AT_ONCE):
@@ -116,10 +116,12 @@ def _expectations(store: Store, report: VerifyReport) -> list[_Expected]:
     return found
 
 
-async def _check(store: Store, pool: Pool, budget: Budget, expected: _Expected, report: VerifyReport) -> None:
+async def _check(
+    store: Store, pool: Pool, options: Options, expected: _Expected, report: VerifyReport
+) -> None:
     report.n_blobs += 1
     try:
-        result, undecoded = await _measure(pool, budget, expected)
+        result, undecoded = await _measure(pool, options, expected)
         report.nbytes += result.size
         reason = _wrong(expected, result)
     except (IntegrityError, SourceUnreadable) as exc:
@@ -135,7 +137,7 @@ async def _check(store: Store, pool: Pool, budget: Budget, expected: _Expected, 
         report.bad.append(BadBlob(expected.digest, reason, aside))
 
 
-async def _measure(pool: Pool, budget: Budget, expected: _Expected) -> tuple[BlobResult, str]:
+async def _measure(pool: Pool, options: Options, expected: _Expected) -> tuple[BlobResult, str]:
     """What the blob is, inflated as the row or one of the images has it, or why it cannot be that.
 
     Raises IntegrityError, SourceUnreadable, OSError.
@@ -149,12 +151,14 @@ async def _measure(pool: Pool, budget: Budget, expected: _Expected) -> tuple[Blo
 
     size = expected.path.lstat().st_size
     if expected.row is not None:
-        return await run(LayerJob(expected.row.compression, size)), ""
+        # It was inflated before, with whatever window it was allowed then.
+        return await run(LayerJob(expected.row.compression, size, window_max=ZSTD_WINDOW_MOST)), ""
+    budget, window_max = options.budget, options.zstd_window
     allowed = min(OUT_BUDGET, budget.max_output, budget.free_output + budget.max_growth * size)
     undecoded = ""
     for compression in dict.fromkeys(layer.compression for _, layer in expected.claims):
         try:
-            return await run(LayerJob(compression, size, out_budget=allowed)), ""
+            return await run(LayerJob(compression, size, out_budget=allowed, window_max=window_max)), ""
         except DecodeError as exc:  # the bytes are wrong, or what an image says of them
             undecoded = str(exc)
     return await run(LayerJob(Compression.NONE, size, digest_only=True)), undecoded

@@ -29,7 +29,7 @@ _LAYER_TYPES = {
     ("docker", "zstd"): "application/vnd.docker.image.rootfs.diff.tar.zstd",
 }
 
-CODECS = ("none", "gzip", "gzip-fast", "gzip-members", "zstd", "zstd-frames")
+CODECS = ("none", "gzip", "gzip-fast", "gzip-members", "zstd", "zstd-frames", "zstd-long")
 # "gzip" is what build tools write by default; "gzip-fast" (ISA-L) is for images of gigabytes.
 _MEMBER = 1 << 20  # uncompressed bytes per gzip member or zstd frame in the -members and -frames forms
 _READ = 1 << 20
@@ -105,6 +105,11 @@ def _encoder(codec: str) -> _Encoder:
             from isal import isal_zlib
 
             return isal_zlib.compressobj(3, isal_zlib.DEFLATED, 31)
+        case "zstd-long":  # a window of 256 MiB, of which only what the layer fills is ever used
+            import zstandard
+
+            far = zstandard.ZstdCompressionParameters.from_level(3, window_log=28, write_content_size=False)
+            return zstandard.ZstdCompressor(compression_params=far).compressobj()
         case "zstd" | "zstd-frames":
             import zstandard
 

@@ -58,6 +58,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.SizeMismatch: 3,
     errors.DecodeError: 3,
     errors.OutputBudgetExceeded: 3,
+    errors.WindowTooLarge: 3,
     errors.WorkBudgetExceeded: 3,
     errors.DeadlineExceeded: 4,
     errors.LocalError: 1,

@@ -151,3 +151,17 @@ def test_whatever_is_typed_is_taken_or_refused(text: str) -> None:
             read(text)
         except argparse.ArgumentTypeError as exc:
             assert str(exc)
+
+
+def test_a_window() -> None:
+    assert (values.window("1Ki"), values.window("128Mi"), values.window("2Gi")) == (
+        1 << 10,
+        128 << 20,
+        2 << 30,
+    )
+
+
+@pytest.mark.parametrize("text", ["1023", "2147483649", "0", "3Gi"])
+def test_what_is_no_window(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a size from 1Ki to 2Gi"):
+        values.window(text)

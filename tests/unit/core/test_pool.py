@@ -23,7 +23,7 @@ from layertee import sync
 from layertee.core.pool import InBuffer, LayerJob, Pool, PoolLayer
 from layertee.core.result import BlobResult, TeeResult
 from layertee.core.workers import open_pool
-from layertee.errors import DecodeError, LocalError, NoSpace, OutputBudgetExceeded
+from layertee.errors import DecodeError, LocalError, NoSpace, OutputBudgetExceeded, WindowTooLarge
 from layertee.image.media import Compression
 from layertee.pulling.measure import run_layer
 from tests.support.compress import digest_of, pack
@@ -207,6 +207,29 @@ def test_members_are_counted(core: str, compression: Compression, stream: bool) 
 
     counted = [run(count(n)) for n in range(4)]
     assert counted == ([0, 1, 1, 1] if compression is Compression.NONE else [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("actual", list(Compression)[1:])
+@pytest.mark.parametrize("said", list(Compression)[1:])
+@pytest.mark.parametrize("write", ["in", "out"])
+def test_a_blob_is_taken_for_what_it_is_and_not_for_what_it_is_called(
+    core: str, actual: Compression, said: Compression, write: str, tmp_path: Path
+) -> None:
+    blob = make(2 * MIB + 5, actual)
+    data = blob.data
+
+    async def main() -> None:
+        async with opened(core) as pool:
+            for sizes in (itertools.repeat(MIB), itertools.chain([1, 1, 1], itertools.repeat(MIB // 3))):
+                fd = os.open(tmp_path / "layer", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                try:
+                    result = await bring(pool, data, job_for(data, said, fd=fd, write=write), sizes)
+                finally:
+                    os.close(fd)
+                assert is_right(result, blob) and result.compression is actual
+                assert (tmp_path / "layer").read_bytes() == (data if write == "in" else blob.tar)
+
+    run(main())
 
 
 def test_an_empty_blob_is_an_empty_layer(core: str) -> None:
@@ -438,9 +461,13 @@ def test_a_window_beyond_the_limit_is_refused(core: str) -> None:
         async with opened(core) as pool:
             result = await bring(pool, allowed, job_for(allowed, Compression.ZSTD))
             assert result.diff_id == "sha256:" + hashlib.sha256(b"abc").hexdigest()
-            with pytest.raises(DecodeError) as caught:
+            with pytest.raises(WindowTooLarge, match="a window of 256 MiB, and may have 128 MiB") as caught:
                 await bring(pool, refused, job_for(refused, Compression.ZSTD))
-            assert (caught.value.reason, caught.value.offset) == ("window", 0)
+            error = caught.value
+            assert (error.reason, error.offset, error.hint) == ("window", 0, "zstd-window")
+            assert (error.window, error.window_max) == (256 * MIB, 128 * MIB)
+            job = job_for(refused, Compression.ZSTD, window_max=256 * MIB)
+            assert (await bring(pool, refused, job)).diff_id == result.diff_id
 
     run(main())
 

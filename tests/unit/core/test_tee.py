@@ -61,10 +61,11 @@ def decode(
     *,
     out_budget: int = 64 << 30,
     check_crc: bool | None = None,
+    said: Compression | None = None,
 ) -> Outcome:
-    """Feed a vector in pieces of the given sizes."""
+    """Feed a vector in pieces of the given sizes; ``said`` is what it is called, None for what it is."""
     tee = Tee(
-        Compression(vector.format),
+        said or Compression(vector.format),
         check_crc=vector.check_crc if check_crc is None else check_crc,
         out_budget=out_budget,
         window_max=vector.window_max,
@@ -77,6 +78,7 @@ def decode(
             while tee.pending:
                 out += tee.feed(b"")
         result = tee.finish()
+        assert result.compression is Compression(vector.format) or not vector.data
     except DecodeError as exc:
         return Outcome(exc.reason, exc.offset, None, None)
     measured = (
@@ -119,6 +121,52 @@ def test_every_vector_has_its_one_outcome_however_it_is_split(core: str, vector:
         assert decode(vector, core, random_sizes(seed, largest)) == want
     if len(vector.data) <= 3000:
         assert decode(vector, core, itertools.repeat(1)) == want
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v.name)
+def test_gzip_and_zstd_are_told_apart_by_their_first_byte(core: str, vector: Vector) -> None:
+    if vector.format == "none":
+        pytest.skip("a tar is whatever its bytes are")
+    wrong = Compression.ZSTD if vector.format == "gzip" else Compression.GZIP
+    want = expected(vector)
+    assert decode(vector, core, itertools.repeat(1 << 30), said=wrong) == want
+    assert decode(vector, core, random_sizes(0, len(vector.data) // 3 + 2), said=wrong) == want
+
+
+@pytest.mark.parametrize("said", [Compression.GZIP, Compression.ZSTD])
+def test_what_is_neither_gzip_nor_zstd_is_refused_at_its_first_byte(core: str, said: Compression) -> None:
+    known = {0x1F, 0x28, *range(0x50, 0x60)}
+    for first in range(256):
+        tee = Tee(said, core=core)
+        if first in known:
+            assert len(tee.feed(bytes([first]))) == 0
+        else:
+            with pytest.raises(DecodeError) as caught:
+                tee.feed(bytes([first]))
+            assert (caught.value.reason, caught.value.offset) == ("header", 0)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    plain=st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 2000)), max_size=3),
+    actual=st.sampled_from(["gzip", "zstd", "chunked"]),
+    said=st.sampled_from([Compression.GZIP, Compression.ZSTD]),
+    sizes=st.lists(st.integers(0, 200), min_size=1, max_size=40).filter(any),
+)
+def test_whatever_it_is_called_it_is_inflated_as_what_it_is(
+    core: str, plain: list[tuple[bytes, int]], actual: str, said: Compression, sizes: list[int]
+) -> None:
+    parts = [unit * count for unit, count in plain]
+    pack = gzip.compress if actual == "gzip" else zstd
+    packed = b"".join(pack(part) for part in parts)
+    n_members = len(parts)
+    if actual == "chunked":  # a frame to be skipped comes first
+        packed = b"\x5c\x2a\x4d\x18\x03\0\0\0toc" + packed
+        n_members += 1
+    vector = Vector(
+        "made", "gzip" if actual == "gzip" else "zstd", packed, b"".join(parts), members=n_members
+    )
+    assert decode(vector, core, itertools.cycle(sizes), said=said) == expected(vector)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -384,7 +432,7 @@ def test_a_binary_of_another_version_is_refused(abi: str, demand: str) -> None:
 
 
 def test_the_fallback_writes_no_more_than_it_is_given_room_for() -> None:
-    core = PythonCore("zstd", check_crc=True, out_budget=1 << 30, window_max=1 << 20)
+    core = PythonCore(Compression.ZSTD, check_crc=True, out_budget=1 << 30, window_max=1 << 20)
     data = memoryview(zstd(NOISE))
     out = bytearray()
     while True:
