@@ -231,9 +231,12 @@ class Authorizer:
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
     ) -> WholeResponse:
         """The answer of the token service, which may redirect within its own origin: for a slash, mostly."""
+        service, named = Origin.of(url), self._credentials.trusted_realms
+        by_user = service.host in named or f"{service.host}:{service.port}" in named
+        near = None if by_user or service.host == self._origin.host else self._origin.host
         for _ in range(_MAX_HOPS):
             response = await self._transport.fetch(
-                method, url, headers=headers, limit=_MAX_TOKEN_BODY, body=body, tls=tls
+                method, url, headers=headers, limit=_MAX_TOKEN_BODY, body=body, tls=tls, near=near
             )
             location = response.field("Location")
             # Others turn a POST into a GET (RFC 9110 §15.4).

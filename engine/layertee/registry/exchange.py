@@ -103,7 +103,9 @@ class Exchange:
         room = max(limit, MAX_ERROR_BODY)
 
         async def send(url: str, fresh: dict[str, str]) -> WholeResponse:
-            return await self._transport.fetch("GET", url, headers=fresh, limit=room, tls=self._tls)
+            return await self._transport.fetch(
+                "GET", url, headers=fresh, limit=room, tls=self._tls, near=self._near(url)
+            )
 
         response, walk = await self._request(path, headers, send, _nothing, None)
         if response.status == 200:
@@ -118,7 +120,7 @@ class Exchange:
         """
 
         async def send(url: str, fresh: dict[str, str]) -> Body:
-            return await self._transport.open(url, headers=fresh, tls=self._tls)
+            return await self._transport.open(url, headers=fresh, tls=self._tls, near=self._near(url))
 
         body, walk = await self._request(path, headers, send, _drain, blob)
         if body.status in (200, 206):
@@ -130,6 +132,11 @@ class Exchange:
         finally:
             body.close()
         raise self._error(what, body, walk, says)
+
+    def _near(self, url: str) -> str | None:
+        """The registry's host where it is the registry that leads to another, as Transport wants it."""
+        home = Origin.of(f"https://{self._reference.api_host}/").host
+        return None if Origin.of(url).host == home else home
 
     async def _request(
         self,

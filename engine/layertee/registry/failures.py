@@ -14,6 +14,7 @@ from ..errors import (
     ConnectFailed,
     LayerteeError,
     ProxyRefused,
+    RedirectRefused,
     Timeout,
     TLSFailed,
     TransportError,
@@ -21,6 +22,7 @@ from ..errors import (
     redact_url,
 )
 from ..image.strictjson import printable
+from .peers import PeerRefused
 from .proxies import Proxy
 from .socks import socks_failure
 
@@ -81,6 +83,8 @@ def _of_server(exc: Exception, where: str, host: str, way: str) -> LayerteeError
             if getattr(reason, "reason", "") == "WRONG_VERSION_NUMBER":
                 return TLSFailed(f"{host}: the server does not speak TLS{way}").with_hint("plain-http")
             return TLSFailed(f"{host}: TLS failed: {reason}{way}")
+        case aiohttp.ClientConnectorError(os_error=PeerRefused() as refused):
+            return RedirectRefused(f"{host} is not connected to: {refused}")
         case aiohttp.ClientConnectorError():
             return ConnectFailed(f"{host}: {_os_reason(exc)}{way}")
         case aiohttp.ClientResponseError():

@@ -1,4 +1,4 @@
-"""HTTP exchanges. With failures.py the only module that knows aiohttp (and its multidict and yarl).
+"""HTTP exchanges. With failures.py and peers.py the only module that knows aiohttp.
 
 Rules of this file:
 
@@ -16,14 +16,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from weakref import WeakSet
 
 import aiohttp
 from multidict import CIMultiDictProxy
@@ -40,6 +37,7 @@ from ..errors import (
 )
 from .body import BodyProtocol, Copier, Receiver, truncated
 from .failures import by, mapped
+from .peers import Connectors, MakeResolver
 from .proxies import Proxies, Proxy
 from .socks import socks_connector
 from .tls import tls_context
@@ -217,27 +215,42 @@ class Transport:
     it was asked for is given the time for it.
     """
 
-    def __init__(self, *, user_agent: str, connect_s: float = CONNECT_S, answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        connect_s: float = CONNECT_S,
+        answer_s: float = ANSWER_S,
+        resolver: MakeResolver = aiohttp.DefaultResolver,
+    ) -> None:
         self._user_agent = user_agent
         self._connect_s = connect_s
         self._answer_s = answer_s
         self._late: dict[tuple[str, str], float] = {}  # seconds for what was late, by method and URL
         self._contexts: dict[TLSPolicy, ssl.SSLContext] = {}
         self._proxies = Proxies(os.environ)
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}  # by SOCKS proxy; None: all others
+        self._connectors = Connectors(resolver)
+        self._sessions: dict[Proxy | frozenset[str] | None, aiohttp.ClientSession] = {}
 
-    def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
-        """Connections of one kind, made when they are first needed."""
-        key = proxy if proxy is not None and proxy.is_socks else None
+    def _session(self, proxy: Proxy | None, near: str | None) -> aiohttp.ClientSession:
+        """Connections of one kind, made when they are first needed: by SOCKS proxy; for hosts that a registry
+        has named, by where that is; and all others.
+        """
+        key: Proxy | frozenset[str] | None = None
+        if proxy is not None:
+            key = proxy if proxy.is_socks else None
+        elif near is not None:
+            key = self._connectors.home(near)
         session = self._sessions.get(key)
         if session is None:
-            # No limit here: who waits for a connection here would run into the time for an answer.
+            if key is None:
+                connector = self._connectors.anywhere()
+            else:
+                connector = socks_connector(key) if isinstance(key, Proxy) else self._connectors.near(key)
+            # No limit there: who waits for a connection here would run into the time for an answer.
             # Bodies are counted where they are begun, by the fetcher.
             session = self._sessions[key] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=self._socket)
-                if key is None
-                else socks_connector(key),
+                connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
@@ -259,21 +272,7 @@ class Transport:
     async def _close(self) -> None:
         for session in self._sessions.values():
             await session.close()
-        # aiohttp does not wait for TLS connections that it closed before, with a request of theirs
-        # cancelled: they are still taking leave of their peers, and a loop must not end meanwhile.
-        loop = asyncio.get_running_loop()
-        until = loop.time() + GOODBYE_S
-        while (left := [sock for sock in self._sockets if sock.fileno() >= 0]) and loop.time() < until:
-            for sock in left:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-            await asyncio.sleep(0.002)
-
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, _ = address
-        made = socket.socket(family, kind, protocol)
-        self._sockets.add(made)
-        return made
+        await self._connectors.wait_closed(GOODBYE_S)
 
     async def fetch(
         self,
@@ -284,13 +283,18 @@ class Transport:
         limit: int,
         body: bytes | None = None,
         tls: TLSPolicy | None = None,
+        near: str | None = None,
     ) -> WholeResponse:
         """One exchange, whatever its status.
 
+        ``near`` is the host of the registry that has named this URL; None: the user has named its host, and
+        it may be anywhere. A proxy may be anywhere, too.
+
         Raises DocumentError for a body above ``limit`` bytes, TransportError and its subclasses (Timeout,
-        ConnectFailed, TLSFailed, TruncatedBody), AuthConfigError for a certificate directory.
+        RedirectRefused, ProxyRefused, ConnectFailed, TLSFailed, TruncatedBody), AuthConfigError for a
+        certificate directory, ProxyConfigError.
         """
-        response, through = await self._head(method, url, headers, body, tls or TLSPolicy())
+        response, through = await self._head(method, url, headers, body, tls or TLSPolicy(), near)
         with mapped(url):
             try:
                 data = await _read_limited(response, limit, url, self._answer_s)
@@ -300,21 +304,31 @@ class Transport:
             response.release()
         return WholeResponse(response.status, str(response.url), response.headers, data, through=through)
 
-    async def open(self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None) -> Body:
-        """GET ``url`` up to the end of the head, whatever the status.
+    async def open(
+        self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None, near: str | None = None
+    ) -> Body:
+        """GET ``url`` up to the end of the head, whatever the status. ``near`` as ``fetch`` has it.
 
-        Raises TransportError and its subclasses, AuthConfigError for a certificate directory.
+        Raises TransportError and its subclasses, AuthConfigError for a certificate directory,
+        ProxyConfigError.
         """
-        response, through = await self._head("GET", url, headers, None, tls or TLSPolicy())
+        response, through = await self._head("GET", url, headers, None, tls or TLSPolicy(), near)
         return Body(response, self._answer_s, through=through)
 
     async def _head(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        tls: TLSPolicy,
+        near: str | None,
     ) -> tuple[aiohttp.ClientResponse, str]:
         """An answer, and the proxy that may have given it or ""."""
         asked = (method, redact_url(url))  # without the query: redirects are signed anew
         answer_s = self._late.get(asked, self._answer_s)
-        proxy = self._proxies.proxy_for(url)
+        with mapped(url):
+            proxy = self._proxies.proxy_for(url)
         tunnel = url.startswith("https:")
         secure = tunnel or (proxy is not None and proxy.scheme == "https")
         fields = {"User-Agent": self._user_agent, **headers}
@@ -326,7 +340,7 @@ class Transport:
             wait = _Wait(connect_s, answer_s)
             try:
                 async with wait.bound:
-                    response = await self._session(proxy).request(
+                    response = await self._session(proxy, near).request(
                         method,
                         URL(url, encoded=True),
                         headers=fields,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -27,7 +28,8 @@ _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # urlsplit has taken the brackets off
 _MAX_URL = 16 << 10
 
 _LOCAL = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last four bytes
+# RFC 6052, RFC 8215: an IPv4 address in the last four bytes
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 # Instance metadata outside the link-local range, by provider: AWS (IPv6), Alibaba, Oracle, Google.
 _METADATA = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192", "metadata.google.internal"})
 
@@ -90,10 +92,12 @@ def reach(host: str) -> Reach:
         last = name.rpartition(".")[2]
         return Reach.LINK_LOCAL if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) else Reach.PUBLIC
     if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
+        if any(address in network for network in _NAT64):
             address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         else:
             address = address.ipv4_mapped or address.sixtofour or address
+    if str(address) in _METADATA:
+        return Reach.LINK_LOCAL
     if address.is_loopback or address.is_unspecified:
         return Reach.LOOPBACK
     if address.is_link_local or address.is_multicast:
@@ -125,6 +129,19 @@ def redirect_target(current: str, location: str, registry: Origin) -> str:
     if kind is Reach.LINK_LOCAL and origin.host != registry.host:
         raise RedirectRefused(f"{where} redirects to a link-local address ({origin})")
     return parts._replace(fragment="").geturl()
+
+
+def peer_problem(address: str, home: Collection[str]) -> str | None:
+    """Why a host that a registry names may not be at ``address``, or None.
+
+    ``home``: where the registry is, addresses or its name. Only one in this machine names others in it.
+    """
+    kind = reach(address)
+    if kind is Reach.LOOPBACK and not (home and all(reach(at) is Reach.LOOPBACK for at in home)):
+        return "in this machine"
+    if kind is Reach.LINK_LOCAL and address not in home:
+        return "link-local, or of this machine's cloud"
+    return None
 
 
 def over_tls(realm: str, registry: Origin, trusted: frozenset[str]) -> str:

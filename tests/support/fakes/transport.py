@@ -43,6 +43,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes | None
     tls: TLSPolicy | None
+    near: str | None = None
 
     @property
     def authorization(self) -> str | None:
@@ -95,14 +96,17 @@ class FakeTransport(Transport):
         limit: int,
         body: bytes | None = None,
         tls: TLSPolicy | None = None,
+        near: str | None = None,
     ) -> WholeResponse:
-        answer = await self._answer(Request(method, url, dict(headers), body, tls))
+        answer = await self._answer(Request(method, url, dict(headers), body, tls, near))
         if len(answer.body) > limit:
             raise DocumentError(f"larger than {limit} bytes")
         return WholeResponse(answer.status, url, answer.fields(), answer.body)
 
-    async def open(self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None) -> FakeBody:
-        body = FakeBody(await self._answer(Request("GET", url, dict(headers), None, tls)), url)
+    async def open(
+        self, url: str, *, headers: Mapping[str, str], tls: TLSPolicy | None = None, near: str | None = None
+    ) -> FakeBody:
+        body = FakeBody(await self._answer(Request("GET", url, dict(headers), None, tls, near)), url)
         self.bodies.append(body)
         return body
 

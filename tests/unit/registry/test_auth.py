@@ -417,3 +417,15 @@ def test_bearer_is_preferred_to_basic() -> None:
 def test_a_challenge_that_cannot_be_met_is_unauthorized(challenge: str) -> None:
     with pytest.raises(Unauthorized, match="no way in"):
         Bench(USER).refused(challenge)
+
+
+def test_a_token_service_may_be_anywhere_only_if_the_user_has_named_it() -> None:
+    for trusted, near in (((), "quay.io"), (("auth.example",), None), (("auth.example:443",), None)):
+        rig = Bench(USER, trusted=trusted)
+        rig.transport.on("https://auth.example/token", json_answer({"token": "T"}))
+        rig.refused('Bearer realm="https://auth.example/token",service="s"')
+        assert rig.token_request().near == near
+    own = Bench(USER)
+    own.transport.on("https://quay.io:8443/token", json_answer({"token": "T"}))
+    own.refused('Bearer realm="https://quay.io:8443/token",service="s"')
+    assert own.token_request().near is None

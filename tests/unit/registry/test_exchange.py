@@ -78,6 +78,17 @@ def test_many_blobs_refused_at_once_cause_one_token_request() -> None:
 # --- redirects -----------------------------------------------------------------------------
 
 
+def test_what_the_registry_leads_to_is_asked_as_named_by_it() -> None:
+    rig = BlobRig(redirect(CDN))
+    rig.transport.on(CDN, Answer(200))
+    assert rig.open().status == 200
+    own, other = rig.transport.requests[-2:]
+    assert (own.near, other.near) == (None, "quay.io")
+    assert rig.open().status == 200  # directly, this time
+    assert rig.transport.requests[-1].url.startswith(CDN)
+    assert rig.transport.requests[-1].near == "quay.io"
+
+
 def test_a_blob_is_opened_with_a_closed_range() -> None:
     rig = BlobRig(Answer(206))
     assert rig.open(2, 5).status == 206

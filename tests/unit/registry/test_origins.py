@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertee.errors import RedirectRefused
-from layertee.registry.origins import Origin, Reach, may_know_secret, reach, realm_problem, redirect_target
+from layertee.registry.origins import (
+    Origin,
+    Reach,
+    may_know_secret,
+    peer_problem,
+    reach,
+    realm_problem,
+    redirect_target,
+)
 
 QUAY = Origin("https", "quay.io", 443)
 LOCAL = Origin("http", "127.0.0.1", 5000)
@@ -45,6 +53,10 @@ def test_what_has_no_http_origin_is_refused(url: str) -> None:
         ("64:ff9b::7f00:1", Reach.LOOPBACK),
         ("64:ff9b::a9fe:a9fe", Reach.LINK_LOCAL),
         ("64:ff9b::808:808", Reach.PUBLIC),
+        ("64:ff9b:1::a9fe:a9fe", Reach.LINK_LOCAL),
+        ("64:ff9b::6464:64c8", Reach.LINK_LOCAL),
+        ("2002:a9fe:a9fe::", Reach.LINK_LOCAL),
+        ("fd00:0ec2:0::254", Reach.LINK_LOCAL),
         ("127.0.0.1", Reach.LOOPBACK),
         ("127.8.9.1", Reach.LOOPBACK),
         ("0.0.0.0", Reach.LOOPBACK),
@@ -115,6 +127,27 @@ def test_redirects_that_must_not_be_followed(location: str) -> None:
     assert "hunter2" not in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "home", "problem"),
+    [
+        ("8.8.8.8", ("registry.test",), None),
+        ("10.1.2.3", ("8.8.8.8",), None),
+        ("127.0.0.1", ("8.8.8.8",), "in this machine"),
+        ("127.0.0.1", ("registry.test",), "in this machine"),
+        ("127.0.0.1", (), "in this machine"),
+        ("127.0.0.1", ("127.0.0.1", "::1"), None),
+        ("127.0.0.1", ("127.0.0.1", "8.8.8.8"), "in this machine"),
+        ("169.254.1.1", ("169.254.1.2",), "link-local, or of this machine's cloud"),
+        ("169.254.1.1", ("169.254.1.1",), None),
+        ("169.254.169.254", ("127.0.0.1",), "link-local, or of this machine's cloud"),
+    ],
+)
+def test_where_a_host_may_be_that_a_registry_names(
+    address: str, home: tuple[str, ...], problem: str | None
+) -> None:
+    assert peer_problem(address, home) == problem
 
 
 def test_a_loopback_registry_may_redirect_to_loopback_but_not_to_metadata() -> None:
