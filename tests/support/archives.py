@@ -61,6 +61,7 @@ def as_tarfile(path: Path) -> list[Member]:
                 info.isreg(),
                 info.offset_data,
                 info.size,
+                info.linkname.encode("utf-8", "surrogateescape") if info.issym() else None,
             )
             for info in tar
         ]

@@ -42,7 +42,8 @@ SUMMARIES = {name: text for group in GROUPS.values() for name, text in group.ite
 
 _IMAGES = """\
 IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out),
-oci:DIR[:ref], oci-archive:FILE[:ref] or containers-storage:NAME.
+oci:DIR[:ref], oci-archive:FILE[:ref], docker-archive:FILE[:name|:@index] or
+containers-storage:NAME.
 Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed,
 4 network, 5 no space."""
 

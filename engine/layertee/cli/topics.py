@@ -17,6 +17,7 @@ as you like: --from PLACE [--from PLACE ...]
   oci-archive:FILE        such a layout in a tar, plain, compressed or through
                           a pipe (/dev/stdin), as
                           'podman save --format oci-archive' makes it
+  docker-archive:FILE     a tar of 'docker save' or 'podman save'
   containers-storage:     the store of podman, buildah and skopeo
   ostree:REPO             an ostree repository with bootc's images
   composefs:REPO          a composefs repository

@@ -23,7 +23,9 @@ from typing import Final
 
 from ..errors import DocumentError, PolicyRefused
 from ..image.reference import ARCHIVE, ArchiveReference, ImageReference, LayoutReference, Reference
+from ..image.reference_archive import DOCKER_ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
+from ..image.reference_storage import StorageReference
 from ..image.strictjson import LIMIT
 from .home import User
 from .policyfile import Sections, Verdict, parse_policy
@@ -68,7 +70,7 @@ class Policy:
             # The manual has scopes with a reference name; containers/image has not.
             beside = {f"{path}:{image.ref}": "skopeo does not apply it"} if image.ref else {}
             return self._search(transport, _and_parents(path), beside)
-        return self.judge_other(STORAGE)
+        return self.judge_other(STORAGE if isinstance(image, StorageReference) else DOCKER_ARCHIVE)
 
     def judge_other(self, transport: str) -> Judgement:
         """The verdict on all images of a transport whose scopes are not known here."""

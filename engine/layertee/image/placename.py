@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import InvalidReference
 from .reference import ARCHIVE, ArchiveReference, LayoutReference, parse_reference
+from .reference_archive import DOCKER_ARCHIVE, DockerArchiveReference
 from .reference_storage import TRANSPORT, StorageReference
 
 
@@ -15,6 +16,7 @@ class PlaceKind(enum.Enum):
     """What ``--from`` knows besides image layouts and podman's store, by the word before the colon."""
 
     OCI_ARCHIVE = ARCHIVE  # an image layout that is one tar file
+    DOCKER_ARCHIVE = DOCKER_ARCHIVE  # a tar of docker save
     OSTREE = "ostree"  # a repository with bootc's layers
     COMPOSEFS = "composefs"  # a repository of composefs-rs
     BLOB_INFO_CACHE = "blob-info-cache"  # what podman and skopeo computed about blobs
@@ -38,8 +40,11 @@ class PlaceName:
 Where = Path | StorageReference | PlaceName
 
 _USUAL_PATH = frozenset({PlaceKind.BLOB_INFO_CACHE, PlaceKind.AUTO})
-_FORMS = f"oci:DIR, {ARCHIVE}:FILE, {TRANSPORT}:, ostree:REPO, composefs:REPO, blob-info-cache:[FILE] or auto"
-_IMAGES_TOO = ("oci", ARCHIVE, TRANSPORT)  # places that are named as the images in them are
+_FORMS = (
+    f"oci:DIR, {ARCHIVE}:FILE, {DOCKER_ARCHIVE}:FILE, {TRANSPORT}:, ostree:REPO, composefs:REPO,"
+    " blob-info-cache:[FILE] or auto"
+)
+_IMAGES_TOO = ("oci", ARCHIVE, DOCKER_ARCHIVE, TRANSPORT)  # places that are named as the images in them are
 
 
 def parse_place(text: str) -> Where:
@@ -57,6 +62,8 @@ def parse_place(text: str) -> Where:
         return found.path
     if isinstance(found, ArchiveReference):
         return PlaceName(PlaceKind.OCI_ARCHIVE, found.path)
+    if isinstance(found, DockerArchiveReference):
+        return PlaceName(PlaceKind.DOCKER_ARCHIVE, found.path)
     raise InvalidReference(f"{text!r:.200} is an image and no place to take layers from; write {_FORMS}")
 
 

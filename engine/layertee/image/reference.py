@@ -17,6 +17,7 @@ from ..errors import DocumentError, InvalidReference
 from . import hub
 from .document import Digest
 from .grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
+from .reference_archive import DOCKER_ARCHIVE, DockerArchiveReference, parse_docker_archive
 from .reference_storage import TRANSPORT, StorageReference, parse_storage
 
 ARCHIVE = "oci-archive"
@@ -33,7 +34,7 @@ _REF_NAME = re.compile(rf"{_REF_PART}(?:/{_REF_PART})*")
 # Transports of other tools, to tell a known word from a host name.
 _FOREIGN = frozenset(
     {
-        *("atomic", "dir", "docker-archive", "docker-daemon", "ostree"),
+        *("atomic", "dir", "docker-daemon", "ostree"),
         *(
             "ostree-image-signed",
             "ostree-remote-image",
@@ -46,7 +47,7 @@ _FOREIGN = frozenset(
     }
 )
 _SUPPORTED = (
-    "docker://host/name[:tag][@digest], oci:path[:ref], oci-archive:path[:ref]"
+    "docker://host/name[:tag][@digest], oci:path[:ref], oci-archive:path[:ref], docker-archive:path[:name]"
     " and containers-storage:[[store]]name"
 )
 
@@ -113,7 +114,7 @@ class ShortName:
         return f"{self.repository}{self.suffix}"
 
 
-ImageReference = Reference | LayoutReference | ArchiveReference | StorageReference
+ImageReference = Reference | LayoutReference | ArchiveReference | DockerArchiveReference | StorageReference
 
 
 def parse_short_name(text: str) -> ShortName:
@@ -144,8 +145,8 @@ def parse_reference(text: str) -> ImageReference:
 
 
 def parse_name(text: str) -> ImageReference | ShortName:
-    """``docker://…``, a bare ``host/…`` or short name, ``oci:path[:ref]``, ``oci-archive:path[:ref]`` or
-    ``containers-storage:…``.
+    """``docker://…``, a bare ``host/…`` or short name, ``oci:path[:ref]``, ``oci-archive:path[:ref]``,
+    ``docker-archive:path[:name|:@index]`` or ``containers-storage:…``.
 
     Host names come out in lower case, Docker Hub's names normalised, the tag ``latest`` added when
     there is neither tag nor digest, but not to a short name. Raises InvalidReference.
@@ -157,6 +158,8 @@ def parse_name(text: str) -> ImageReference | ShortName:
         return LayoutReference(*_path_and_ref(scheme, rest))
     if colon and scheme == ARCHIVE:
         return ArchiveReference(*_path_and_ref(scheme, rest))
+    if colon and scheme == DOCKER_ARCHIVE:
+        return parse_docker_archive(rest)
     if colon and scheme == TRANSPORT:
         return parse_storage(text)
     if colon and scheme == "docker":

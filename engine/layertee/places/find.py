@@ -14,6 +14,7 @@ from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference_storage import TRANSPORT, StorageReference, parse_storage
 from .blobinfocache import BlobInfoCache, default_path
 from .composefs import ComposefsPlace
+from .docker_archive import DockerArchivePlace
 from .oci_archive import OCIArchivePlace
 from .oci_layout import OCILayoutPlace
 
@@ -46,6 +47,8 @@ def place(
         return where
     if where.kind is PlaceKind.OCI_ARCHIVE and where.path is not None:
         return OCIArchivePlace(where.path, known=known, attested=attested, prefer=prefer)
+    if where.kind is PlaceKind.DOCKER_ARCHIVE and where.path is not None:
+        return DockerArchivePlace(where.path)
     if where.kind is PlaceKind.OSTREE and where.path is not None:
         from .ostree.place import OSTreePlace
 

@@ -22,7 +22,7 @@ _GNU: Final = b"ustar  \0"
 _PLAIN: Final = b"0\0"
 _WITHOUT_CONTENT: Final = b"123456"  # links, devices, directories, fifos
 _RECORDS: Final = b"xg"
-_LONG_NAME, _LONG_LINK, _SPARSE = b"L", b"K", b"S"
+_LONG_NAME, _LONG_LINK, _SPARSE, _SYMLINK = b"L", b"K", b"S", b"2"
 
 _OCTAL: Final = re.compile(rb" *([0-7]*)[ \0]*")
 _DECIMAL: Final = re.compile(rb"[0-9]{1,19}")
@@ -33,18 +33,23 @@ class DamagedTar(ValueError):
 
 
 class Member(NamedTuple):
-    """A file in the archive. ``offset`` and ``size`` are its content's, in bytes; a plain file has one."""
+    """A file in the archive. ``offset`` and ``size`` are its content's, in bytes; a plain file has one.
+
+    ``link`` is what a symlink leads to, None for anything else.
+    """
 
     name: bytes
     is_plain: bool
     offset: int
     size: int
+    link: bytes | None = None
 
 
 class _Header(NamedTuple):
     name: bytes
     kind: bytes
     size: int
+    link: bytes
 
 
 def members(fd: int) -> Iterator[Member]:
@@ -75,7 +80,8 @@ def members(fd: int) -> Iterator[Member]:
         else:
             name = extended.get(b"path", header.name)
             is_plain = header.kind in _PLAIN and not name.endswith(b"/")
-            yield Member(name, is_plain, at, size)
+            link = extended.get(b"linkpath", header.link) if header.kind == _SYMLINK else None
+            yield Member(name, is_plain, at, size, link)
             extended, is_announced = {}, False
         at += -(-size // _BLOCK) * _BLOCK
     raise DamagedTar(f"it has more than {MAX_HEADERS} headers")
@@ -90,7 +96,10 @@ def _header(block: bytes, at: int) -> _Header:
     name = _text(block[:100])
     prefix = _text(block[345:500]) if magic == _POSIX else b""  # GNU has other things there
     return _Header(
-        b"/".join(part for part in (prefix, name) if part), block[156:157], _number(block[124:136], at)
+        b"/".join(part for part in (prefix, name) if part),
+        block[156:157],
+        _number(block[124:136], at),
+        _text(block[157:257]),
     )
 
 
@@ -125,6 +134,8 @@ def _size(header: _Header, extended: dict[bytes, bytes], at: int) -> int:
 def _extend(extended: dict[bytes, bytes], kind: bytes, body: bytes, at: int) -> None:
     """Add to ``extended`` what an extended header says of the next member."""
     found = {b"path": _text(body)} if kind == _LONG_NAME else {}
+    if kind == _LONG_LINK:
+        found = {b"linkpath": _text(body)}
     if kind in _RECORDS:
         found = {key: value for key, value in _records(body, at) if _matters(key)}
     if kind == b"g" and found:
@@ -135,7 +146,7 @@ def _extend(extended: dict[bytes, bytes], kind: bytes, body: bytes, at: int) -> 
 
 
 def _matters(key: bytes) -> bool:
-    return key in (b"path", b"size") or key.startswith(b"GNU.sparse.")
+    return key in (b"path", b"linkpath", b"size") or key.startswith(b"GNU.sparse.")
 
 
 def _records(body: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:

@@ -10,8 +10,10 @@ from ..errors import InvalidReference
 from ..image.document import Pairing, Platform, image_layers
 from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference import ArchiveReference, ImageReference, LayoutReference, Reference
+from ..image.reference_archive import DockerArchiveReference
 from ..image.reference_storage import StorageReference
 from ..image.resolved import ResolvedImage
+from ..places.docker_archive import DockerArchive
 from ..places.find import storage
 from ..places.oci_archive import Archive
 from ..store.layout import Layout
@@ -57,6 +59,8 @@ async def resolve(
         return await in_thread(_in_layout, reference, platform, pair)
     if isinstance(reference, ArchiveReference):
         return await in_thread(_in_archive, reference, platform, pair)
+    if isinstance(reference, DockerArchiveReference):
+        return await in_thread(_in_docker_archive, reference, pair)
     site = await network.site(reference)
     found = await site.resolve(platform, pair=pair)
     return Resolved(
@@ -85,4 +89,11 @@ def _in_archive(reference: ArchiveReference, platform: Platform, pair: Pairing) 
     archive = Archive.open(reference.path)
     found = archive.resolve(reference.ref, platform, pair=pair)
     origin = PlaceName(PlaceKind.OCI_ARCHIVE, reference.path)
+    return Resolved(name=reference.ref, image=found, origin=origin, kept=archive)
+
+
+def _in_docker_archive(reference: DockerArchiveReference, pair: Pairing) -> Resolved:
+    archive = DockerArchive(reference.path)
+    found = archive.resolve(reference, pair)
+    origin = PlaceName(PlaceKind.DOCKER_ARCHIVE, reference.path)
     return Resolved(name=reference.ref, image=found, origin=origin, kept=archive)

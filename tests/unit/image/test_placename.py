@@ -17,6 +17,7 @@ from layertee.image.reference_storage import StorageReference
         ("oci:/mnt/usb", Path("/mnt/usb")),
         ("oci:/mnt/usb:ref", Path("/mnt/usb")),
         ("oci-archive:/mnt/os.tar", PlaceName(PlaceKind.OCI_ARCHIVE, Path("/mnt/os.tar"))),
+        ("docker-archive:os.tar:os:1", PlaceName(PlaceKind.DOCKER_ARCHIVE, Path("os.tar"))),
         ("oci-archive:os.tar:ref", PlaceName(PlaceKind.OCI_ARCHIVE, Path("os.tar"))),
         ("containers-storage:", StorageReference(None, None, None, (), None)),
         ("containers-storage:[vfs@/s+/r]", StorageReference(Path("/s"), "vfs", Path("/r"), (), None)),
@@ -44,7 +45,14 @@ def test_a_place_is_written_as_it_is_read(text: str) -> None:
     [
         *("", "oci:", "ostree:", "composefs:", "ostree", "blob-info-cache", "auto:", "auto:/x", "automatic"),
         *("docker://host/image", "host/image:tag", "/a/directory", "containers-storage:localhost/image"),
-        *("oci-archive", "oci-archive:", "oci-archive::ref", "oci-archive:/x ", "docker-archive:/x"),
+        *(
+            "oci-archive",
+            "oci-archive:",
+            "oci-archive::ref",
+            "oci-archive:/x ",
+            "docker-archive:",
+            "docker-archive:/x:y@z",
+        ),
         *("ostree:/repo\n", "ostree: /repo ", "blob-info-cache:/x\x00", "dir:/x"),
     ],
 )

@@ -114,7 +114,7 @@ def test_docker_hub_is_served_by_another_host() -> None:
         ("oci:/x:a b", "reference name"),
         ("oci-archive:", "write oci-archive:path[:ref]"),
         ("oci-archive:/x.tar:", "oci-archive:/x.tar: '' is not a reference name"),
-        ("docker-archive:/x.tar", "oci-archive:path"),
+        ("docker-daemon:x:1", "docker-archive:path"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_hint(text: str, says: str) -> None:
