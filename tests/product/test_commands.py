@@ -25,11 +25,11 @@ pytestmark = pytest.mark.slow
 VERSION_S = 0.25
 PULL_KEYS = [
     *("image", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
-    *("bytes_fetched", "bytes_reused", "seconds"),
+    *("endpoints", "bytes_fetched", "bytes_reused", "seconds"),
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
-    *("place", "basis"),
+    *("place", "basis", "endpoints"),
 ]
 SHARED = incompressible_layer(700_000, seed=5)
 

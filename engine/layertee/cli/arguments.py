@@ -34,7 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "install-shim": "write DIR/skopeo, by which such clients reach image-proxy",
     },
     "this program": {
-        "doctor": "show which core runs and why, and the state of the store",
+        "doctor": "show which core runs and why, the store; what holds for an image",
         "help": "explain a topic (places, exit-codes) or a command",
     },
 }
@@ -267,7 +267,26 @@ def _install_shim(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "image",
+        nargs="?",
+        metavar="IMAGE",
+        help="say what this machine's configuration means for IMAGE, instead; nothing is fetched",
+    )
     _add_store(parser)
+    _add_json(parser)
+    group = parser.add_argument_group("registry")
+    _add_access(group)
+    group.add_argument(
+        "--policy", type=values.path_or_none, metavar="FILE", help="the signature policy (default: as podman)"
+    )
+    group.add_argument(
+        "--registries.d",
+        type=values.path_or_none,
+        dest="registries_d",
+        metavar="DIR",
+        help="where signatures are (default: as podman)",
+    )
 
 
 def _help(parser: argparse.ArgumentParser) -> None:
@@ -331,23 +350,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         metavar="OS/ARCH[/V]",
         help="of an index, take this one (default: this host)",
     )
-    group.add_argument(
-        "--authfile",
-        type=values.path,
-        metavar="FILE",
-        help="credentials (default: as podman and skopeo)",
-    )
-    group.add_argument(
-        "--tls-verify",
-        type=values.boolean,
-        metavar="true|false",
-        help="false: accept any certificate and plain HTTP from this registry (default: as registries.conf"
-        " has it, else true)",
-    )
-    group.add_argument(
-        "--cert-dir", type=values.path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
-    )
-    proxyargs.add_registries_conf(group)
+    _add_access(group)
     proxyargs.add_trust_realm(group)
     _add_limits(group)
     group.add_argument(
@@ -365,6 +368,27 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="how well a place must know what a layer contains for its download to be skipped"
         " (see 'layertee help places'; default: %(default)s)",
     )
+
+
+def _add_access(group: argparse._ArgumentGroup) -> None:
+    """How registries are reached."""
+    group.add_argument(
+        "--authfile",
+        type=values.path,
+        metavar="FILE",
+        help="credentials (default: as podman and skopeo)",
+    )
+    group.add_argument(
+        "--tls-verify",
+        type=values.boolean,
+        metavar="true|false",
+        help="false: accept any certificate and plain HTTP from this registry (default: as registries.conf"
+        " has it, else true)",
+    )
+    group.add_argument(
+        "--cert-dir", type=values.path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
+    )
+    proxyargs.add_registries_conf(group)
 
 
 def _add_budget(group: argparse._ArgumentGroup) -> None:

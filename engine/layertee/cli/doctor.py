@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 
 from ..config.policy import Verdict, read_policy
+from ..config.registries import Registries
+from ..config.registries_d import SignatureConfig
 from ..core.loading import core_report
 from ..disk.files import is_directory
 from ..disk.space import KeepFree, free_space, human
-from ..errors import PolicyRefused
+from ..errors import PolicyRefused, RegistriesConfError
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
 from .exits import EXIT_ERROR, EXIT_OK
@@ -23,9 +25,14 @@ _BY_DEFAULT = {
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Raises StoreCorrupt, LocalError."""
+    """Raises StoreCorrupt, LocalError; for an image also InvalidReference, RegistriesConfError."""
+    if args.image is not None or args.json:
+        from .doctor_image import doctor_image
+
+        return doctor_image(args)
     say(*core_report().split("\n"))
     say(*skopeo_report())
+    say(*configuration_report())
     root = root_of(args)
     say(f"store: {root}")
     if not is_directory(root):
@@ -39,6 +46,17 @@ def doctor(args: argparse.Namespace) -> int:
             say(f"  the map is incomplete: {store.rebuild_reason}; run: layertee verify")
         warn(store.warnings)
         return EXIT_ERROR if store.rebuild_reason else EXIT_OK
+
+
+def configuration_report() -> list[str]:
+    """Which files about registries are read; a line each."""
+    try:
+        files = [*Registries.read().files, *SignatureConfig.read().files]
+    except RegistriesConfError as exc:
+        return [f"configuration: no image can be pulled: {exc}"]
+    if not files:
+        return ["configuration: no registries.conf, no registries.d"]
+    return ["configuration, in the order in which it is read:", *(f"  {path}" for path in files)]
 
 
 def skopeo_report() -> list[str]:

@@ -73,8 +73,11 @@ def _print(result: PullResult, *, dry_run: bool) -> None:
     print_table(("layer", "digest", "size", "action", "fetched", "why"), rows)
     say("")
     fetched, reused = human(result.bytes_fetched), human(result.bytes_reused)
+    has_mirrors = any(endpoint.is_mirror for endpoint in result.asked)
     if dry_run:
         say(f"would fetch {fetched}; {reused} need not be fetched")
+        if has_mirrors:
+            say(f"would ask {', then '.join(endpoint.name for endpoint in result.asked)}")
         return
     if result.local_manifest_digest is None:
         places = " and ".join(result.kept_by)
@@ -84,6 +87,9 @@ def _print(result: PullResult, *, dry_run: bool) -> None:
         if result.local_manifest_digest != result.manifest_digest:
             say(f"  the registry's manifest is {result.manifest_digest}")
     say(f"fetched {fetched}, reused {reused}, in {result.seconds:.2f} s")
+    if has_mirrors:
+        sent = (f"{human(nbytes)} from {name}" for name, nbytes in result.by_endpoint.items() if nbytes)
+        say(f"  {', '.join(sent) or 'nothing from any endpoint'}")
 
 
 def _row(index: int, layer: LayerResult) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from .home import User
 from .policyfile import Sections, Verdict, parse_policy
 from .reading import read_file
 
-__all__ = ["Judgement", "Policy", "Verdict", "find_policy", "read_policy", "skopeo_name"]
+__all__ = ["Judgement", "Policy", "Verdict", "docker_scopes", "find_policy", "read_policy", "skopeo_name"]
 
 ENVIRONMENT: Final = "CONTAINERS_POLICY_JSON"
 _NAME: Final = "containers/policy.json"
@@ -79,8 +79,7 @@ class Policy:
         return self._search(transport, [])
 
     def _judge_docker(self, image: Reference) -> Judgement:
-        pin = f"@{image.digest}" if image.digest else f":{image.tag}"
-        scopes = [image.name + pin, *_and_parents(image.name), *_wildcards(image.registry)]
+        scopes = docker_scopes(image)
         sections = self.sections.get("docker", {})
         # skopeo takes no name with a tag and a digest. By the digest, it would not find the tag's section.
         both = image.digest is not None and image.tag is not None
@@ -151,6 +150,12 @@ def find_policy(
         f"there is no signature policy in {tried}; to accept any image, create {system[0]} with"
         ' {"default": [{"type": "insecureAcceptAnything"}]}'
     )
+
+
+def docker_scopes(image: Reference) -> list[str]:
+    """What may be written of ``image`` in policy.json and registries.d, the most specific first."""
+    pin = f"@{image.digest}" if image.digest else f":{image.tag}"
+    return [image.name + pin, *_and_parents(image.name), *_wildcards(image.registry)]
 
 
 def skopeo_name(image: ImageReference) -> str:

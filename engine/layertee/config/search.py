@@ -35,6 +35,8 @@ class Search:
     mains: tuple[Candidate, ...]
     drop_in_directories: tuple[Path, ...]
     last: Candidate | None
+    suffix: str = ".conf"
+    """Of drop-ins."""
 
     @classmethod
     def of(
@@ -46,10 +48,11 @@ class Search:
         env: Mapping[str, str],
         user: User,
         path: Path | None = None,
+        suffix: str = ".conf",
         admin: Path = ADMIN,
         vendor: Path = VENDOR,
     ) -> Search:
-        """For the file ``name``, like ``registries.conf``.
+        """For the file ``name``, like ``registries.conf``, and drop-ins that end in ``suffix``.
 
         ``path`` is a main file in place of all others; else ``variable`` of ``env`` is, which also stands for
         the drop-ins. The file in ``override`` is read last.
@@ -66,7 +69,7 @@ class Search:
             mains, directories = (Candidate(Path(found), named=True),), []
         extra = env.get(override)
         last = Candidate(Path(extra), named=True) if extra else None
-        return cls(mains, tuple(directories), last)
+        return cls(mains, tuple(directories), last, suffix)
 
     def drop_ins(self) -> Iterator[Path]:
         """The drop-ins there are, in the order in which they are read. Raises OSError. Blocks."""
@@ -75,7 +78,7 @@ class Search:
             try:
                 with os.scandir(directory) as entries:
                     for entry in entries:
-                        if entry.name.endswith(".conf") and not entry.is_dir(follow_symlinks=False):
+                        if entry.name.endswith(self.suffix) and not entry.is_dir(follow_symlinks=False):
                             by_name[entry.name] = directory / entry.name
             except FileNotFoundError:
                 continue
@@ -89,6 +92,6 @@ class Search:
 
 def _of_system(base: Path, name: str, uid: int) -> list[Path]:
     """``registries.rootless.conf.d/1000`` and its like, before ``registries.conf.d``."""
-    stem, dot, suffix = name.rpartition(".")
+    stem, dot, suffix = name.partition(".")
     special = base / f"{stem}.{'rootless' if uid else 'rootful'}{dot}{suffix}.d"
     return [*([special / str(uid)] if uid else []), special, base / f"{name}.d"]

@@ -1,0 +1,69 @@
+"""``layertee doctor IMAGE``: what this machine's configuration means for one image."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from ..errors import InvalidReference
+from ..image.reference import parse_reference
+from ..options import Options
+from ..pulling.explain import EndpointFacts, Explanation, explain
+from ..sync import run
+from .exits import EXIT_ERROR, EXIT_OK
+from .output import print_json, say
+
+
+def doctor_image(args: argparse.Namespace) -> int:
+    """Raises InvalidReference, RegistriesConfError."""
+    if args.image is None:
+        raise InvalidReference("--json, --authfile and the like are for 'layertee doctor IMAGE'")
+    options = Options(
+        authfile=args.authfile,
+        tls_verify=args.tls_verify,
+        cert_dir=args.cert_dir,
+        registries_conf=args.registries_conf,
+    )
+    image = parse_reference(args.image)
+    found = run(explain(image, options, policy=args.policy, registries_d=args.registries_d))
+    if args.json:
+        print_json(found.to_json())
+    else:
+        say(*_lines(found))
+    broken = found.refused or any(endpoint.problem for endpoint in found.endpoints)
+    return EXIT_ERROR if broken else EXIT_OK
+
+
+def _lines(found: Explanation) -> Iterator[str]:
+    yield f"image: {found.image}"
+    yield f"files read: {', '.join(map(str, found.files)) or 'none about registries'}"
+    if found.refused:
+        yield f"refused: {found.refused}"
+    for number, endpoint in enumerate(found.endpoints, 1):
+        yield from _endpoint(number, endpoint)
+    if found.policy_problem:
+        yield f"policy: {found.policy_problem}"
+    else:
+        yield f"policy: {found.policy}, {found.policy_section}: {found.policy_verdict}"
+    if found.signatures is not None:
+        places = found.signatures
+        yield f"signatures: {places.lookaside} ({places.lookaside_file or 'by default'})"
+        beside = "looked for" if places.attachments else "not looked for"
+        yield f"  sigstore attachments in the registry: {beside} ({places.attachments_file or 'by default'})"
+
+
+def _endpoint(number: int, facts: EndpointFacts) -> Iterator[str]:
+    kind = "mirror" if facts.is_mirror else "origin"
+    flags = ", insecure: any certificate, or plain HTTP" if facts.insecure else ""
+    yield f"endpoint {number}: {facts.name} ({kind}{flags})"
+    yield f"  from: {facts.whence or 'the name itself: no section of registries.conf is about it'}"
+    if facts.cert_dir is None:
+        yield "  certificates: the system's authorities"
+    else:
+        files = ", ".join(facts.cert_files) or "nothing in it"
+        yield f"  certificates: the system's authorities, and {facts.cert_dir} ({files})"
+    for at, login in enumerate(facts.logins or ("none, anonymous",)):
+        yield f"  {'or else' if at else 'login'}: {login}"
+    yield f"  proxy: {facts.proxy or 'none'}"
+    if facts.problem:
+        yield f"  problem: {facts.problem}"

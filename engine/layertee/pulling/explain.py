@@ -1,0 +1,182 @@
+"""What this machine's configuration says about one image: told before anything is fetched, and without a
+network.
+
+Nothing is asked over the network, and no credential helper is run: files are read, names are compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..aio import in_thread
+from ..config.certs import find_cert_dir
+from ..config.logins import Credentials
+from ..config.policy import read_policy
+from ..config.registries import Endpoint, Registries
+from ..config.registries_d import SignatureConfig, SignaturePlaces
+from ..errors import LayerteeError
+from ..image.reference import ImageReference, Reference
+from ..options import Options
+from ..registry.proxies import Proxies
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFacts:
+    """One endpoint, and what would be used there.
+
+    ``whence`` is the file and line that it is from, empty for an image that no section is about. ``logins``
+    are the places that would be looked into, in their order. A ``problem`` is why it cannot be used as it is.
+    """
+
+    name: str
+    is_mirror: bool
+    insecure: bool
+    whence: str
+    cert_dir: Path | None
+    cert_files: tuple[str, ...]
+    logins: tuple[str, ...]
+    proxy: str | None
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its object of ``--json``."""
+        return {
+            "name": self.name,
+            "mirror": self.is_mirror,
+            "insecure": self.insecure,
+            "from": self.whence or None,
+            "certificates": str(self.cert_dir) if self.cert_dir else None,
+            "certificate_files": list(self.cert_files),
+            "logins": list(self.logins),
+            "proxy": self.proxy,
+            "problem": self.problem or None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What holds for ``image``. ``files`` are all that were read about registries, in their order.
+
+    ``refused`` says why no endpoint is asked at all; ``policy_problem`` why the policy cannot be applied.
+    """
+
+    image: str
+    files: tuple[Path, ...]
+    endpoints: tuple[EndpointFacts, ...]
+    refused: str
+    policy: Path | None
+    policy_section: str
+    policy_verdict: str
+    policy_problem: str
+    signatures: SignaturePlaces | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``doctor IMAGE --json``."""
+        places = self.signatures
+        return {
+            "image": self.image,
+            "files": [str(path) for path in self.files],
+            "endpoints": [endpoint.to_json() for endpoint in self.endpoints],
+            "refused": self.refused or None,
+            "policy": {
+                "file": str(self.policy) if self.policy else None,
+                "section": self.policy_section or None,
+                "verdict": self.policy_verdict or None,
+                "problem": self.policy_problem or None,
+            },
+            "signatures": {
+                "lookaside": places.lookaside if places else None,
+                "lookaside_from": str(places.lookaside_file) if places and places.lookaside_file else None,
+                "attachments": places.attachments if places else None,
+                "attachments_from": str(places.attachments_file)
+                if places and places.attachments_file
+                else None,
+            },
+        }
+
+
+async def explain(
+    image: ImageReference,
+    options: Options,
+    *,
+    policy: Path | None = None,
+    registries_d: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Explanation:
+    """What would be done for ``image`` with ``options``. Raises RegistriesConfError for a broken file."""
+    files: tuple[Path, ...] = ()
+    endpoints: tuple[EndpointFacts, ...] = ()
+    refused = ""
+    places: SignaturePlaces | None = None
+    if isinstance(image, Reference):
+        configured = await in_thread(lambda: Registries.read(path=options.registries_conf))
+        signatures = await in_thread(lambda: SignatureConfig.read(registries_d))
+        files = (*configured.files, *signatures.files)
+        places = signatures.places(image)
+        credentials = (
+            Credentials.no_credentials()
+            if options.anonymous
+            else Credentials(options.authfile, helpers=configured.credential_helpers)
+        )
+        try:
+            found = configured.endpoints(image)
+        except LayerteeError as exc:
+            found, refused = (), str(exc)
+        proxies = Proxies(environ)
+        endpoints = tuple([await _facts(each, options, credentials, proxies) for each in found])
+    path, section, verdict, problem = await in_thread(_policy, image, policy)
+    return Explanation(str(image), files, endpoints, refused, path, section, verdict, problem, places)
+
+
+async def _facts(
+    endpoint: Endpoint, options: Options, credentials: Credentials, proxies: Proxies
+) -> EndpointFacts:
+    image = endpoint.reference
+    insecure = endpoint.insecure if options.tls_verify is None else not options.tls_verify
+    problems = []
+    proxy = None
+    try:
+        used = proxies.proxy_for(f"https://{image.api_host}/v2/")
+        proxy = used.url if used else None
+    except LayerteeError as exc:
+        problems.append(str(exc))
+    logins: tuple[str, ...] = ()
+    try:
+        logins = tuple(map(str, await credentials.explain(image.registry, image.repository)))
+    except LayerteeError as exc:
+        problems.append(str(exc))
+    cert_dir = options.cert_dir or await in_thread(find_cert_dir, image.registry)
+    return EndpointFacts(
+        image.name,
+        endpoint.is_mirror,
+        insecure,
+        str(endpoint.whence or ""),
+        cert_dir,
+        await in_thread(_cert_files, cert_dir),
+        logins,
+        proxy,
+        "; ".join(problems),
+    )
+
+
+def _cert_files(directory: Path | None) -> tuple[str, ...]:
+    if directory is None:
+        return ()
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return ()
+    return tuple(name for name in names if name.endswith((".crt", ".cert", ".key")))
+
+
+def _policy(image: ImageReference, given: Path | None) -> tuple[Path | None, str, str, str]:
+    try:
+        policy = read_policy(given)
+        found = policy.judge(image)
+    except LayerteeError as exc:
+        return given, "", "", str(exc)
+    return policy.path, found.section, found.verdict.value, ""

@@ -1,0 +1,113 @@
+"""``layertee doctor IMAGE``: what is configured for an image, told without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.mirrors import At, write_conf
+from tests.support.process import Cli
+
+SECRET = "hunter2-PLANTED"
+IMAGE = "quay.test/fedora/os:42"
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Cli:
+    user = Cli(tmp_path / "home")
+    own = user.home / ".config/containers"
+    own.mkdir(parents=True)
+    mirrors = [At("mirror.test:5000/fedora"), At("second.test/f", insecure=False)]
+    write_conf(own, "quay.test/fedora", mirrors, At("quay.test/fedora", insecure=False))
+    entry = {"auth": base64.b64encode(f"me:{SECRET}".encode()).decode()}
+    (own / "auth.json").write_text(
+        json.dumps({"auths": {"quay.test/fedora": entry}, "credHelpers": {"second.test": "vault"}})
+    )
+    certs = own / "certs.d/mirror.test:5000"
+    certs.mkdir(parents=True)
+    (certs / "ca.crt").write_text("x")
+    (own / "registries.d").mkdir()
+    (own / "registries.d/q.yaml").write_text("docker: {quay.test: {lookaside: https://sigs.test}}")
+    (own / "policy.json").write_text(
+        json.dumps(
+            {
+                "default": [{"type": "reject"}],
+                "transports": {"docker": {"quay.test": [{"type": "insecureAcceptAnything"}]}},
+            }
+        )
+    )
+    return user
+
+
+def test_it_says_for_each_endpoint_what_would_be_used_there(user: Cli) -> None:
+    found = user.run("doctor", "--json", IMAGE).json
+    own = user.home / ".config/containers"
+    conf = own / "registries.conf"
+    first, second, origin = found["endpoints"]
+    assert first == {
+        "name": "mirror.test:5000/fedora/os",
+        "mirror": True,
+        "insecure": True,
+        "from": f"{conf}:5",
+        "certificates": str(own / "certs.d/mirror.test:5000"),
+        "certificate_files": ["ca.crt"],
+        "logins": [],
+        "proxy": None,
+        "problem": None,
+    }
+    assert (second["name"], second["insecure"], second["from"]) == ("second.test/f/os", False, f"{conf}:8")
+    assert second["logins"] == [f"docker-credential-vault ({own / 'auth.json'}), asked for second.test"]
+    assert (origin["name"], origin["mirror"], origin["from"]) == ("quay.test/fedora/os", False, f"{conf}:1")
+    assert origin["logins"] == [f"{own / 'auth.json'}, key quay.test/fedora"]
+    assert str(conf) in found["files"] and str(own / "registries.d/q.yaml") in found["files"]
+    assert found["policy"] == {
+        "file": str(own / "policy.json"),
+        "section": "transports.docker.'quay.test'",
+        "verdict": "accept",
+        "problem": None,
+    }
+    assert found["signatures"]["lookaside"] == "https://sigs.test"
+    assert SECRET not in json.dumps(found)
+
+
+def test_people_are_told_the_same(user: Cli) -> None:
+    text = user.run("doctor", IMAGE).out
+    found = user.run("doctor", "--json", IMAGE).json
+    for endpoint in found["endpoints"]:
+        assert endpoint["name"] in text and endpoint["from"] in text
+        assert all(login in text for login in endpoint["logins"])
+    assert found["policy"]["section"] in text and found["signatures"]["lookaside"] in text
+    assert SECRET not in text
+
+
+def test_a_blocked_registry_is_refused_with_file_and_line(user: Cli) -> None:
+    conf = write_conf(user.home, "quay.test", [], blocked=True)
+    refused = user.run("doctor", "--registries-conf", str(conf), IMAGE, code=1)
+    assert f"quay.test is blocked by the administrator ({conf}:1)" in refused.out
+    assert user.run("doctor", "--json", "--registries-conf", str(conf), IMAGE, code=1).json["refused"]
+
+
+def test_what_is_wrong_is_told_at_the_endpoint_that_it_is_about(user: Cli) -> None:
+    (user.home / ".config/containers/auth.json").write_text('{"auths": {"quay.test": {"auth": "%%%"}}}')
+    (user.home / ".config/containers/policy.json").write_text("{}")
+    broken = user.run("doctor", IMAGE, code=0)
+    assert "policy" in broken.out
+    bad = user.run("doctor", "--json", "--authfile", "/nonexistent", IMAGE, code=1).json
+    assert all("/nonexistent" in endpoint["problem"] for endpoint in bad["endpoints"])
+
+
+def test_a_file_that_cannot_be_parsed_is_named_with_its_line(user: Cli) -> None:
+    conf = user.home / "broken.conf"
+    conf.write_text('[[registry]]\nlocation = "a.test"\ninsecure = maybe\n')
+    failed = user.run("doctor", "--registries-conf", str(conf), IMAGE, code=1)
+    assert f"{conf}:3: this is not TOML" in failed.err
+
+
+def test_other_images_have_a_policy_and_no_endpoints(user: Cli) -> None:
+    found = user.run("doctor", "--json", f"oci:{user.home}").json
+    assert (found["endpoints"], found["files"]) == ([], [])
+    assert found["policy"]["verdict"] == "reject"
+    assert user.run("doctor", "--json", code=1).err
