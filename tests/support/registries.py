@@ -144,7 +144,16 @@ def _their_outcome(asked: dict[str, Any]) -> Outcome:
     left = [end for end in ends if not end["blocked"] and not (asked["blocked"] and not end["mirror"])]
     if not left:
         return "blocked"
-    return tuple(Asked(end["reference"], end["insecure"], end["mirror"], end["namespace"]) for end in left)
+    return tuple(
+        Asked(_host_folded(end["reference"]), end["insecure"], end["mirror"], end["namespace"])
+        for end in left
+    )
+
+
+def _host_folded(name: str) -> str:
+    """A host is the same one in other letters, and is asked in lower case by us."""
+    host, slash, rest = name.partition("/")
+    return f"{host.lower()}{slash}{rest}"
 
 
 # --- cases by chance ---

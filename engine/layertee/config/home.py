@@ -26,6 +26,14 @@ def passwd_home(uid: int) -> str | None:
         return None
 
 
+def uid_outside(environ: Mapping[str, str], uid: int) -> int:
+    """Who ``uid`` is outside of a user namespace: podman notes that for what it starts in one."""
+    noted = environ.get("_CONTAINERS_ROOTLESS_UID")
+    if not noted:
+        return uid
+    return int(noted) if noted.isascii() and noted.isdigit() and len(noted) < 12 else 0
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """One user's directories: absolute, and None where the user has none. They need not exist.

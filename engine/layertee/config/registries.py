@@ -26,6 +26,7 @@ VARIABLE: Final = "CONTAINERS_REGISTRIES_CONF"
 OVERRIDE: Final = "CONTAINERS_REGISTRIES_CONF_OVERRIDE"
 AUTH_FILES: Final = "containers-auth.json"  # in credential-helpers: the files of containers-auth.json(5)
 PERMISSIVE: Final = "permissive"
+MAX_NAME: Final = 255  # of a registry and a repository together
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +87,18 @@ class Registries:
     ) -> Registries:
         """As this process finds it; ``path`` replaces the main files. Raises RegistriesConfError. Blocks."""
         env = os.environ if env is None else env
+        user = user or User.of(env)
         search = Search.of(
             "registries.conf",
             VARIABLE,
             OVERRIDE,
             env=env,
-            user=user or User.of(env),
+            user=user,
             path=path,
             admin=admin,
             vendor=vendor,
         )
-        return cls(tuple(_load(search)))
+        return cls(tuple(_load(search, user.config)))
 
     def section(self, name: str) -> Section | None:
         """The section that holds for ``name``, a repository or a whole reference."""
@@ -135,9 +137,9 @@ class Registries:
         return tuple(endpoints)
 
 
-def _load(search: Search) -> Iterator[ConfFile]:
+def _load(search: Search, own: Path | None) -> Iterator[ConfFile]:
     for main in search.mains:
-        if file := _read(main.path, named=main.named):
+        if file := _read(main.path, named=main.named, own=own):
             yield file
             break
     try:
@@ -145,15 +147,25 @@ def _load(search: Search) -> Iterator[ConfFile]:
     except OSError as exc:
         raise RegistriesConfError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
     for path in drop_ins:
-        if file := _read(path, named=False):
+        if file := _read(path, named=False, own=own):
             yield file
-    if search.last is not None and (file := _read(search.last.path, named=True)):
+    if search.last is not None and (file := _read(search.last.path, named=True, own=own)):
         yield file
 
 
-def _read(path: Path, *, named: bool) -> ConfFile | None:
-    if not named and not os.path.lexists(path):
-        return None  # most machines have one such file of six: no TOML is imported for the others
+def _read(path: Path, *, named: bool, own: Path | None) -> ConfFile | None:
+    """None where it is not there. ``own``: beneath it, a directory that this user cannot enter is not theirs;
+    elsewhere it may hide that something is blocked.
+    """
+    if not named:
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            return None  # most machines have one such file of six: no TOML is imported for the others
+        except OSError as exc:
+            if own is not None and path.is_relative_to(own):
+                return None
+            raise RegistriesConfError(f"{path} cannot be read: {exc.strerror}") from exc
     from .registries_file import load
 
     return load(path, named=named)
@@ -178,11 +190,17 @@ def _rewritten(reference: Reference, prefix: str, location: Location) -> Referen
         found = parse_reference(f"docker://{there}")
     except InvalidReference as exc:
         raise RegistriesConfError(f"{location.whence}: {text} would be asked for as {there}: {exc}") from exc
+    # Where containers/image sees a registry, which is less than a user may write.
+    host = there.partition("/")[0]
     if not isinstance(found, Reference) or str(found) != _folded(there):
-        raise RegistriesConfError(
-            f"{location.whence}: {text} would be asked for as {there}, which stands for {found}; write that"
-        )
-    return found
+        problem = f"which stands for {found}; write that"
+    elif "[" in host or not (host == "localhost" or "." in host or ":" in host):
+        problem = f"and {host!r} is no registry"
+    elif len(found.name) > MAX_NAME:
+        problem = f"which is longer than {MAX_NAME}"
+    else:
+        return found
+    raise RegistriesConfError(f"{location.whence}: {text} would be asked for as {there:.600}, {problem}")
 
 
 def _matched(name: str, prefix: str) -> int | None:

@@ -1,13 +1,14 @@
 """One file of registries.conf's kind: from TOML to values, with the lines that they come from.
 
 containers-registries.conf(5), version 2, as the newest containers/image reads it: what it refuses is refused,
-what it ignores is ignored. Keys are found whatever their case, as there.
+what it ignores is ignored. Keys are found whatever their case, as there. A key that is there twice, in two
+cases, is an error: which of them counts would be chance.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +19,15 @@ from ..image.grammar import DOMAIN
 from ..image.reference import parse_alias, parse_short_name
 from ..image.strictjson import printable
 from .reading import read_file
+from .tomlfile import NotToml, TomlFile, parse_toml
 
 LIMIT: Final = 1 << 20
+LIMIT_ALIAS: Final = 512
 MIRROR_USES = frozenset({"all", "digest-only", "tag-only"})
 MODES = frozenset({"disabled", "enforcing", "permissive"})
 _SEARCHED = re.compile(DOMAIN + r"(?::[0-9]+)?")
-_HEADER = re.compile(r"""\s*\[\[\s*(["']?)registry\1(?:\s*\.\s*(["']?)(mirror)\2)?\s*\]\]\s*(?:#.*)?""")
-_AT = re.compile(r"\(at line (\d+), column \d+\)|\(at end of document\)")
+_MAX_HOST = 255  # a longer one is in no name; bounds what the pattern may cost
+_TO_ASCII = str.maketrans({"\u017f": "s", "\u212a": "k"})  # what has a letter of ASCII as its other case
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,49 +94,54 @@ def load(path: Path, *, named: bool) -> ConfFile | None:
     try:
         raw = read_file(path, LIMIT, named=named)
     except OSError as exc:
-        raise RegistriesConfError(f"{path} cannot be read: {exc.strerror}") from exc
+        if not _is_null(path):
+            raise RegistriesConfError(f"{path} cannot be read: {exc.strerror}") from exc
+        raw = b""
     if raw is None:
         return None
     if len(raw) > LIMIT:
         raise RegistriesConfError(f"{path} is larger than {LIMIT} bytes")
     try:
-        text = raw.decode().removeprefix("\ufeff")  # the mark that some editors begin a file with
-        return _File(path, text, tomllib.loads(text)).read()
-    except UnicodeDecodeError as exc:
-        line = raw.count(b"\n", 0, exc.start) + 1
-        raise RegistriesConfError(f"{path}:{line}: this is not UTF-8") from exc
-    except tomllib.TOMLDecodeError as exc:
-        found = _AT.search(str(exc))
-        line = int(found[1]) if found and found[1] else text.count("\n") + 1
-        what = _AT.sub("", str(exc)).strip()
-        raise RegistriesConfError(f"{path}:{line}: this is not TOML: {printable(what)}") from exc
-    except RecursionError as exc:
-        raise RegistriesConfError(f"{path} is nested too deeply") from exc
+        return _File(path, parse_toml(raw)).read()
+    except NotToml as exc:
+        raise RegistriesConfError(
+            f"{Whence(path, exc.line)}: this is not TOML: {printable(str(exc))}"
+        ) from exc
+
+
+def _is_null(path: Path) -> bool:
+    """A link to /dev/null in its place takes a file out of effect."""
+    try:
+        return os.path.samefile(path, os.devnull)
+    except OSError:
+        return False
 
 
 class _File:
     """One file being read."""
 
-    def __init__(self, path: Path, text: str, document: dict[str, Any]) -> None:
+    def __init__(self, path: Path, toml: TomlFile) -> None:
         self._path = path
-        self._document = document
-        self._lines, self._mirror_lines = _header_lines(text)
+        self._toml = toml
+        self._document = toml.data
 
     def read(self) -> ConfFile:
         document = self._document
-        self._refuse_version_1(_get(document, "registries"))
-        tables = self._tables(document, "registry", "registry")
-        if len(self._lines) != len(tables):
-            self._lines, self._mirror_lines = [None] * len(tables), []
-        sections = tuple(self._section(at, table) for at, table in enumerate(tables))
+        self._refuse_version_1(self._get(document, "registries"))
+        tables = self._tables(document, "registry", "registry", self._at("registry"))
+        lines = _header_lines(self._toml, len(tables))
+        sections = tuple(self._section(table, *at) for table, at in zip(tables, lines, strict=True))
         self._no_conflicts(sections)
         first: dict[str, Section] = {}
         for section in sections:
             first.setdefault(section.prefix, section)
-        mode = self._text(document, "short-name-mode")
+        at = self._at("short-name-mode")
+        mode = self._text(document, "short-name-mode", at)
         if mode and mode not in MODES:
-            self._fail(f"short-name-mode {mode!r:.100} is none of {', '.join(sorted(MODES))}")
-        self._text(document, "additional-layer-store-auth-helper")
+            self._fail(f"short-name-mode {mode!r:.100} is none of {', '.join(sorted(MODES))}", at)
+        self._text(
+            document, "additional-layer-store-auth-helper", self._at("additional-layer-store-auth-helper")
+        )
         helpers = self._texts(document, "credential-helpers")
         return ConfFile(
             self._path,
@@ -146,8 +154,8 @@ class _File:
 
     # --- sections ---
 
-    def _section(self, at: int, table: dict[str, Any]) -> Section:
-        whence = Whence(self._path, self._lines[at])
+    def _section(self, table: dict[str, Any], line: int | None, mirror_lines: list[int]) -> Section:
+        whence = Whence(self._path, line)
         primary = self._location(table, whence)
         prefix = self._place(table, "prefix", whence)
         if not prefix:
@@ -158,13 +166,11 @@ class _File:
             self._fail(f"the registry {prefix!r:.200} has no location; only *.example.com needs none", whence)
         if prefix.startswith("*.") and any(character in prefix for character in "/@:"):
             self._fail(f"prefix {prefix!r:.200}: a wildcard is *.example.com, without port and path", whence)
-        if _get(table, "pull-from-mirror"):
+        if self._text(table, "pull-from-mirror", whence):
             self._fail("pull-from-mirror is for a [[registry.mirror]], not for the registry itself", whence)
         only_digests = self._flag(table, "mirror-by-digest-only", whence)
-        tables = self._tables(table, "mirror", "registry.mirror")
-        lines = self._mirror_lines[at] if at < len(self._mirror_lines) else []
-        if len(lines) != len(tables):
-            lines = [None] * len(tables)
+        tables = self._tables(table, "mirror", "registry.mirror", whence)
+        lines = mirror_lines if len(mirror_lines) == len(tables) else [None] * len(tables)
         mirrors = tuple(
             self._mirror(mirror, Whence(self._path, line), only_digests)
             for mirror, line in zip(tables, lines, strict=True)
@@ -220,70 +226,86 @@ class _File:
         if table is None:
             return
         if not isinstance(table, dict):
-            self._fail("registries is not a table")
+            self._fail("registries is not a table", self._at("registries"))
         for name in ("search", "insecure", "block"):
-            part = _get(table, name)
+            part = self._get(table, name)
             if part is not None and not isinstance(part, dict):
-                self._fail(f"registries.{name} is not a table")
-            if part is not None and _get(part, "registries") is not None:
+                self._fail(f"registries.{name} is not a table", self._at("registries"))
+            if part is not None and self._get(part, "registries") is not None:
                 self._fail(
                     "registries.conf must be in v2 format but is in v1; write [[registry]] sections, and"
-                    " unqualified-search-registries"
+                    " unqualified-search-registries",
+                    self._at("registries", name),
                 )
 
     def _search(self) -> tuple[str, ...] | None:
-        found = self._texts(self._document, "unqualified-search-registries")
+        key = "unqualified-search-registries"
+        found, at = self._texts(self._document, key), self._at(key)
         if found is None:
             return None
-        key = "unqualified-search-registries"
-        names = tuple(self._no_scheme(name, key) for name in found)
+        names = tuple(self._no_scheme(name, key, at) for name in found)
         for name in names:
-            if not _SEARCHED.fullmatch(name):
-                self._fail(f"{key}: {name!r:.200} is not host[:port]")
+            if len(name) > _MAX_HOST or not _SEARCHED.fullmatch(name):
+                self._fail(f"{key}: {name!r:.200} is not host[:port]", at)
         return names
 
     def _aliases(self) -> Iterator[tuple[str, str | None]]:
-        table = _get(self._document, "aliases")
-        if table is None:
+        table = self._get(self._document, "aliases")
+        if not isinstance(table, dict):  # nothing, or what is passed over
             return
-        if not isinstance(table, dict):
-            self._fail("aliases is not a table")
         for name, value in table.items():
+            at = self._at("aliases", name)
             if not isinstance(value, str):
-                self._fail(f"the alias {name!r:.200} is not a text")
+                self._fail(f"the alias {name!r:.200} is not a text", at)
+            if max(len(name), len(value)) > LIMIT_ALIAS:
+                self._fail(f"the alias {name!r:.80} is longer than a name can be", at)
             try:
                 if parse_short_name(name).suffix:
-                    self._fail(f"the alias {name!r:.200} must have neither tag nor digest")
+                    self._fail(f"the alias {name!r:.200} must have neither tag nor digest", at)
                 yield name, parse_alias(value) if value else None
             except InvalidReference as exc:
-                self._fail(str(exc))
+                self._fail(str(exc), at)
 
     # --- one key ---
 
-    def _tables(self, table: dict[str, Any], key: str, what: str) -> list[dict[str, Any]]:
-        found = _get(table, key)
+    def _at(self, *key: str) -> Whence:
+        """Where ``key`` stands, the first part in whatever case."""
+        for statement in self._toml.statements:
+            if statement.key[1:] == key[1:] and _is(statement.key[0], key[0]):
+                return Whence(self._path, statement.line)
+        return Whence(self._path)
+
+    def _get(self, table: Mapping[str, Any], key: str) -> Any:
+        """The value under ``key`` in whatever case."""
+        found = [name for name in table if _is(name, key)]
+        if len(found) > 1:
+            self._fail(f"{found[0]!r} and {found[1]!r} are one key; keep one of them", self._at(found[0]))
+        return table[found[0]] if found else None
+
+    def _tables(self, table: Mapping[str, Any], key: str, what: str, whence: Whence) -> list[dict[str, Any]]:
+        found = self._get(table, key)
         if found is None:
             return []
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            self._fail(f"{what} is not an array of tables; write [[{what}]]")
+            self._fail(f"{what} is not an array of tables; write [[{what}]]", whence)
         return list(found)
 
-    def _text(self, table: dict[str, Any], key: str, whence: Whence | None = None) -> str:
-        found = _get(table, key)
+    def _text(self, table: Mapping[str, Any], key: str, whence: Whence | None = None) -> str:
+        found = self._get(table, key)
         if found is not None and not isinstance(found, str):
             self._fail(f"{key} is not a text", whence)
         return found or ""
 
-    def _texts(self, table: dict[str, Any], key: str) -> list[str] | None:
-        found = _get(table, key)
+    def _texts(self, table: Mapping[str, Any], key: str) -> list[str] | None:
+        found = self._get(table, key)
         if found is not None and not (
             isinstance(found, list) and all(isinstance(each, str) for each in found)
         ):
-            self._fail(f"{key} is not an array of texts")
+            self._fail(f"{key} is not an array of texts", self._at(key))
         return found
 
-    def _flag(self, table: dict[str, Any], key: str, whence: Whence) -> bool:
-        found = _get(table, key)
+    def _flag(self, table: Mapping[str, Any], key: str, whence: Whence) -> bool:
+        found = self._get(table, key)
         if found is not None and not isinstance(found, bool):
             self._fail(f"{key} is neither true nor false", whence)
         return bool(found)
@@ -292,30 +314,24 @@ class _File:
         raise RegistriesConfError(f"{whence or self._path}: {printable(what, 600)}")
 
 
-def _get(table: dict[str, Any], key: str) -> Any:
-    """The value under ``key``, else under a key that differs in case only."""
-    if key in table:
-        return table[key]
-    return next((value for name, value in table.items() if name.lower() == key), None)
+def _is(name: str, key: str) -> bool:
+    """Whether ``name`` is ``key`` in whatever case, as Unicode folds it letter by letter."""
+    return len(name) == len(key) and name.translate(_TO_ASCII).lower() == key.lower()
 
 
-def _header_lines(text: str) -> tuple[list[int | None], list[list[int | None]]]:
-    """The lines of the ``[[registry]]`` headers, and for each those of its mirrors.
-
-    No lines at all where a text may go over several: what looks like a header may be a part of it.
+def _header_lines(toml: TomlFile, n_tables: int) -> Iterator[tuple[int | None, list[int]]]:
+    """The line at which each of the registries begins, None where that is not certain, and those of its
+    mirrors.
     """
-    lines: list[int | None] = []
-    mirrors: list[list[int | None]] = []
-    if '"""' in text or "'''" in text:
-        return lines, mirrors
-    for number, line in enumerate(text.split("\n"), 1):
-        found = _HEADER.fullmatch(line.rstrip("\r"))
-        if found is None:
-            continue
-        if found[3]:
-            if mirrors:
-                mirrors[-1].append(number)
-        else:
-            lines.append(number)
-            mirrors.append([])
-    return lines, mirrors
+    lines: list[int] = []
+    mirrors: list[list[int]] = []
+    for statement in toml.statements:
+        begins = (statement.line,) if statement.is_array else statement.opened
+        if len(statement.key) == 1 and _is(statement.key[0], "registry"):
+            lines += begins
+            mirrors += ([] for _ in begins)
+        elif len(statement.key) == 2 and mirrors and all(map(_is, statement.key, ("registry", "mirror"))):
+            mirrors[-1] += begins
+    if len(lines) != n_tables:
+        return iter([(None, [])] * n_tables)
+    return iter(zip(lines, mirrors, strict=True))

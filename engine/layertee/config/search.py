@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .home import User
+from .home import User, uid_outside
 
 ADMIN, VENDOR = Path("/etc/containers"), Path("/usr/share/containers")
 
@@ -37,6 +37,8 @@ class Search:
     last: Candidate | None
     suffix: str = ".conf"
     """Of drop-ins."""
+    own_drop_ins: Path | None = None
+    """That of ``drop_in_directories`` that is the user's."""
 
     @classmethod
     def of(
@@ -60,7 +62,7 @@ class Search:
         own = user.config / "containers" if user.config else None
         directories = [directory / f"{name}.d" for directory in (own,) if directory]
         for base in (admin, vendor):
-            directories += _of_system(base, name, user.uid)
+            directories += _of_system(base, name, uid_outside(env, user.uid))
         places = (own, admin, vendor)
         mains = tuple(Candidate(place / name) for place in places if place)
         if path is not None:
@@ -69,7 +71,8 @@ class Search:
             mains, directories = (Candidate(Path(found), named=True),), []
         extra = env.get(override)
         last = Candidate(Path(extra), named=True) if extra else None
-        return cls(mains, tuple(directories), last, suffix)
+        own_drop_ins = own / f"{name}.d" if own else None
+        return cls(mains, tuple(directories), last, suffix, own_drop_ins)
 
     def drop_ins(self) -> Iterator[Path]:
         """The drop-ins there are, in the order in which they are read. Raises OSError. Blocks."""
@@ -84,7 +87,7 @@ class Search:
                 continue
             except (PermissionError, NotADirectoryError):
                 # Of another user's home, say. What the administrator has closed to this user is an error.
-                if directory is self.drop_in_directories[0] and not os.path.lexists(directory):
+                if directory == self.own_drop_ins and not os.path.lexists(directory):
                     continue
                 raise
         yield from (by_name[name] for name in sorted(by_name, key=os.fsencode))

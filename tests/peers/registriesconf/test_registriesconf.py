@@ -44,6 +44,10 @@ REFUSED = [
         "[[registry.mirror]]\nlocation = 'a.example.com'\n",
         "registry = [1]\n",
         "x = 1\nx = 2\n",
+        "x = {,}\n",
+        "x = {a = 1,,}\n",
+        "x = {a = 1,\n,}\n",
+        'x = "\\x4"\n',
         "[a]\n[a]\n",
         "ä = 1\n",
         "[[registry]] x\n",
@@ -111,6 +115,13 @@ ACCEPTED = [
             "a.example.com", "a.example.com", "blocked = true", "[[registry.mirror]]", "location = 'b.test'"
         ),
         "aliases": "[aliases]\nx = 'b.test/y'\n'a/b' = 'docker.io/y'\nq = ''\np = 'h:5000/e'\n",
+        "aliases that are none": "aliases = 5\n" + section("a.example.com", "m.test"),
+        "inline tables over several lines": "registry = [{ # first\nlocation = 'a.example.com',\n},\n]\n",
+        "escapes of TOML 1.1": '[[registry]]\nlocation = "\\x61.example.com"\n',
+        "keys in letters like others": '[["regi\u017ftry"]]\nlocation = "a.example.com"\ninsecure = true\n',
+        "an address as location": section("a.example.com", "[::1]:5000"),
+        "a location of capitals alone": section("a.example.com", "MIRROR"),
+        "a location that is too long": section("a.example.com", "m.test/" + "x" * 240),
         "keys that nobody knows": "x = [1, {a = 2}]\n" + section("a.example.com", "m.test", "y = 1979-05-27"),
     }.items()
 ]
