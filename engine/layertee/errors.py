@@ -53,6 +53,7 @@ __all__ = [
     "Unauthorized",
     "UnsafePath",
     "UnsupportedImage",
+    "WebPage",
     "WindowTooLarge",
     "WorkBudgetExceeded",
     "redact_url",
@@ -233,6 +234,12 @@ class TruncatedBody(TransportError):
         super().__init__(message)
         self.got = got
         self.want = want
+
+
+class WebPage(TransportError):
+    """A page for people came in place of what was asked for: a network's login, or a proxy's message."""
+
+    code = "WEB_PAGE"
 
 
 class RangeMismatch(TransportError):

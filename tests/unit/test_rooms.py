@@ -59,7 +59,13 @@ ROOMS: dict[str, set[str]] = {
 }
 # Libraries, and parts of the standard library that decide something, have one home each.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"registry.http", "registry.failures", "registry.peers", "registry.first_import"},
+    "aiohttp": {
+        "registry.http",
+        "registry.failures",
+        "registry.heads",
+        "registry.peers",
+        "registry.first_import",
+    },
     "aiohttp_socks": {"registry.socks"},
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},

@@ -24,7 +24,7 @@ from ..errors import DocumentError, LayerteeError, NotInRegistry, RedirectRefuse
 from ..image.strictjson import load_object, printable
 from .challenge import parse_challenges
 from .origins import Origin, Reach, may_know_secret, over_tls, reach, realm_problem, redirect_target
-from .statuses import server_says, status_error
+from .statuses import is_page, page_instead, server_says, status_error, unpacked
 
 if TYPE_CHECKING:
     from .http import TLSPolicy, Transport, WholeResponse
@@ -225,7 +225,11 @@ class Authorizer:
         received = self._clock()
         if response.status != 200:
             raise self._token_error(response, shown)
-        return _read_token(response.body, received)
+        kind = response.field("Content-Type")
+        body = unpacked(response.body, response.field("Content-Encoding"), _MAX_TOKEN_BODY)
+        if is_page(body, kind):
+            raise page_instead(f"no token for {self._registry}", response.url, kind)
+        return _read_token(body, received)
 
     async def _exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, tls: TLSPolicy

@@ -108,7 +108,9 @@ class Registry:
             # the package writes a Range; what comes back is read by transfer/ranges.py.
             headers["Range"] = f"bytes={start}-{end - 1}"
         what = f"blob {blob.digest} of {self._reference.name}"
-        return await self._exchange.open(f"blobs/{blob.digest}", headers, blob=blob.digest, what=what)
+        return await self._exchange.open(
+            f"blobs/{blob.digest}", headers, blob=blob.digest, size=blob.size, what=what
+        )
 
     async def _named(self) -> Manifest | Index:
         """The document the reference itself names."""
@@ -156,7 +158,7 @@ class Registry:
 def _check(response: WholeResponse, wanted: Digest | None, size: int | None, what: str) -> None:
     """The bytes are those asked for, and the registry's header does not say otherwise."""
     encoding = response.field("Content-Encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
+    if encoding is not None and encoding.strip().lower() not in ("identity", "gzip", "x-gzip"):
         shown = printable(encoding, 40)
         raise DocumentError(f"{what}: the answer was re-encoded ({shown}) by the registry or a proxy")
     got = len(response.body)

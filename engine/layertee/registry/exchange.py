@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -31,7 +32,15 @@ from ..image.document import Digest
 from ..image.reference import Reference
 from .auth import Authorizer
 from .origins import MAX_HOPS, Origin, redirect_target
-from .statuses import MAX_ERROR_BODY, server_says, status_error
+from .statuses import (
+    MAX_ERROR_BODY,
+    is_page,
+    is_page_type,
+    page_instead,
+    server_says,
+    status_error,
+    unpacked,
+)
 
 if TYPE_CHECKING:
     from .http import Body, Response, TLSPolicy, Transport, WholeResponse
@@ -108,12 +117,25 @@ class Exchange:
             )
 
         response, walk = await self._request(path, headers, send, _nothing, None)
-        if response.status == 200:
-            return response
-        raise self._error(what, response, walk, response.body)
+        encoding, kind = response.field("Content-Encoding"), response.field("Content-Type")
+        if response.status != 200:
+            with suppress(DocumentError):
+                response.body = unpacked(response.body, encoding, MAX_ERROR_BODY)
+            raise self._error(what, response, walk, response.body)
+        try:
+            response.body = unpacked(response.body, encoding, room)
+        except DocumentError as exc:
+            raise DocumentError(f"{what}: {exc}") from exc
+        if is_page(response.body, kind):
+            raise page_instead(what, walk.url, kind)
+        return response
 
-    async def open(self, path: str, headers: Mapping[str, str], *, blob: Digest, what: str) -> Body:
+    async def open(
+        self, path: str, headers: Mapping[str, str], *, blob: Digest, size: int, what: str
+    ) -> Body:
         """The head of the answer to ``GET path``; its status is 200 or 206. The caller closes it.
+
+        A page in place of a blob of ``size`` bytes is an error.
 
         Where the registry redirects ``blob`` to is remembered, and asked directly next time. Raises what
         ``fetch`` raises, and RangeMismatch for 416.
@@ -124,6 +146,11 @@ class Exchange:
 
         body, walk = await self._request(path, headers, send, _drain, blob)
         if body.status in (200, 206):
+            kind = body.field("Content-Type")
+            if body.status == 200 and is_page_type(kind) and body.content_length != size:
+                body.close()
+                self._forget(blob, self._targets.get(blob))
+                raise page_instead(what, walk.url, kind)
             return body
         try:
             says = await body.read(MAX_ERROR_BODY)

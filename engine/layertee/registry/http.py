@@ -1,4 +1,4 @@
-"""HTTP exchanges. With failures.py and peers.py the only module that knows aiohttp.
+"""HTTP exchanges. With failures.py, heads.py and peers.py the only module that knows aiohttp.
 
 Rules of this file:
 
@@ -40,6 +40,7 @@ from .failures import by, mapped
 from .peers import Connectors, MakeResolver
 from .proxies import Proxies, Proxy
 from .socks import socks_connector
+from .statuses import is_page_type, page_instead
 from .tls import tls_context
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ ANSWER_S = 60.0  # as FetchLimits.stall_s
 MORE_PATIENCE = 4  # times ANSWER_S, at most, for an answer that did not come in time before
 GOODBYE_S = 1.0
 _MAX_HEADER = 64 << 10
+_MAX_FIELDS = 512
 # What comes more slowly is no line that anybody has: such a document would never be there.
 _MIN_RATE = 8
 
@@ -260,6 +262,7 @@ class Transport:
                 read_bufsize=64 << 10,
                 max_line_size=_MAX_HEADER,
                 max_field_size=_MAX_HEADER,
+                max_headers=_MAX_FIELDS,
             )
         return session
 
@@ -398,7 +401,10 @@ def _tracing() -> aiohttp.TraceConfig:
 
 
 async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str, answer_s: float) -> bytes:
-    """All of a small body, however long that takes, as long as it goes on. Raises TimeoutError."""
+    """All of a small body, however long that takes, as long as it goes on; of an error, what fits.
+
+    Raises TimeoutError, DocumentError for more than ``limit`` bytes, WebPage.
+    """
     parts: list[bytes] = []
     got, counted = 0, 0
     now = asyncio.get_running_loop().time
@@ -406,9 +412,13 @@ async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str, 
     async with asyncio.timeout(answer_s) as patience:
         async for chunk in response.content.iter_any():
             got += len(chunk)
+            parts.append(chunk)
+            if got > limit and response.status >= 400:
+                return b"".join(parts)[:limit]  # the status is what counts
+            if got > limit and is_page_type(kind := response.headers.get("Content-Type")):
+                raise page_instead("a document", url, kind)
             if got > limit:
                 raise DocumentError(f"{redact_url(url)}: the answer is larger than {limit} bytes")
-            parts.append(chunk)
             if got - counted >= _MIN_RATE * answer_s:
                 counted = got
                 patience.reschedule(now() + answer_s)

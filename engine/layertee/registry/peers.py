@@ -17,6 +17,7 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from .heads import Connector
 from .origins import peer_problem
 
 MakeResolver: TypeAlias = Callable[[], AbstractResolver]
@@ -87,7 +88,7 @@ class Connectors:
 
     def anywhere(self) -> aiohttp.TCPConnector:
         """For hosts that the user has named."""
-        return aiohttp.TCPConnector(
+        return Connector(
             limit=0,
             ttl_dns_cache=60,
             resolver=Lookups(self._make_resolver(), self._found),
@@ -101,7 +102,7 @@ class Connectors:
             _judge(str(address[4][0]), home)
             return self._socket(address)
 
-        return aiohttp.TCPConnector(
+        return Connector(
             limit=0,
             ttl_dns_cache=60,
             resolver=_Judged(self._make_resolver(), home),

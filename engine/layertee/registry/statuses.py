@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import re
 import time
+import zlib
 
 from ..errors import (
     DocumentError,
@@ -20,12 +21,14 @@ from ..errors import (
     RegistryError,
     ServerError,
     Unauthorized,
+    WebPage,
     redact_url,
 )
 from ..image.strictjson import loads, printable
 
 MAX_ERROR_BODY = 64 << 10
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 300.0
+_GZIP = b"\x1f\x8b"
 _RETRY_DEFAULT_S = 2.0  # containers/image starts here
 
 
@@ -46,6 +49,48 @@ def retry_after(value: str | None, *, now: float | None = None) -> float | None:
             return _RETRY_DEFAULT_S
         seconds = when - (time.time() if now is None else now)
     return min(max(seconds, RETRY_MIN_S), RETRY_MAX_S)
+
+
+def is_page_type(content_type: str | None) -> bool:
+    """Whether a Content-Type is that of a page for people."""
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    return kind in ("text/html", "application/xhtml+xml")
+
+
+def is_page(body: bytes, content_type: str | None) -> bool:
+    """Whether ``body``, which should be JSON, is a page for people: by its first byte, then by its type.
+
+    Some registries give documents a type that is not theirs, so the type alone says nothing.
+    """
+    begin = body[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()
+    return begin.startswith(b"<") or (is_page_type(content_type) and not begin.startswith((b"{", b"[")))
+
+
+def page_instead(what: str, url: str, content_type: str | None) -> WebPage:
+    """The error for a page in place of ``what``."""
+    kind = printable(content_type, 60) if content_type else "of no type"
+    where = redact_url(url)
+    return WebPage(f"{what}: {where} answers with a page ({kind}): a login page or a proxy's page?")
+
+
+def unpacked(body: bytes, encoding: str | None, limit: int) -> bytes:
+    """``body`` without the ``gzip`` that a server or a proxy put around it unasked, if it did.
+
+    What a digest names is what is inside. Raises DocumentError for more than ``limit`` bytes, and for gzip
+    that is damaged or is followed by something.
+    """
+    if (encoding or "").strip().lower() not in ("gzip", "x-gzip") or not body.startswith(_GZIP):
+        return body
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        data = inflater.decompress(body, limit + 1)
+    except zlib.error as exc:
+        raise DocumentError("the answer is gzip that is damaged") from exc
+    if len(data) > limit:
+        raise DocumentError(f"the answer is larger than {limit} bytes, without its gzip")
+    if not inflater.eof or inflater.unused_data:
+        raise DocumentError("the answer is gzip that does not end where the answer ends")
+    return data
 
 
 def server_says(body: bytes) -> str:
@@ -88,6 +133,8 @@ def status_error(
         )
     if status == 416:
         return RangeMismatch(message)
+    if status == 511:  # RFC 6585 §6
+        return WebPage(f"{message}: the network wants a login")
     if status >= 500:
         return ServerError(message, status=status, url=url)
     return RegistryError(message, status=status, url=url)

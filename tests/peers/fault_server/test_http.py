@@ -21,6 +21,7 @@ from layertee.errors import (
     TLSFailed,
     TransportError,
     TruncatedBody,
+    WebPage,
 )
 from layertee.registry.http import Body, TLSPolicy, Transport
 from tests.support.fakes.catalogue import CATALOGUE
@@ -385,6 +386,22 @@ def test_a_document_above_its_limit_is_refused(built: BuiltImage, loop: str) -> 
     for behaviour in (Ok(), Chunked(), NoLength()):
         with FaultServer(built, [on("blob", behaviour)]) as server:
             run(loop, main)
+
+
+def test_of_a_large_page_its_status_or_its_kind_is_told(loop: str) -> None:
+    async def main(transport: Transport) -> None:
+        answer = await transport.fetch("GET", f"{server.url}/v2/", headers={}, limit=1000)
+        assert (answer.status, answer.body) == (502, b"x" * 1000)
+        with pytest.raises(WebPage, match=f"{server.host}.*text/html"):
+            await transport.fetch("GET", f"{server.url}/v2/", headers={}, limit=1000)
+
+    page = b"Content-Type: text/html\r\nContent-Length: 90000\r\n\r\n" + b"x" * 90_000
+    script = [
+        on("ping", Raw(b"HTTP/1.1 502 Bad\r\n" + page), last=1),
+        on("ping", Raw(b"HTTP/1.1 200 OK\r\n" + page)),
+    ]
+    with FaultServer(script=script) as server:
+        run(loop, main)
 
 
 def test_a_status_is_an_answer_and_a_redirect_is_not_followed(built: BuiltImage, loop: str) -> None:

@@ -59,6 +59,7 @@ class FakeBody(Body):
     def __init__(self, answer: Answer, url: str) -> None:
         Response.__init__(self, answer.status, url, answer.fields())
         self.closed = False
+        self.content_length = len(answer.body)
         self._body = answer.body
 
     async def read(self, limit: int) -> bytes:

@@ -49,6 +49,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.ProxyRefused: 4,
     errors.Timeout: 4,
     errors.TruncatedBody: 4,
+    errors.WebPage: 4,
     errors.RangeMismatch: 4,
     errors.RedirectRefused: 4,
     errors.IntegrityError: 3,

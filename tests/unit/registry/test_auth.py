@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +20,7 @@ from layertee.errors import (
     RegistryError,
     ServerError,
     Unauthorized,
+    WebPage,
 )
 from layertee.registry.auth import Authorizer
 from layertee.registry.http import TLSPolicy
@@ -352,7 +354,9 @@ def test_a_token_service_that_redirects_is_not_followed() -> None:
         (Answer(503), ServerError),
         (Answer(403), Unauthorized),
         (Answer(404), RegistryError),
-        (Answer(200, b"<html>"), DocumentError),
+        (Answer(200, b"<html>"), WebPage),
+        (Answer(200, b"", {"Content-Type": "text/html"}), WebPage),
+        (Answer(511), WebPage),
         (Answer(200, b"{}"), DocumentError),
         (json_answer({"token": 7}), DocumentError),
         (json_answer({"token": "a b"}), DocumentError),
@@ -370,6 +374,13 @@ def test_what_a_token_service_does_wrong_has_its_error(answer: Answer, error: ty
         bench.refused()
     assert type(caught.value) is error
     assert PASSWORD not in str(caught.value)
+
+
+def test_a_token_may_come_in_gzip() -> None:
+    bench = Bench(USER)
+    packed = gzip.compress(b'{"token": "T"}')
+    bench.transport.on(REALM, Answer(200, packed, {"Content-Encoding": "gzip"}))
+    assert bench.refused() == "Bearer T"
 
 
 def test_secrets_a_server_sends_back_are_taken_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from typing import Any
@@ -23,6 +24,7 @@ from layertee.errors import (
     TLSFailed,
     Unauthorized,
     UnsupportedImage,
+    WebPage,
 )
 from layertee.image.document import Digest, Platform
 from layertee.image.media import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX
@@ -185,9 +187,65 @@ def test_the_config_must_be_what_the_manifest_says(served: bytes, error: type[La
 
 def test_a_document_that_was_re_encoded_says_so() -> None:
     rig = Rig()
-    rig.transport.on(rig.tag, document(MANIFEST, **{"Content-Encoding": "gzip"}))
-    with pytest.raises(DocumentError, match=r"re-encoded \(gzip\)"):
+    rig.transport.on(rig.tag, document(MANIFEST, **{"Content-Encoding": "br"}))
+    with pytest.raises(DocumentError, match=r"re-encoded \(br\)"):
         rig.resolve()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", " GZIP"])
+def test_documents_that_were_put_in_gzip_are_judged_by_what_is_inside(coding: str) -> None:
+    plain, rig = Rig(), Rig()
+    for url, answers in plain.transport.routes.items():
+        (answer,) = answers
+        assert isinstance(answer, Answer)
+        headers = {**dict(answer.pairs()), "Content-Encoding": coding}
+        rig.transport.on(url, Answer(200, gzip.compress(answer.body), headers))
+    assert rig.resolve() == plain.resolve()
+    rig.transport.on(rig.tag, document(MANIFEST, **{"Content-Encoding": coding}))  # it is said only
+    assert rig.resolve() == plain.resolve()
+
+
+def test_what_is_inside_of_gzip_must_be_what_was_named() -> None:
+    rig = Rig()
+    (answer,) = rig.transport.routes[rig.config]
+    assert isinstance(answer, Answer)
+    other = gzip.compress(answer.body.replace(b"linux", b"plan9"))
+    rig.transport.on(rig.config, Answer(200, other, {"Content-Encoding": "gzip"}))
+    with pytest.raises(DigestMismatch):
+        rig.resolve()
+    rig.transport.on(rig.config, Answer(200, gzip.compress(answer.body) + b"x", {"Content-Encoding": "gzip"}))
+    with pytest.raises(DocumentError, match=r"image config .* does not end where the answer ends"):
+        rig.resolve()
+    bomb = gzip.compress(bytes(5 << 20))
+    rig.transport.on(rig.config, Answer(200, bomb, {"Content-Encoding": "gzip"}))
+    with pytest.raises(DocumentError, match="larger than 65536 bytes, without its gzip"):
+        rig.resolve()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<!DOCTYPE html><html>Welcome to our network</html>", "text/html; charset=utf-8"),
+        (b"\r\n <html>x</html>", "application/json"),
+        (b"", "text/html"),
+        (b"Please log in", "text/html"),
+    ],
+)
+@pytest.mark.parametrize("which", ["tag", "config"])
+def test_a_page_in_place_of_a_document_is_no_document_and_may_pass(
+    which: str, body: bytes, kind: str
+) -> None:
+    rig = Rig()
+    url = getattr(rig, which)
+    (good,) = rig.transport.routes[url]
+    page = Answer(200, body, {"Content-Type": kind})
+    rig.transport.on(url, page)
+    with pytest.raises(WebPage) as caught:
+        rig.resolve()
+    assert str(caught.value).endswith(f"{url} answers with a page ({kind}): a login page or a proxy's page?")
+    assert len(rig.transport.asked(url)) == 3
+    rig.transport.on(url, page, good)
+    assert rig.resolve()
 
 
 def test_the_content_type_must_agree() -> None:

@@ -19,6 +19,7 @@ from layertee.errors import (
     TLSFailed,
     TransportError,
     Unauthorized,
+    WebPage,
 )
 from layertee.image.document import Digest
 from layertee.registry.http import Body, TLSPolicy
@@ -76,6 +77,24 @@ def test_many_blobs_refused_at_once_cause_one_token_request() -> None:
 
 
 # --- redirects -----------------------------------------------------------------------------
+
+
+def test_a_page_in_place_of_a_blob_is_no_blob() -> None:
+    page = Answer(200, b"<html>log in</html>", {"Content-Type": "text/html"})
+    rig = BlobRig(page)
+    with pytest.raises(WebPage, match=r"blob sha256:\w+ of .* answers with a page \(text/html\)"):
+        rig.open()
+    assert all(body.closed for body in rig.transport.bodies)
+    elsewhere = BlobRig(redirect("https://login.example/?next=planted"))
+    elsewhere.transport.on("https://login.example/", page)
+    for _ in range(2):
+        with pytest.raises(WebPage, match=r"https://login\.example/.* answers with a page") as caught:
+            elsewhere.open()
+        assert "planted" not in str(caught.value)
+        assert elsewhere.transport.requests[-2].url == elsewhere.url  # where it led is not kept
+    size = rig.image.layers[0].descriptor.size
+    mistyped = BlobRig(Answer(200, b"x" * size, {"Content-Type": "text/html"}))
+    assert mistyped.open().status == 200
 
 
 def test_what_the_registry_leads_to_is_asked_as_named_by_it() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 
 import pytest
 
 from layertee.errors import (
+    DocumentError,
     LayerteeError,
     NotInRegistry,
     RangeMismatch,
@@ -15,7 +17,7 @@ from layertee.errors import (
     ServerError,
     Unauthorized,
 )
-from layertee.registry.statuses import retry_after, server_says, status_error
+from layertee.registry.statuses import is_page, retry_after, server_says, status_error, unpacked
 
 NOW = 1_800_000_000.0
 
@@ -102,3 +104,38 @@ def test_each_status_has_its_error(
 )
 def test_only_a_registrys_own_message_is_shown(body: bytes, says: str) -> None:
     assert server_says(body) == says
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "page"),
+    [
+        (b"<html>", None, True),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html>", "application/vnd.oci.image.manifest.v1+json", True),
+        (b"go away", "text/html", True),
+        (b"", "Text/HTML; charset=x", True),
+        (b"", "application/xhtml+xml", True),
+        (b" {}", "text/html", False),
+        (b"[]", "text/html", False),
+        (b"go away", "text/plain", False),
+        (b"", None, False),
+        (b"{}", "application/json", False),
+    ],
+)
+def test_a_page_for_people_is_known_by_its_beginning(body: bytes, kind: str | None, page: bool) -> None:
+    assert is_page(body, kind) is page
+
+
+def test_gzip_is_taken_off_within_bounds() -> None:
+    packed = gzip.compress(b"{}" * 1000)
+    assert unpacked(packed, "gzip", 2000) == b"{}" * 1000
+    assert unpacked(b"{}", "gzip", 2000) == b"{}"
+    assert unpacked(packed, None, 10) == packed
+    assert unpacked(packed, "br", 10) == packed
+    for broken, limit in (
+        (packed, 1999),
+        (packed[:-1], 2000),
+        (packed + packed, 4000),
+        (packed[:20] + bytes(9), 2000),
+    ):
+        with pytest.raises(DocumentError):
+            unpacked(broken, "gzip", limit)

@@ -1,0 +1,100 @@
+"""Heads of answers that others read and aiohttp does not: mended before its parser sees them.
+
+Programs in Go, for which most registries are tested, take a Content-Length that is there twice with one value
+(RFC 9110 §8.6), and let Transfer-Encoding count where both are (RFC 9112 §6.3). Nothing that is checked later
+is lost by that: how long a body is, and what it is, is known from the digest that names it. Lengths that
+differ stay an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+_LONGEST = 64 << 10
+_BEGIN = b"HTTP/"
+_END = re.compile(rb"\r?\n\r?\n")
+_LENGTH = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]+(?:[ \t]*,[ \t]*[0-9]+)*)[ \t]*(?=\r\n)", re.IGNORECASE
+)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*(?=\r\n)", re.IGNORECASE)
+_INTERIM = re.compile(rb"\s*HTTP/1\.[0-9] 1(?!01)[0-9][0-9]\b")
+
+
+def mended(head: bytes) -> bytes:
+    """``head``, up to and with its empty line, with one length of the body; as it is if that is not clear.
+
+    A connection on which the length was given in two ways is not used again.
+    """
+    lengths = _LENGTH.findall(head)
+    values = {value.strip() for found in lengths for value in found.split(b",")}
+    if len(values) != 1:
+        return head
+    if _CHUNKED.search(head):
+        return _LENGTH.sub(b"", head).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    if len(lengths) == 1 and b"," not in lengths[0]:
+        return head
+    rest = _LENGTH.sub(b"", head)
+    return rest.replace(b"\r\n", b"\r\nContent-Length: " + values.pop() + b"\r\n", 1)
+
+
+class _Handler(ResponseHandler):
+    """aiohttp's protocol, which gets heads whole and mended, and all else as it comes.
+
+    ``_waiting`` is what has come of a head; None: none is due.
+    """
+
+    _waiting: bytes | None = None
+
+    def set_response_params(self, **params: Any) -> None:
+        """aiohttp calls this when it begins to read an answer."""
+        self._waiting = b""
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None or not data:
+            super().data_received(data)
+            return
+        data, self._waiting = self._waiting + data, b""
+        while end := _END.search(data):
+            head = data[: end.end()]
+            if end[0] != b"\r\n\r\n":  # lines end in another way here
+                break
+            if not _INTERIM.match(head):
+                self._waiting = None
+                better = mended(head)
+                super().data_received(data if better is head else better + data[end.end() :])
+                return
+            super().data_received(head)
+            data = data[end.end() :]
+        if end or len(data) > _LONGEST or not _BEGIN.startswith(data.lstrip(b"\r\n")[: len(_BEGIN)]):
+            self._let_go(data)
+        else:
+            self._waiting = data
+
+    def _let_go(self, data: bytes) -> None:
+        """No head that could be mended: the parser says what it is."""
+        self._waiting = None
+        if data:
+            super().data_received(data)
+
+    def eof_received(self) -> None:
+        self._let_go(self._waiting or b"")
+        super().eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._let_go(self._waiting or b"")
+        super().connection_lost(exc)
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's, whose connections have the protocol of this file. There is no public way to say so."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        handler: type[ResponseHandler] = _Handler
+        self._factory = functools.partial(handler, loop=self._loop)
