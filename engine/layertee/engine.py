@@ -20,7 +20,7 @@ from .image.blobname import BlobName
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.holding import BlobReader
 from .image.pairs import with_computed
-from .image.reference import Reference, parse_reference
+from .image.reference import Reference, ShortName, parse_name
 from .options import Options
 from .pulling.budget import Pace, Spending, late, spare
 from .pulling.imageplan import ImagePlan
@@ -30,7 +30,7 @@ from .pulling.network import Network
 from .pulling.plan import Form, LayerPlan, Plan, Source, SourceKind, Verify, Want, plan
 from .pulling.pull import Pull
 from .pulling.report import ProgressCallback, PullResult
-from .pulling.resolve import Resolved, resolve
+from .pulling.resolve import Resolved, resolve, resolve_short
 from .pulling.source import read_blob
 from .pulling.stream import LayerStream
 from .pulling.survey import Keepers, blob_names, look, registry_layers
@@ -135,14 +135,17 @@ class Engine:
     ) -> ImagePlan:
         """Resolve ``reference`` and decide what a pull would do. Changes nothing.
 
+        A name without registry is what podman takes it for where there is nobody to ask; the plan has it in
+        full.
+
         ``want`` says what is wanted of the layers; ``form`` and ``verify``, or their values, are put over it.
         Without it, places are trusted as the engine's options say. ``name`` is what the store will call the
         image, None for no name (the only image of a layout). The plan is a value: it can be kept, and any
         engine can carry it out.
 
-        Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError (DiffIDMismatch: the
-        image contradicts a pair computed on this machine), UnsupportedImage; ValueError for a ``form`` or
-        ``verify`` that there is not.
+        Raises InvalidReference (UnresolvedName), NotFound, Unauthorized, TransportError, IntegrityError
+        (DiffIDMismatch: the image contradicts a pair computed on this machine), UnsupportedImage; ValueError
+        for a ``form`` or ``verify`` that there is not.
         """
         wanted = want or Want(trust=self._options.trust)
         wanted = replace(
@@ -247,7 +250,11 @@ class Engine:
 
     async def _resolve(self, reference: str) -> Resolved:
         pair = layers_as_far_as_known if self._options.opaque_layers else image_layers
-        found = await resolve(parse_reference(reference), self._options.platform, self._network, pair=pair)
+        named, platform = parse_name(reference), self._options.platform
+        if isinstance(named, ShortName):
+            found = await resolve_short(named, platform, self._network, pair=pair)
+        else:
+            found = await resolve(named, platform, self._network, pair=pair)
         if any(layer.is_opaque for layer in found.image.layers):
             layers = await in_thread(self._no_longer_opaque, found.image.layers)
             found = replace(found, image=replace(found.image, layers=layers))
@@ -322,7 +329,8 @@ def _planned(
     return ImagePlan(
         made.layers,
         made.want,
-        reference=reference,
+        # A short name is another image's when the configuration changes.
+        reference=str(found.registry) if isinstance(parse_name(reference), ShortName) else reference,
         name=found.name if isinstance(name, ImageName) else name,
         image=found.image,
         asked=found.asked,

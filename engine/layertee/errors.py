@@ -51,6 +51,7 @@ __all__ = [
     "TransportError",
     "TruncatedBody",
     "Unauthorized",
+    "UnresolvedName",
     "UnsafePath",
     "UnsupportedImage",
     "WebPage",
@@ -95,6 +96,16 @@ class InvalidReference(LayerteeError):
     """An image reference, digest, platform or place that cannot be understood."""
 
     code = "BAD_REF"
+
+
+class UnresolvedName(InvalidReference):
+    """A name without registry that stands for nothing on this machine, or for several images.
+
+    ``candidates``: those, in full; empty where there are none.
+    """
+
+    code = "SHORT_NAME"
+    candidates: tuple[str, ...] = ()
 
 
 class AuthConfigError(LayerteeError):

@@ -12,16 +12,21 @@ from typing import Any
 
 from layertee.config.home import User
 from layertee.config.registries import Registries
+from layertee.config.shortnames import candidates
 from layertee.errors import LayerteeError, RegistriesConfError, RegistryBlocked
-from layertee.image.reference import Reference, parse_reference
+from layertee.image.reference import Reference, ShortName, parse_name, parse_reference
 
+RECORDED = "short-name-aliases.conf"
 DIGEST = "sha256:" + "ab" * 32
 ENVIRONMENT = ("CONTAINERS_REGISTRIES_CONF", "CONTAINERS_REGISTRIES_CONF_OVERRIDE")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Files by their paths below a root; ``env`` and ``conf`` name some of them, as ``@etc/x.conf`` does."""
+    """Files by their paths below a root; ``env`` and ``conf`` name some of them, as ``@etc/x.conf`` does.
+
+    ``names`` are asked for endpoints, ``short`` for what they stand for.
+    """
 
     label: str
     files: Mapping[str, str | bytes]
@@ -29,6 +34,7 @@ class Case:
     env: Mapping[str, str] = field(default_factory=dict)
     conf: str = ""
     uid: int = 0
+    short: Sequence[str] = ()
 
     def write(self, root: Path) -> None:
         """The files, below ``root``."""
@@ -70,6 +76,7 @@ class Reading:
     helpers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     mode: str = ""
+    candidates: tuple[tuple[str, ...] | str, ...] = ()
 
 
 def ours(case: Case, root: Path) -> Reading:
@@ -86,7 +93,18 @@ def ours(case: Case, root: Path) -> Reading:
     except RegistriesConfError:
         return Reading(refused=True)
     outcomes = tuple(_outcome(found, name) for name in case.names)
-    return Reading(False, outcomes, found.credential_helpers, found.search, found.short_name_mode)
+    stands_for = tuple(_candidates(found, name, root / RECORDED) for name in case.short)
+    return Reading(False, outcomes, found.credential_helpers, found.search, found.short_name_mode, stands_for)
+
+
+def _candidates(found: Registries, name: str, recorded: Path) -> tuple[str, ...] | str:
+    try:
+        named = parse_name(name)
+        if not isinstance(named, ShortName):
+            return (str(named),)
+        return tuple(map(str, candidates(named, found, recorded).unasked()))
+    except LayerteeError:
+        return "refused"
 
 
 def _outcome(found: Registries, name: str) -> Outcome:
@@ -120,8 +138,9 @@ def _question(case: Case, root: Path) -> dict[str, Any]:
         "root": str(root),
         "env": {**case.environment(root), "_CONTAINERS_ROOTLESS_UID": str(case.uid)},
         "conf": str(named) if named else "",
-        "aliases": str(root / "short-name-aliases.conf"),
+        "aliases": str(root / RECORDED),
         "names": list(case.names),
+        "short": list(case.short),
     }
 
 
@@ -129,7 +148,11 @@ def _reading(answer: dict[str, Any]) -> Reading:
     if answer.get("error"):
         return Reading(refused=True)
     outcomes = tuple(_their_outcome(name) for name in answer["names"] or ())
-    return Reading(False, outcomes, tuple(answer["helpers"]), tuple(answer["search"] or ()), answer["mode"])
+    stands_for = tuple(
+        "refused" if name.get("error") else tuple(name["candidates"]) for name in answer["short"] or ()
+    )
+    search = tuple(answer["search"] or ())
+    return Reading(False, outcomes, tuple(answer["helpers"]), search, answer["mode"], stands_for)
 
 
 def _their_outcome(asked: dict[str, Any]) -> Outcome:
@@ -286,3 +309,56 @@ def _section(random_: random.Random, careless: bool) -> Iterator[str]:
         if random_.random() < 0.4 and (careless or not by_digest):
             uses = ("all", "digest-only", "tag-only", *(("", "never") if careless else ()))
             yield f"pull-from-mirror = {json.dumps(random_.choice(uses))}"
+
+
+# --- short names by chance ---
+
+SHORT = (
+    "busybox",
+    "busybox:1.36",
+    f"busybox@{DIGEST}",
+    f"busybox:1@{DIGEST}",
+    "org/tool",
+    "org/tool:v2",
+    "library/busybox",
+    "unset",
+    "other",
+    "a.example.com/busybox",
+    "localhost/busybox",
+    "docker.io/busybox",
+    "a//b",
+    "busybox:",
+)
+_FULL = (
+    "docker.io/busybox",
+    "a.example.com/x/busybox",
+    "localhost/b",
+    "localhost:5000/b",
+    "docker.io/a/b",
+    "",
+)
+_MODES = ("enforcing", "permissive", "disabled")
+
+
+def short_by_chance(seed: int) -> Case:
+    """Aliases of one or two files and of those that were recorded, searched registries, and a mode."""
+    random_ = random.Random(seed)
+    files = {}
+    for path in random_.sample(_PLACES[2:5], random_.choice((1, 2))):
+        lines = []
+        if random_.random() < 0.7:
+            hosts = random_.sample(
+                ("docker.io", "a.example.com", "localhost:5000", "bare"), random_.randrange(4)
+            )
+            lines.append(f"unqualified-search-registries = {json.dumps(hosts)}")
+        if random_.random() < 0.7:
+            lines.append(f"short-name-mode = {json.dumps(random_.choice(_MODES))}")
+        files[path] = "\n".join([*lines, *_aliases(random_)]) + "\n"
+    if random_.random() < 0.5:
+        files[RECORDED] = "\n".join(_aliases(random_)) + "\n"
+    return Case(f"short {seed}", files, (), short=SHORT)
+
+
+def _aliases(random_: random.Random) -> list[str]:
+    names = random_.sample(("busybox", "org/tool", "library/busybox", "unset"), random_.randrange(4))
+    return ["[aliases]", *(f"{json.dumps(name)} = {json.dumps(random_.choice(_FULL))}" for name in names)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
+from ..config.registries import Registries
+from ..config.shortnames import candidates, recorded_at
 from ..errors import InvalidReference
-from ..image.reference import parse_reference
+from ..image.reference import ImageReference, ShortName, parse_name
 from ..options import Options
 from ..pulling.explain import EndpointFacts, Explanation, explain
 from ..sync import run
@@ -24,7 +26,7 @@ def doctor_image(args: argparse.Namespace) -> int:
         cert_dir=args.cert_dir,
         registries_conf=args.registries_conf,
     )
-    image = parse_reference(args.image)
+    image = _meant(args)
     found = run(explain(image, options, policy=args.policy, registries_d=args.registries_d))
     if args.json:
         print_json(found.to_json())
@@ -32,6 +34,17 @@ def doctor_image(args: argparse.Namespace) -> int:
         say(*_lines(found))
     broken = found.refused or any(endpoint.problem for endpoint in found.endpoints)
     return EXIT_ERROR if broken else EXIT_OK
+
+
+def _meant(args: argparse.Namespace) -> ImageReference:
+    """What is named; a short name has to stand for one image. Raises InvalidReference (UnresolvedName)."""
+    named = parse_name(args.image)
+    if not isinstance(named, ShortName):
+        return named
+    found = candidates(named, Registries.read(path=args.registries_conf), recorded_at())
+    if len(found.references) > 1:
+        raise found.undecided()
+    return found.references[0]
 
 
 def _lines(found: Explanation) -> Iterator[str]:

@@ -13,22 +13,24 @@ from ..sync import run
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
 from .shared import look_into, options_of, root_of
+from .shortnames import in_full
 
 
 def inspect(args: argparse.Namespace) -> int:
     """Raises what Engine.inspect raises."""
+    name = in_full(args)
     with look_into(root_of(args)) as store:
 
         async def main() -> Inspection:
             async with Engine(store, options=options_of(args)) as engine:
-                return await engine.inspect(args.image)
+                return await engine.inspect(name)
 
         found = run(main())
     warn([*store.warnings, *found.plan.warnings])
     if args.json:
         print_json(_json(found))
     else:
-        _print(args.image, found)
+        _print(found)
     return EXIT_OK
 
 
@@ -59,8 +61,8 @@ def _json(found: Inspection) -> dict[str, object]:
     return shape
 
 
-def _print(image: str, found: Inspection) -> None:
-    for key, value in _facts(image, found):
+def _print(found: Inspection) -> None:
+    for key, value in _facts(found):
         say(f"{key + ':':<12} {value}")
     say("")
     rows = [_layer_row(step) for step in found.plan.layers]
@@ -75,9 +77,9 @@ def _print(image: str, found: Inspection) -> None:
         print_table(("layer", "digest", "form", "size", "basis", "known from"), names)
 
 
-def _facts(image: str, found: Inspection) -> Iterator[tuple[str, str]]:
+def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     plan, config, registry = found.plan, found.plan.config, found.registry_manifest
-    yield "image", image
+    yield "image", plan.reference
     if plan.index_digest:
         yield "index", plan.index_digest
     yield "manifest", f"{plan.manifest.digest} ({plan.manifest.media_type})"

@@ -17,6 +17,7 @@ from .exits import EXIT_OK
 from .hints import tell_hints
 from .output import print_json, print_table, say, warn
 from .shared import look_into, options_of, root_of
+from .shortnames import in_full
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -28,17 +29,17 @@ def prepare(args: argparse.Namespace) -> int:
         return _undo(args)
     if not args.image:
         raise InvalidReference("name the image that the upgrade will be to, or give --undo")
-    options = options_of(args)
+    options, name = options_of(args), in_full(args)
     with look_into(root_of(args)) as store:
 
         async def inspect() -> Inspection:
             async with Engine(store, options=options) as engine:
-                return await engine.inspect(args.image)
+                return await engine.inspect(name)
 
         image = run(inspect())
         work = Prepare(
             args.ostree_repo,
-            str(parse_reference(args.image)),
+            str(parse_reference(image.plan.reference)),
             image.plan.manifest,
             image.plan.config,
             [step.layer for step in image.plan.layers],
@@ -85,7 +86,7 @@ def _undo(args: argparse.Namespace) -> int:
 
 def _as_json(args: argparse.Namespace, image: Inspection, found: Preparation) -> dict[str, object]:
     return {
-        "image": args.image,
+        "image": image.plan.reference,
         "manifest_digest": image.plan.manifest.digest,
         "repo": str(args.ostree_repo),
         "trust": args.trust,

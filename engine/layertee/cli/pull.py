@@ -17,6 +17,7 @@ from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
 from .progress import display
 from .shared import look_into, options_of, root_of
+from .shortnames import in_full
 
 
 def pull(args: argparse.Namespace) -> int:
@@ -26,15 +27,14 @@ def pull(args: argparse.Namespace) -> int:
     found = _destination(args.to) if args.to else None
     root = found.path if found else root_of(args)
     name = found.ref if found else ImageName.AS_REFERENCE
+    image = in_full(args)
     shown = display(quiet=args.quiet or args.dry_run)
 
     begun: list[ImagePlan] = []
 
     async def main() -> PullResult:
         async with Engine(store, options=options_of(args)) as engine:
-            plan = await engine.plan(
-                args.image, form=Form(args.layers), verify=Verify(args.verify), name=name
-            )
+            plan = await engine.plan(image, form=Form(args.layers), verify=Verify(args.verify), name=name)
             if args.dry_run:
                 return plan.planned()
             begun.append(plan)

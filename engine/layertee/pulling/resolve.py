@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
-from ..errors import InvalidReference
+from ..config.shortnames import candidates, recorded_at
+from ..errors import InvalidReference, LayerteeError, NotInRegistry
 from ..image.document import Pairing, Platform, image_layers
 from ..image.placename import PlaceKind, PlaceName, Where
-from ..image.reference import ArchiveReference, ImageReference, LayoutReference, Reference
+from ..image.reference import ArchiveReference, ImageReference, LayoutReference, Reference, ShortName
 from ..image.reference_archive import DockerArchiveReference
 from ..image.reference_storage import StorageReference
 from ..image.resolved import ResolvedImage
@@ -70,6 +71,40 @@ async def resolve(
         asked=site.asked,
         warnings=tuple(site.warnings),
     )
+
+
+async def resolve_short(
+    name: ShortName, platform: Platform, network: Network, *, pair: Pairing = image_layers
+) -> Resolved:
+    """The first of the images that ``name`` may stand for on this machine which can be had. Asks nobody.
+
+    Raises UnresolvedName, and as ``resolve``: where there are several, for one, with notes of the others.
+    """
+    configured = await network.registries()
+    found = await in_thread(lambda: candidates(name, configured, recorded_at()))
+    failed: dict[Reference, LayerteeError] = {}
+    for reference in found.unasked():
+        try:
+            resolved = await resolve(reference, platform, network, pair=pair)
+        except LayerteeError as exc:
+            failed[reference] = exc
+            continue
+        said = tuple(f"{name} was not to be had as {other}: {error}" for other, error in failed.items())
+        return replace(resolved, warnings=(*said, *resolved.warnings))
+    raise _why_none(failed)
+
+
+def _why_none(failed: dict[Reference, LayerteeError]) -> LayerteeError:
+    """What may pass, else what is more than an image that is not there, else the last."""
+    errors = list(failed.values())
+    stands = next((error for error in errors if error.retryable), None)
+    if stands is None:
+        others = (error for error in errors if not isinstance(error, NotInRegistry))
+        stands = next(others, errors[-1])
+    for reference, error in failed.items():
+        if error is not stands:
+            stands.add_note(f"{reference}: {error}")
+    return stands
 
 
 def _in_storage(reference: StorageReference, platform: Platform) -> Resolved:

@@ -7,13 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.registries import DIGEST, NAMES, Case, Reading, by_chance, ours, theirs
+from tests.support.registries import (
+    DIGEST,
+    NAMES,
+    RECORDED,
+    Case,
+    Reading,
+    by_chance,
+    ours,
+    short_by_chance,
+    theirs,
+)
 from tests.support.rig.prebuild import NotBuilt, program
 
 pytestmark = [pytest.mark.slow, pytest.mark.builds("registriesconf")]
 
 MAIN = "etc/containers/registries.conf"
 N_BY_CHANCE = 1200
+N_SHORT_BY_CHANCE = 600
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +208,20 @@ def test_files_are_read_in_the_same_order(peer: Path, tmp_path: Path) -> None:
     for case, mine, its in readings:
         assert mine == its, case.label
     assert len({its.outcomes for _, _, its in readings}) > 20
+
+
+def test_short_names_stand_for_the_same(peer: Path, tmp_path: Path) -> None:
+    readings = both(peer, [short_by_chance(seed) for seed in range(N_SHORT_BY_CHANCE)], tmp_path)
+    differing = [(case, mine, its) for case, mine, its in readings if mine != its]
+    assert not differing[:3], len(differing)
+    answers = [answer for _, _, its in readings for answer in its.candidates]
+    n_several = sum(len(answer) > 1 for answer in answers if not isinstance(answer, str))
+    assert answers.count("refused") > 500 and n_several > 500, (answers.count("refused"), n_several)
+
+
+def test_a_recorded_alias_file_that_is_broken_is_no_alias_file(peer: Path, tmp_path: Path) -> None:
+    search = "unqualified-search-registries = ['a.example.com']\n"
+    broken = ("[aliases]\nx = 1\n", "[aliases]\n'x:1' = 'b.test/y'\n", "[aliases\n", "[aliases]\nx = 'y'\n")
+    cases = [Case(text, {MAIN: search, RECORDED: text}, (), short=("x", "z")) for text in broken]
+    for case, mine, its in both(peer, cases, tmp_path):
+        assert mine == its and its.candidates == ("refused", "refused"), case

@@ -29,6 +29,7 @@ COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor")
 CODES: dict[type[LayerteeError], int] = {
     LayerteeError: 1,
     errors.InvalidReference: 1,
+    errors.UnresolvedName: 1,
     errors.AuthConfigError: 1,
     errors.UnsupportedImage: 1,
     errors.PolicyRefused: 1,

@@ -49,8 +49,6 @@ type asked struct {
 type resolved struct {
 	Error      string   `json:"error,omitempty"`
 	Candidates []string `json:"candidates"`
-	LocalError string   `json:"local_error,omitempty"`
-	Local      []string `json:"local"`
 }
 
 type answer struct {
@@ -150,6 +148,7 @@ func endpoints(sys *types.SystemContext, name string) asked {
 	return a
 }
 
+// candidates are what `podman pull` tries where there is no terminal.
 func candidates(sys *types.SystemContext, name string) resolved {
 	var r resolved
 	if found, err := shortnames.Resolve(sys, name); err != nil {
@@ -157,13 +156,6 @@ func candidates(sys *types.SystemContext, name string) resolved {
 	} else {
 		for _, candidate := range found.PullCandidates {
 			r.Candidates = append(r.Candidates, candidate.Value.String())
-		}
-	}
-	if found, err := shortnames.ResolveLocally(sys, name); err != nil {
-		r.LocalError = err.Error()
-	} else {
-		for _, local := range found {
-			r.Local = append(r.Local, local.String())
 		}
 	}
 	return r
