@@ -27,6 +27,7 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE,
 )
+_GOES_ON: Final = re.compile(r"(?:[ \t\n]|#[^\n]*)*[,}]")  # after a value in an inline table
 _ESCAPE: Final = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(e)|[\s\S])")
 _AT: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -102,7 +103,8 @@ class _Scan:
         self.older: list[str] = []
         self._context: tuple[str, ...] | None = ()  # None: beneath a header that is not understood
         self._brackets: list[str] = []
-        self._inline = 0  # how many of them are those of inline tables
+        self._before = ""  # the last token but for blanks, lines and comments
+        self._is_broken = False
         self._lost = 0
         position = 0
         line = 1
@@ -118,7 +120,7 @@ class _Scan:
                 position += len(token)
                 if token == "{" and self._brackets == ["["]:
                     opened.append(line)
-                self._take(token)
+                self._take(token, text, position)
                 if len(self._brackets) > _MAX_PARTS:
                     raise NotToml("tables or arrays are nested too deeply", line)
                 line += token.count("\n")
@@ -136,35 +138,37 @@ class _Scan:
         elif head["pair"] and self._context is not None:
             self.statements.append(Statement(self._context + _parts(head["pair"], line), line, opened=opened))
 
-    def _take(self, token: str) -> None:
+    def _take(self, token: str, text: str, position: int) -> None:
+        """``token`` ends at ``position`` of ``text``."""
         older, brackets = self.older, self._brackets
-        inline = self._inline > 0
+        in_table = brackets[-1:] == ["{"] and not self._is_broken
+        is_shown = not token.isspace() and not token.startswith("#")
+        self._is_broken |= token in ('"', "'")  # a string without end: what follows cannot be told apart
         if token in ("[", "{"):
             brackets.append(token)
-            self._inline += token == "{"
         elif token in ("]", "}") and brackets:
-            self._inline -= brackets.pop() == "{"
-            if token == "}":
+            brackets.pop()
+            if token == "}" and in_table and self._before == ",":
                 self._drop_comma()
-        elif token == "\n" and inline:
+        elif in_table and token == "\n" and (self._before in ("{", ",") or _GOES_ON.match(text, position)):
             self._lost += 1
+            token = " "
+        elif in_table and token.startswith("#"):
             token = " "
         elif token == "\n":
             token += "\n" * self._lost
             self._lost = 0
-        elif token.startswith("#") and inline:
-            token = " "
         elif token.startswith('"') and "\\" in token:
             token = _ESCAPE.sub(_escape_of_1_0, token)
         older.append(token)
+        if is_shown:
+            self._before = token
 
     def _drop_comma(self) -> None:
         """One comma before the end of an inline table; more than one, or one after nothing, is no TOML."""
-        shown = (at for at in range(len(self.older) - 1, -1, -1) if self.older[at].strip(" \t"))
+        shown = (at for at in range(len(self.older) - 1, -1, -1) if not self.older[at].isspace())
         last, before = next(shown, None), next(shown, None)
-        if last is None or before is None:
-            return
-        if self.older[last] == "," and self.older[before] not in (",", "{"):
+        if last is not None and before is not None and self.older[before] not in (",", "{"):
             self.older[last] = " "
 
 
