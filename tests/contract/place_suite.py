@@ -89,10 +89,13 @@ class PlaceSuite(abc.ABC):
         assert cut.diff_id not in place.find(diff_ids(image))
 
     def test_a_symlink_is_not_the_layer(self, place: Place, image: BuiltImage, tmp_path: Path) -> None:
+        """One that leads to where others may write."""
         before = place.find(diff_ids(image))
         swapped = next(holding for holding in before.values() if holding.path is not None)
         assert swapped.path is not None
-        elsewhere = tmp_path / "elsewhere"
+        elsewhere = tmp_path / "anybody" / "elsewhere"
+        elsewhere.parent.mkdir()
+        elsewhere.parent.chmod(0o777)
         elsewhere.write_bytes(swapped.path.read_bytes())
         remove(swapped)
         swapped.path.symlink_to(elsewhere)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import SourceUnreadable
+from ..errors import LayerteeError, SourceUnreadable
 from .basis import Basis
 from .blobname import KnownNames
 from .document import DiffID, Digest
@@ -91,16 +91,21 @@ class Holding:
 class Found(Mapping[DiffID, Holding]):
     """What a place answered: the best holding for each content that it has.
 
-    ``warnings``: what it could not make sense of, one line each.
+    ``warnings``: what it could not make sense of, one line each. ``refused``: why a content that it should
+    have cannot be had from it; each is a warning as well.
     """
 
-    __slots__ = ("_holdings", "warnings")
+    __slots__ = ("_holdings", "refused", "warnings")
 
     def __init__(
-        self, holdings: Mapping[DiffID, Holding] | None = None, warnings: Iterable[str] = ()
+        self,
+        holdings: Mapping[DiffID, Holding] | None = None,
+        warnings: Iterable[str] = (),
+        refused: Mapping[DiffID, LayerteeError] | None = None,
     ) -> None:
         self._holdings = dict(holdings or {})
         self.warnings = tuple(warnings)
+        self.refused = dict(refused or {})
 
     def __getitem__(self, diff_id: DiffID) -> Holding:
         return self._holdings[diff_id]

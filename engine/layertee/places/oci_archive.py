@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from ..disk.files import close, disk_error
-from ..errors import SourceUnreadable, StoreCorrupt
+from ..errors import NotFound, StoreCorrupt
 from ..image.document import Digest
 from ..store.layout_reader import LayoutReader, blob_name
 from .archive_file import ArchiveFile, ArchiveMember, open_archive
@@ -66,10 +66,11 @@ class Archive(LayoutReader):
         return None if member is None else member.size
 
     def content(self, digest: Digest) -> ArchiveMember:
-        """How to read a blob that is there; what comes out was not hashed yet. Raises SourceUnreadable."""
-        member = self._members.get(blob_name(digest))
+        """How to read a blob; what comes out was not hashed yet. Raises NotFound."""
+        name = blob_name(digest)
+        member = self._members.get(name)
         if member is None:
-            raise SourceUnreadable(f"{self.path}: {digest} is missing")
+            raise NotFound(f"{self.shown(name)} is not there")
         return ArchiveMember(self._file, member)
 
 

@@ -18,7 +18,7 @@ from ..image.holding import Basis, Found, Holding, Place
 from ..image.media import Compression
 from ..image.pairs import contradicts
 from ..store.layout import Layout
-from ..store.layout_reader import INDEX_DEPTH, LayoutReader, blob_name, is_document
+from ..store.layout_reader import INDEX_DEPTH, LayoutReader, is_document
 
 MAX_DOCUMENTS = 2000  # manifests and indexes looked at in one layout
 
@@ -31,6 +31,7 @@ class OwnBlobs:
 
     holdings: tuple[tuple[DiffID, Holding], ...]
     warnings: tuple[str, ...]
+    refused: Mapping[DiffID, LayerteeError]
 
 
 class OCILayoutPlace(Place):
@@ -78,25 +79,27 @@ class OCILayoutPlace(Place):
         return Found(found, warnings)
 
     def blobs_of(self, layers: Sequence[Layer]) -> OwnBlobs:
-        """The very blobs of ``layers``, those that are there with their size.
+        """The very blobs of ``layers``, those that can be read and have their size.
 
         Why another one cannot be used is a warning, as is what is wrong with the layout.
         """
         warnings: list[str] = []
         found: list[tuple[DiffID, Holding]] = []
+        refused: dict[DiffID, LayerteeError] = {}
         try:
             layout = self._open()
             for layer in layers:
-                shown = layout.shown(blob_name(layer.digest))
+                try:
+                    layout.check_blob(layer.descriptor)
+                except LayerteeError as exc:
+                    refused[layer.diff_id] = exc
+                    warnings.append(str(exc))
+                    continue
                 if (holding := self._blob(layout, layer, warnings)) is not None:
                     found.append((layer.diff_id, holding))
-                elif (size := layout.blob_size(layer.digest)) is None:
-                    warnings.append(f"{shown} is not there, or no plain file")
-                elif size != layer.size:
-                    warnings.append(f"{shown} has {size} bytes, the image says {layer.size}")
         except LayerteeError as exc:
             warnings.append(str(exc))
-        return OwnBlobs(tuple(found), tuple(warnings))
+        return OwnBlobs(tuple(found), tuple(warnings), refused)
 
     def _open(self) -> LayoutReader:
         return Layout.open(self._path)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ..errors import NotFound
+from ..errors import LayerteeError, NotFound
 from ..image.document import DiffID, Digest, Layer
 from ..image.holding import Basis, Form, Holding
 from ..image.media import Compression
@@ -207,7 +207,7 @@ class Survey:
     image itself is in; ``elsewhere`` the other places' holdings, in the order of the places. ``known`` are
     the computed pairs of the layers' blobs, ``sizes`` the uncompressed sizes that were measured. ``registry``
     is the image at its registry, None for an image of this machine. ``warnings`` say what could not be looked
-    at.
+    at; ``refused`` is why the image's own place cannot give a content.
     """
 
     own: Held = field(default_factory=dict)
@@ -217,13 +217,15 @@ class Survey:
     sizes: Mapping[DiffID, int] = field(default_factory=dict)
     registry: Reference | None = None
     warnings: tuple[str, ...] = ()
+    refused: Mapping[DiffID, LayerteeError] = field(default_factory=dict)
 
 
 def plan(layers: Sequence[Layer], survey: Survey, want: Want) -> Plan:
     """Decide for each of ``layers`` where it may come from, in which order.
 
     Raises DiffIDMismatch, before anything is planned, for an image that contradicts a computed pair, and
-    NotFound for a layer that can come from nowhere.
+    NotFound for a layer that can come from nowhere, or what its own place says of it: SourceUnreadable,
+    SizeMismatch.
     """
     refuse_contradictions(layers, survey.known)
     steps: list[LayerPlan] = []
@@ -239,7 +241,7 @@ def plan(layers: Sequence[Layer], survey: Survey, want: Want) -> Plan:
         own = survey.own.get(layer.diff_id, ())
         sources = (*own_sources(layer, own, want), *_others(layer, survey, want))
         if not sources:
-            raise NotFound(_nowhere(layer, survey))
+            raise _nowhere(layer, survey)
         by_name[want.name_of(layer)] = position
         if _assures_content(layer, survey, want):
             by_content[layer.diff_id] = position
@@ -374,9 +376,14 @@ def _repeat(layer: Layer, first: int, step: LayerPlan) -> LayerPlan:
     return LayerPlan(layer, (source,), first)
 
 
-def _nowhere(layer: Layer, survey: Survey) -> str:
+def _nowhere(layer: Layer, survey: Survey) -> LayerteeError:
+    """What to raise for a layer without a source: what the place says that should have it, if it does."""
+    which = f"layer {layer.index} ({layer.digest})"
+    if (refused := survey.refused.get(layer.diff_id)) is not None:
+        refused.add_note(f"that is {which} of the image")
+        return refused
     why = "; ".join(survey.warnings[:3])
-    return f"layer {layer.index} ({layer.digest}) is not there" + (f": {why}" if why else "")
+    return NotFound(f"{which} is not there" + (f": {why}" if why else ""))
 
 
 def _tar_size(held: Holding, sizes: Mapping[DiffID, int]) -> int:

@@ -46,6 +46,7 @@ def look(
     wheres = spelled_out([*([found.origin] if found.origin else []), *places], warnings)
     asked, attested = _places(store, layers, wheres)
     origin: dict[DiffID, list[Holding]] = {}
+    refused: dict[DiffID, LayerteeError] = {}
     elsewhere: dict[DiffID, list[Holding]] = {}
     for at, one in enumerate(asked):
         if not missing:
@@ -57,13 +58,16 @@ def look(
             blobs = one.blobs_of([layer for layer in layers if layer.diff_id in missing])
             _add(into, blobs.holdings)
             warnings += blobs.warnings
+            refused |= blobs.refused
         answer = one.find(missing)
         _add(into, answer.items())
         warnings += answer.warnings
+        if is_origin:
+            refused = {**answer.refused, **refused}
     known, sizes = _computed(store, layers, warnings)
     warnings += attested.warnings
     said = tuple(dict.fromkeys(warnings))
-    return Survey(forms.holdings, origin, elsewhere, known, sizes, found.registry, said), attested
+    return Survey(forms.holdings, origin, elsewhere, known, sizes, found.registry, said, refused), attested
 
 
 class Keepers:

@@ -4,8 +4,9 @@ Other tools read and write the same directory, so: files are opened without foll
 plain ones; paths are built from ``Digest`` values only; ``index.json`` is replaced in one step, under a lock
 on the directory, with everything kept that is not ours, unknown fields included.
 
-In a layout that is not private, a blob may be a symlink to a plain file of the same layout: some build tools
-make them.
+In a layout that is not private, a blob may be a symlink to a plain file: some build tools make them. One that
+leads out of the layout is followed if nobody else could have made it, nor change what it leads to
+(disk/trusted.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from ..disk.blob_file import FileContent
 from ..disk.files import close, disk_error, make_directory, real_path
 from ..disk.locks import lock_directory
 from ..disk.part import PART_SUFFIX, write_file
-from ..errors import NotFound, StoreCorrupt
+from ..disk.trusted import refuse_reachable
+from ..errors import NotFound, SourceUnreadable, StoreCorrupt, UnsafePath
 from ..image.document import Descriptor, Digest
 from . import layout_index
 from .layout_index import INDEX, Entry
@@ -86,21 +88,26 @@ class Layout(LayoutReader):
 
     def blob_size(self, digest: Digest) -> int | None:
         """The size of the plain file under that name, or None. Raises LocalError when nobody can tell."""
-        path = self._behind(self.blob_path(digest))
+        path = self.blob_path(digest)
         try:
+            path = self._behind(path)
             found = os.stat(path, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, NotFound, SourceUnreadable):
             return None
         except OSError as exc:
             raise disk_error(exc, "looking at", path) from exc
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def content(self, digest: Digest) -> FileContent:
-        """How to read a blob that is there; what comes out was not hashed yet."""
+        """How to read a blob; what comes out was not hashed yet. Raises NotFound, SourceUnreadable."""
         return FileContent(self._behind(self.blob_path(digest)))
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """At most ``limit`` + 1 bytes of a plain file, or None. Raises LocalError, StoreCorrupt."""
+        """At most ``limit`` + 1 bytes of a plain file, or None.
+
+        Raises LocalError, StoreCorrupt, NotFound and SourceUnreadable (a symlink to nothing, or that is not
+        followed).
+        """
         path = self.path / name
         return _read(path if path.parent == self.path else self._behind(path), limit)
 
@@ -148,12 +155,24 @@ class Layout(LayoutReader):
     # --- inside ---------------------------------------------------------------
 
     def _behind(self, path: Path) -> Path:
-        """The file of this layout that ``path`` is a link to; else ``path``, to be opened as what it is."""
-        if self._follows and os.path.islink(path):
-            behind = Path(os.path.realpath(path))
-            if behind.is_relative_to(self.path):
-                return behind
-        return path
+        """The file that ``path`` is a link to; else ``path``, to be opened as what it is.
+
+        Raises NotFound for a link to nothing, SourceUnreadable for one that is not to be followed.
+        """
+        if not self._follows or not os.path.islink(path):
+            return path
+        behind = Path(os.path.realpath(path))
+        if not os.path.lexists(behind) or os.path.islink(behind):
+            raise NotFound(f"{path} is a symlink to {behind}, which is not there")
+        if not behind.is_relative_to(self.path):
+            try:
+                refuse_reachable(path)
+            except UnsafePath as exc:
+                raise SourceUnreadable(
+                    f"{path} is a symlink out of the layout, which is followed only where nobody else could"
+                    f" have made it: {exc}"
+                ) from exc
+        return behind
 
     def _rewrite(self, change: Callable[[list[Entry]], list[Entry]]) -> None:
         with lock_directory(self.path, timeout=LOCK_S):

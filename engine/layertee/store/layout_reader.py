@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from ..errors import DocumentError, InvalidReference, NotFound, SizeMismatch, StoreCorrupt
+from ..errors import DocumentError, InvalidReference, NotFound, SizeMismatch, SourceUnreadable, StoreCorrupt
 from ..image.document import (
     MAX_DOCUMENT,
     Descriptor,
@@ -61,7 +61,27 @@ class LayoutReader(abc.ABC):
 
     @abc.abstractmethod
     def content(self, digest: Digest) -> BlobContent:
-        """How to read a blob that is there; what comes out was not hashed yet. Raises SourceUnreadable."""
+        """How to read a blob; what comes out was not hashed yet. Raises NotFound, SourceUnreadable."""
+
+    def check_blob(self, descriptor: Descriptor) -> None:
+        """See that the blob is there, can be opened, and has its size; its bytes are not looked at.
+
+        Raises NotFound, SourceUnreadable, SizeMismatch, LocalError.
+        """
+        shown = self.shown(blob_name(descriptor.digest))
+        try:
+            self.content(descriptor.digest).open().close()
+        except SourceUnreadable as exc:
+            if isinstance(exc.__cause__, FileNotFoundError | NotADirectoryError):
+                raise NotFound(f"{shown} is not there") from exc
+            raise
+        size = self.blob_size(descriptor.digest)
+        if size != descriptor.size:
+            raise SizeMismatch(
+                f"{shown} has {size} bytes, the image says {descriptor.size}",
+                want=descriptor.size,
+                got=size or 0,
+            )
 
     def shown(self, name: str) -> str:
         """What to call a file of the layout in messages."""

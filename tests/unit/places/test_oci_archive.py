@@ -331,7 +331,7 @@ def test_an_archive_that_is_cut_while_it_is_read_ends_with_an_error(
 
 def test_a_blob_that_is_not_in_it_cannot_be_opened(image: BuiltImage, tmp_path: Path) -> None:
     archive = Archive.open(write(tmp_path / "a.tar", members(image)))
-    with pytest.raises(SourceUnreadable, match="missing"):
+    with pytest.raises(NotFound, match="is not there"):
         archive.content(Digest.of(b"x"))
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from layertee.errors import CatalogError
+from layertee.errors import CatalogError, LayerteeError, NotFound, SizeMismatch, SourceUnreadable
 from layertee.image.document import Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Form, Holding, Place
 from layertee.image.media import Compression
 from layertee.places import oci_layout as module
 from layertee.places.oci_layout import OCILayoutPlace
 from layertee.places.own import OwnStore
-from layertee.pulling.plan import Action
+from layertee.pulling.plan import Action, Survey, Want, plan
 from layertee.store.catalog import Catalog
 from layertee.store.layout import Layout
 from layertee.store.store import Store
@@ -29,6 +29,7 @@ from tests.support.fakes.place import FakePlace, shows
 from tests.support.rig.images import BuiltImage, build_image, build_index, recompress
 from tests.support.rig.layers import text_layer
 from tests.support.store import AMD64, measure, planned, pull
+from tests.support.users import closed
 
 
 def nothing_known(digest: Digest) -> DiffID | None:
@@ -313,7 +314,8 @@ def test_whatever_the_disk_does_the_place_answers(image: BuiltImage) -> None:
     assert n > 10
 
 
-def test_symlinks_out_of_the_layout_are_not_followed(image: BuiltImage, tmp_path: Path) -> None:
+def test_symlinks_to_where_others_write_are_not_followed(image: BuiltImage, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
     secret = tmp_path / "secret"
     secret.write_bytes(image.manifest)
     path = image.blob_path(image.digest)
@@ -322,7 +324,7 @@ def test_symlinks_out_of_the_layout_are_not_followed(image: BuiltImage, tmp_path
     place = place_of(image.root)
     found = place.find(diff_ids(image)[:1])
     assert found == {}
-    assert found.warnings
+    assert "is a symlink out of the layout" in found.warnings[0]
 
 
 def test_a_fifo_in_the_place_of_a_document_does_not_stop_everything(image: BuiltImage) -> None:
@@ -335,18 +337,68 @@ def test_a_fifo_in_the_place_of_a_document_does_not_stop_everything(image: Built
     assert found.warnings
 
 
-def test_why_a_blob_of_an_image_cannot_be_used_is_said(image: BuiltImage, tmp_path: Path) -> None:
-    short, linked = (image.blob_path(layer.digest) for layer in image.layers)
-    short.write_bytes(short.read_bytes()[:-1])
-    linked.rename(tmp_path / "elsewhere")
-    linked.symlink_to(tmp_path / "elsewhere")
-    found = place_of(image.root).blobs_of(layers_of(image))
-    assert found.holdings == ()
-    size = image.layers[0].size
-    assert found.warnings == (
-        f"{short} has {size - 1} bytes, the image says {size}",
-        f"{linked} is not there, or no plain file",
-    )
+def damaged_linked(path: Path) -> str:
+    path.rename(path.parent / "other")
+    path.symlink_to("/nowhere/other")
+    return f"{path} is a symlink to /nowhere/other, which is not there"
+
+
+def damaged_short(path: Path) -> str:
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    return f"{path} has {size - 1} bytes, the image says {size}"
+
+
+def damaged_empty(path: Path) -> str:
+    size = path.stat().st_size
+    path.write_bytes(b"")
+    return f"{path} has 0 bytes, the image says {size}"
+
+
+def damaged_gone(path: Path) -> str:
+    path.unlink()
+    return f"{path} is not there"
+
+
+def damaged_kind(path: Path) -> str:
+    path.unlink()
+    path.mkdir()
+    return f"{path}: not a regular file"
+
+
+DAMAGES: list[tuple[Callable[[Path], str], type[LayerteeError]]] = [
+    (damaged_linked, NotFound),
+    (damaged_short, SizeMismatch),
+    (damaged_empty, SizeMismatch),
+    (damaged_gone, NotFound),
+    (damaged_kind, SourceUnreadable),
+]
+
+
+@pytest.mark.parametrize(("damage", "error"), DAMAGES)
+def test_why_a_blob_of_an_image_cannot_be_used_is_what_is_raised(
+    image: BuiltImage, tmp_path: Path, damage: Callable[[Path], str], error: type[LayerteeError]
+) -> None:
+    layers = layers_of(image)
+    said = damage(image.blob_path(image.layers[0].digest))
+    found = place_of(image.root).blobs_of(layers)
+    assert [diff_id for diff_id, _ in found.holdings] == [layers[1].diff_id]
+    assert found.warnings == (said,)
+    survey = Survey(origin={layers[1].diff_id: [found.holdings[0][1]]}, refused=found.refused)
+    with pytest.raises(error) as caught:
+        plan(layers, survey, Want())
+    assert str(caught.value) == said
+    assert caught.value.__notes__ == [f"that is layer 0 ({layers[0].digest}) of the image"]
+
+
+def test_a_blob_that_may_not_be_read_is_said_before_it_is_read(image: BuiltImage) -> None:
+    path = image.blob_path(image.layers[0].digest)
+    with closed(path):
+        found = place_of(image.root).blobs_of(layers_of(image))
+    assert len(found.holdings) == 1
+    (refused,) = found.refused.values()
+    assert isinstance(refused, SourceUnreadable)
+    assert str(refused) == f"{path}: Permission denied"
 
 
 # --- together -------------------------------------------------------------------------

@@ -215,7 +215,8 @@ def test_entries_of_one_name_are_told_apart_by_platform(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), SizeMismatch),
         (lambda path: path.write_bytes(path.read_bytes() + b" "), SizeMismatch),
         (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), DigestMismatch),
-        (lambda path: path.symlink_to(path.rename(path.parents[3] / "x")), LocalError),
+        (lambda path: path.symlink_to(path.rename(anybody(path.parents[3]) / "x")), SourceUnreadable),
+        (lambda path: path.symlink_to(path.rename(path.parents[3] / "x").with_name("y")), NotFound),
         (as_fifo, StoreCorrupt),
     ],
 )
@@ -493,16 +494,51 @@ def test_a_blob_may_be_a_link_to_a_file_of_the_same_layout(image: BuiltImage) ->
         assert digest_of(bytes(room[: layer.size])) == layer.digest
 
 
-@pytest.mark.parametrize("private", [False, True])
-def test_a_blob_is_no_link_out_of_the_layout_nor_any_in_a_private_one(
-    image: BuiltImage, tmp_path: Path, private: bool
+def anybody(beside: Path) -> Path:
+    """A directory that others may write to."""
+    found = beside / "anybody"
+    found.mkdir()
+    found.chmod(0o777)
+    return found
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_blob_may_be_a_link_to_any_file_that_nobody_else_can_change(
+    image: BuiltImage, tmp_path: Path, absolute: bool
 ) -> None:
+    for digest in (image.digest, image.config_digest, image.layers[0].digest):
+        path = image.blob_path(digest)
+        target = tmp_path / "cache" / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+        path.symlink_to(target if absolute else os.path.relpath(target, path.parent))
+    layout = Layout.open(image.root)
+    assert layout.resolve("first", AMD64).config.digest == image.config_digest
+    layer = image.layers[0]
+    layout.check_blob(Descriptor(layer.media_type, Digest(layer.digest), layer.size))
+    with closing(layout.content(Digest(layer.digest)).open()) as reader:
+        assert reader.readinto(memoryview(bytearray(layer.size + 1))) == layer.size
+
+
+def test_a_blob_is_no_link_to_where_others_write(image: BuiltImage, tmp_path: Path) -> None:
     digest = Digest(image.layers[0].digest)
     path = image.blob_path(digest)
-    target = (image.root if private else tmp_path) / "moved"
+    path.rename(anybody(tmp_path) / "moved")
+    path.symlink_to(tmp_path / "anybody/moved")
+    layout = Layout.open(image.root)
+    assert layout.blob_size(digest) is None
+    says = f"{path} is a symlink out of the layout, .* others may write to {tmp_path}/anybody"
+    with pytest.raises(SourceUnreadable, match=says):
+        layout.content(digest)
+
+
+def test_a_private_layout_has_no_links(image: BuiltImage) -> None:
+    digest = Digest(image.layers[0].digest)
+    path = image.blob_path(digest)
+    target = image.root / "moved"
     path.rename(target)
     path.symlink_to(target)
-    layout = Layout.open(image.root, private=private)
+    layout = Layout.open(image.root, private=True)
     assert layout.blob_size(digest) is None
     with pytest.raises(SourceUnreadable):
         layout.content(digest).open()

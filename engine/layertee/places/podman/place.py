@@ -106,7 +106,7 @@ class ContainersStoragePlace(Place):
         warnings: list[str] = []
         wanted = set(diff_ids)
         found: dict[DiffID, Holding] = {}
-        unusable: dict[DiffID, str] = {}
+        unusable: dict[DiffID, LayerteeError] = {}
         stores = self._stores()
         if not stores:
             warnings.append(f"{self.name}: there is no store")
@@ -117,9 +117,9 @@ class ContainersStoragePlace(Place):
                 try:
                     found[row.diff_id] = self._holding(store, row)
                 except SourceUnreadable as exc:
-                    unusable.setdefault(row.diff_id, str(exc))
-        warnings += [why for diff_id, why in unusable.items() if diff_id not in found]
-        return Found(found, warnings)
+                    unusable.setdefault(row.diff_id, exc)
+        refused = {diff_id: exc for diff_id, exc in unusable.items() if diff_id not in found}
+        return Found(found, [*warnings, *map(str, refused.values())], refused)
 
     # --- images ---------------------------------------------------------------
 
