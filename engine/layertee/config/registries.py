@@ -20,7 +20,7 @@ from .home import User
 from .search import ADMIN, VENDOR, Search
 
 if TYPE_CHECKING:
-    from .registries_file import ConfFile, Location, Section, Whence
+    from .registries_file import Alias, ConfFile, Location, Section, Whence
 
 VARIABLE: Final = "CONTAINERS_REGISTRIES_CONF"
 OVERRIDE: Final = "CONTAINERS_REGISTRIES_CONF_OVERRIDE"
@@ -52,20 +52,20 @@ class Registries:
         self.files = tuple(file.path for file in files)
         self.credential_helpers: tuple[str, ...] = (AUTH_FILES,)
         self.search: tuple[str, ...] = ()
-        """Registries that a short name may be of, in their order; ``search_file`` says so."""
-        self.search_file: Path | None = None
+        """Registries that a short name may be of, in their order; ``search_whence`` says where."""
+        self.search_whence: Whence | None = None
         self.short_name_mode = PERMISSIVE
-        self.aliases: dict[str, tuple[str | None, Path]] = {}
-        """Full names by short ones, None for one that was unset, and the file that says so."""
+        self.aliases: dict[str, Alias] = {}
+        """By short name."""
         sections: dict[str, Section] = {}
         for file in files:
             sections.update((section.prefix, section) for section in file.sections)
             if file.search is not None:
-                self.search, self.search_file = file.search, file.path
+                self.search, self.search_whence = file.search, file.search_whence
             if file.helpers is not None:
                 self.credential_helpers = file.helpers or (AUTH_FILES,)
             self.short_name_mode = file.mode or self.short_name_mode
-            self.aliases.update((name, (value, file.path)) for name, value in (file.aliases or {}).items())
+            self.aliases |= file.aliases or {}
         # Of those that differ in the case of the host only the one in lower case comes first.
         in_order = sorted(sections, key=lambda prefix: (_folded(prefix), prefix.swapcase()))
         self.sections = tuple(sections[prefix] for prefix in in_order)

@@ -73,17 +73,24 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """The ``name``, in full, that a short name stands for; None: what an earlier file says of it is void."""
+
+    name: str | None
+    whence: Whence
+
+
+@dataclass(frozen=True, slots=True)
 class ConfFile:
-    """What one file says; None where it says nothing. ``aliases``: short names, and None for one that is
-    unset.
-    """
+    """What one file says; None where it says nothing. ``search_whence``: where ``search`` stands."""
 
     path: Path
     sections: tuple[Section, ...] = ()
     search: tuple[str, ...] | None = None
+    search_whence: Whence | None = None
     helpers: tuple[str, ...] | None = None
     mode: str | None = None
-    aliases: Mapping[str, str | None] | None = None
+    aliases: Mapping[str, Alias] | None = None
 
 
 def load(path: Path, *, named: bool) -> ConfFile | None:
@@ -124,6 +131,9 @@ class _File:
         self._path = path
         self._toml = toml
         self._document = toml.data
+        self._lines: dict[tuple[str, ...], int] = {}
+        for statement in toml.statements:
+            self._lines.setdefault((_folded(statement.key[0]), *statement.key[1:]), statement.line)
 
     def read(self) -> ConfFile:
         document = self._document
@@ -147,6 +157,7 @@ class _File:
             self._path,
             tuple(first[prefix] for prefix in sorted(first)),
             self._search(),
+            self._at("unqualified-search-registries"),
             tuple(helpers) if helpers is not None else None,
             mode or None,
             dict(self._aliases()),
@@ -249,7 +260,7 @@ class _File:
                 self._fail(f"{key}: {name!r:.200} is not host[:port]", at)
         return names
 
-    def _aliases(self) -> Iterator[tuple[str, str | None]]:
+    def _aliases(self) -> Iterator[tuple[str, Alias]]:
         table = self._get(self._document, "aliases")
         if not isinstance(table, dict):  # nothing, or what is passed over
             return
@@ -262,7 +273,7 @@ class _File:
             try:
                 if parse_short_name(name).suffix:
                     self._fail(f"the alias {name!r:.200} must have neither tag nor digest", at)
-                yield name, parse_alias(value) if value else None
+                yield name, Alias(parse_alias(value) if value else None, at)
             except InvalidReference as exc:
                 self._fail(str(exc), at)
 
@@ -270,10 +281,7 @@ class _File:
 
     def _at(self, *key: str) -> Whence:
         """Where ``key`` stands, the first part in whatever case."""
-        for statement in self._toml.statements:
-            if statement.key[1:] == key[1:] and _is(statement.key[0], key[0]):
-                return Whence(self._path, statement.line)
-        return Whence(self._path)
+        return Whence(self._path, self._lines.get((_folded(key[0]), *key[1:])))
 
     def _get(self, table: Mapping[str, Any], key: str) -> Any:
         """The value under ``key`` in whatever case."""
@@ -316,7 +324,11 @@ class _File:
 
 def _is(name: str, key: str) -> bool:
     """Whether ``name`` is ``key`` in whatever case, as Unicode folds it letter by letter."""
-    return len(name) == len(key) and name.translate(_TO_ASCII).lower() == key.lower()
+    return len(name) == len(key) and _folded(name) == key
+
+
+def _folded(name: str) -> str:
+    return name.translate(_TO_ASCII).lower()
 
 
 def _header_lines(toml: TomlFile, n_tables: int) -> Iterator[tuple[int | None, list[int]]]:

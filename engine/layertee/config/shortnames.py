@@ -13,12 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidReference, RegistriesConfError, UnresolvedName
 from ..image.reference import Reference, ShortName, parse_reference
 from .home import User, uid_outside
 from .registries import Registries
+
+if TYPE_CHECKING:
+    from .registries_file import Alias, Whence
 
 RECORDED: Final = Path("containers/short-name-aliases.conf")
 ROOT_CACHE: Final = Path("/var/cache")
@@ -65,8 +68,8 @@ def candidates(name: ShortName, configured: Registries, recorded: Path | None) -
     """
     alias = _alias(name.repository, configured, recorded)
     if alias is not None:
-        full, path = alias
-        return Candidates(name, (name.at(full),), f"an alias in {path}", configured.short_name_mode)
+        full, whence = alias
+        return Candidates(name, (name.at(full),), f"an alias in {whence}", configured.short_name_mode)
     if not configured.search:
         files = ", ".join(str(path) for path in configured.files)
         raise UnresolvedName(
@@ -74,7 +77,7 @@ def candidates(name: ShortName, configured: Registries, recorded: Path | None) -
             f" unqualified-search-registries are set in {files or 'any registries.conf'}; write it in full"
         )
     found = tuple(_searched(name, registry, configured) for registry in configured.search)
-    why = f"unqualified-search-registries in {configured.search_file}"
+    why = f"unqualified-search-registries in {configured.search_whence}"
     return Candidates(name, found, why, configured.short_name_mode)
 
 
@@ -86,18 +89,20 @@ def recorded_at(env: Mapping[str, str] | None = None) -> Path | None:
     return cache / RECORDED if cache else None
 
 
-def _alias(short: str, configured: Registries, recorded: Path | None) -> tuple[str, Path] | None:
-    """The full name for ``short`` and the file that says so. One that was recorded as unset is none."""
+def _alias(short: str, configured: Registries, recorded: Path | None) -> tuple[str, Whence] | None:
+    """The full name for ``short`` and where that stands. One that was recorded as unset is none."""
     if recorded is not None:
         from .registries_file import load
 
         with _unchanged(recorded):
             file = load(recorded, named=False)
         if file is not None and file.aliases is not None and short in file.aliases:
-            value = file.aliases[short]
-            return (value, recorded) if value is not None else None
-    value, path = configured.aliases.get(short, (None, None))
-    return (value, path) if value is not None and path is not None else None
+            return _full(file.aliases[short])
+    return _full(configured.aliases.get(short))
+
+
+def _full(alias: Alias | None) -> tuple[str, Whence] | None:
+    return (alias.name, alias.whence) if alias is not None and alias.name is not None else None
 
 
 @contextmanager
@@ -124,7 +129,7 @@ def _searched(name: ShortName, registry: str, configured: Registries) -> Referen
         found = parse_reference(f"docker://{text}")
     except InvalidReference as exc:
         raise RegistriesConfError(
-            f"{configured.search_file}: of unqualified-search-registries, {text!r:.200} is no name: {exc}"
+            f"{configured.search_whence}: of unqualified-search-registries, {text!r:.200} is no name: {exc}"
         ) from exc
     assert isinstance(found, Reference)
     return found

@@ -27,6 +27,7 @@ _HOST_CHARACTERS = re.compile(r"[A-Za-z0-9.:\[\]-]+")  # what may reach a URL or
 _HOST = re.compile(rf"(?:(?P<name>{DOMAIN})|\[(?P<v6>[A-Fa-f0-9:.]+)\])(?::(?P<port>[0-9]+))?")
 _REPOSITORY = re.compile(REPOSITORY)
 _TAG = re.compile(TAG)
+_IMAGE_ID = re.compile(r"[a-f0-9]{64}")
 # annotations.md, org.opencontainers.image.ref.name
 _REF_PART = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
 _REF_NAME = re.compile(rf"{_REF_PART}(?:/{_REF_PART})*")
@@ -170,6 +171,8 @@ def parse_name(text: str) -> ImageReference | ShortName:
             return _parse_docker(rest[2:])
         if not bare.strip("/"):
             raise _no_registry("", rest[2:])
+        if _IMAGE_ID.fullmatch(rest[2:]):
+            raise InvalidReference(f"{text} has an image's ID, which no registry knows; name the repository")
         return _parse_repository(hub.NAME, bare, digest, rest[2:])
     if colon and (rest.startswith("//") or (scheme in _FOREIGN and not re.match(r"[0-9]+(/|$)", rest))):
         raise InvalidReference(f"transport {scheme!r} is not supported here; supported are {_SUPPORTED}")

@@ -476,14 +476,14 @@ def test_later_files_win_section_by_section_and_setting_by_setting(machine: Mach
         found.endpoints(reference("quay.io/x"))
     assert (found.search, found.credential_helpers) == ((), ("containers-auth.json",))
     assert found.short_name_mode == "enforcing"
-    assert {name: alias[0] for name, alias in found.aliases.items()} == {
+    assert {name: alias.name for name, alias in found.aliases.items()} == {
         "a": None,
         "b": "quay.io/b",
         "c": "docker.io/library/c",
     }
-    assert {alias[1].name for alias in found.aliases.values()} == {"1.conf", "registries.conf"}
-    assert found.search_file is not None
-    assert found.search_file.name == "1.conf"
+    assert {alias.whence.path.name for alias in found.aliases.values()} == {"1.conf", "registries.conf"}
+    assert str(found.aliases["c"].whence).endswith("1.conf:9")
+    assert str(found.search_whence).endswith("1.conf:3")
 
 
 # --- files that are in the way -------------------------------------------------------------------------

@@ -45,6 +45,16 @@ def test_what_podman_recorded_comes_before_registries_conf(tmp_path: Path) -> No
         found(configured, recorded)
 
 
+def test_it_is_said_on_which_line_the_answer_stands(tmp_path: Path) -> None:
+    path = tmp_path / "r.conf"
+    assert candidates(BUSYBOX, read(path, f"\n{SEARCH}"), None).why.endswith(f" in {path}:2")
+    configured = read(path, '[aliases]\n\nbusybox = "c.test/busybox"\n')
+    assert candidates(BUSYBOX, configured, None).why == f"an alias in {path}:3"
+    recorded = tmp_path / "recorded.conf"
+    recorded.write_text('[aliases]\n  busybox = "c.test/busybox"\n')
+    assert candidates(BUSYBOX, configured, recorded).why == f"an alias in {recorded}:2"
+
+
 def test_an_alias_file_that_podman_is_writing_is_read_when_it_is_whole(tmp_path: Path) -> None:
     configured = read(tmp_path / "r.conf", SEARCH)
     recorded = tmp_path / "short-name-aliases.conf"

@@ -72,6 +72,7 @@ def test_docker_hub_is_served_by_another_host() -> None:
         ("ubuntu", "docker.io/library/ubuntu"),
         ("ubuntu:24.04", "docker.io/library/ubuntu:24.04"),
         ("docker://", "registry"),
+        ("docker://" + "ab" * 32, "an image's ID"),
         ("docker:///", "registry"),
         ("quay.io", "names no registry"),
         ("", "empty"),
