@@ -103,6 +103,27 @@ def test_build_install_push_prepare_leaves_nothing_to_download(
     assert rig.refs() == before
 
 
+def test_a_short_name_is_prepared_under_the_name_that_it_stands_for(
+    rig: OSTreeRig,
+    plain: BuiltImage,
+    command: Command,
+    registry: RegistryServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig.take(plain, "containers-storage:localhost/os:1", tmp_path)
+    pushed = recompress(plain, "gzip", tmp_path / "gzip")
+    image = push(pushed, "prepare-short/os:1", registry)
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[aliases]\nos = "{image.removesuffix(":1")}"\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    before = rig.refs()
+    done = command.json("os:1")
+    assert (done["image"], steps(done)) == (image, ["link"] * 6)
+    assert command.json(image, "--undo")["removed"] == [layer.digest for layer in pushed.layers]
+    assert rig.refs() == before
+
+
 def test_one_layer_changed_is_one_layer_to_download(
     rig: OSTreeRig, plain: BuiltImage, command: Command, registry: RegistryServer, tmp_path: Path
 ) -> None:
