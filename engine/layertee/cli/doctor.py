@@ -7,10 +7,11 @@ import argparse
 from ..config.policy import Verdict, read_policy
 from ..config.registries import Registries
 from ..config.registries_d import SignatureConfig
+from ..config.storage import storage_files
 from ..core.loading import core_report
 from ..disk.files import is_directory
 from ..disk.space import KeepFree, free_space, human
-from ..errors import PolicyRefused, RegistriesConfError
+from ..errors import LocalError, PolicyRefused, RegistriesConfError
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
 from .exits import EXIT_ERROR, EXIT_OK
@@ -51,11 +52,11 @@ def doctor(args: argparse.Namespace) -> int:
 def configuration_report() -> list[str]:
     """Which files about registries are read; a line each."""
     try:
-        files = [*Registries.read().files, *SignatureConfig.read().files]
-    except RegistriesConfError as exc:
-        return [f"configuration: no image can be pulled: {exc}"]
+        files = [*Registries.read().files, *SignatureConfig.read().files, *storage_files()]
+    except (RegistriesConfError, LocalError) as exc:
+        return [f"configuration: images cannot be found by it: {exc}"]
     if not files:
-        return ["configuration: no registries.conf, no registries.d"]
+        return ["configuration: no registries.conf, no registries.d, no storage.conf"]
     return ["configuration, in the order in which it is read:", *(f"  {path}" for path in files)]
 
 

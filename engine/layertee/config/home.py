@@ -58,9 +58,15 @@ class User:
     ) -> Self:
         """The user ``uid``, the effective one if None, with the environment ``environ``.
 
+        Root of a user namespace that podman made (``podman unshare``) is the user who made it: it has that
+        user's files, and none of the machine's root.
+
         ``passwd`` answers the home of a user, and is asked only where the environment has none. Blocks.
         """
-        uid = os.geteuid() if uid is None else uid
+        if uid is None:
+            uid = os.geteuid()
+            if uid == 0:
+                uid = uid_outside(environ, uid)
         home = _absolute(environ.get("HOME")) or _absolute(passwd(uid))
 
         def directory(name: str, beneath_home: str) -> Path | None:

@@ -9,7 +9,7 @@ an option or by the environment, has to be there.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,20 @@ class Search:
         last = Candidate(Path(extra), named=True) if extra else None
         own_drop_ins = own / f"{name}.d" if own else None
         return cls(mains, tuple(directories), last, suffix, own_drop_ins)
+
+    def candidates(self, was_read: Callable[[Path], bool]) -> Iterator[Candidate]:
+        """What to read, in order: of the main files up to the first that ``was_read``, then the others.
+
+        Raises OSError. Blocks.
+        """
+        for main in self.mains:
+            if main.named or os.path.lexists(main.path):
+                yield main
+                if was_read(main.path):
+                    break
+        yield from map(Candidate, self.drop_ins())
+        if self.last is not None:
+            yield self.last
 
     def drop_ins(self) -> Iterator[Path]:
         """The drop-ins there are, in the order in which they are read. Raises OSError. Blocks."""

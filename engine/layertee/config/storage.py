@@ -1,31 +1,36 @@
 """Where podman's, buildah's and skopeo's images are on this machine.
 
-containers-storage.conf(5). Only what says where layers are is read: nothing here is about mounting or
-creating. The first file found is the configuration; the environment is put over it; stores that are
-shared and read-only (additional image stores) come after the machine's own. What the file says wrongly
-is an error, and not the default in its place: the user would look for the reason elsewhere.
+containers-storage.conf(5), as the newest containers/storage reads it: files as search.py finds them, each put
+over those before it, key by key; the environment over them; stores that are shared and read-only (additional
+image stores) after the machine's own. Only what says where layers are is read. What a file says wrongly is an
+error, and not the default in its place: the user would look for the reason elsewhere.
+
+Older tools, until podman 5, take no graphroot from the system's files for a user without root's rights. Where
+there is one, that user's usual place is looked into as well.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..errors import InvalidReference, LocalError, NoHome, StoreCorrupt
 from ..image.reference_storage import StorageReference
+from ..image.strictjson import printable
 from .home import User
 from .reading import read_file
+from .search import ADMIN, VENDOR, Search
+from .tomlfile import NotToml, parse_toml
 
+VARIABLE: Final = "CONTAINERS_STORAGE_CONF"
+OVERRIDE: Final = "CONTAINERS_STORAGE_CONF_OVERRIDE"
 MAX_CONF: Final = 1 << 20
-_SYSTEM_CONFS: Final = (
-    Path("/etc/containers/storage.conf"),
-    Path("/usr/share/containers/storage.conf"),
-)
 _ROOT_GRAPHROOT: Final = Path("/var/lib/containers/storage")
+_NAME = re.compile(r"\$(?:\{(?P<braced>[A-Za-z0-9_]*)\}|(?P<bare>[A-Za-z_][A-Za-z0-9_]*))")
 # Where a layer is unpacked, beneath the root of a store, by its driver.
 TREES: Final = {"overlay": "overlay/{}/diff", "vfs": "vfs/dir/{}"}
 _OLD_NAMES: Final = {"overlay2": "overlay"}
@@ -50,10 +55,26 @@ class StorageRoots:
 
 
 @dataclass(frozen=True, slots=True)
+class _Said:
+    """A path as ``file`` has it under ``key``."""
+
+    value: str
+    key: str
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
 class _Conf:
-    driver: str | None = None
-    graphroot: Path | None = None
-    stores: tuple[Path, ...] = ()
+    """What files say so far, as they say it: paths may have variables in them."""
+
+    driver: str = ""
+    graphroot: _Said | None = None
+    imagestore: _Said | None = None
+    rootless: _Said | None = None
+    stores: tuple[_Said, ...] = ()
+    appends: bool = False
+    """Once a list of stores was marked to be appended, later ones are as well."""
+    files: tuple[Path, ...] = ()
 
 
 def find_roots(
@@ -61,7 +82,8 @@ def find_roots(
     *,
     environ: Mapping[str, str] = os.environ,
     uid: int | None = None,
-    system_confs: tuple[Path, ...] = _SYSTEM_CONFS,
+    admin: Path = ADMIN,
+    vendor: Path = VENDOR,
 ) -> StorageRoots:
     """Where the store that ``reference`` means is; it need not be there.
 
@@ -70,112 +92,183 @@ def find_roots(
     where the store would be in a home that there is not. Blocks.
     """
     if reference.graphroot is not None:
-        conf = _Conf(reference.driver, reference.graphroot, _stores_in(reference.options))
+        roots = (reference.graphroot, *_stores_in(reference.options))
+        driver = reference.driver or ""
     else:
-        conf = _configured(environ, User.of(environ, uid), system_confs)
-    driver = _OLD_NAMES.get(conf.driver, conf.driver) if conf.driver else None
-    if driver is not None and driver not in TREES:
+        roots, driver = _configured(environ, User.of(environ, uid), admin, vendor)
+    driver = _OLD_NAMES.get(driver, driver)
+    if driver and driver not in TREES:
         raise InvalidReference(
             f"{reference.store} uses the storage driver {driver!r:.40}; layers can be read from"
             f" {' and '.join(TREES)}"
         )
-    assert conf.graphroot is not None
-    return StorageRoots(tuple(dict.fromkeys((conf.graphroot, *conf.stores))), driver)
+    return StorageRoots(tuple(dict.fromkeys(roots)), driver or None)
 
 
-def _configured(environ: Mapping[str, str], user: User, system_confs: tuple[Path, ...]) -> _Conf:
-    found = _found(environ, user, system_confs)
-    conf = _parsed(*found, environ, user) if found else _Conf()
-    graphroot = conf.graphroot
-    if graphroot is None and user.uid == 0:
-        graphroot = _ROOT_GRAPHROOT
-    elif graphroot is None:
-        graphroot = user.data_for("podman's store") / "containers/storage"
-    options = tuple(environ.get("STORAGE_OPTS", "").split(","))
-    driver = environ.get("STORAGE_DRIVER") or conf.driver
-    return _Conf(driver, graphroot, conf.stores + _stores_in(options))
+def storage_files(
+    *, environ: Mapping[str, str] = os.environ, admin: Path = ADMIN, vendor: Path = VENDOR
+) -> tuple[Path, ...]:
+    """The files that say where the store is, in the order in which they are read. Raises as find_roots."""
+    return _read(environ, User.of(environ), admin, vendor).files
 
 
-def _found(
-    environ: Mapping[str, str], user: User, system_confs: tuple[Path, ...]
-) -> tuple[Path, bytes, bool] | None:
-    """The file that counts and what is in it, if there is one, and whether it speaks for this user."""
-    if named := environ.get("CONTAINERS_STORAGE_CONF"):
-        path = Path(named)
-        return path, _content(path, named=True) or b"", True
-    places = []
-    # Root's own is looked at only where the environment says where it is.
-    if user.config is not None and (user.uid != 0 or os.path.isabs(environ.get("XDG_CONFIG_HOME", ""))):
-        places.append((user.config / "containers/storage.conf", True))
-    for path, own in (*places, *((path, user.uid == 0) for path in system_confs)):
-        if (raw := _content(path, named=False)) is not None:
-            return path, raw, own
-    return None
+def _configured(
+    environ: Mapping[str, str], user: User, admin: Path, vendor: Path
+) -> tuple[tuple[Path, ...], str]:
+    conf = _read(environ, user, admin, vendor)
+    expand = _Expansion(environ, user)
+    is_root = user.uid == 0
+    roots = []
+    if conf.graphroot:
+        roots.append(expand(conf.graphroot))
+    elif conf.rootless and not is_root:
+        roots.append(expand(conf.rootless))
+    elif is_root:
+        roots.append(_ROOT_GRAPHROOT)
+    else:
+        roots.append(user.data_for("podman's store") / "containers/storage")
+    if conf.imagestore:
+        roots.append(_literal(conf.imagestore))
+    if (options := environ.get("STORAGE_OPTS")) is not None:  # in place of all that the files say of the kind
+        roots += _stores_in(tuple(options.split(",")))
+    else:
+        roots += map(_literal, conf.stores)
+    if conf.graphroot and not is_root:
+        if conf.rootless:
+            roots.append(expand(conf.rootless))
+        elif user.data is not None:
+            roots.append(user.data / "containers/storage")
+    return tuple(roots), environ.get("STORAGE_DRIVER") or conf.driver
 
 
-def _content(path: Path, *, named: bool) -> bytes | None:
+def _read(environ: Mapping[str, str], user: User, admin: Path, vendor: Path) -> _Conf:
+    search = Search.of("storage.conf", VARIABLE, OVERRIDE, env=environ, user=user, admin=admin, vendor=vendor)
+    confs = [_Conf()]
     try:
-        return read_file(path, MAX_CONF, named=named)
+        for candidate in search.candidates(lambda path: path in confs[-1].files):
+            confs.append(_over(confs[-1], candidate.path, named=candidate.named))
     except OSError as exc:
-        raise LocalError(f"{path}: {exc.strerror}", path=str(path)) from exc
+        raise LocalError(f"{exc.filename} cannot be read: {exc.strerror}", path=str(exc.filename)) from exc
+    return confs[-1]
 
 
-def _parsed(path: Path, raw: bytes, own: bool, environ: Mapping[str, str], user: User) -> _Conf:
-    storage = _table(_toml(path, raw).get("storage"), path, "storage")
-    options = _table(storage.get("options"), path, "storage.options")
+class _Expansion:
+    """Paths with variables as Go's os.ExpandEnv knows them, and ``$UID``: those of graph roots only."""
 
-    def paths(what: str, values: list[object]) -> list[Path]:
-        found = [_path(value, path, what, environ, user) for value in values]
-        return [value for value in found if value is not None]
+    def __init__(self, environ: Mapping[str, str], user: User) -> None:
+        self._environ = environ
+        self._user = user
 
-    # The system's graphroot is root's; what others use, it says in another field.
-    graphroots = paths("graphroot", [storage.get("graphroot")]) if own else []
-    if user.uid != 0:
-        graphroots += paths("rootless_storage_path", [storage.get("rootless_storage_path")])
-    listed = options.get("additionalimagestores", [])
-    if not isinstance(listed, list):
-        raise StoreCorrupt(f"{path}: additionalimagestores is not a list", path=str(path))
-    stores = paths("imagestore", [storage.get("imagestore")]) if own else []
-    stores += paths("additionalimagestores", listed)
-    driver = storage.get("driver") or None
-    if driver is not None and not isinstance(driver, str):
-        raise StoreCorrupt(f"{path}: driver is not a string", path=str(path))
-    return _Conf(driver, next(iter(graphroots), None), tuple(stores))
+    def __call__(self, said: _Said) -> Path:
+        """Raises StoreCorrupt for what is no path, NoHome."""
+
+        def variable(found: re.Match[str]) -> str:
+            name = found["braced"] or found["bare"] or ""
+            if name != "HOME" or self._environ.get("HOME"):
+                return self._environ.get(name, "")
+            if self._user.home is None:
+                raise NoHome(
+                    f"{said.file}: {said.key} has $HOME in it, and user {self._user.uid} has no home:"
+                    " set HOME",
+                    path=str(said.file),
+                )
+            return str(self._user.home)
+
+        return _literal(said, _NAME.sub(variable, said.value.replace("$UID", str(self._user.uid))))
 
 
-def _toml(path: Path, raw: bytes) -> dict[str, object]:
-    if len(raw) > MAX_CONF:
-        raise StoreCorrupt(f"{path} is larger than {MAX_CONF} bytes", path=str(path))
+def _literal(said: _Said, value: str | None = None) -> Path:
+    """The path as it stands there, or as ``value`` is after its variables. Raises StoreCorrupt."""
+    value = said.value if value is None else value
+    if not value.startswith("/") or "\0" in value:
+        raise StoreCorrupt(
+            f"{said.file}: {said.key} {said.value!r:.200} is not an absolute path", path=str(said.file)
+        )
+    return Path(os.path.normpath(value))
+
+
+def _over(conf: _Conf, path: Path, *, named: bool) -> _Conf:
+    """``conf`` with what the file at ``path`` says put over it; the same where it is not there."""
+
+    def refusal(what: str) -> StoreCorrupt:
+        return StoreCorrupt(what, path=str(path))
+
     try:
-        return tomllib.loads(raw.decode())
-    except (ValueError, RecursionError) as exc:
-        raise StoreCorrupt(f"{path} is not TOML: {exc}", path=str(path)) from exc
+        raw = read_file(path, MAX_CONF, named=named)
+    except OSError as exc:
+        raise LocalError(f"{path} cannot be read: {exc.strerror}", path=str(path)) from exc
+    if raw is None:
+        return conf
+    if len(raw) > MAX_CONF:
+        raise refusal(f"{path} is larger than {MAX_CONF} bytes")
+    try:
+        document = parse_toml(raw).data
+    except NotToml as exc:
+        where = path if exc.line is None else f"{path}:{exc.line}"
+        raise refusal(f"{where}: this is not TOML: {printable(str(exc))}") from exc
+    storage = _table(_value(document, "storage"), path, "storage")
+    options = _table(_value(storage, "options"), path, "storage.options")
+
+    def text(key: str, before: str) -> str:
+        value = _value(storage, key)
+        if value is not None and not isinstance(value, str):
+            raise refusal(f"{path}: {key} is not a text")
+        return before if value is None else value  # an empty one takes back what was said before
+
+    def place(key: str, before: _Said | None) -> _Said | None:
+        if _value(storage, key) is None:
+            return before
+        value = text(key, "")
+        return _Said(value, key, path) if value else None
+
+    stores, appends = conf.stores, conf.appends
+    listed = _value(options, "additionalimagestores")
+    if listed is not None:
+        values, attribute = _listed(listed, path)
+        appends = appends if attribute is None else attribute
+        said = tuple(_Said(value, "additionalimagestores", path) for value in values if value)
+        stores = (*stores, *said) if appends else said
+    return replace(
+        conf,
+        driver=text("driver", conf.driver),
+        graphroot=place("graphroot", conf.graphroot),
+        imagestore=place("imagestore", conf.imagestore),
+        rootless=place("rootless_storage_path", conf.rootless),
+        stores=stores,
+        appends=appends,
+        files=(*conf.files, path),
+    )
 
 
-def _table(value: object, path: Path, what: str) -> dict[str, object]:
+def _listed(value: object, path: Path) -> tuple[tuple[str, ...], bool | None]:
+    """The texts of a list, and its attribute ``append``: ``["/a", {append=true}]``."""
+    key = "additionalimagestores"
+    if not isinstance(value, list):
+        raise StoreCorrupt(f"{path}: {key} is not a list", path=str(path))
+    texts, append = [], None
+    for item in value:
+        if isinstance(item, str):
+            texts.append(item)
+        elif isinstance(item, dict) and all(k == "append" and type(on) is bool for k, on in item.items()):
+            append = item.get("append", append)
+        else:
+            raise StoreCorrupt(f"{path}: {key} has {item!r:.100} in it, which is no path", path=str(path))
+    return tuple(texts), append
+
+
+def _value(table: Mapping[str, Any], key: str) -> Any:
+    """The value under ``key``, else under a key that differs in case only, as Go's decoder finds it."""
+    if key in table:
+        return table[key]
+    return next((value for name, value in table.items() if name.lower() == key), None)
+
+
+def _table(value: object, path: Path, what: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise StoreCorrupt(f"{path}: {what} is not a table", path=str(path))
     return value
-
-
-def _path(value: object, conf: Path, what: str, environ: Mapping[str, str], user: User) -> Path | None:
-    """A path as the file has it, with the three names that may be in it; None for an empty one."""
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise StoreCorrupt(f"{conf}: {what} is not a string", path=str(conf))
-    if "$HOME" in value and user.home is None:
-        raise NoHome(
-            f"{conf}: {what} has $HOME in it, and user {user.uid} has no home: set HOME", path=str(conf)
-        )
-    known = {"HOME": str(user.home), "UID": str(user.uid), "USER": environ.get("USER", "")}
-    for name, meaning in known.items():
-        value = value.replace(f"${name}", meaning)
-    if not value.startswith("/") or "\0" in value:
-        raise StoreCorrupt(f"{conf}: {what} {value!r:.200} is not an absolute path", path=str(conf))
-    return Path(value)
 
 
 def _stores_in(options: tuple[str, ...]) -> tuple[Path, ...]:

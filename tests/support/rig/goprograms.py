@@ -36,6 +36,11 @@ def registriesconf() -> Path:
     return _ours("registriesconf")
 
 
+def storageconf() -> Path:
+    """What containers/storage reads in storage.conf, asked over JSON lines. Raises as ``_ours``."""
+    return _ours("storageconf")
+
+
 def proxyrules() -> Path:
     """Answers which proxy Go's programs ask a URL through, by golang.org/x/net/http/httpproxy.
 

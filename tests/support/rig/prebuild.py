@@ -28,6 +28,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "imagecopy": goprograms.imagecopy,
     "proxyrules": goprograms.proxyrules,
     "registriesconf": goprograms.registriesconf,
+    "storageconf": goprograms.storageconf,
     "core-tests": ccore.build_all,
 }
 
