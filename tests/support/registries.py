@@ -239,29 +239,6 @@ def _file(random_: random.Random) -> str:
     return "\n".join(lines) + "\n"
 
 
-_PIECES = (
-    *"[]{}=\"'#,.\n\r\t \\-+:0123abexu\u00e9\ufeff\x7f",
-    *('"""', "'''", "[[", "]]", "\\u0061", "\\UFFFFFFFF", "\\e", "\\x41", "\\\n", "{a=1}", "{b=2,}"),
-    *("1e5", "0x1", "0o7", "nan", "inf", "true", "registry", "1979-05-27T07:32:00", "07:32:00.5"),
-)
-
-
-def mangled(seed: int) -> Case:
-    """One file by chance, with one to three places changed in a way that may leave it TOML or not."""
-    random_ = random.Random(seed)
-    text = list(_file(random_))
-    for _ in range(random_.choice((1, 1, 2, 3))):
-        at = random_.randrange(len(text) + 1)
-        match random_.choice("iiirrd"):
-            case "i":
-                text[at:at] = [random_.choice(_PIECES)]
-            case "r":
-                text[at : at + 1] = [random_.choice(_PIECES)]
-            case _:
-                text[at : at + random_.randrange(1, 9)] = []
-    return Case(f"mangled {seed}", {"etc/containers/registries.conf": "".join(text)}, NAMES)
-
-
 def _head(random_: random.Random, careless: bool) -> Iterator[str]:
     if random_.random() < 0.3:
         search = random_.choice((["a.example.com"], ["docker.io", "example.com:5000/"], [], ["a/b"], [""]))
