@@ -32,6 +32,7 @@ from .files import close, disk_error, open_directory, sync_directory
 PART_SUFFIX: Final = ".part"
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_MODES = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})  # FAT, some FUSE
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})  # FAT, some FUSE
 
 
@@ -39,7 +40,8 @@ class PartFile:
     """A new file under a private name in ``ingest`` that may be published once in ``final``.
 
     ``mode`` None leaves the mode to the umask (0666 & ~umask); a number is set exactly, and until
-    then the file is 0600. Both directories must be on one filesystem. Raises LocalError, NoSpace.
+    then the file is 0600. On a filesystem without modes it stays as it is. Both directories must be
+    on one filesystem. Raises LocalError, NoSpace.
     """
 
     def __init__(self, ingest: Path, final: Path, part: str, *, mode: int | None = 0o400) -> None:
@@ -106,7 +108,7 @@ class PartFile:
                 raise SizeMismatch(message, want=size, got=found)
             os.fdatasync(fd)
             if self._mode is not None:
-                os.fchmod(fd, self._mode)
+                self._set_mode(fd, self._mode)
             if replace or not self._link(name, size):
                 os.rename(self._part, name, src_dir_fd=self._ingest_fd, dst_dir_fd=self._final_fd)
             os.fsync(self._final_fd)
@@ -122,6 +124,14 @@ class PartFile:
             with suppress(OSError):
                 os.unlink(self._part, dir_fd=self._ingest_fd)
         self._close()
+
+    def _set_mode(self, fd: int, mode: int) -> None:
+        """Of our own file this fails only where files have no modes; they are then as it was mounted."""
+        try:
+            os.fchmod(fd, mode)
+        except OSError as exc:
+            if exc.errno not in _NO_MODES:
+                raise
 
     def _link(self, name: str, size: int) -> bool:
         """Give the part its name unless that is taken. False: the name must be taken by rename.

@@ -10,6 +10,9 @@ A group may write where it is known to have no other members, as on systems wher
 umask 002. Group 0 is root's. An access control list says more than the mode does, and is not weighed: where
 one lets a group or another user write, that is a refusal.
 
+A filesystem without modes of its own is judged like any other: its mount says whose all files are, and who
+may write to them.
+
 In a user namespace whose ``/`` belongs to nobody, as in ``podman unshare``, "nobody" is how all users look
 that are not mapped, the machine's root among them. In such a namespace it counts as root.
 
@@ -32,6 +35,7 @@ from typing import Final
 
 from ..errors import UnsafePath
 from .files import disk_error
+from .mounts import MOUNTINFO, mount_of
 
 ENVIRONMENT: Final = "LAYERTEE_TRUSTED_DIRS"
 """Names directories, with colons between them, that are not judged; what is above and beneath them is."""
@@ -50,11 +54,17 @@ class Step:
     uid: int
     gid: int
     mode: int
+    device: int
     is_last: bool
 
 
 def refuse_reachable(
-    path: Path, *, own: bool = False, absent: bool = False, environ: Mapping[str, str] = os.environ
+    path: Path,
+    *,
+    own: bool = False,
+    absent: bool = False,
+    environ: Mapping[str, str] = os.environ,
+    mountinfo: Path = MOUNTINFO,
 ) -> None:
     """Raise UnsafePath if somebody else could change what ``path`` leads to, or any step of the way.
 
@@ -70,7 +80,7 @@ def refuse_reachable(
         excused = frozenset(map(os.path.normpath, environ.get(ENVIRONMENT, "").split(":")))
         for step in _way(path, start):
             if step.path not in excused or not stat.S_ISDIR(step.mode):
-                _judge(step, trusted, own=own)
+                _judge(step, trusted, mountinfo, own=own)
     except FileNotFoundError as exc:
         if not absent:
             raise disk_error(exc, "looking at", path) from exc
@@ -78,7 +88,7 @@ def refuse_reachable(
         raise disk_error(exc, "looking at", path) from exc
 
 
-def refuse_foreign(path: Path) -> None:
+def refuse_foreign(path: Path, *, mountinfo: Path = MOUNTINFO) -> None:
     """``refuse_reachable`` for what is in a directory that was judged: only ``path`` itself is looked at.
 
     It has to be this user's, and not a symlink. Raises UnsafePath, LocalError.
@@ -89,7 +99,7 @@ def refuse_foreign(path: Path) -> None:
         raise disk_error(exc, "looking at", path) from exc
     if stat.S_ISLNK(step.mode):
         raise UnsafePath(f"{path} is a symlink, which is not followed", path=str(path))
-    _judge(step, trusted_users(), own=True)
+    _judge(step, trusted_users(), mountinfo, own=True)
 
 
 def others_may_write(path: Path) -> bool:
@@ -147,17 +157,18 @@ def _names(path: str) -> list[str]:
 
 def _step(path: str, *, is_last: bool) -> Step:
     found = os.lstat(path)
-    return Step(path, found.st_uid, found.st_gid, found.st_mode, is_last)
+    return Step(path, found.st_uid, found.st_gid, found.st_mode, found.st_dev, is_last)
 
 
-def _judge(step: Step, trusted: frozenset[int], *, own: bool) -> None:
+def _judge(step: Step, trusted: frozenset[int], mountinfo: Path, *, own: bool) -> None:
     """Raises UnsafePath."""
     path, me = step.path, os.geteuid()
     is_link = stat.S_ISLNK(step.mode)
     if step.uid not in trusted or (own and step.is_last and not is_link and step.uid != me):
+        command = f"chown {'-h ' if is_link else ''}{me} {shlex.quote(path)}"
         raise UnsafePath(
             f"{path} belongs to user {step.uid}, not to this one ({me}), so that user could change it; use"
-            f" another place, or run: chown {'-h ' if is_link else ''}{me} {shlex.quote(path)}",
+            f" another place, or {_remedy(step, me, command, mountinfo)}",
             path=path,
         ).with_hint("trusted-dirs")
     if is_link:  # its mode says nothing; to replace it takes its directory
@@ -167,10 +178,21 @@ def _judge(step: Step, trusted: frozenset[int], *, own: bool) -> None:
     by_group = step.mode & stat.S_IWGRP and not _is_private(path, step.gid, trusted)
     if by_group or step.mode & stat.S_IWOTH:
         raise UnsafePath(
-            f"others may write to {path}, and so replace what is kept or run there; run: chmod go-w"
-            f" {shlex.quote(path)}",
+            f"others may write to {path}, and so replace what is kept or run there;"
+            f" {_remedy(step, me, f'chmod go-w {shlex.quote(path)}', mountinfo)}",
             path=path,
         ).with_hint("trusted-dirs")
+
+
+def _remedy(step: Step, me: int, command: str, mountinfo: Path) -> str:
+    """What to do about a step: ``command``, unless its filesystem does not keep what that changes."""
+    mount = mount_of(step.device, mountinfo)
+    if mount is None or mount.has_modes:
+        return f"run: {command}"
+    return (
+        f"its files have no owners and modes but those of the mount ({mount.kind} on {mount.path}): mount it"
+        f" with -o {mount.options_for(me)}"
+    )
 
 
 def _is_private(path: str, gid: int, trusted: frozenset[int]) -> bool:
