@@ -170,9 +170,12 @@ class Servers:
     def wrong(self, blob: Digest, names: Iterable[str]) -> bool:
         """What the servers ``names`` sent was put together, and is not ``blob``. True: others may have it.
 
-        Of several, the origin is the one that is believed until it has sent all of it alone.
+        Of several, the origin is the one that is believed until it has sent all of it alone. Where nobody has
+        sent a byte, all have been asked already, by ``failed``.
         """
         sent = [server for server in self._servers if server.name in set(names)]
+        if not sent:
+            return False
         blamed = [server for server in sent if not server.is_origin] if len(sent) > 1 else sent
         for server in blamed:
             self.leave(server)

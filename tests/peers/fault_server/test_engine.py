@@ -19,11 +19,20 @@ import pytest
 import layertee
 from layertee import Action, Engine, Form, ImagePlan, Options, Progress, PullResult, RangeMode, Store, sync
 from layertee.engine import ImageName
-from layertee.errors import DigestMismatch, IntegrityError, InvalidReference, LocalError, NoSpace, NotFound
+from layertee.errors import (
+    DigestMismatch,
+    IntegrityError,
+    InvalidReference,
+    LocalError,
+    NoSpace,
+    NotFound,
+    SizeMismatch,
+    TransportError,
+)
 from layertee.image.document import Digest
 from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.fault_server import FaultServer, on
-from tests.support.fakes.faults import Gate, Held, OtherBody
+from tests.support.fakes.faults import Behaviour, ContentEncoding, ContentLength, Gate, Held, OtherBody
 from tests.support.process import until, wait_until
 from tests.support.rig.images import BuiltImage, build_image, push, recompress
 from tests.support.rig.layers import empty_layer, text_layer, zeros_layer
@@ -569,6 +578,20 @@ def test_wrong_bytes_never_become_visible(small: BuiltImage, tmp_path: Path) -> 
 
 
 # --- connections and memory -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [ContentLength(-7), ContentLength(7), ContentEncoding(really=True)], ids=str
+)
+def test_a_blob_that_is_announced_with_another_size_ends_the_pull_soon(
+    small: BuiltImage, tmp_path: Path, fault: Behaviour
+) -> None:
+    layer = small.layers[0].digest
+    with FaultServer(small, [on("blob", fault, reference=layer)]) as server:
+        with pytest.raises((SizeMismatch, TransportError)):
+            pull(server.reference, tmp_path)
+        asked = [request for request in server.requests("blob") if request.reference == layer]
+        assert len(asked) <= 8
 
 
 def test_more_connections_than_eight_are_opened_when_asked_for(built: BuiltImage, tmp_path: Path) -> None:

@@ -165,6 +165,12 @@ def test_who_sent_wrong_bytes_is_not_asked_for_them_again() -> None:
     assert not three.servers.wrong(BLOB, ["origin.test/os"])  # all of it, alone: the blob itself is wrong
 
 
+def test_where_nobody_has_sent_a_byte_there_is_nobody_else_to_ask() -> None:
+    three = Three()
+    assert not three.servers.wrong(BLOB, [])
+    assert three.order() == ["first", "second", "origin"]
+
+
 def test_a_server_that_does_not_have_the_image_is_asked_after_those_that_do() -> None:
     three = Three()
     three.servers.behind(three.first)
