@@ -1,9 +1,9 @@
 """Heads of answers that others read and aiohttp does not: mended before its parser sees them.
 
 Programs in Go, for which most registries are tested, take a Content-Length that is there twice with one value
-(RFC 9110 §8.6), and let Transfer-Encoding count where both are (RFC 9112 §6.3). Nothing that is checked later
-is lost by that: how long a body is, and what it is, is known from the digest that names it. Lengths that
-differ stay an error.
+(RFC 9110 §8.6), let Transfer-Encoding count where both are (RFC 9112 §6.3), and pass over fields that have a
+space in their name. Nothing that is checked later is lost by that: how long a body is, and what it is, is
+known from the digest that names it. Lengths that differ stay an error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ _LENGTH = re.compile(
     rb"\r\ncontent-length:[ \t]*([0-9]+(?:[ \t]*,[ \t]*[0-9]+)*)[ \t]*(?=\r\n)", re.IGNORECASE
 )
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*(?=\r\n)", re.IGNORECASE)
+# A line after the first that does not go on with the one before it.
+_SPACED = re.compile(rb"\r\n(?![ \t])([^\r\n:]*[ \t][^\r\n:]*):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*(?=\r\n)")
+_FRAMING = (b"content-length", b"transfer-encoding")
 _INTERIM = re.compile(rb"\s*HTTP/1\.[0-9] 1(?!01)[0-9][0-9]\b")
 
 
@@ -30,6 +33,10 @@ def mended(head: bytes) -> bytes:
 
     A connection on which the length was given in two ways is not used again.
     """
+    if spaced := _SPACED.findall(head):
+        if any(name.strip().lower() in _FRAMING for name in spaced):
+            return head
+        head = _SPACED.sub(b"", head)
     lengths = _LENGTH.findall(head)
     values = {value.strip() for found in lengths for value in found.split(b",")}
     if len(values) != 1:

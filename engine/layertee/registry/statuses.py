@@ -52,9 +52,9 @@ def retry_after(value: str | None, *, now: float | None = None) -> float | None:
 
 
 def is_page_type(content_type: str | None) -> bool:
-    """Whether a Content-Type is that of a page for people."""
+    """Whether a Content-Type is that of a page for people, or of what storages say in XML."""
     kind = (content_type or "").partition(";")[0].strip().lower()
-    return kind in ("text/html", "application/xhtml+xml")
+    return kind in ("text/html", "application/xhtml+xml", "application/xml", "text/xml")
 
 
 def is_page(body: bytes, content_type: str | None) -> bool:

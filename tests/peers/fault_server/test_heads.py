@@ -31,6 +31,7 @@ GOOD = {
     "chunks and a length": OK + CHUNKED,
     "after others": INTERIM + OK + TWICE + b'{"a":1}',
     "lines of another kind": b"HTTP/1.1 200 OK\nContent-Length: 26\n\n" + ODD,
+    "a space in a name": OK + b"Bad Header: x\r\nX-A : y\r\n" + TWICE + b'{"a":1}',
     "many fields": OK + b"".join(b"X-%d: 1\r\n" % n for n in range(400)) + TWICE + b'{"a":1}',
 }
 BAD = {

@@ -26,9 +26,13 @@ def head(*fields: str) -> bytes:
             ("transfer-encoding: Chunked ", "Content-Length: 2"),
             ("Connection: close", "transfer-encoding: Chunked "),
         ),
+        (("Bad Header: x", "A: b c: d", "Content-Length: 2"), ("A: b c: d", "Content-Length: 2")),
+        (("A: b", " c d: e", "X-A : x", "\tfolded: y", "B: c"), ("A: b", " c d: e", "B: c")),
     ],
 )
-def test_a_length_that_is_clear_is_given_once(given: tuple[str, ...], want: tuple[str, ...]) -> None:
+def test_what_is_clear_is_said_once_and_so_that_all_can_read_it(
+    given: tuple[str, ...], want: tuple[str, ...]
+) -> None:
     assert mended(head(*given)) == head(*want)
 
 
@@ -44,6 +48,8 @@ def test_a_length_that_is_clear_is_given_once(given: tuple[str, ...], want: tupl
         ("Content-Length: 2", "Content-Length: 02"),
         ("Content-Length: +2",),
         ("Content-Length: ",),
+        ("Content-Length : 2", "Bad Header: x"),
+        ("Transfer-Encoding : chunked",),
         ("Content-Length: 2", "Transfer-Encoding: gzip, chunked"),
     ],
 )
