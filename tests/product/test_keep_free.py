@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.docker_archive import saved, write
 from tests.support.mounts import tmpfs
-from tests.support.process import Cli
-from tests.support.rig.images import BuiltImage, build_image, push
-from tests.support.rig.layers import incompressible_layer
+from tests.support.process import Cli, flip_a_byte
+from tests.support.rig.images import BuiltImage, build_image, push, recompress
+from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
 
 pytestmark = pytest.mark.slow
@@ -84,3 +85,23 @@ def test_a_tmpfs_without_a_limit_is_no_full_disk(cli: Cli, name: str, tmp_path: 
     with tmpfs(disk, "0"):
         assert os.statvfs(disk).f_blocks == 0
         assert cli.pull("--store", disk / "store", name).actions == ["fetch"] * 3
+
+
+@pytest.mark.parametrize(("size", "action"), [("10m", "fetch"), ("100m", "reuse")])
+def test_what_a_place_has_leaves_room_for_what_is_fetched(
+    cli: Cli, registry: RegistryServer, tmp_path: Path, size: str, action: str
+) -> None:
+    """One place has the layer damaged, another as a large tar, which the plan did not count on."""
+    image = build_image(tmp_path / "image", [text_layer({"etc/text": "line\n" * 800_000})])
+    damaged = recompress(image, "zstd", tmp_path / "damaged")
+    flip_a_byte(damaged.blob_path(damaged.layers[0].digest))
+    archive = write(tmp_path / "os.tar", saved(image))
+    name = push(image, f"room/place-{size}:1", registry)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with tmpfs(disk, size):
+        places = ("--from", f"oci:{damaged.root}", "--from", f"docker-archive:{archive}")
+        ran = cli.pull("--store", disk / "store", *places, name)
+        assert ran.actions == [action]
+        if action == "fetch":
+            assert "of the little that is free" in ran.layers[0]["reason"]

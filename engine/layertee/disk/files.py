@@ -67,11 +67,18 @@ def reopen(fd: int) -> int:
     return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def check_path(path: Path) -> None:
+    """Raise LocalError for a path that no system call takes: one with a NUL character."""
+    if "\0" in str(path):
+        raise LocalError(f"{str(path)!r:.200} is no path: there is a NUL character in it", path=str(path))
+
+
 def real_path(path: Path) -> Path:
     """``path`` from ``/`` on, without symlinks, as far as it is there. Raises LocalError.
 
-    What fails is a relative path in a current directory that has been removed.
+    What fails is a relative path in a current directory that has been removed, and one that is no path.
     """
+    check_path(path)
     try:
         return Path(os.path.realpath(path))
     except OSError as exc:

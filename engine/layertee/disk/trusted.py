@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import UnsafePath
-from .files import disk_error
+from .files import check_path, disk_error
 from .mounts import MOUNTINFO, mount_of
 
 ENVIRONMENT: Final = "LAYERTEE_TRUSTED_DIRS"
@@ -71,6 +71,7 @@ def refuse_reachable(
     ``own``: what it leads to has to be this user's, and not only root's. ``absent``: what is not there yet is
     not looked at. Raises LocalError where nobody can tell. Blocks.
     """
+    check_path(path)
     try:
         start = "/" if path.is_absolute() else os.getcwd()
     except OSError as exc:

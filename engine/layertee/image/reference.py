@@ -152,6 +152,8 @@ def parse_name(text: str) -> ImageReference | ShortName:
     Host names come out in lower case, Docker Hub's names normalised, the tag ``latest`` added when
     there is neither tag nor digest, but not to a short name. Raises InvalidReference.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"an image reference is a str, not {type(text).__name__}")
     if not text or not text.isprintable() or text != text.strip():
         raise InvalidReference(f"image reference {text!r:.200} is empty or has stray characters")
     scheme, colon, rest = text.partition(":")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ..disk.files import check_path
 from ..errors import LayerteeError, NoHome
 from ..image.document import DiffID, Digest
 from ..image.holding import Place
@@ -37,8 +38,10 @@ def place(
 
     ``known`` answers what a blob was computed to inflate to, ``attested`` what other tools of this
     machine computed; ``prefer`` the blob of a content that the image names. Raises InvalidReference and
-    LocalError where the configuration of podman's store cannot be used. Blocks.
+    LocalError where the configuration of podman's store cannot be used, or a path is none. Blocks.
     """
+    for path in _paths_of(where):
+        check_path(path)
     if isinstance(where, Path):
         return OCILayoutPlace(where, known=known, attested=attested, prefer=prefer)
     if isinstance(where, StorageReference):
@@ -90,6 +93,15 @@ def client_repositories() -> list[Where]:
     if os.path.isdir(COMPOSEFS_REPO / "streams"):
         found.append(PlaceName(PlaceKind.COMPOSEFS, COMPOSEFS_REPO))
     return found
+
+
+def _paths_of(where: Where | Place) -> list[Path]:
+    """What ``where`` says of the filesystem."""
+    if isinstance(where, Path):
+        return [where]
+    if isinstance(where, StorageReference):
+        return [path for path in (where.graphroot, where.runroot) if path is not None]
+    return [where.path] if isinstance(where, PlaceName) and where.path is not None else []
 
 
 def _on_this_machine(warnings: list[str]) -> list[Where | Place]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -204,3 +205,9 @@ def test_any_text_is_a_reference_or_a_typed_error(text: str) -> None:
         assert parse_reference(str(parsed)) == parsed
         assert ".." not in parsed.repository.split("/")
         assert all(c.isascii() and (c.isalnum() or c in ".:[]-") for c in parsed.registry)
+
+
+@pytest.mark.parametrize("given", [None, 5, b"host.example/os:1", Path("/x")])
+def test_what_is_no_text_is_a_mistake_of_the_program(given: Any) -> None:
+    with pytest.raises(TypeError, match=f"a str, not {type(given).__name__}"):
+        parse_reference(given)

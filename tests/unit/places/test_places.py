@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
-from layertee.errors import CatalogError, LayerteeError, NotFound, SizeMismatch, SourceUnreadable
+from layertee.errors import CatalogError, LayerteeError, LocalError, NotFound, SizeMismatch, SourceUnreadable
 from layertee.image.document import Descriptor, DiffID, Digest, Layer
 from layertee.image.holding import Basis, Form, Holding, Place
 from layertee.image.media import Compression
+from layertee.image.placename import PlaceKind, PlaceName, Where
+from layertee.image.reference_storage import StorageReference
+from layertee.places import find
 from layertee.places import oci_layout as module
+from layertee.places.docker_archive import DockerArchive
+from layertee.places.oci_archive import Archive
 from layertee.places.oci_layout import OCILayoutPlace
 from layertee.places.own import OwnStore
 from layertee.pulling.plan import Action, Survey, Want, plan
@@ -416,3 +421,32 @@ def test_a_recompressed_image_on_a_stick_is_not_fetched(image: BuiltImage, tmp_p
             assert isinstance(holding, Holding)
             assert holding.path is not None
             assert measure(holding.path.read_bytes(), holding.compression).diff_id == step.layer.diff_id
+
+
+# --- what is no path ----------------------------------------------------------------------
+
+NUL = Path("/tmp/a\0b")
+NO_PATHS: list[Where] = [
+    NUL,
+    *(PlaceName(kind, NUL) for kind in PlaceKind if kind is not PlaceKind.AUTO),
+    StorageReference(NUL, None, None, (), None),
+    StorageReference(Path("/tmp"), None, NUL, (), None),
+]
+
+
+@pytest.mark.parametrize("where", NO_PATHS, ids=range(len(NO_PATHS)))
+def test_a_place_whose_path_is_none_is_refused(where: Where) -> None:
+    with pytest.raises(LocalError, match="there is a NUL character in it"):
+        find.place(where, known=nothing_known, attested=nothing_known, prefer={})
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_store_whose_path_is_none_is_refused(private: bool) -> None:
+    with pytest.raises(LocalError, match="there is a NUL character in it"):
+        Store.open(NUL, private=private)
+
+
+def test_a_layout_or_an_archive_whose_path_is_none_is_refused() -> None:
+    for opened in (Layout.open, Archive.open, DockerArchive):
+        with pytest.raises(LocalError, match="there is a NUL character in it"):
+            opened(NUL)
