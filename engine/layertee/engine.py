@@ -18,7 +18,7 @@ from .disk.space import Space
 from .errors import CatalogError, LayerteeError, SourceUnreadable
 from .image.blobname import BlobName
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
-from .image.holding import BlobReader
+from .image.holding import Basis, BlobReader
 from .image.pairs import with_computed
 from .image.reference import Reference, ShortName, parse_name
 from .options import Options
@@ -35,6 +35,7 @@ from .pulling.source import read_blob
 from .pulling.stream import LayerStream
 from .pulling.survey import Keepers, blob_names, look, registry_layers
 from .pulling.verify import VerifyReport, verify_store
+from .store.blobs import PLACE
 from .store.store import Store, default_root
 from .transfer.fetcher import Fetcher
 
@@ -334,8 +335,19 @@ def _planned(
         name=found.name if isinstance(name, ImageName) else name,
         image=found.image,
         asked=found.asked,
-        warnings=(*found.warnings, *warnings),
+        warnings=(*found.warnings, *warnings, *_mislabelled(made)),
     )
+
+
+def _mislabelled(made: Plan) -> list[str]:
+    """What the plan shows of media types that are wrong: by the DiffID, or by what was computed here."""
+    found = []
+    for step in made.layers:
+        held = step.holding
+        is_blob = held is not None and held.place == PLACE and held.digest == step.layer.digest
+        seen = held is not None and is_blob and held.basis is Basis.COMPUTED
+        found.append(step.layer.mislabelled(held.compression if held is not None and seen else None))
+    return [text for text in dict.fromkeys(found) if text is not None]
 
 
 def _registry_of(plan: Plan) -> Reference | None:

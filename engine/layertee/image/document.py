@@ -15,7 +15,7 @@ import binascii
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import DiffIDMismatch, DocumentError, NotFound, SizeMismatch, UnsupportedImage
+from ..errors import DocumentError, NotFound, SizeMismatch, UnsupportedImage
 from .digest import EMPTY_DIFF_ID, DiffID, Digest
 from .media import (
     CONFIG_TYPES,
@@ -67,6 +67,8 @@ _DOCUMENT_FIELDS = {"schemaVersion", "mediaType", "artifactType", "subject", "an
 _CONFIG_FIELDS = ("created", "architecture", "os", "variant", "config", "rootfs", "history")
 _CONFIG_MAPS = frozenset({"Labels", "labels", "annotations", "Annotations", "Volumes", "ExposedPorts"})
 
+_WORDS = {Compression.NONE: "a plain tar", Compression.GZIP: "gzip", Compression.ZSTD: "zstd"}
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
@@ -84,6 +86,10 @@ class Descriptor:
 @dataclass(frozen=True, slots=True)
 class Layer:
     """Manifest layer ``index`` paired with the DiffID that the config claims for it.
+
+    ``compression`` is NONE where the blob has to be the tar itself, since its digest is the DiffID, whatever
+    its media type says. Otherwise it is compressed: as the media type says, or, where that calls it a plain
+    tar, with gzip as most are; what it is is seen when its bytes come.
 
     ``is_opaque``: the image does not say what is in this blob, so it is bytes with a digest and no more. It
     is not inflated, and only its digest can be checked. Its ``diff_id`` stands for those bytes: it is the
@@ -107,6 +113,25 @@ class Layer:
     @property
     def media_type(self) -> str:
         return self.descriptor.media_type
+
+    @property
+    def said(self) -> Compression:
+        """What the media type says."""
+        return compression_of(self.media_type)
+
+    def mislabelled(self, found: Compression | None = None) -> str | None:
+        """What is wrong with the media type, for a person; None where it is right as far as is known.
+
+        ``found`` is what the blob turned out to be.
+        """
+        wrapped = found or self.compression
+        if self.is_opaque or wrapped is self.said:
+            return None
+        is_ = f"it is {_WORDS[wrapped]}"
+        if found is None and wrapped is not Compression.NONE:
+            is_ = "its DiffID says that it is compressed"
+        where = f"layer {self.index} ({self.digest})"
+        return f"{where} is called {printable(self.media_type)}, but {is_}; it is taken for what it is"
 
     @property
     def known_diff_id(self) -> DiffID | None:
@@ -222,9 +247,8 @@ Pairing = Callable[[Manifest, ImageConfig], tuple[Layer, ...]]
 def image_layers(manifest: Manifest, config: ImageConfig) -> tuple[Layer, ...]:
     """The layers of an image, bottom first.
 
-    Raises DocumentError (counts differ, a DiffID that is none, one blob with two DiffIDs), DiffIDMismatch (an
-    uncompressed layer not named by its DiffID), UnsupportedImage (foreign, encrypted or unknown layers,
-    SHA-512).
+    Raises DocumentError (counts differ, a DiffID that is none, one blob with two DiffIDs), UnsupportedImage
+    (foreign, encrypted or unknown layers, SHA-512).
     """
     n_layers, n_ids = len(manifest.layers), len(config.diff_ids)
     if n_layers != n_ids:
@@ -267,21 +291,25 @@ def _paired(manifest: Manifest, diff_ids: Sequence[DiffID | None]) -> tuple[Laye
             raise DocumentError(f"the image config gives blob {descriptor.digest} two different DiffIDs")
     layers = []
     for index, descriptor in enumerate(manifest.layers):
-        compression = compression_of(descriptor.media_type)
+        said = compression_of(descriptor.media_type)
         if descriptor.urls:
             raise UnsupportedImage(
                 f"layer {index} ({descriptor.digest}) points at foreign URLs; not supported"
             )
         _require_sha256(descriptor.digest, f"layer {index}")
         known = claimed.get(descriptor.digest)
-        if compression is Compression.NONE and known is not None and str(descriptor.digest) != known:
-            message = f"layer {index} is the plain tar {descriptor.digest}; the config says {known}"
-            raise DiffIDMismatch(message, want=known, got=descriptor.digest)
-        is_opaque = known is None and compression is not Compression.NONE
+        compression = said if known is None else _wrapping(descriptor.digest, known, said)
+        is_opaque = known is None and said is not Compression.NONE
         layers.append(
             Layer(index, descriptor, known or DiffID(str(descriptor.digest)), compression, is_opaque)
         )
     return tuple(layers)
+
+
+def _wrapping(digest: Digest, diff_id: DiffID, said: Compression) -> Compression:
+    if str(digest) == diff_id:
+        return Compression.NONE
+    return Compression.GZIP if said is Compression.NONE else said
 
 
 def choose_platform(index: Index, platform: Platform) -> Descriptor:

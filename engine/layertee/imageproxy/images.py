@@ -222,10 +222,10 @@ class ServedImage:
 
     def _refuse_members(self, step: LayerPlan, brought: Brought) -> None:
         """Raise SeveralMembers for a blob of which clients would read the first part and take it for all."""
-        n_members = brought.result.n_members if isinstance(brought.result, TeeResult) else 1
-        as_is = self._plan.want.form is Form.AS_IS
-        if as_is and step.layer.compression is Compression.GZIP and n_members > 1:
-            raise SeveralMembers(step.layer, n_members)
+        if self._plan.want.form is not Form.AS_IS or not isinstance(brought.result, TeeResult):
+            return
+        if brought.result.compression is Compression.GZIP and brought.result.n_members > 1:
+            raise SeveralMembers(step.layer, brought.result.n_members)
 
     # --- the names that the client sees ---
 
@@ -297,7 +297,8 @@ async def _kept_by_client(
 
 
 def _as_named(layer: Layer) -> Presented:
-    return Presented(layer, layer.digest, layer.size, layer.compression)
+    # Its type as the image says it, be it wrong, as skopeo's proxy has it: the bytes are the same, too.
+    return Presented(layer, layer.digest, layer.size, layer.said)
 
 
 def _check_size(digest: Digest, asked: int, is_: int) -> None:

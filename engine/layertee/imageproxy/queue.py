@@ -347,3 +347,5 @@ def _path(held: Holding) -> Path:
 
 def _tell(layer: Layer, got: Ingested) -> None:
     log.info("layer %d, %s: %s, %s", layer.index, layer.digest, got.action.value, got.reason)
+    if got.warning is not None:
+        log.warning("%s", got.warning)

@@ -85,6 +85,8 @@ class Session:
         async def examine(found: Inspection) -> None:
             if (gap := opaque_layers(found.plan)) is not None:
                 log.warning("%s: %s", name, gap)
+            for warning in found.plan.warnings:
+                log.warning("%s: %s", name, warning)
             if policy is not None:
                 await self._judge.check(name, policy, found)
             need = sum(step.disk_bytes for step in found.plan.layers)

@@ -44,7 +44,7 @@ class ImagePlan(Plan):
 
     def planned(self) -> PullResult:
         """What pulling it would come to: the shape of a result, with planned bytes."""
-        return PullResult.planned(self.reference, self.manifest, self, self.asked)
+        return PullResult.planned(self.reference, self.manifest, self, self.asked, self.warnings)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``--dry-run --json`` prints."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
-from ..core.result import BlobResult
+from ..core.result import BlobResult, TeeResult
 from ..core.tee import OUT_BUDGET
 from ..disk.blob_file import OpenFile
 from ..disk.locks import HeldLock, when_free
@@ -288,7 +288,9 @@ class Ingest:
         result = await self._measure(job, feed, bounds)
         check(result, layer, held.digest, layer.size if is_blob else result.size)
         now = await in_thread(self._store.blobs.adopt, result, claim=layer)
-        return Ingested(Action.HAVE, "in the store, checked again now", now, now)
+        return Ingested(
+            Action.HAVE, "in the store, checked again now", now, now, warning=_found(layer, result)
+        )
 
     # --- what has to be brought ---
 
@@ -351,6 +353,7 @@ class Ingest:
 
     def _staged(self, attempt: _Attempt, writer: BlobWriter, result: BlobResult, outcome: Ingested) -> Staged:
         form = self._want.form
+        outcome = replace(outcome, warning=_found(attempt.layer, result))
         return Staged(self._store, attempt.step, form, attempt.lock, writer, result, outcome)
 
     # --- through the pool to the disk ---
@@ -425,6 +428,10 @@ class Ingest:
             writer.abort()
             if isinstance(exc, DecodeError):
                 exc.add_note(f"that was layer {layer.index}, {digest}")
+                if exc.reason == "header" and exc.offset == 0 and digest == layer.digest:
+                    exc.add_note(
+                        f"a plain tar would have its digest as DiffID; the config says {layer.diff_id}"
+                    )
             if isinstance(exc, OutputBudgetExceeded) and budget < allowed:
                 raise NoSpace(
                     f"layer {layer.index} needs more than {human(budget)} uncompressed, which is all that may"
@@ -435,6 +442,13 @@ class Ingest:
                 ).with_hint("keep-free") from exc
             raise
         return writer, result
+
+
+def _found(layer: Layer, result: BlobResult) -> str | None:
+    """What is wrong with the media type of ``layer`` that nobody could know before its bytes were here."""
+    if layer.mislabelled() is not None or not isinstance(result, TeeResult) or result.digest != layer.digest:
+        return None
+    return layer.mislabelled(result.compression)
 
 
 def _is_own(source: Source) -> bool:

@@ -87,7 +87,7 @@ class Pull:
             self._plan.config.digest,
             tuple(self._result(step) for step in self._plan.layers),
             time.monotonic() - self._began,
-            tuple(dict.fromkeys([*self._plan.warnings, *self._store.warnings])),
+            tuple(dict.fromkeys([*self._plan.warnings, *self._found(), *self._store.warnings])),
             self._plan.asked,
         )
 
@@ -169,6 +169,10 @@ class Pull:
         progress.action = got.action
         if got.action is not Action.HAVE or progress.done:  # what was here, but had to be read, counts too
             progress.done = layer.size
+
+    def _found(self) -> list[str]:
+        """What only the bytes of layers told about them."""
+        return [got.warning for _, got in sorted(self._got.items()) if got.warning is not None]
 
     def _outcome(self, step: LayerPlan) -> Ingested:
         """Of the step itself, or of the earlier one that brought the same."""

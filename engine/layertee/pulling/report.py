@@ -26,7 +26,7 @@ class Ingested:
 
     ``held`` is what the store has of it now, None for a layer that was left in another place. ``source`` is
     the holding that it was read from or left to. ``nbytes`` came over the network for it; ``by_endpoint``
-    divides them among the endpoints that sent them.
+    divides them among the endpoints that sent them. ``warning``: what is wrong with the blob's media type.
     """
 
     action: Action
@@ -35,6 +35,7 @@ class Ingested:
     source: Holding | None = None
     nbytes: int = 0
     by_endpoint: Mapping[str, int] = field(default_factory=dict)
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,17 @@ class PullResult:
     asked: tuple[Asked, ...] = ()
 
     @classmethod
-    def planned(cls, image: str, manifest: Manifest, plan: Plan, asked: tuple[Asked, ...] = ()) -> PullResult:
+    def planned(
+        cls,
+        image: str,
+        manifest: Manifest,
+        plan: Plan,
+        asked: tuple[Asked, ...] = (),
+        warnings: tuple[str, ...] = (),
+    ) -> PullResult:
         """What ``--dry-run`` shows: the same shape, with planned bytes."""
         layers = tuple(LayerResult.planned(step) for step in plan.layers)
-        return cls(image, manifest.digest, None, manifest.config.digest, layers, 0.0, asked=asked)
+        return cls(image, manifest.digest, None, manifest.config.digest, layers, 0.0, warnings, asked)
 
     @property
     def bytes_fetched(self) -> int:
@@ -183,6 +191,7 @@ class PullResult:
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": self.bytes_reused,
             "seconds": round(self.seconds, 3),
+            "warnings": list(self.warnings),
         }
 
 

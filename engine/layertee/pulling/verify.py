@@ -156,7 +156,11 @@ async def _measure(pool: Pool, options: Options, expected: _Expected) -> tuple[B
     budget, window_max = options.budget, options.zstd_window
     allowed = min(OUT_BUDGET, budget.max_output, budget.free_output + budget.max_growth * size)
     undecoded = ""
-    for compression in dict.fromkeys(layer.compression for _, layer in expected.claims):
+    # Of what is compressed, the first byte says how.
+    for compressed in dict.fromkeys(
+        layer.compression is not Compression.NONE for _, layer in expected.claims
+    ):
+        compression = Compression.GZIP if compressed else Compression.NONE
         try:
             return await run(LayerJob(compression, size, out_budget=allowed, window_max=window_max)), ""
         except DecodeError as exc:  # the bytes are wrong, or what an image says of them

@@ -26,6 +26,7 @@ KEYS = [
     "bytes_fetched",
     "bytes_reused",
     "seconds",
+    "warnings",
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
