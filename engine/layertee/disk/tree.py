@@ -1,9 +1,11 @@
 """Files in a tree of somebody else, opened without ever leaving it.
 
 The names come from images and from other tools' records. Each component is opened relative to the
-one above and never through a symlink, so that no name, and nothing that is swapped in while it is
-walked, leads outside. (openat2 would do it in one call, but not on every kernel and not from Python;
-a tar goes through its directories in order, so those on the way to the last file are kept open instead.)
+one above, and none is left to the kernel to follow: a directory that is a symlink is read, and walked
+from the top of the tree as if that were /, which is how the tool that wrote the file came there. So no
+name, and nothing that is swapped in while it is walked, leads outside. (openat2 would do it in one call,
+but not on every kernel and not from Python; a tar goes through its directories in order, so those on the
+way to the last file are kept open instead.)
 
 Only regular files are opened. What is there is looked at before it is opened, because a layer may
 hold device nodes, and for some of them opening alone has an effect.
@@ -11,6 +13,7 @@ hold device nodes, and for some of them opening alone has an effect.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -24,6 +27,8 @@ from .files import close
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _MAX_DEPTH: Final = 128  # directories kept open; no image is nested as deep
+_MAX_LINKS: Final = 40  # as Linux has it
+_NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP})  # what a symlink is, if it is not followed
 
 
 class Tree:
@@ -34,6 +39,7 @@ class Tree:
         self._fd = fd
         self._shown = shown
         self._way: list[tuple[bytes, int]] = []
+        self._by_links: tuple[list[bytes], int] = ([], -1)  # the last directory that took following some
 
     @classmethod
     def open(cls, top: Path) -> Tree:
@@ -55,6 +61,7 @@ class Tree:
     def close(self) -> None:
         """Close the directory; harmless when repeated."""
         self._back_to(0)
+        self._keep([], -1)
         if self._fd >= 0:
             close(self._fd)
             self._fd = -1
@@ -116,6 +123,8 @@ class Tree:
 
     def _directory(self, parts: list[bytes]) -> int:
         """A descriptor of the directory under ``parts``, which stays the tree's."""
+        if parts and parts == self._by_links[0]:
+            return self._by_links[1]
         n_same = 0
         for (part, _), wanted in zip(self._way, parts, strict=False):
             if part != wanted:
@@ -127,9 +136,55 @@ class Tree:
             try:
                 fd = os.open(part, _DIRECTORY, dir_fd=fd)
             except OSError as exc:
-                _refuse(self._named(b"/".join(parts)), exc)
+                if exc.errno not in _NO_DIRECTORY:
+                    _refuse(self._named(b"/".join(parts)), exc)
+                fd = self._follow(parts)
+                self._keep(parts, fd)
+                return fd
             self._way.append((part, fd))
         return fd
+
+    def _follow(self, parts: list[bytes]) -> int:
+        """A descriptor of the directory under ``parts``, whose symlinks are followed within the tree."""
+        way: list[int] = []  # of directories only, each in the one before it
+        todo = list(reversed(parts))
+        n_links = 0
+        try:
+            while todo:
+                part = todo.pop()
+                if part in (b"", b"."):
+                    continue
+                if part == b"..":
+                    if way:
+                        close(way.pop())
+                    continue
+                above = way[-1] if way else self._fd
+                try:
+                    way.append(os.open(part, _DIRECTORY, dir_fd=above))
+                except OSError as exc:
+                    if exc.errno not in _NO_DIRECTORY:
+                        raise
+                    target = os.readlink(part, dir_fd=above)
+                    n_links += 1
+                    if n_links > _MAX_LINKS:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from exc
+                    if target.startswith(b"/"):
+                        while way:
+                            close(way.pop())
+                    todo += reversed(target.split(b"/"))
+                if len(way) + len(todo) > _MAX_DEPTH:
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            return way.pop() if way else os.dup(self._fd)
+        except OSError as exc:
+            _refuse(self._named(b"/".join(parts)), exc)
+        finally:
+            for fd in way:
+                close(fd)
+
+    def _keep(self, parts: list[bytes], fd: int) -> None:
+        if self._by_links[1] >= 0:
+            close(self._by_links[1])
+        self._by_links = (parts, fd)
 
     def _back_to(self, depth: int) -> None:
         while len(self._way) > depth:

@@ -188,14 +188,50 @@ def test_whatever_the_tar_was_it_comes_back_to_the_byte(odd: StorageRig, kind: s
     assert content(found[diff_id], at_once) == want
 
 
-@pytest.mark.parametrize("name", ["a/../b", "lib/x"])
-def test_a_name_that_leads_through_a_link_or_back_up_is_not_followed(name: str, tmp_path: Path) -> None:
+def linked_tar(name: str, target: str) -> bytes:
+    """A tar with ``lib -> target`` and a file called ``name`` after it, unpacked through the link."""
     members: list[Member] = [
-        ("usr", tarfile.DIRTYPE, b"", {"mode": 0o755}),
-        ("lib", tarfile.SYMTYPE, b"", {"linkname": "usr"}),
+        ("usr/lib", tarfile.DIRTYPE, b"", {"mode": 0o755}),
+        ("lib", tarfile.SYMTYPE, b"", {"linkname": target}),
         (name, tarfile.REGTYPE, b"odd", {}),
+        ("usr/lib/y", tarfile.REGTYPE, b"plain", {}),
     ]
-    raw = tar(tarfile.GNU_FORMAT, *members)
+    return tar(tarfile.GNU_FORMAT, *members)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("target", ["usr/lib", "/usr/lib", "../../usr/lib"])
+def test_a_file_that_was_unpacked_through_a_link_is_read_through_it(
+    driver: str, target: str, tmp_path: Path
+) -> None:
+    raw = linked_tar("lib/x", target)
+    store = StorageRig(tmp_path / "store", driver)
+    store.take(tar_image(tmp_path / "oci", [raw]), NAME)
+    diff_id = DiffID(digest_of(raw))
+    assert content(place_of(store).find([diff_id])[diff_id]) == raw
+    link = store.tree(diff_id) / "lib"
+    link.unlink()
+    link.symlink_to(tmp_path / "outside")  # changed since: what is there is not the layer's
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/x").write_bytes(b"odd")
+    with pytest.raises(SourceUnreadable, match="lib"):
+        content(place_of(store).find([diff_id])[diff_id])
+
+
+def test_a_driver_may_be_on_another_disk(tmp_path: Path) -> None:
+    raw = linked_tar("lib/x", "usr/lib")
+    store = StorageRig(tmp_path / "store", "overlay")
+    store.take(tar_image(tmp_path / "oci", [raw]), NAME)
+    diff_id = DiffID(digest_of(raw))
+    place = place_of(store)
+    for name in ("overlay", "overlay-layers"):
+        (tmp_path / "store" / name).rename(tmp_path / name)
+        (tmp_path / "store" / name).symlink_to(tmp_path / name)
+    assert content(place.find([diff_id])[diff_id]) == raw
+
+
+def test_a_name_that_leads_back_up_is_not_followed(tmp_path: Path) -> None:
+    raw = linked_tar("a/../b", "usr/lib")
     store = StorageRig(tmp_path / "store", "overlay")
     store.take(tar_image(tmp_path / "oci", [raw]), NAME)
     with pytest.raises(SourceUnreadable):

@@ -26,14 +26,23 @@ class LayerFiles:
     size: int
 
     @property
-    def tree_name(self) -> str:
-        """The directory with the layer's files, beneath ``root``."""
-        return TREES[self.driver].format(self.layer_id)
+    def records(self) -> Path:
+        """The directory with the tar-split files of all layers. Like ``root`` it is the administrator's."""
+        return self.root / f"{self.driver}-layers"
 
     @property
     def tarsplit_name(self) -> str:
-        """The tar-split file, beneath ``root``."""
-        return f"{self.driver}-layers/{self.layer_id}.tar-split.gz"
+        """The tar-split file, beneath ``records``."""
+        return f"{self.layer_id}.tar-split.gz"
+
+    def tree(self) -> Tree:
+        """The directory with the layer's files. Raises SourceUnreadable.
+
+        The driver's own directory may be a symlink to another disk; what is beneath it is not trusted.
+        """
+        top, _, rest = TREES[self.driver].partition("/{}")
+        with Tree.open(self.root / top) as driver:
+            return driver.sub(f"{self.layer_id}{rest}")
 
     @property
     def path(self) -> None:
@@ -42,9 +51,9 @@ class LayerFiles:
 
     def check(self) -> None:
         """Raise SourceUnreadable unless both are there."""
-        with Tree.open(self.root) as root:
-            root.size(os.fsencode(self.tarsplit_name))
-            root.sub(self.tree_name).close()
+        with Tree.open(self.records) as records:
+            records.size(os.fsencode(self.tarsplit_name))
+        self.tree().close()
 
     def open(self) -> LayerReader:
         """Begin to read. Raises SourceUnreadable."""
@@ -61,14 +70,14 @@ class LayerReader:
     """
 
     def __init__(self, files: LayerFiles) -> None:
-        with Tree.open(files.root) as root:
-            fd, _ = root.file(os.fsencode(files.tarsplit_name))
-            try:
-                self._tree = root.sub(files.tree_name)
-            except SourceUnreadable:
-                close(fd)
-                raise
-        self._shown = f"{files.root}/{files.tarsplit_name}"
+        with Tree.open(files.records) as records:
+            fd, _ = records.file(os.fsencode(files.tarsplit_name))
+        try:
+            self._tree = files.tree()
+        except SourceUnreadable:
+            close(fd)
+            raise
+        self._shown = f"{files.records}/{files.tarsplit_name}"
         self._split = os.fdopen(fd, "rb")
         self._entries = entries(self._split, self._shown, files.size)
         self._segment = memoryview(b"")

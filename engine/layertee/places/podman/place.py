@@ -243,11 +243,11 @@ class ContainersStoragePlace(Place):
         warnings: list[str],
     ) -> list[_Row]:
         """What ``<driver>-layers/layers.json`` or its like says; nothing and a warning if it is not whole."""
-        name = f"{store.driver}-{kind}/{kind}.json"
+        directory = store.root / f"{store.driver}-{kind}"
         try:
-            with Tree.open(store.root) as root:
-                raw = root.read(name.encode(), MAX_RECORDS)
-            return list(parse(raw, f"{store.root}/{name}"))
+            with Tree.open(directory) as records:
+                raw = records.read(f"{kind}.json".encode(), MAX_RECORDS)
+            return list(parse(raw, f"{directory}/{kind}.json"))
         except LayerteeError as exc:
             warnings.append(f"{self.name}: {exc}")
             return []
@@ -274,8 +274,8 @@ class ContainersStoragePlace(Place):
 
 def _files_of(store: _Store, row: ImageRow) -> Tree:
     """What the store keeps of an image beside its layers. Raises SourceUnreadable."""
-    with Tree.open(store.root) as root:
-        return root.sub(f"{store.driver}-images/{row.image_id}")
+    with Tree.open(store.root / f"{store.driver}-images") as images:
+        return images.sub(row.image_id)
 
 
 def _documents(store: _Store, row: ImageRow) -> tuple[dict[str, Manifest | Index], Manifest | Index]:
