@@ -17,7 +17,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ..errors import RedirectRefused, redact_url
 from ..image import hub
@@ -26,6 +26,7 @@ MAX_HOPS = 5
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")  # urlsplit has taken the brackets off
 _MAX_URL = 16 << 10
+_ASCII = bytes(range(128)).decode("ascii")
 
 _LOCAL = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
 # RFC 6052, RFC 8215: an IPv4 address in the last four bytes
@@ -111,6 +112,8 @@ def redirect_target(current: str, location: str, registry: Origin) -> str:
     ``registry`` is the origin the request was for: only a loopback registry may point at loopback.
     """
     where = redact_url(current)
+    if not location.isascii():  # signed file names, as bytes: RFC 3986 wants them quoted, few insist
+        location = quote(location.encode("utf-8", "surrogateescape"), safe=_ASCII)
     if len(location) > _MAX_URL or not location.isascii() or not location.isprintable() or " " in location:
         raise RedirectRefused(f"{where} redirects to something that is not a URL")
     try:

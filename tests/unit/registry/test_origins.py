@@ -150,6 +150,19 @@ def test_where_a_host_may_be_that_a_registry_names(
     assert peer_problem(address, home) == problem
 
 
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/b?n=caf\u00e9%20x", "https://quay.io/b?n=caf%C3%A9%20x"),
+        ("https://cdn.example/caf\udce9", "https://cdn.example/caf%E9"),
+    ],
+)
+def test_bytes_of_a_name_in_a_redirect_are_quoted(location: str, target: str) -> None:
+    assert redirect_target("https://quay.io/a", location, QUAY) == target
+    with pytest.raises(RedirectRefused):
+        redirect_target("https://quay.io/a", "https://caf\u00e9.example/", QUAY)
+
+
 def test_a_loopback_registry_may_redirect_to_loopback_but_not_to_metadata() -> None:
     at = "http://127.0.0.1:5000/v2/a"
     assert redirect_target(at, "http://localhost:9000/x", LOCAL) == "http://localhost:9000/x"
