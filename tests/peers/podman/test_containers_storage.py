@@ -30,6 +30,7 @@ from tests.support.disk import Disk
 from tests.support.podman import DRIVERS, NAME, content, place_of
 from tests.support.rig.images import BuiltImage
 from tests.support.rig.storage import StorageRig, replace, tar_image
+from tests.support.users import closed
 
 pytestmark = pytest.mark.needs_root("these tools unpack layers as root")
 
@@ -216,6 +217,16 @@ def test_a_file_that_was_unpacked_through_a_link_is_read_through_it(
     (tmp_path / "outside/x").write_bytes(b"odd")
     with pytest.raises(SourceUnreadable, match="lib"):
         content(place_of(store).find([diff_id])[diff_id])
+
+
+def test_a_file_of_another_user_says_how_to_become_who_may_read_it(
+    store: StorageRig, image: BuiltImage
+) -> None:
+    diff_id = diff_ids(image)[2]
+    holding = place_of(store).find([diff_id])[diff_id]
+    with closed(store.tree(diff_id) / "etc/b/c"), pytest.raises(SourceUnreadable) as failed:
+        content(holding)
+    assert failed.value.hint == "podman-unshare"
 
 
 def test_a_driver_may_be_on_another_disk(tmp_path: Path) -> None:

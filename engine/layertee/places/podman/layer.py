@@ -121,7 +121,12 @@ class LayerReader:
         if not isinstance(entry, Payload):
             self._segment = memoryview(entry)
             return True
-        self._fd, size = self._tree.file(entry.name)
+        try:
+            self._fd, size = self._tree.file(entry.name)
+        except SourceUnreadable as exc:
+            if isinstance(exc.__cause__, PermissionError):  # of another user of the containers' own
+                exc.with_hint("podman-unshare")
+            raise
         self._name = entry.name
         self._left = entry.size
         if size != entry.size:
