@@ -15,8 +15,8 @@ HINTS = {
     "logins": "log in with 'podman login', or name a file of logins with --authfile FILE",
     "plain-http": "--tls-verify=false allows plain HTTP, and certificates that nobody vouches for",
     "ostree-fsck": "'ostree fsck --repo=DIR' says what is damaged",
-    "podman-unshare": "some files of a user's own store belong to users of its containers; they can be read in"
-    " podman's user namespace: podman unshare layertee …",
+    "podman-unshare": "some files of a user's own store belong to users of its containers; they can be read"
+    " in podman's user namespace: podman unshare layertee …",
     "read-only-repository": "where the machine is booted from it, run"
     " unshare --mount sh -c 'mount -o remount,rw /sysroot && exec layertee prepare …'",
     "store-place": "--store DIR says where layers are kept",
