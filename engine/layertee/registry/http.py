@@ -51,6 +51,7 @@ MORE_PATIENCE = 4  # times ANSWER_S, at most, for an answer that did not come in
 GOODBYE_S = 1.0
 _MAX_HEADER = 64 << 10
 _MAX_FIELDS = 512
+_NAMES = 3  # times the time for a connection: a resolver that is down costs 5 s, or 10, before the next
 # What comes more slowly is no line that anybody has: such a document would never be there.
 _MIN_RATE = 8
 
@@ -211,10 +212,10 @@ class Body(Response):
 class Transport:
     """A pool of connections. One per engine; close it.
 
-    A connection has ``connect_s`` seconds to come about. ``answer_s`` is how long nothing may be heard:
-    before the head of an answer, and while a small body comes. An answer that was not there in time gets
-    twice as long when it is asked for again, up to four times ``answer_s``: a cache that fetches first what
-    it was asked for is given the time for it.
+    A connection has ``connect_s`` seconds to come about, once its host is looked up. ``answer_s`` is how long
+    nothing may be heard: before the head of an answer, and while a small body comes. An answer that was not
+    there in time gets twice as long when it is asked for again, up to four times ``answer_s``: a cache that
+    fetches first what it was asked for is given the time for it.
     """
 
     def __init__(
@@ -257,7 +258,11 @@ class Transport:
                 auto_decompress=False,
                 trust_env=False,
                 skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s, sock_read=None),
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self._connect_s + (self._answer_s if isinstance(key, Proxy) else 0),
+                    sock_read=None,
+                ),
                 trace_configs=[_tracing()],
                 read_bufsize=64 << 10,
                 max_line_size=_MAX_HEADER,
@@ -339,8 +344,10 @@ class Transport:
         if proxy is not None and (login := proxy.basic) is not None:
             (proxy_fields if tunnel else fields)["Proxy-Authorization"] = f"Basic {login}"
         with mapped(url, proxy):
-            connect_s = self._connect_s + (answer_s if proxy is not None else 0)  # it connects on from there
-            wait = _Wait(connect_s, answer_s)
+            # The session gives ``connect_s`` to TCP and TLS. Names take time before, a proxy after: it
+            # connects on from there.
+            bound_s = _NAMES * self._connect_s + (answer_s if proxy is not None else 0)
+            wait = _Wait(bound_s, answer_s)
             try:
                 async with wait.bound:
                     response = await self._session(proxy, near).request(
@@ -356,7 +363,8 @@ class Transport:
                     )
             except TimeoutError as exc:
                 if not wait.connected:
-                    raise Timeout(f"{asked[1]}: no connection within {connect_s:g} s{by(proxy)}") from exc
+                    waited_s = bound_s if wait.bound.expired() else self._connect_s
+                    raise Timeout(f"{asked[1]}: no connection within {waited_s:g} s{by(proxy)}") from exc
                 self._late[asked] = min(2 * answer_s, MORE_PATIENCE * self._answer_s)
                 raise Timeout(f"{asked[1]}: no answer within {answer_s:g} s{by(proxy)}") from exc
             self._late.pop(asked, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.abc import ResolveResult
 
 from layertee import Engine, FetchLimits, Options
 from layertee.cli.arguments import parse
@@ -16,6 +18,7 @@ from layertee.errors import Timeout
 from layertee.registry.http import ANSWER_S, MORE_PATIENCE, Transport
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Behaviour, Chunked, Slow, Stall
+from tests.support.fakes.names import Names
 from tests.support.rig.images import BuiltImage
 
 
@@ -112,3 +115,43 @@ def test_a_document_that_does_not_go_on_is_given_up(built: BuiltImage, behaviour
 
     with FaultServer(built, [on("blob", behaviour)]) as server:
         run(main, answer_s=0.3)
+
+
+def test_a_connection_that_does_not_come_about_is_given_up() -> None:
+    """Nobody accepts it: the kernel does, and TLS gets no answer."""
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    url = f"https://127.0.0.1:{full.getsockname()[1]}/v2/"
+
+    async def main() -> None:
+        transport = Transport(user_agent="layertee-test/1", connect_s=0.2, answer_s=60)
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises(Timeout, match=r"no connection within 0\.2 s"):
+                    await transport.fetch("GET", url, headers={}, limit=1000)
+        finally:
+            await transport.close()
+
+    with full:
+        asyncio.run(main())
+
+
+def test_a_name_that_is_looked_up_for_too_long_is_given_up() -> None:
+    class Mute(Names):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def main() -> None:
+        transport = Transport(
+            user_agent="layertee-test/1", connect_s=0.1, answer_s=60, resolver=lambda: Mute({})
+        )
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises(Timeout, match=r"no connection within 0\.3 s"):
+                    await transport.fetch("GET", "http://registry.test/v2/", headers={}, limit=1000)
+        finally:
+            await transport.close()
+
+    asyncio.run(main())
