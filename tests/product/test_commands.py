@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 VERSION_S = 0.25
 PULL_KEYS = [
     *("image", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
-    *("endpoints", "bytes_fetched", "bytes_reused", "seconds"),
+    *("endpoints", "bytes_fetched", "bytes_reused", "seconds", "warnings"),
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
