@@ -335,7 +335,7 @@ def _planned(
         name=found.name if isinstance(name, ImageName) else name,
         image=found.image,
         asked=found.asked,
-        warnings=(*found.warnings, *warnings, *_mislabelled(made)),
+        warnings=(*found.warnings, *found.image.warnings, *warnings, *_mislabelled(made)),
     )
 
 

@@ -5,7 +5,7 @@ the raw bytes its digest is of. Everything here is what an image *claims*. What 
 *measured* is a ``TeeResult``, a different type (tee.py).
 
 image-spec v1.1: manifest.md, image-index.md, descriptor.md, config.md. Docker's
-schema 2 differs in media types only. Bounds: schema 2 or OCI, 4 MiB, 1000 entries.
+schema 2 differs in media types only. Bounds: schema 2 or OCI, 4 MiB.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..errors import DocumentError, NotFound, SizeMismatch, UnsupportedImage
+from ..errors import DocumentError, IntegrityError, NotFound, SizeMismatch, UnsupportedImage
 from .digest import EMPTY_DIFF_ID, DiffID, Digest
 from .media import (
     CONFIG_TYPES,
+    DOCKER_MANIFEST,
     GENERIC_TYPES,
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -43,6 +45,7 @@ __all__ = [
     "Manifest",
     "Pairing",
     "Platform",
+    "Unreadable",
     "choose_platform",
     "image_layers",
     "layers_as_far_as_known",
@@ -52,7 +55,6 @@ __all__ = [
 
 SCHEMA_VERSION = 2  # Docker's numbering, kept by OCI
 MAX_DOCUMENT = 4 << 20
-MAX_ENTRIES = 1000
 MAX_DATA = 64 << 10
 MAX_SIZE = (1 << 53) - 1  # the largest integer JavaScript, and so the image-proxy protocol, carries
 
@@ -65,7 +67,6 @@ _DOCUMENT_FIELDS = {"schemaVersion", "mediaType", "artifactType", "subject", "an
     *("fsLayers", "signatures"),  # schema 1
 }
 _CONFIG_FIELDS = ("created", "architecture", "os", "variant", "config", "rootfs", "history")
-_CONFIG_MAPS = frozenset({"Labels", "labels", "annotations", "Annotations", "Volumes", "ExposedPorts"})
 
 _WORDS = {Compression.NONE: "a plain tar", Compression.GZIP: "gzip", Compression.ZSTD: "zstd"}
 
@@ -157,13 +158,25 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An entry of an index, why it makes no sense, and its platform, where that much can be read."""
+
+    reason: str
+    platform: Platform | None
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
-    """A list of manifests, by platform or by form. ``digest`` is the SHA-256 of ``raw``."""
+    """A list of manifests, by platform or by form. ``digest`` is the SHA-256 of ``raw``.
+
+    ``unreadable`` are the entries that make no sense, and so cannot be chosen.
+    """
 
     raw: bytes = field(repr=False)
     digest: Digest
     media_type: str
     manifests: tuple[Descriptor, ...]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,29 +194,29 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-def parse_document(raw: bytes, content_type: str | None) -> Manifest | Index:
+def parse_document(raw: bytes, content_type: str | None, *, named_as: str = "") -> Manifest | Index:
     """A manifest or index from its bytes and the Content-Type (or descriptor media type) it came with.
+
+    ``named_as`` is the type by which an index names it; it decides where nothing else says one.
 
     Raises DocumentError (malformed, ambiguous, or its kinds disagree) and UnsupportedImage (schema 1,
     artifacts). Neither the caller's digest nor size is checked here: ``Digest.check`` first.
     """
-    document = load_object(raw, "manifest", limit=MAX_DOCUMENT, maps=frozenset({"annotations"}))
+    document = load_object(raw, "manifest", limit=MAX_DOCUMENT, maps=None)
     check_fields(document, _DOCUMENT_FIELDS, "manifest")
-    media_type = _kind(document, content_type)
+    media_type = _kind(document, content_type, named_as.lower())
     digest = Digest.of(raw)
     if media_type in INDEX_TYPES:
         entries = as_list(document.get("manifests"), "index manifests")
-        if len(entries) > MAX_ENTRIES:
-            raise DocumentError(f"index lists {len(entries)} manifests, more than {MAX_ENTRIES}")
-        manifests = tuple(_descriptor(entry, f"manifests[{i}]") for i, entry in enumerate(entries))
-        return Index(raw, digest, media_type, manifests)
-    config = _descriptor(document.get("config"), "config")
+        manifests, unreadable = _entries(entries)
+        return Index(raw, digest, media_type, manifests, unreadable)
+    config = _descriptor(document.get("config"), "config", typed=media_type != DOCKER_MANIFEST)
     listed = as_list(document.get("layers"), "manifest layers")
     layers = tuple(_descriptor(entry, f"layers[{i}]") for i, entry in enumerate(listed))
     annotations = as_text_map(document.get("annotations"), "annotations")
-    if config.media_type not in CONFIG_TYPES:
-        kind = printable(str(document.get("artifactType") or config.media_type))
-        raise UnsupportedImage(f"this is an artifact of type {kind}, not an image; name an image instead")
+    # Docker's registries and builders have given the config several types, and its manifests are of images.
+    if config.media_type not in CONFIG_TYPES and media_type != DOCKER_MANIFEST:
+        raise _artifact(str(document.get("artifactType") or config.media_type))
     return Manifest(raw, digest, media_type, config, layers, annotations)
 
 
@@ -217,11 +230,14 @@ def parse_config(raw: bytes, descriptor: Descriptor) -> ImageConfig:
         message = f"image config {descriptor.digest} is {len(raw)} bytes, the manifest says {descriptor.size}"
         raise SizeMismatch(message, want=descriptor.size, got=len(raw))
     descriptor.digest.check(raw, "image config")
-    document = load_object(raw, "image config", limit=MAX_DOCUMENT, maps=_CONFIG_MAPS)
+    document = load_object(raw, "image config", limit=MAX_DOCUMENT, maps=None)
+    if descriptor.media_type not in CONFIG_TYPES and "rootfs" not in document:
+        raise _artifact(descriptor.media_type)
     check_fields(document, _CONFIG_FIELDS, "image config")
-    rootfs = as_object(document.get("rootfs"), "image config rootfs")
+    found = document.get("rootfs")
+    rootfs = {} if found is None else as_object(found, "image config rootfs")
     check_fields(rootfs, ("type", "diff_ids"), "image config rootfs")
-    if rootfs.get("type") != "layers":
+    if rootfs.get("type") not in (None, "", "layers"):
         raise DocumentError("image config rootfs.type is not 'layers'")
     diff_ids = tuple(
         as_text(item, f"diff_ids[{i}]")
@@ -229,7 +245,7 @@ def parse_config(raw: bytes, descriptor: Descriptor) -> ImageConfig:
     )
     created = document.get("created")
     inner = document.get("config")
-    labels = as_object(inner, "image config config").get("Labels") if inner is not None else None
+    labels = _labels(as_object(inner, "image config config")) if inner is not None else None
     return ImageConfig(
         raw=raw,
         digest=descriptor.digest,
@@ -238,6 +254,17 @@ def parse_config(raw: bytes, descriptor: Descriptor) -> ImageConfig:
         created=None if created is None else as_text(created, "image config created"),
         labels=as_text_map(labels, "image config labels"),
     )
+
+
+def _labels(inner: Mapping[str, object]) -> object:
+    if sum(key.casefold() == "labels" for key in inner) > 1:
+        raise DocumentError("image config is ambiguous: it has Labels twice, in different case")
+    return inner.get("Labels")
+
+
+def _artifact(kind: str) -> UnsupportedImage:
+    shown = printable(kind)
+    return UnsupportedImage(f"this is an artifact of type {shown}, not an image; name an image instead")
 
 
 Pairing = Callable[[Manifest, ImageConfig], tuple[Layer, ...]]
@@ -312,10 +339,11 @@ def _wrapping(digest: Digest, diff_id: DiffID, said: Compression) -> Compression
     return Compression.GZIP if said is Compression.NONE else said
 
 
-def choose_platform(index: Index, platform: Platform) -> Descriptor:
+def choose_platform(index: Index, platform: Platform, warnings: list[str] | None = None) -> Descriptor:
     """The entry that skopeo would pull: best variant, then zstd before gzip, then first.
 
-    An OCI entry without a platform serves when nothing else does. Raises NotFound, which names the
+    An entry that makes no sense is not it; if it may have been meant, that is added to ``warnings``. An OCI
+    entry without a platform serves when nothing else does. Raises NotFound, which names the
     platforms there are. containers/image: ``oci_index.go`` chooseInstance, ``docker_schema2_list.go``.
     """
     candidates: list[tuple[int, bool, int]] = []
@@ -328,13 +356,36 @@ def choose_platform(index: Index, platform: Platform) -> Descriptor:
         if rank is not None:
             candidates.append((rank, entry.annotations.get(_ZSTD_INSTANCE) != "true", position))
     if candidates:
-        return index.manifests[min(candidates)[2]]
+        best = min(candidates)
+        for bad in index.unreadable if warnings is not None else ():
+            rank = last if bad.platform is None else platform.rank(bad.platform)
+            if warnings is not None and rank is not None and rank <= best[0]:
+                warnings.append(f"index {index.digest}: {bad.reason}; that entry was passed over")
+        return index.manifests[best[2]]
     offered = sorted({str(entry.platform) for entry in index.manifests if entry.platform})
     shown = printable(", ".join(p for p in offered if p != "unknown/unknown"), 400) or "none"
-    raise NotFound(f"no image for platform {platform} in index {index.digest}; there is: {shown}")
+    broken = f"; not readable: {index.unreadable[0].reason}" if index.unreadable else ""
+    raise NotFound(f"no image for platform {platform} in index {index.digest}; there is: {shown}{broken}")
 
 
-def _kind(document: Mapping[str, object], content_type: str | None) -> str:
+def _entries(entries: Sequence[object]) -> tuple[tuple[Descriptor, ...], tuple[Unreadable, ...]]:
+    """An index serves many platforms: one bad entry is no matter for who wants another."""
+    good: list[Descriptor] = []
+    bad: list[Unreadable] = []
+    for position, entry in enumerate(entries):
+        what = f"manifests[{position}]"
+        try:
+            good.append(_descriptor(entry, what, typed=False))
+        except IntegrityError as exc:
+            platform = None
+            with suppress(DocumentError):
+                shown = as_object(entry, what).get("platform")
+                platform = None if shown is None else _platform(as_object(shown, what), what)
+            bad.append(Unreadable(str(exc), platform))
+    return tuple(good), tuple(bad)
+
+
+def _kind(document: Mapping[str, object], content_type: str | None, named_as: str) -> str:
     """The media type of a manifest or index, on which all evidence must agree."""
     carried = (content_type or "").partition(";")[0].strip().lower()
     own = document.get("mediaType")
@@ -351,7 +402,9 @@ def _kind(document: Mapping[str, object], content_type: str | None) -> str:
     is_manifest = not document.keys().isdisjoint({"layers", "config", "fsLayers"})
     if is_index and is_manifest:
         raise DocumentError("one document is both an index (manifests) and a manifest (layers, config)")
-    kind = body or (carried if carried not in GENERIC_TYPES else OCI_INDEX if is_index else OCI_MANIFEST)
+    kind = body or (carried if carried not in GENERIC_TYPES else named_as)
+    if kind in GENERIC_TYPES:
+        kind = OCI_INDEX if is_index else OCI_MANIFEST
     if is_index and kind in INDEX_TYPES:
         return kind
     if kind in MANIFEST_TYPES and {"layers", "config"} <= document.keys():
@@ -361,10 +414,12 @@ def _kind(document: Mapping[str, object], content_type: str | None) -> str:
     raise UnsupportedImage(f"{printable(kind)!r} is not the type of an image or an image index")
 
 
-def _descriptor(value: object, what: str) -> Descriptor:
+def _descriptor(value: object, what: str, *, typed: bool = True) -> Descriptor:
+    """``typed``: there has to be a media type; else none is the empty text, as Go's programs read it."""
     found = as_object(value, what)
     check_fields(found, _DESCRIPTOR_FIELDS, what)
-    media_type = as_text(found.get("mediaType"), f"{what} mediaType")
+    said = found.get("mediaType")
+    media_type = "" if said is None and not typed else as_text(said, f"{what} mediaType")
     digest = Digest.parse(found.get("digest"), f"{what} digest")
     size = found.get("size")
     if type(size) is not int or not 0 <= size <= MAX_SIZE:  # bool is an int, and 1.0 is not a size

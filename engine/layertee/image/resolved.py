@@ -12,9 +12,11 @@ class ResolvedImage:
     """``manifest`` and ``config`` hashed to what named them; ``layers`` are ``image_layers`` of both.
 
     ``index_digest`` is that of the outermost index that the manifest was chosen from; None without one.
+    ``warnings``: entries of indexes that make no sense and may have been meant.
     """
 
     manifest: Manifest
     config: ImageConfig
     layers: tuple[Layer, ...]
     index_digest: Digest | None = None
+    warnings: tuple[str, ...] = ()

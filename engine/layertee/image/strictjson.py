@@ -40,11 +40,12 @@ def printable(text: str, limit: int = 200) -> str:
     return shown + "…" if len(text) > limit else shown
 
 
-def loads(raw: bytes, what: str, *, limit: int = LIMIT, maps: frozenset[str] = frozenset()) -> object:
+def loads(raw: bytes, what: str, *, limit: int = LIMIT, maps: frozenset[str] | None = frozenset()) -> object:
     """Parse ``raw``, refusing whatever two parsers could read differently.
 
     ``what`` names the document in messages. ``maps`` names the keys whose objects hold free keys
-    (labels, annotations): there, keys may differ by case only. Raises DocumentError.
+    (labels, annotations): there, keys may differ by case only. None: they may anywhere, and the caller has
+    ``check_fields`` look at each object of which it reads fields. Raises DocumentError.
     """
     if len(raw) > limit:
         raise DocumentError(f"{what} is larger than {limit} bytes")
@@ -76,13 +77,13 @@ def loads(raw: bytes, what: str, *, limit: int = LIMIT, maps: frozenset[str] = f
         raise DocumentError(f"{what} contains half a character (a lone surrogate)") from exc
     except _Refused as exc:
         raise DocumentError(f"{what} is ambiguous: {exc}") from exc
-    if variants:
+    if variants and maps is not None:
         _check_case(value, "", maps, what)
     return value
 
 
 def load_object(
-    raw: bytes, what: str, *, limit: int = LIMIT, maps: frozenset[str] = frozenset()
+    raw: bytes, what: str, *, limit: int = LIMIT, maps: frozenset[str] | None = frozenset()
 ) -> dict[str, object]:
     """:func:`loads`, and the document must be an object."""
     return as_object(loads(raw, what, limit=limit, maps=maps), what)

@@ -83,15 +83,16 @@ class Registry:
         self._tries = tries
         document = await self._named()
         index_digest = document.digest if isinstance(document, Index) else None
+        warnings: list[str] = []
         depth = 0
         while isinstance(document, Index):
             depth += 1
-            entry = choose_platform(document, platform)
+            entry = choose_platform(document, platform, warnings)
             if depth == _MAX_DEPTH and entry.media_type in INDEX_TYPES:
                 raise DocumentError(f"{self._reference}: indexes are nested deeper than {_MAX_DEPTH}")
             document = await self._entry(entry)
         config = parse_config(await self._config(document.config), document.config)
-        return ResolvedImage(document, config, pair(document, config), index_digest)
+        return ResolvedImage(document, config, pair(document, config), index_digest, tuple(warnings))
 
     async def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> Body:
         """Request ``blob``, or its bytes ``[start, stop)``; the body is left to the caller, who closes it.
@@ -122,7 +123,7 @@ class Registry:
         return parse_document(response.body, response.field("Content-Type"))
 
     async def _entry(self, entry: Descriptor) -> Manifest | Index:
-        """The document an index entry names, which must be what the entry says."""
+        """The document an index entry names: an index if the entry says so, else a manifest."""
         if entry.data is not None:
             return parse_document(entry.data, entry.media_type)
         what = f"manifest {entry.digest} of {self._reference}"
@@ -130,8 +131,10 @@ class Registry:
             raise DocumentError(f"{what} is larger than {MAX_DOCUMENT} bytes")
         response = await self._fetch(f"manifests/{entry.digest}", _ACCEPT, MAX_DOCUMENT, what)
         _check(response, entry.digest, entry.size, what)
-        document = parse_document(response.body, response.field("Content-Type"))
-        if document.media_type != entry.media_type.lower():
+        carried = response.field("Content-Type")
+        document = parse_document(response.body, carried, named_as=entry.media_type)
+        # Docker's type or OCI's is no matter: the digest has said which bytes they are.
+        if entry.media_type and isinstance(document, Index) != (entry.media_type.lower() in INDEX_TYPES):
             says = f"{document.media_type}, the index says {printable(entry.media_type)}"
             raise DocumentError(f"{what} is of type {says}")
         return document

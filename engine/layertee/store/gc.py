@@ -130,6 +130,8 @@ def _mark(layout: Layout, root: Descriptor, keep: set[Digest], read: set[Digest]
                 keep.add(Digest(document.annotations.get(ORIGINAL_MANIFEST, "")))
         else:
             todo.extend(document.manifests)
+            if document.unreadable:
+                _keep_mentioned(layout, descriptor.digest, keep)
 
 
 def _keep_mentioned(layout: Layout, start: Digest, keep: set[Digest]) -> None:

@@ -91,6 +91,11 @@ def _manifests(raw: bytes) -> tuple[Descriptor, ...]:
     document = parse_document(raw, OCI_INDEX)
     if not isinstance(document, Index):
         raise DocumentError("it is not an image index")
+    if document.unreadable:
+        raise DocumentError(document.unreadable[0].reason)
+    for position, entry in enumerate(document.manifests):
+        if not entry.media_type:  # what is removed from a layout depends on it
+            raise DocumentError(f"manifests[{position}] mediaType is missing")
     return document.manifests
 
 

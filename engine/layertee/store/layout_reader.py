@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -176,13 +177,14 @@ class LayoutReader(abc.ABC):
         entry = named[0]
         if len(named) > 1:
             entry = choose_platform(Index(b"", Digest.of(b""), OCI_INDEX, named), platform)
+        warnings: list[str] = []
         index_digest: Digest | None = None
         for _ in range(INDEX_DEPTH + 1):
             document = self.document(entry)
             if isinstance(document, Manifest):
-                return self.image(document, index_digest, pair=pair)
+                return replace(self.image(document, index_digest, pair=pair), warnings=tuple(warnings))
             index_digest = index_digest or document.digest
-            entry = choose_platform(document, platform)
+            entry = choose_platform(document, platform, warnings)
         raise DocumentError(f"{self.path}: indexes are nested more than {INDEX_DEPTH} deep")
 
     def _named(self, ref: str | None) -> tuple[Descriptor, ...]:

@@ -18,6 +18,7 @@ from layertee.errors import (
     DigestMismatch,
     DocumentError,
     LayerteeError,
+    NotFound,
     SizeMismatch,
     UnsupportedImage,
 )
@@ -28,12 +29,14 @@ from layertee.image.document import (
     Index,
     Manifest,
     Platform,
+    choose_platform,
     image_layers,
     layers_as_far_as_known,
     parse_config,
     parse_document,
 )
 from layertee.image.media import (
+    DOCKER_CONFIG,
     DOCKER_MANIFEST,
     OCI_CONFIG,
     OCI_INDEX,
@@ -159,7 +162,6 @@ def test_the_media_type_comes_from_the_body_or_the_content_type(own: Any, carrie
         (manifest_of(annotations={"a": 1}), None),
         ([], None),
         ("manifest", OCI_MANIFEST),
-        (index_of(*[entry("linux/amd64")] * 1001), None),
     ],
     ids=lambda value: json.dumps(value)[:60],
 )
@@ -301,7 +303,7 @@ def test_a_config_is_hashed_before_it_is_read() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        config_of(rootfs=None),
+        config_of(rootfs=[]),
         config_of(rootfs={"type": "tree", "diff_ids": []}),
         config_of(rootfs={"type": "layers", "diff_ids": [7]}),
         config_of(rootfs={"type": "layers", "Diff_IDs": []}),
@@ -490,3 +492,148 @@ def test_blobs_named_by_sha512_are_refused_with_the_reason() -> None:
 @pytest.mark.parametrize("compression", list(Compression))
 def test_media_types_and_compressions_are_inverse(compression: Compression, docker: bool) -> None:
     assert compression_of(media_type_of(compression, docker)) is compression
+
+
+# --- what Go's programs take ---------------------------------------------------
+
+
+def spoilt(of: str | None = "linux/arm64", /, **changes: object) -> dict[str, Any]:
+    return {key: value for key, value in {**entry(of), **changes}.items() if value is not ...}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        spoilt(size=-1),
+        spoilt(size="7"),
+        spoilt(digest="blake3:" + "1" * 64),
+        spoilt(digest=None),
+        spoilt(annotations={"a": 7}),
+        spoilt(platform=7),
+        spoilt(Digest="x"),
+        spoilt(data="!"),
+        spoilt(data="eHh4"),
+        7,
+        None,
+        [],
+    ],
+    ids=lambda value: json.dumps(value)[:70],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_one_bad_entry_of_an_index_spoils_only_itself(other: Any, first: bool) -> None:
+    good = entry("linux/amd64")
+    index = parse_index(index_of(*((other, good) if first else (good, other))))
+    assert [one.digest for one in index.manifests] == [good["digest"]]
+    assert len(index.unreadable) == 1 and index.unreadable[0].reason.startswith(
+        f"manifests[{int(not first)}]"
+    )
+    warnings: list[str] = []
+    assert choose_platform(index, Platform("linux", "amd64"), warnings).digest == good["digest"]
+    assert warnings == []
+    with pytest.raises(NotFound, match=r"there is: linux/amd64; not readable: manifests\["):
+        choose_platform(index, Platform("linux", "s390x"))
+
+
+def test_a_bad_entry_that_may_have_been_meant_is_told() -> None:
+    variants = [
+        (spoilt("linux/amd64", size=-1), 1),
+        (spoilt("linux/arm64", size=-1), 0),
+        (spoilt("linux/amd64/v3", size=-1), 0),
+        (spoilt(None, size=-1), 0),
+    ]
+    for bad, n_warnings in variants:
+        warnings: list[str] = []
+        index = parse_index(index_of(entry("linux/amd64"), bad))
+        assert choose_platform(index, Platform("linux", "amd64"), warnings).platform is not None
+        assert len(warnings) == n_warnings, bad
+        if warnings:
+            assert "manifests[1] size is not" in warnings[0] and "was passed over" in warnings[0]
+    only = parse_index(index_of(entry(None), spoilt(None, size=-1)))
+    warnings = []
+    choose_platform(only, Platform("linux", "amd64"), warnings)
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("said", [..., None, ""])
+def test_an_entry_need_not_say_its_type(said: object) -> None:
+    index = parse_index(index_of(spoilt("linux/amd64", mediaType=said)))
+    assert choose_platform(index, Platform("linux", "amd64")).media_type == ""
+
+
+def test_an_index_is_as_long_as_a_document_may_be() -> None:
+    entries = [entry("linux/riscv64", str(n)) for n in range(3000)]
+    index = parse_index(index_of(*entries, entry("linux/amd64")))
+    assert len(index.manifests) == 3001
+    assert choose_platform(index, Platform("linux", "amd64")) is index.manifests[-1]
+
+
+def test_null_is_nothing_wherever_go_reads_it_so() -> None:
+    layer = {**described(b"layer", OCI_LAYER + "+gzip"), "urls": None, "annotations": None, "platform": None}
+    manifest = parse_manifest(manifest_of(layers=[{**layer, "data": None}], annotations=None, mediaType=None))
+    assert (manifest.layers[0].urls, manifest.layers[0].annotations) == ((), {})
+    assert parse({**index_of(), "manifests": None}, OCI_INDEX) == parse({**index_of(), "manifests": None})
+    index = parse_index(index_of(spoilt(None, platform={"os": None, "architecture": "amd64"})))
+    assert str(index.manifests[0].platform) == "unknown/amd64"
+    raw = config_of(created=None, config=None, os=None, variant=None, history=None)
+    config = parse_config(raw, descriptor(raw))
+    assert (config.created, config.labels, config.platform.os) == (None, {}, "unknown")
+
+
+@pytest.mark.parametrize("rootfs", [{}, None, {"type": None}, {"type": ""}, {"diff_ids": None}])
+def test_an_image_without_layers_needs_no_rootfs(rootfs: object) -> None:
+    raw = config_of(rootfs=rootfs)
+    assert parse_config(raw, descriptor(raw)).diff_ids == ()
+
+
+def test_a_rootfs_of_another_kind_is_refused() -> None:
+    raw = config_of(rootfs={"type": "layers+base", "diff_ids": []})
+    with pytest.raises(DocumentError, match=r"rootfs.type is not 'layers'"):
+        parse_config(raw, descriptor(raw))
+
+
+def test_names_that_differ_by_case_matter_only_where_they_are_read() -> None:
+    raw = config_of(config={"Env": ["A=b"], "env": [], "Labels": {"a": "1", "A": "2"}})
+    assert parse_config(raw, descriptor(raw)).labels == {"a": "1", "A": "2"}
+    assert parse_manifest(manifest_of(Other=1, other=2)).layers
+    ambiguous: dict[str, Any]
+    for ambiguous in (
+        {"config": {"Labels": {}, "labels": {}}},
+        {"Rootfs": {}},
+        {"rootfs": {"type": "layers", "diff_ids": [], "Diff_IDs": []}},
+        {"OS": "linux"},
+    ):
+        raw = config_of(**ambiguous)
+        with pytest.raises(DocumentError, match="ambiguous"):
+            parse_config(raw, descriptor(raw))
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/octet-stream", "text/html", "", "application/json", OCI_CONFIG, None, ...]
+)
+def test_the_config_of_dockers_manifest_is_one_whatever_it_is_called(kind: object) -> None:
+    raw = config_of(name("d0"))
+    config = {k: v for k, v in {**described(raw, DOCKER_CONFIG), "mediaType": kind}.items() if v is not ...}
+    manifest = parse_manifest(manifest_of(mediaType=DOCKER_MANIFEST, config=config))
+    assert len(image_layers(manifest, parse_config(raw, manifest.config))) == 1
+
+
+def test_what_is_no_config_is_an_artifact_in_dockers_manifest_too() -> None:
+    raw = b'{"name": "chart"}'
+    config = described(raw, "application/vnd.cncf.helm.config.v1+json")
+    manifest = parse_manifest(manifest_of(mediaType=DOCKER_MANIFEST, config=config))
+    with pytest.raises(UnsupportedImage, match=r"artifact of type application/vnd\.cncf\.helm"):
+        parse_config(raw, manifest.config)
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "text/html", "", "application/json"])
+def test_of_an_oci_manifest_the_config_has_to_be_called_one(kind: str) -> None:
+    with pytest.raises(UnsupportedImage, match="artifact"):
+        parse(manifest_of(config=described(b"{}", kind)))
+
+
+@pytest.mark.parametrize("kind", [DOCKER_MANIFEST, OCI_MANIFEST])
+def test_the_type_that_an_index_names_counts_where_nothing_else_says_one(kind: str) -> None:
+    raw = json.dumps(manifest_of(mediaType=...)).encode()
+    for carried in (None, "application/octet-stream", "application/json"):
+        assert parse_document(raw, carried, named_as=kind).media_type == kind
+    assert parse_document(raw, OCI_MANIFEST, named_as=DOCKER_MANIFEST).media_type == OCI_MANIFEST

@@ -27,7 +27,7 @@ from layertee.errors import (
     WebPage,
 )
 from layertee.image.document import Digest, Platform
-from layertee.image.media import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX
+from layertee.image.media import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from tests.support.fakes.image import (
     CONFIG,
     INDEX,
@@ -154,9 +154,8 @@ def test_a_header_of_another_algorithm_is_not_held_against_the_requested_digest(
         (MANIFEST + b" ", on_amd64(), SizeMismatch),
         (MANIFEST[:-1] + b" ", on_amd64(), DigestMismatch),
         (MANIFEST, on_amd64(size=5), SizeMismatch),
-        (MANIFEST, on_amd64(media_type=DOCKER_MANIFEST), DocumentError),
         (MANIFEST, on_amd64(size=5 << 20), DocumentError),
-        (MANIFEST, on_amd64(media_type="application/vnd.example"), DocumentError),
+        (MANIFEST, on_amd64(media_type=OCI_INDEX), DocumentError),
     ],
 )
 def test_the_manifest_must_be_what_the_index_says(
@@ -167,6 +166,22 @@ def test_the_manifest_must_be_what_the_index_says(
     rig.transport.on(f"{rig.base}/manifests/{entry['digest']}", document(served))
     with pytest.raises(error):
         rig.resolve()
+
+
+@pytest.mark.parametrize("said", [OCI_MANIFEST, DOCKER_MANIFEST, "application/vnd.example", ""])
+def test_what_an_index_calls_a_manifest_is_no_matter(said: str) -> None:
+    rig, entry = Rig(), on_amd64(media_type=said)
+    rig.transport.on(rig.tag, document(index_of(entry), OCI_INDEX))
+    rig.transport.on(f"{rig.base}/manifests/{entry['digest']}", document(MANIFEST))
+    assert rig.resolve().manifest.digest == entry["digest"]
+
+
+def test_a_bad_entry_of_an_index_that_may_have_been_meant_is_told() -> None:
+    rig, entry = Rig(), on_amd64()
+    rig.transport.on(rig.tag, document(index_of(on_amd64(size=-1), entry), OCI_INDEX))
+    rig.transport.on(f"{rig.base}/manifests/{entry['digest']}", document(MANIFEST))
+    (told,) = rig.resolve().warnings
+    assert "manifests[0] size is not an integer" in told
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from layertee.errors import (
 )
 from layertee.image.document import Descriptor, Digest
 from layertee.image.holding import Form
-from layertee.image.media import Compression
+from layertee.image.media import OCI_INDEX, Compression
 from layertee.store.catalog import Catalog
 from layertee.store.gc import gc, reachable
 from layertee.store.layout import Layout
@@ -93,6 +93,20 @@ def test_gc_removes_nothing_while_an_image_cannot_be_read(store: Store, image: B
     store.images.remove("x:1")
     gc(store)
     assert visible_blobs(store.root) == {}
+
+
+def test_gc_keeps_what_an_entry_of_an_index_names_though_it_makes_no_sense(
+    image: BuiltImage, tmp_path: Path
+) -> None:
+    index = build_index(tmp_path / "both", [image], ref="multi")
+    document = json.loads(index.raw)
+    document["manifests"][0]["size"] = -1
+    raw = json.dumps(document).encode()
+    named = Digest.of(raw)
+    (index.root / "blobs" / "sha256" / named.hex).write_bytes(raw)
+    layout = Layout.open(index.root)
+    layout.set_entry("multi", Descriptor(OCI_INDEX, named, len(raw)))
+    assert reachable(layout) >= {named, image.digest, image.config_digest, *image.layer_digests}
 
 
 def test_gc_follows_indexes_that_are_not_complete(store: Store, tmp_path: Path) -> None:

@@ -447,11 +447,11 @@ def test_an_entry_that_is_asked_for_and_makes_no_sense_says_why(layout: Layout, 
     index = index_of(image.root)
     index["manifests"].append({"digest": "?", "annotations": {REF_NAME: "broken"}})
     (image.root / "index.json").write_text(json.dumps(index))
-    with pytest.raises(StoreCorrupt, match=r"manifests\[1\] mediaType is missing"):
+    with pytest.raises(StoreCorrupt, match=r"manifests\[1\] digest is not sha256"):
         layout.find("broken")
     index["manifests"] = index["manifests"][1:]
     (image.root / "index.json").write_text(json.dumps(index))
-    with pytest.raises(StoreCorrupt, match="mediaType is missing"):
+    with pytest.raises(StoreCorrupt, match="digest is not sha256"):
         layout.find(None)
 
 
