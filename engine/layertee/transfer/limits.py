@@ -19,7 +19,8 @@ class FetchLimits:
     """Bounds of a fetcher. Sizes in bytes, rates in bytes per second, durations in seconds.
 
     ``max_connections`` and ``max_rate`` are for all transfers together. A connection that brings less than
-    ``stall_rate`` for ``stall_s`` is given up. ``attempts`` in a row without progress end a transfer;
+    ``stall_rate`` for ``stall_s`` is given up; an answer may begin as late, and up to four times as late when
+    it is asked for again. ``attempts`` in a row without progress end a transfer;
     ``backoff_s`` is the wait after the first, which doubles.
     """
 
