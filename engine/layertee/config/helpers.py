@@ -90,7 +90,8 @@ async def _converse(
         async with asyncio.timeout(limit_s):
             reading = [asyncio.ensure_future(_read(stream, program)) for stream in streams]
             try:
-                with contextlib.suppress(ConnectionError):  # it need not read its input
+                # It need not read its input; uvloop says RuntimeError when it has ended already.
+                with contextlib.suppress(ConnectionError, RuntimeError):
                     process.stdin.write(server.encode() + b"\n")
                     await process.stdin.drain()
                 process.stdin.close()

@@ -236,6 +236,7 @@ class Exchange:
                 repository=repository,
                 origin=origin,
                 tls=self._tls_of(origin),
+                allow_http=origin.scheme == "http",  # it was followed there from http
             )
         return await guest.refused(challenges, None)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from layertee.config.home import User
 from layertee.config.logins import Credentials, Login
@@ -435,6 +436,19 @@ def test_a_failing_helper_is_fatal(home: Home, script: str, says: str) -> None:
     with pytest.raises(AuthConfigError, match=says) as caught:
         home.lookup("quay.io")
     assert SECRET not in str(caught.value)
+
+
+def test_a_helper_that_ends_before_it_is_told_anything_is_heard(home: Home) -> None:
+    home.helper("quick", "echo no session; exit 1")
+    write(home.runtime, {"credHelpers": {"quay.io": "quick"}})
+    credentials = Credentials(env=home.env)
+
+    async def often() -> None:
+        for _ in range(60):
+            with pytest.raises(AuthConfigError, match="no session"):
+                await credentials.lookup("quay.io", "x")
+
+    uvloop.run(often())
 
 
 def test_a_helper_that_hangs_is_ended_with_its_children(home: Home) -> None:

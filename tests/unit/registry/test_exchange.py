@@ -193,6 +193,19 @@ def test_another_registry_is_asked_as_a_stranger() -> None:
     assert rig.transport.requests[-1].url == OTHER
 
 
+def test_another_registry_without_tls_is_asked_as_it_is_where_the_first_one_has_none() -> None:
+    rig = Rig(allow_http=True)
+    tag = rig.tag.replace("https:", "http:")
+    there = "http://other.example/v2/their/repo/manifests/tag"
+    rig.transport.on("https://quay.io/v2/", TLSFailed("no TLS"))
+    rig.transport.on(tag, redirect(there))
+    rig.transport.on(there, wants_token("http://other.example/token"), document(MANIFEST))
+    rig.transport.on("http://other.example/token", json_answer({"token": "GUEST"}))
+    rig.transport.on(f"{tag.rpartition('/manifests')[0]}/blobs/{Digest.of(CONFIG)}", Answer(200, CONFIG))
+    assert rig.resolve()
+    assert [request.authorization for request in rig.transport.asked(there)] == [None, "Bearer GUEST"]
+
+
 def test_a_strangers_token_stays_where_it_is_from() -> None:
     rig = BlobRig(redirect(OTHER))
     rig.transport.on(OTHER, wants_token(OTHER_REALM), redirect(CDN))
