@@ -103,6 +103,13 @@ class DockerArchive:
         assert isinstance(manifest, Manifest)
         return ResolvedImage(manifest, config, pair(manifest, config), None)
 
+    def name_of(self, reference: DockerArchiveReference) -> str | None:
+        """What the image is called in the archive: as ``reference`` has it, else by its first tag.
+
+        Raises NotFound, InvalidReference.
+        """
+        return reference.ref or next(iter(self._named(reference).tags), None)
+
     def holdings(self, wanted: Collection[DiffID], place: str, warnings: list[str]) -> Iterator[Holding]:
         """The layers of all images that hold one of ``wanted``; a warning for what cannot be used."""
         seen: set[tuple[str, str]] = set()

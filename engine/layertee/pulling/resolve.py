@@ -131,4 +131,4 @@ def _in_docker_archive(reference: DockerArchiveReference, pair: Pairing) -> Reso
     archive = DockerArchive(reference.path)
     found = archive.resolve(reference, pair)
     origin = PlaceName(PlaceKind.DOCKER_ARCHIVE, reference.path)
-    return Resolved(name=reference.ref, image=found, origin=origin, kept=archive)
+    return Resolved(name=archive.name_of(reference), image=found, origin=origin, kept=archive)

@@ -125,6 +125,7 @@ def test_one_that_is_compressed_comes_through_a_pipe(image: BuiltImage, by_skope
     packing.stdout.close()
     assert (packing.wait(), ran.returncode) == (0, 0), ran.stderr
     assert [layer["diff_id"] for layer in json.loads(ran.stdout)["layers"]] == diff_ids(image)
+    assert "host.example/os:1" in cli.run("ls").out, "the store calls it what the archive calls it"
 
 
 def test_a_damaged_archive_costs_a_download_and_no_more(

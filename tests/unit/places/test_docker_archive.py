@@ -162,6 +162,10 @@ def test_an_image_is_named_by_a_tag_or_by_its_place(
     archive = DockerArchive(path)
     if isinstance(which, int):
         assert archive.resolve(reference).config.raw == (image, other)[which].config
+        assert archive.name_of(reference) == reference.ref or (
+            reference.ref is None
+            and archive.name_of(reference) == ("docker.io/library/os:latest", "host.x:5000/a/b:v1")[which]
+        )
         return
     with pytest.raises(InvalidReference if which is None else which) as caught:
         archive.resolve(reference)
