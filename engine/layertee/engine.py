@@ -15,12 +15,14 @@ from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer
 from .core.workers import open_pool
 from .disk.space import Space
-from .errors import CatalogError, LayerteeError, SourceUnreadable
+from .errors import CatalogError, LayerteeError, OtherPlatform, SourceUnreadable
 from .image.blobname import BlobName
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.holding import Basis, BlobReader
 from .image.pairs import with_computed
+from .image.platform import Platform
 from .image.reference import Reference, ShortName, parse_name
+from .image.strictjson import printable
 from .options import Options
 from .pulling.budget import Pace, Spending, late, spare
 from .pulling.imageplan import ImagePlan
@@ -117,6 +119,11 @@ class Engine:
     def space(self) -> Space:
         """What may be filled of the disk that the store is on."""
         return Space(self.store.root, self._options.keep_free)
+
+    @property
+    def platform(self) -> Platform:
+        """The platform that images are to be for."""
+        return self._options.platform or Platform.host()
 
     @property
     def options(self) -> Options:
@@ -251,7 +258,7 @@ class Engine:
 
     async def _resolve(self, reference: str) -> Resolved:
         pair = layers_as_far_as_known if self._options.opaque_layers else image_layers
-        named, platform = parse_name(reference), self._options.platform
+        named, platform = parse_name(reference), self.platform
         if isinstance(named, ShortName):
             found = await resolve_short(named, platform, self._network, pair=pair)
         else:
@@ -259,7 +266,25 @@ class Engine:
         if any(layer.is_opaque for layer in found.image.layers):
             layers = await in_thread(self._no_longer_opaque, found.image.layers)
             found = replace(found, image=replace(found.image, layers=layers))
-        return found
+        return replace(found, warnings=(*found.warnings, *self._other_platform(reference, found)))
+
+    def _other_platform(self, reference: str, found: Resolved) -> list[str]:
+        """A warning about an image that is for another platform. Raises OtherPlatform, if one was named.
+
+        Of an index, what it says of its entries counts: configs that are wrong there are not rare.
+        """
+        config, platform = found.image.config.platform, self.platform
+        if not platform.contradicts(config):
+            return []
+        text = f"{reference} is for {printable(str(config))}"
+        if self._options.platform is None:
+            return [f"{text}; this machine is {platform}"]
+        if found.image.index_digest is not None:
+            return [f"{text}, as its config says; its index says that it is for {platform}"]
+        if not self._options.any_platform:
+            message = f"{text}, and {platform} was asked for; it has no other"
+            raise OtherPlatform(message, wanted=str(platform), found=str(config))
+        return [f"{text}; {platform} was asked for"]
 
     def _no_longer_opaque(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """``layers``, with what was computed here of those that the image says nothing about."""

@@ -30,6 +30,7 @@ __all__ = [
     "NoSpace",
     "NotFound",
     "NotInRegistry",
+    "OtherPlatform",
     "OutputBudgetExceeded",
     "PolicyRefused",
     "ProxyConfigError",
@@ -136,6 +137,17 @@ class NotFound(LayerteeError):
     """The image, or a part of it, is not where it was looked for: in a registry, a layout, a store."""
 
     code = "NOT_FOUND"
+
+
+class OtherPlatform(NotFound):
+    """The image is for the platform ``found``, and ``wanted`` was asked for by name. It has no other."""
+
+    code = "OTHER_PLATFORM"
+
+    def __init__(self, message: str, *, wanted: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.wanted = wanted
+        self.found = found
 
 
 class UnsupportedImage(LayerteeError):

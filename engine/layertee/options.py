@@ -46,6 +46,8 @@ class Budget:
 class Options:
     """The defaults are those of the command line.
 
+    ``platform`` is asked for by name: an image that is for another one is refused. None is this machine's,
+    and such an image is taken, with a warning; so it is with ``any_platform``.
     ``tls_verify`` False also allows plain HTTP, for the registries that images name; tokens and
     redirects stay on what the registry offers. None: as registries.conf has it for each endpoint, and without
     an entry True. ``registries_conf``: this file in place of the machine's own.
@@ -61,7 +63,7 @@ class Options:
     ``keep_free``: what stays free of the disk that the store is on; by default as LAYERTEE_KEEP_FREE says.
     """
 
-    platform: Platform = field(default_factory=Platform.host)
+    platform: Platform | None = None
     authfile: Path | None = None
     tls_verify: bool | None = None
     registries_conf: Path | None = None
@@ -77,6 +79,7 @@ class Options:
     budget: Budget = field(default_factory=Budget)
     keep_free: KeepFree = field(default_factory=KeepFree.usual)
     zstd_window: int = ZSTD_WINDOW
+    any_platform: bool = False
 
     def __post_init__(self) -> None:
         if not ZSTD_WINDOW_LEAST <= self.zstd_window <= ZSTD_WINDOW_MOST:

@@ -348,7 +348,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--platform",
         type=values.words,
         metavar="OS/ARCH[/V]",
-        help="of an index, take this one (default: this host)",
+        help="take the image for this one, and no other (default: this host; an image that is only for"
+        " another one is then taken with a warning)",
     )
     _add_access(group)
     proxyargs.add_trust_realm(group)

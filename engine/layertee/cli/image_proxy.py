@@ -70,7 +70,7 @@ def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         try:
             async with Engine(args.store, options=options) as engine:
-                await _serve(args, engine, options.platform, proxy, limit, sock)
+                await _serve(args, engine, engine.platform, proxy, limit, sock)
         except asyncio.CancelledError:
             if not terminated:
                 raise  # interrupted from the keyboard
@@ -121,7 +121,8 @@ def engine_options(args: argparse.Namespace) -> Options:
     # What is presented as a tar can be taken from anywhere.
     anywhere = ("auto",) if args.layer_identity == Identity.DIFF_ID.value else ()
     # skopeo hands out images that do not say what is in each layer, and clients have such.
-    return replace(options_of(args, places_by_default=anywhere), opaque_layers=True)
+    # Nor does it look at what an image of no index is for.
+    return replace(options_of(args, places_by_default=anywhere), opaque_layers=True, any_platform=True)
 
 
 def proxy_options(args: argparse.Namespace) -> ProxyOptions:

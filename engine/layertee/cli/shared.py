@@ -81,10 +81,12 @@ def look_into(root: Path, private: bool = True) -> Iterator[Store]:
         yield store
 
 
-def _platform(args: argparse.Namespace) -> Platform:
-    """``--platform``, or skopeo's three options for its parts; this host's where nothing is given."""
+def _platform(args: argparse.Namespace) -> Platform | None:
+    """``--platform``, or skopeo's three options for its parts; None where nothing is given."""
     if args.platform is not None:
         return Platform.parse(args.platform)
+    if not (args.override_os or args.override_arch or args.override_variant):
+        return None
     host = Platform.host()
     variant = args.override_variant or (None if args.override_arch else host.variant)
     return Platform(args.override_os or host.os, args.override_arch or host.architecture, variant)

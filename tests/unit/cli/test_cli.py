@@ -41,6 +41,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.RegistryError: 1,
     errors.Unauthorized: 1,
     errors.NotFound: 2,
+    errors.OtherPlatform: 2,
     errors.NotInRegistry: 2,
     errors.RateLimited: 4,
     errors.ServerError: 4,

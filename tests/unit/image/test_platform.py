@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from layertee.errors import InvalidReference, NotFound
@@ -34,27 +39,106 @@ def test_malformed_platforms_are_refused(text: str) -> None:
         Platform.parse(text)
 
 
+def elf(machine: int, width: int = 64, order: str = "little") -> bytes:
+    """The head of a program."""
+    ident = b"\x7fELF" + bytes([width // 32, 1 if order == "little" else 2, 1]) + bytes(9)
+    kind = (3).to_bytes(2, "big" if order == "big" else "little")
+    return ident + kind + machine.to_bytes(2, "big" if order == "big" else "little")
+
+
 @pytest.mark.parametrize(
-    ("machine", "platform"),
+    ("kernel", "program", "platform"),
     [
-        ("x86_64", "linux/amd64"),
-        ("aarch64", "linux/arm64/v8"),
-        ("armv7l", "linux/arm/v7"),
-        ("s390x", "linux/s390x"),
-        ("ppc64le", "linux/ppc64le"),
-        ("riscv64", "linux/riscv64"),
-        ("sparc", "linux/sparc"),
+        ("x86_64", elf(62), "linux/amd64"),
+        ("x86_64", elf(3, 32), "linux/386"),
+        ("x86_64", elf(62, 32), "linux/amd64"),  # x32
+        ("i686", elf(62), "linux/amd64"),  # setarch linux32
+        ("i686", elf(3, 32), "linux/386"),
+        ("aarch64", elf(183), "linux/arm64/v8"),
+        ("aarch64", elf(40, 32), "linux/arm/v8"),
+        ("armv8l", elf(40, 32), "linux/arm/v8"),
+        ("armv8l", elf(183), "linux/arm64/v8"),
+        ("armv7l", elf(40, 32), "linux/arm/v7"),
+        ("armv6l", elf(40, 32), "linux/arm/v6"),
+        ("armv5tel", elf(40, 32), "linux/arm/v5"),
+        ("ppc64le", elf(21), "linux/ppc64le"),
+        ("ppc64", elf(21, 64, "big"), "linux/ppc64"),
+        ("s390x", elf(22, 64, "big"), "linux/s390x"),
+        ("riscv64", elf(243), "linux/riscv64"),
+        ("loongarch64", elf(258), "linux/loong64"),
+        ("mips64", elf(8), "linux/mips64le"),
+        ("mips64", elf(8, 64, "big"), "linux/mips64"),
+        ("mips64", elf(8, 32), "linux/mipsle"),
+        ("sparc", elf(2, 32, "big"), "linux/sparc"),
+        ("x86_64", b"#!/bin/sh", "linux/amd64"),
+        ("aarch64", None, "linux/arm64/v8"),
     ],
 )
-def test_the_host_platform_is_in_go_names(
-    machine: str, platform: str, monkeypatch: pytest.MonkeyPatch
+def test_the_host_is_the_userland_that_runs_in_go_names(
+    kernel: str, program: bytes | None, platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Uname:
-        def __init__(self) -> None:
-            self.machine = machine
+        machine = kernel
+
+    itself = tmp_path / "exe"
+    if program is not None:
+        itself.write_bytes(program)
+    monkeypatch.setattr("layertee.image.platform.os.uname", Uname)
+    monkeypatch.setattr("layertee.image.platform.PROGRAM", str(itself))
+    assert str(Platform.host()) == platform
+
+
+@pytest.mark.parametrize(("kernel", "platform"), [("x86_64", "linux/386"), ("aarch64", "linux/arm/v8")])
+def test_where_the_program_cannot_be_read_its_width_tells(
+    kernel: str, platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Uname:
+        machine = kernel
 
     monkeypatch.setattr("layertee.image.platform.os.uname", Uname)
+    monkeypatch.setattr("layertee.image.platform.PROGRAM", str(tmp_path / "nothing"))
+    monkeypatch.setattr("layertee.image.platform.sys.maxsize", (1 << 31) - 1)
     assert str(Platform.host()) == platform
+
+
+LINUX32 = """
+import ctypes, os
+from layertee.image.platform import Platform
+ctypes.CDLL(None).personality(8)
+print(os.uname().machine, Platform.host())
+"""
+
+
+def test_under_another_personality_the_host_is_the_same() -> None:
+    """As under ``setarch linux32``: the kernel says i686 to a program that is none."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("needs a kernel that calls itself x86_64")
+    done = subprocess.run([sys.executable, "-c", LINUX32], capture_output=True, text=True, check=True)
+    machine, platform = done.stdout.split()
+    if machine == "x86_64":
+        pytest.skip("this kernel has no 32-bit personality")
+    assert (machine, platform) == ("i686", str(Platform.host()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "config", "other"),
+    [
+        ("linux/amd64", "linux/amd64", False),
+        ("linux/amd64", "linux/arm64", True),
+        ("linux/amd64", "windows/amd64", True),
+        ("linux/amd64", "unknown/unknown", False),
+        ("linux/amd64", "unknown/arm64", True),
+        ("linux/amd64", "linux/amd64/v2", True),
+        ("linux/amd64/v2", "linux/amd64", False),
+        ("linux/arm64", "linux/arm64/v8", False),
+        ("linux/arm64/v8", "linux/arm64", False),
+        ("linux/arm/v6", "linux/arm/v7", True),
+        ("linux/arm/v7", "linux/arm/v6", False),
+        ("linux/arm", "linux/arm/v7", False),
+    ],
+)
+def test_a_config_is_for_another_platform_or_not(asked: str, config: str, other: bool) -> None:
+    assert Platform.parse(asked).contradicts(Platform(*config.split("/"))) is other
 
 
 ZSTD = {"io.github.containers.compression.zstd": "true"}
@@ -68,8 +152,10 @@ ZSTD = {"io.github.containers.compression.zstd": "true"}
         ("linux/arm/v7", ["linux/arm/v5", "linux/arm", "linux/arm/v6"], 2),
         ("linux/arm/v6", ["linux/arm/v7", "linux/arm"], 1),
         ("linux/arm/v8", ["linux/arm/v7", "linux/arm/v6"], 0),
-        ("linux/arm/v8", ["linux/arm/v7", "linux/arm"], 1),
+        ("linux/arm/v8", ["linux/arm/v7", "linux/arm"], 0),
+        ("linux/arm/v8", ["linux/arm", "linux/arm/v5", "linux/arm/v8"], 2),
         ("linux/arm", ["linux/arm/v7", "linux/arm"], 1),
+        ("linux/arm", ["linux/arm/v6", "linux/arm/v7"], 1),
         ("linux/arm64", ["linux/arm64/v8", "linux/arm64"], 1),
         ("linux/arm64", ["linux/arm64/v8"], 0),
         ("linux/arm64/v8", ["linux/arm64"], 0),
