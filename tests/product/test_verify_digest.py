@@ -154,12 +154,9 @@ def test_what_one_image_says_of_a_blob_is_no_fault_of_the_blob(
 def test_a_wrong_media_type_is_no_fault_of_the_blob(honest: BuiltImage, tmp_path: Path) -> None:
     cli = Cli(tmp_path / "home")
     false = mislabelled(tmp_path / "mislabelled")
-    with FaultServer(honest) as right, FaultServer(false) as wrong:
+    with FaultServer(false) as wrong:
         cli.pull("--verify", "digest", wrong.reference)
-        report = cli.run("verify", "--json", code=3).json
-        assert (report["bad"], len(report["false_claims"]), report["adopted"]) == ([], 4, 0)
-        cli.pull("--verify", "digest", right.reference)
-        assert cli.verified()["adopted"] == 4
+        assert cli.verified()["adopted"] == 4  # each is inflated as what it is
         assert pairs(cli.store) == true_pairs(honest)
 
 

@@ -173,7 +173,7 @@ def test_a_plan_says_what_a_pull_would_do_and_changes_nothing(
     assert registry.blob_bytes("engine/plan", digests=built.layer_digests) == 0
 
 
-@pytest.mark.parametrize("name", ["ubuntu", "host/UPPER:x", "oci:", "containers-storage:[overlay@x", ""])
+@pytest.mark.parametrize("name", ["Ubuntu", "host/UPPER:x", "oci:", "containers-storage:[overlay@x", ""])
 def test_a_name_that_cannot_be_understood_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidReference):
         pull(name, tmp_path)
