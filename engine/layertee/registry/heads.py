@@ -8,6 +8,7 @@ known from the digest that names it. Lengths that differ stay an error.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from typing import Any
@@ -52,10 +53,12 @@ def mended(head: bytes) -> bytes:
 class _Handler(ResponseHandler):
     """aiohttp's protocol, which gets heads whole and mended, and all else as it comes.
 
-    ``_waiting`` is what has come of a head; None: none is due.
+    ``_waiting`` is what has come of a head; None: none is due. ``replaced`` is the protocol that the
+    connection had before, which may hold what keeps it open.
     """
 
     _waiting: bytes | None = None
+    replaced: ResponseHandler | None = None
 
     def set_response_params(self, **params: Any) -> None:
         """aiohttp calls this when it begins to read an answer."""
@@ -105,3 +108,18 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(**options)
         handler: type[ResponseHandler] = _Handler
         self._factory = functools.partial(handler, loop=self._loop)
+
+
+class Mending(aiohttp.TCPConnector):
+    """To be put before a connector of another library that gives its connections a protocol of its own."""
+
+    async def _wrap_create_connection(
+        self, *args: Any, **options: Any
+    ) -> tuple[asyncio.Transport, ResponseHandler]:
+        transport, other = await super()._wrap_create_connection(*args, **options)
+        # Nothing has been sent, so nothing has come that ``other`` would have got.
+        handler = _Handler(loop=self._loop)
+        handler.replaced = other
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+        return transport, handler

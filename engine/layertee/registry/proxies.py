@@ -4,6 +4,7 @@ podman, skopeo and bootc's helpers go by the rules of golang.org/x/net/http/http
 serves them and this program. The rules:
 
 - ``https_proxy`` for https, ``http_proxy`` for http; small letters go before capitals, empty is not set;
+- ``all_proxy`` is no variable of theirs;
 - ``localhost`` and loopback addresses are never asked through a proxy;
 - ``no_proxy`` is a list with commas: ``host`` (and all below it), ``.host`` and ``*.host`` (only what is
   below), addresses, networks in CIDR notation, each but the last with ``:port`` if need be; ``*`` is all;

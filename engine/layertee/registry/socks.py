@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConnectFailed, LayerteeError, ProxyConfigError, ProxyRefused, Timeout
+from .heads import Mending
 
 if TYPE_CHECKING:
     from aiohttp_socks import ProxyConnector
@@ -28,7 +29,9 @@ def socks_connector(proxy: Proxy) -> ProxyConnector:
     except ImportError as exc:
         what = "that takes the Python package aiohttp-socks: layertee[socks]"
         raise ProxyConfigError(f"the proxy {proxy.url} speaks SOCKS; {what}") from exc
-    return ProxyConnector(
+    # A class statement would need the library when this module is imported.
+    connector: type[ProxyConnector] = type("Connector", (Mending, ProxyConnector), {})
+    return connector(
         host=proxy.host,
         port=proxy.port,
         proxy_type=ProxyType.SOCKS5,

@@ -25,7 +25,8 @@ from layertee.image.document import Platform
 from layertee.image.reference import Reference, parse_reference
 from layertee.registry.client import Registry
 from layertee.registry.http import TLSPolicy, Transport, WholeResponse
-from tests.support.fakes.fault_server import FaultServer
+from tests.support.fakes.fault_server import FaultServer, on
+from tests.support.fakes.faults import Raw
 from tests.support.fakes.proxies import http_proxy, socks_proxy
 from tests.support.rig.certs import make_certificates
 from tests.support.rig.images import BuiltImage
@@ -110,6 +111,27 @@ def test_a_proxy_of_the_environment_is_used(
         assert {answer.through for answer in answers} == {proxy.address if whole else ""}
         for request in server.requests():
             assert request.header("Proxy-Authorization") is None
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("kind", ["http://", "socks5://"])
+def test_odd_heads_are_read_through_a_proxy_too(
+    built: BuiltImage, loop: str, kind: str, scheme: str, environment: pytest.MonkeyPatch
+) -> None:
+    if kind.startswith("socks"):
+        pytest.importorskip("aiohttp_socks")
+    odd = Raw(
+        b"HTTP/1.1 200 OK\r\nBad Name: x\r\nContent-Length: 7\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}'
+    )
+    make: AnyProxy = socks_proxy if kind.startswith("socks") else http_proxy
+    url = f"{scheme}://registry.test:5000{path(built)}"
+    with (
+        FaultServer(built, [on("blob", odd)], tls=scheme == "https") as server,
+        make(server.host) as proxy,
+    ):
+        environment.setenv(f"{scheme}_proxy", f"{kind}{proxy.address}")
+        assert [answer.body for answer in fetch(loop, url, url)] == [b'{"a":1}'] * 2
+        assert len(proxy.asked) == 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "127.1.2.3"])
