@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import itertools
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from layertee import Engine, Options
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.imageproxy import ImageProxy
 from tests.support.imageproxy_pair import find_server
@@ -83,6 +87,41 @@ def test_what_is_known_beforehand_is_told_without_a_download(user: Cli, image: B
 def test_so_are_those_of_a_layout(cli: Cli, image: BuiltImage, form: str) -> None:
     cli.run("pull", "--layers", form, f"oci:{image.root}")
     cli.verified()
+
+
+def test_so_are_those_of_an_archive(cli: Cli, image: BuiltImage, tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("oci-layout", "index.json", "blobs"):
+            tar.add(image.root / name, name)
+    ran = cli.run("pull", "--json", f"oci-archive:{archive}")
+    assert len(ran.json["warnings"]) == len(LIES)
+    cli.verified()
+
+
+def test_blobs_that_were_only_hashed_are_known_for_what_they_are_later(cli: Cli, image: BuiltImage) -> None:
+    with FaultServer(image) as server:
+        cli.pull("--verify", "digest", server.reference)
+    assert cli.run("map", "--json").json["pairs"] == []
+    assert cli.verified()["adopted"] == len(LIES)
+    for layer, (actual, _) in zip(image.layers, LIES, strict=True):
+        assert cli.run("map", "--json", layer.digest).json["pairs"][0]["compression"] == actual
+
+
+def test_a_stream_of_a_layer_is_its_tar(image: BuiltImage, tmp_path: Path) -> None:
+    async def read() -> list[str]:
+        found = []
+        async with Engine(tmp_path / "store", options=Options(tls_verify=False)) as engine:
+            for step in (await engine.plan(server.reference)).layers:
+                seen = hashlib.sha256()
+                async with engine.open_layer(step) as stream:
+                    async for piece in stream:
+                        seen.update(piece)
+                found.append("sha256:" + seen.hexdigest())
+        return found
+
+    with FaultServer(image) as server:
+        assert asyncio.run(read()) == [layer.diff_id for layer in image.layers]
 
 
 @pytest.mark.parametrize("form", ["as-is", "uncompressed"])
