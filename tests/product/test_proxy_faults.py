@@ -115,18 +115,15 @@ def test_a_layer_that_is_not_what_the_config_says_is_refused(
         assert proxy.blob(number, lie.layers[2]) == content(lie, lie.layers[2])
 
 
-def test_a_plain_layer_that_is_not_what_the_config_says_is_refused_before_it_is_fetched(
+def test_a_plain_layer_that_is_not_what_the_config_says_is_refused_at_its_first_byte(
     store: Path, tmp_path: Path
 ) -> None:
     layers = [text_layer({"a": "a"}), text_layer({"b": "b"})]
     lie = build_image(tmp_path / "lie", layers, compression="none", edit_config=claiming(1, OTHER))
     with FaultServer(lie) as server, serving(store) as proxy:
-        reply = proxy.call("OpenImage", docker(server))
-        if reply.success:
-            reply = proxy.call("GetBlob", reply.value, lie.layers[1].digest, lie.layers[1].size)
-        assert "[DIFFID_MISMATCH]" in refusal(reply)
-        server.settle()
-        assert server.requests("blob", lie.layers[1].digest) == []
+        told = proxy.no_blob(proxy.open(docker(server)), lie.layers[1])
+        assert "[DECODE]" in told and f"the config says {OTHER}" in told
+        assert not blob_path(store, lie.layers[1].digest).exists()
 
 
 def test_a_layer_that_is_cut_off_is_refused(store: Path, tmp_path: Path) -> None:
