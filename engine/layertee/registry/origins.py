@@ -29,10 +29,16 @@ _MAX_URL = 16 << 10
 _ASCII = bytes(range(128)).decode("ascii")
 
 _LOCAL = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
-# RFC 6052, RFC 8215: an IPv4 address in the last four bytes
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
-# Instance metadata outside the link-local range, by provider: AWS (IPv6), Alibaba, Oracle, Google.
-_METADATA = frozenset({"fd00:ec2::254", "100.100.100.200", "192.0.0.192", "metadata.google.internal"})
+# An IPv4 address in the last four bytes: NAT64 (RFC 6052, RFC 8215), IPv4-compatible and IPv4-translated
+# addresses (RFC 4291 §2.5.5.1, RFC 2765 §2.1).
+_EMBEDDED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")))
+# Instance metadata outside the link-local range, by provider: AWS (IPv6), Alibaba, Oracle, Azure, Google.
+_METADATA = frozenset(
+    {
+        *("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"),
+        "metadata.google.internal",
+    }
+)
 
 # Token services that registries name on another host, each with its registries, as their vendors run them.
 # A name alone proves nothing: most registries that anybody can rent are one of many under one domain, and
@@ -93,7 +99,9 @@ def reach(host: str) -> Reach:
         last = name.rpartition(".")[2]
         return Reach.LINK_LOCAL if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) else Reach.PUBLIC
     if isinstance(address, ipaddress.IPv6Address):
-        if any(address in network for network in _NAT64):
+        if address.is_loopback or address.is_unspecified:
+            return Reach.LOOPBACK
+        if any(address in network for network in _EMBEDDED):
             address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         else:
             address = address.ipv4_mapped or address.sixtofour or address
