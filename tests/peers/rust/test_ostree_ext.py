@@ -21,6 +21,7 @@ from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, Replace
 from tests.support.imageproxy import assert_clean
+from tests.support.mirrors import At, write_conf
 from tests.support.process import PLAIN, Cli, wait_until
 from tests.support.rig import prebuild
 from tests.support.rig.blobcache import run_with_cache
@@ -234,6 +235,28 @@ def test_an_image_is_imported_as_through_the_real_skopeo(machine: Machine, tmp_p
     assert sent[0] == sent[1] == {layer.digest: layer.size for layer in machine.pushed.layers}
     assert "No changes" in users[0].pull(ours, machine.name).out
     assert_clean(tmp_path / "us" / "store")
+
+
+@pytest.mark.parametrize("origin", ["blocked", "out of reach"])
+def test_a_disconnected_host_upgrades_from_its_mirror(
+    machine: Machine, installed: OSTreeRig, tmp_path: Path, origin: str
+) -> None:
+    """bootc has no other way to say so than registries.conf. The origin's name leads nowhere at all."""
+    repo = copied(installed, tmp_path)
+    path, _, tag = machine.name.removeprefix(f"docker://{machine.registry.host}/").rpartition(":")
+    mirror = At(f"{machine.registry.host}/{path}")
+    conf = write_conf(tmp_path, f"origin.invalid/{path}", [mirror], blocked=origin == "blocked")
+    user = machine.user(tmp_path / "us")
+    machine.registry.reset()
+    name = f"docker://origin.invalid/{path}:{tag}"
+    pulled = user.pull(repo, name, CONTAINERS_REGISTRIES_CONF=str(conf))
+    assert pulled.n_needed == N_BASE + N_DERIVED
+    assert machine.sent == {layer.digest: layer.size for layer in machine.pushed.layers}
+    assert layer_refs([layer.digest for layer in machine.pushed.layers]) < set(repo.refs())
+    assert "origin.invalid" not in pulled.err  # not even looked up
+    machine.registry.reset()
+    assert "No changes" in user.pull(repo, name, CONTAINERS_REGISTRIES_CONF=str(conf)).out
+    assert machine.sent == {}
 
 
 def test_layers_of_zstd_are_imported_as_those_of_gzip(
