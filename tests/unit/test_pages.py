@@ -124,6 +124,17 @@ def test_every_usual_path_is_on_the_page() -> None:
     assert sorted(path for path in paths if path not in ENVIRONMENT and not path.startswith("/proc/")) == []
 
 
+def test_every_key_that_is_read_is_on_the_page_about_configuration() -> None:
+    page = text_of(DOCS / "reference/configuration.md")
+    for module, least in (("registries_file", 15), ("storage", 5), ("registries_d", 4)):
+        source = text_of(PACKAGE / f"config/{module}.py")
+        keys = set(re.findall(r"(?:_\w+|text|place|get)\((?:[\w.]+, )?\"([a-z][a-z_-]+)\"", source))
+        keys |= set(re.findall(r"\"([a-z]+(?:[_-][a-z]+)+)\"", source))
+        keys -= {"registry.mirror", "digest-only", "tag-only", "rootful", "rootless"}
+        assert len(keys) >= least, (module, sorted(keys))
+        assert sorted(key for key in keys if key not in page) == []
+
+
 def test_every_page_is_reached_from_the_index() -> None:
     found: set[Path] = set()
     todo = [DOCS / "index.md"]
