@@ -70,7 +70,7 @@ class Network:
             await self._transport.close()
 
     def _registry(self, endpoint: Endpoint) -> Registry:
-        """With logins, certificates and a scheme of its own: those of no other endpoint."""
+        """With logins, certificates and a scheme of its own, unless the options name them for all."""
         options, image = self._options, endpoint.reference
         verify = options.tls_verify if options.tls_verify is not None else not endpoint.insecure
         return Registry(
@@ -80,7 +80,13 @@ class Network:
             tls=TLSPolicy(verify=verify, cert_dir=options.cert_dir or find_cert_dir(image.registry)),
             allow_http=not verify,
             namespace=endpoint.namespace,
+            is_blocked=self._is_blocked,
         )
+
+    def _is_blocked(self, host: str) -> bool:
+        """Whether the administrator has blocked ``host[:port]``, wherever its name comes from."""
+        section = self._configured.section(host) if self._configured is not None else None
+        return section is not None and section.blocked
 
     def _logins(self) -> Credentials:
         if self._credentials is None:

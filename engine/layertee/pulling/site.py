@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config.registries import Endpoint
@@ -36,7 +37,7 @@ class Site:
         self._registries: dict[str, Registry] = {}
         servers: list[Server] = []
         asked: list[Asked] = []
-        for endpoint in endpoints:
+        for endpoint in dict.fromkeys(replace(each, whence=None) for each in endpoints):
             name = endpoint.reference.name
             if name in self._registries:  # a mirror may be the origin itself, asked otherwise
                 name = f"{name} ({len(servers) + 1})"

@@ -56,7 +56,8 @@ class _Token:
 class Authorizer:
     """The Authorization field for one repository at one registry origin.
 
-    ``registry`` and ``repository`` are the names logins are kept under. Safe for many tasks of one loop.
+    ``registry`` and ``repository`` are the names logins are kept under. ``check`` raises for an origin that
+    may not be asked. Safe for many tasks of one loop.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Authorizer:
         origin: Origin,
         tls: TLSPolicy,
         allow_http: bool = False,
+        check: Callable[[Origin], None] = lambda origin: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
@@ -78,6 +80,7 @@ class Authorizer:
         self._origin = origin
         self._tls = tls
         self._allow_http = allow_http
+        self._check = check
         self._clock = clock
         self._lock = asyncio.Lock()
         self._tokens: dict[_Key, _Token] = {}
@@ -202,8 +205,9 @@ class Authorizer:
         if problem is not None:
             message = f"{self._registry} names the token service {shown}, which is not asked: {problem}"
             raise Unauthorized(message, status=401).with_hint("trusted-realms")
-        login = await self._find_login()
         service = Origin.of(key.realm)
+        self._check(service)
+        login = await self._find_login()
         if login is not None and not may_know_secret(key.realm, self._origin, trusted):
             self._withheld, login = service.host, None
         # The user may have waived verification of the registry, but of no other host.

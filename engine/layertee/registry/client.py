@@ -44,7 +44,8 @@ class Registry:
     """The registry of ``reference``. Belongs to one event loop; the transport belongs to the caller.
 
     ``allow_http``: the user has waived verification of this registry; https is still tried first.
-    ``namespace``: the registry that a proxy is to ask.
+    ``namespace``: the registry that a proxy is to ask. ``is_blocked``: ``host[:port]`` may not be asked,
+    whoever names it.
     """
 
     def __init__(
@@ -56,13 +57,20 @@ class Registry:
         tls: TLSPolicy,
         allow_http: bool = False,
         namespace: str = "",
+        is_blocked: Callable[[str], bool] = lambda host: False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._reference = reference
         self._sleep = sleep
         self._tries = TRIES
         self._exchange = Exchange(
-            transport, reference, credentials, tls=tls, allow_http=allow_http, namespace=namespace
+            transport,
+            reference,
+            credentials,
+            tls=tls,
+            allow_http=allow_http,
+            namespace=namespace,
+            is_blocked=is_blocked,
         )
 
     @property

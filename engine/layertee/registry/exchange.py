@@ -23,6 +23,7 @@ from ..errors import (
     LayerteeError,
     NotInRegistry,
     RedirectRefused,
+    RegistryBlocked,
     RegistryError,
     Timeout,
     TransportError,
@@ -84,12 +85,14 @@ class Exchange:
         tls: TLSPolicy,
         allow_http: bool,
         namespace: str = "",
+        is_blocked: Callable[[str], bool] = lambda host: False,
     ) -> None:
         self._transport = transport
         self._reference = reference
         self._credentials = credentials
         self._tls = dataclasses.replace(tls, verify=False) if allow_http else tls
         self._allow_http = allow_http
+        self._is_blocked = is_blocked
         self._query = f"?{urlencode({'ns': namespace})}" if namespace else ""
         self._connecting = asyncio.Lock()
         self._origin: Origin | None = None
@@ -181,11 +184,15 @@ class Exchange:
         walk = _Walk(known, left=True) if known is not None else _Walk(start)
         for again in (True, False):
             try:
-                answer = await _follow(walk, headers, send, discard, origin, auth, self._guest)
+                answer = await _follow(
+                    walk, headers, send, discard, origin, auth, self._guest, self._not_blocked
+                )
                 if answer.status in _HIDDEN and not walk.left and await self._offer_login(auth):
                     await discard(answer)
                     walk = _Walk(start)
-                    answer = await _follow(walk, headers, send, discard, origin, auth, self._guest)
+                    answer = await _follow(
+                        walk, headers, send, discard, origin, auth, self._guest, self._not_blocked
+                    )
             except TransportError:
                 self._forget(blob, known)
                 raise
@@ -237,8 +244,16 @@ class Exchange:
                 origin=origin,
                 tls=self._tls_of(origin),
                 allow_http=origin.scheme == "http",  # it was followed there from http
+                check=self._not_blocked,
             )
         return await guest.refused(challenges, None)
+
+    def _not_blocked(self, origin: Origin) -> None:
+        """Raise RegistryBlocked for a host that the administrator does not want asked, whoever names it."""
+        if any(map(self._is_blocked, origin.names)):
+            raise RegistryBlocked(
+                f"{self._reference.api_host} leads to {origin}, which the administrator has blocked"
+            )
 
     def _tls_of(self, origin: Origin) -> TLSPolicy:
         """The user may have waived verification of the registry, but of no other host."""
@@ -286,6 +301,7 @@ class Exchange:
                     origin=self._origin,
                     tls=self._tls,
                     allow_http=self._allow_http,
+                    check=self._not_blocked,
                 )
             return self._origin, self._auth
 
@@ -312,6 +328,7 @@ async def _follow(
     registry: Origin,
     auth: Authorizer,
     guest: Callable[[str, Iterable[str]], Awaitable[str]],
+    check: Callable[[Origin], None],
 ) -> ResponseT:
     """The first answer that is neither a redirect nor, at the registry, the first 401."""
     while True:
@@ -331,6 +348,7 @@ async def _follow(
             walk.url = redirect_target(walk.url, location, registry)
             if Origin.of(walk.url) != before:
                 walk.guest = None
+                check(Origin.of(walk.url))
         elif answer.status == 401 and not walk.left and not walk.renewed:
             await discard(answer)
             walk.renewed = True

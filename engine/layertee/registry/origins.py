@@ -71,6 +71,13 @@ class Origin:
         """The origin of an http(s) URL. Raises ValueError when it has none."""
         return _origin(urlsplit(url))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As a registry there may be called: with its port, and without where that is the scheme's."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        named = f"{host}:{self.port}"
+        return (host, named) if self.port == _PORTS[self.scheme] else (named,)
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")

@@ -62,6 +62,7 @@ class Mirrored:
         self.mirrors = [At(f"{self.first.host}/first/os"), At(f"{self.second.host}/second/os")]
         self.at_origin = At(f"{self.origin.host}/origin/os")
         self.limits = QUICK
+        self.more = ""
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +72,7 @@ class Mirrored:
 
     def pull(self, name: str = f"{PREFIX}:1", *, form: Form = Form.UNCOMPRESSED) -> PullResult:
         conf = write_conf(self.directory, PREFIX, self.mirrors, self.at_origin)
+        conf.write_text(conf.read_text() + self.more)
         store = self.directory / "store"
 
         async def main() -> PullResult:
@@ -244,6 +246,25 @@ def test_a_tag_that_moved_at_a_mirror_is_what_the_mirror_says(mirrored: Mirrored
     """By digest every endpoint has the same; by tag the first one is asked, as its administrator wants."""
     by_digest = mirrored.pull(f"{PREFIX}@{mirrored.image.digest}")
     assert by_digest.by_endpoint[f"{mirrored.first.host}/first/os"] == by_digest.bytes_fetched
+
+
+def test_an_endpoint_that_is_listed_often_is_one(mirrored: Mirrored) -> None:
+    mirrored.mirrors = [mirrored.mirrors[0]] * 50
+    mirrored.first.script([on("manifest", Status(503))])
+    result = mirrored.pull()
+    assert len(mirrored.first.requests()) == 1
+    assert len(result.by_endpoint) == 2 and len(result.warnings) == 1
+
+
+def test_a_blocked_host_is_not_asked_through_another(mirrored: Mirrored) -> None:
+    large = mirrored.image.layers[0].digest
+    location = f"{mirrored.second.url}/v2/second/os/blobs/{large}"
+    mirrored.first.script([on("blob", Status(307, (("Location", location),)), reference=large)])
+    mirrored.mirrors = mirrored.mirrors[:1]
+    mirrored.more = f'[[registry]]\nlocation = "{mirrored.second.host}"\nblocked = true\n'
+    result = mirrored.pull()
+    assert mirrored.asked()[1] == 0
+    assert result.by_endpoint[f"{mirrored.origin.host}/origin/os"] >= mirrored.image.layers[0].size
 
 
 def test_a_mirror_for_digests_only_is_not_asked_for_a_tag(mirrored: Mirrored) -> None:

@@ -7,12 +7,14 @@ import base64
 
 import pytest
 
+from layertee.config.logins import Credentials
 from layertee.errors import (
     ConnectFailed,
     LayerteeError,
     NotInRegistry,
     RateLimited,
     RedirectRefused,
+    RegistryBlocked,
     RegistryError,
     ServerError,
     Timeout,
@@ -22,6 +24,8 @@ from layertee.errors import (
     WebPage,
 )
 from layertee.image.document import Digest
+from layertee.image.reference import Reference, parse_reference
+from layertee.registry.exchange import Exchange
 from layertee.registry.http import Body, TLSPolicy
 from tests.support.fakes.image import (
     AMD64,
@@ -37,7 +41,7 @@ from tests.support.fakes.image import (
     document,
     redirect,
 )
-from tests.support.fakes.transport import Answer, json_answer
+from tests.support.fakes.transport import Answer, FakeTransport, json_answer
 
 
 def test_a_401_is_answered_with_a_token_once() -> None:
@@ -235,6 +239,39 @@ def test_another_registry_cannot_lead_further_inside(realm: str) -> None:
     with pytest.raises(RegistryError):
         rig.open(0, 3)
     assert all("127.0.0.1" not in url and "10.0.0.1" not in url for url in rig.urls())
+
+
+def blocking(transport: FakeTransport, *hosts: str) -> Exchange:
+    """An exchange for quay.io/ns/repo of a machine where ``hosts`` are blocked."""
+    reference = parse_reference("quay.io/ns/repo:tag")
+    assert isinstance(reference, Reference)
+    return Exchange(
+        transport,
+        reference,
+        Credentials(login=USER),
+        tls=TLSPolicy(),
+        allow_http=False,
+        is_blocked=lambda host: host in hosts,
+    )
+
+
+@pytest.mark.parametrize("host", ["cdn.example", "cdn.example:443"])
+def test_a_redirect_does_not_lead_to_what_is_blocked(host: str) -> None:
+    transport = FakeTransport()
+    exchange = blocking(transport, host)
+    transport.on("https://quay.io/v2/ns/repo/manifests/tag", redirect(CDN))
+    with pytest.raises(RegistryBlocked, match=r"quay\.io leads to https://cdn\.example"):
+        asyncio.run(exchange.fetch("manifests/tag", {}, limit=100, what="x"))
+    assert len(transport.requests) == 1
+
+
+def test_a_token_service_that_is_blocked_is_not_asked() -> None:
+    transport = FakeTransport()
+    exchange = blocking(transport, "auth.example")
+    transport.on("https://quay.io/v2/ns/repo/manifests/tag", wants_token("https://auth.example/token"))
+    with pytest.raises(RegistryBlocked, match=r"leads to https://auth\.example"):
+        asyncio.run(exchange.fetch("manifests/tag", {}, limit=100, what="x"))
+    assert len(transport.requests) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
