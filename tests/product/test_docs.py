@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 EXAMPLE = "registry.example.com"
 BOOTC, UPGRADE = DOCS / "guides" / "bootc.md", DOCS / "guides" / "local-first-upgrade.md"
 SYSTEMD = DOCS / "guides" / "systemd"
-TAGS = {"console", "python", "sh", "ini", "json", "text"}
+TAGS = {"console", "python", "sh", "ini", "json", "text", "toml"}
 NOT_SOURCE = (
     ".git",
     ".venv",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from layertee.config.registries import Registries
+from layertee.image.reference import Reference, parse_reference
 from tests.support.mirrors import At, write_conf
+from tests.support.pages import DOCS
 from tests.support.process import Cli
 
 SECRET = "hunter2-PLANTED"
@@ -71,6 +75,36 @@ def test_it_says_for_each_endpoint_what_would_be_used_there(user: Cli) -> None:
     }
     assert found["signatures"]["lookaside"] == "https://sigs.test"
     assert SECRET not in json.dumps(found)
+
+
+def test_the_example_of_the_manual_is_what_is_printed(user: Cli) -> None:
+    own = user.home / ".config/containers"
+    write_conf(
+        own, "quay.test/fedora", [At("mirror.test:5000/fedora")], At("quay.test/fedora", insecure=False)
+    )
+    proxy, none = "http://proxy.test:3128", "mirror.test"
+    printed = user.run("doctor", IMAGE, https_proxy=proxy, no_proxy=none).out
+    printed = re.sub(r", /(?:etc|usr)/[^,\n]+", "", printed).replace(str(user.home), "/root")
+    page = (DOCS / "reference/configuration.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```text\n(.*?)^```$", page, re.S | re.M)
+    assert shown and printed == shown[1]
+
+
+def test_the_examples_of_registries_conf_mean_what_is_said_of_them(tmp_path: Path) -> None:
+    page = (DOCS / "reference/configuration.md").read_text(encoding="utf-8")
+    image = parse_reference("registry.example.com/os/image:1")
+    assert isinstance(image, Reference)
+    found = []
+    for text in re.findall(r"^```toml\n(.*?)^```$", page, re.S | re.M):
+        (tmp_path / "registries.conf").write_text(text)
+        read = Registries.read(
+            path=tmp_path / "registries.conf", env={}, admin=tmp_path / "none", vendor=tmp_path / "none"
+        )
+        found.append([(end.reference.name, end.is_mirror) for end in read.endpoints(image)])
+    assert found == [
+        [("mirror.site.example:5000/os/image", True), ("registry.example.com/os/image", False)],
+        [("mirror.site.example:5000/copies/os/image", True)],
+    ]
 
 
 def test_people_are_told_the_same(user: Cli) -> None:

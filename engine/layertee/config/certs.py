@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from .home import User
+
+log = logging.getLogger(__name__)
 
 SYSTEM: Final = (
     Path("/etc/containers/certs.d"),
@@ -33,5 +36,8 @@ def _is_open(directory: Path) -> bool:
     try:
         with os.scandir(directory):
             return True
-    except (OSError, ValueError):
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as exc:
+        log.debug("%s is passed over: %s", directory, exc)
         return False

@@ -30,26 +30,30 @@ _DRAIN_S = 1.0
 _NOT_FOUND = b"credentials not found"
 
 
+class HelperFailed(AuthConfigError):
+    """A helper could not say whether it has a login."""
+
+
 async def ask(
     name: str, server: str, env: Mapping[str, str], whence: str, limit_s: float = HELPER_S
 ) -> tuple[str, str] | None:
     """User name and secret that the helper ``name`` has for ``server``; None when it has nothing.
 
-    ``whence`` says who named the helper, for messages. Raises AuthConfigError.
+    ``whence`` says who named the helper, for messages. Raises HelperFailed.
     """
     if not _NAME.fullmatch(name):
-        raise AuthConfigError(f"{whence}: {name!r:.100} is not the name of a credential helper")
+        raise HelperFailed(f"{whence}: {name!r:.100} is not the name of a credential helper")
     program = f"docker-credential-{name}"
     directories = [d for d in env.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(d)]
     found = shutil.which(program, path=os.pathsep.join(directories)) if directories else None
     if found is None:
-        raise AuthConfigError(f"{whence} names the credential helper {program}, which is not installed")
+        raise HelperFailed(f"{whence} names the credential helper {program}, which is not installed")
     status, output, said = await _converse(found, server, env, limit_s)
     if status != 0:
         if output.lstrip().lower().startswith(_NOT_FOUND):
             return None
         words = _first_line(output) or _first_line(said)
-        raise AuthConfigError(
+        raise HelperFailed(
             f"credential helper {program} failed for {server} (exit status {status})"
             + (f": {words}" if words else "")
         )
@@ -58,7 +62,7 @@ async def ask(
         username = as_text(answer.get("Username"), f"Username from {program}")
         secret = as_text(answer.get("Secret"), f"Secret from {program}")
     except DocumentError as exc:
-        raise AuthConfigError(f"credential helper for {server}: {exc}") from exc
+        raise HelperFailed(f"credential helper for {server}: {exc}") from exc
     return (username, secret) if username or secret else None
 
 
@@ -83,7 +87,7 @@ async def _converse(
         )
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment
         why = exc.strerror if isinstance(exc, OSError) else exc
-        raise AuthConfigError(f"credential helper {program} cannot be run: {why}") from exc
+        raise HelperFailed(f"credential helper {program} cannot be run: {why}") from exc
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     streams = process.stdout, process.stderr
     try:
@@ -101,7 +105,7 @@ async def _converse(
                     task.cancel()
             return await process.wait(), output, said
     except TimeoutError as exc:
-        raise AuthConfigError(f"credential helper {program} did not answer in {limit_s:.0f} s") from exc
+        raise HelperFailed(f"credential helper {program} did not answer in {limit_s:.0f} s") from exc
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -119,5 +123,5 @@ async def _read(stream: asyncio.StreamReader, program: str) -> bytes:
     while chunk := await stream.read(4096):
         output += chunk
         if len(output) > _MAX_OUTPUT:
-            raise AuthConfigError(f"credential helper {program} answered more than 64 KiB")
+            raise HelperFailed(f"credential helper {program} answered more than 64 KiB")
     return output

@@ -21,7 +21,7 @@ from ..errors import AuthConfigError, DocumentError
 from ..image import hub
 from ..image.strictjson import as_object, as_text, load_object
 from . import helpers as credential_helpers
-from .helpers import HELPER_S
+from .helpers import HELPER_S, HelperFailed
 from .home import User
 from .reading import read_file
 from .registries import AUTH_FILES
@@ -123,20 +123,19 @@ class Credentials:
     async def lookup(self, registry: str, repository: str) -> Login | None:
         """The login for ``registry/repository``: most specific key of the first file that has one.
 
-        A helper of registries.conf that fails is passed over, as long as somebody else has a login. Raises
-        AuthConfigError when a file is malformed, one named explicitly is missing, or a credential helper
-        fails.
+        A helper that fails is passed over where another one of registries.conf, or the files, has a login.
+        Raises AuthConfigError when a file is malformed or one named explicitly is missing, HelperFailed.
         """
         if self._disabled or self._login is not None:
             return self._login
         host = _host(registry)
-        failed: AuthConfigError | None = None
+        failed: HelperFailed | None = None
         for helper in self._helpers:
             try:
                 async for candidate in self._candidates(helper, host, repository):
                     if login := await self._take(candidate):
                         return login
-            except AuthConfigError as exc:
+            except HelperFailed as exc:
                 failed = failed or exc
         if failed is not None:
             raise failed
@@ -208,7 +207,7 @@ class Credentials:
         if user.home is not None:
             found.append(_File(user.home / ".dockercfg", legacy=True))
         if user.uid == 0:
-            found += [_File(path) for path in self._system if os.path.lexists(path)][:1]
+            found += [_File(path) for path in self._system if os.path.exists(path)][:1]
         return found
 
 

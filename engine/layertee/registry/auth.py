@@ -302,5 +302,9 @@ def _read_token(body: bytes, received: float) -> _Token:
     if not isinstance(value, str) or len(value) > _MAX_TOKEN or not _BEARER.fullmatch(value):
         raise DocumentError("token answer holds no usable token")
     lifetime = answer.get("expires_in")
-    seconds = float(lifetime) if isinstance(lifetime, int | float) else _LIFETIME_MIN_S
+    if isinstance(lifetime, str) and lifetime.isascii() and lifetime.isdecimal():
+        lifetime = int(lifetime[:10])
+    if not isinstance(lifetime, int | float) or isinstance(lifetime, bool):
+        lifetime = _LIFETIME_MIN_S
+    seconds = float(lifetime)
     return _Token(value, received + min(max(seconds, _LIFETIME_MIN_S), _LIFETIME_MAX_S))

@@ -17,6 +17,7 @@ from layertee.cli.exits import EXIT_ERROR, exit_code
 from layertee.cli.hints import HINTS
 from layertee.cli.output import OutputFailed
 from layertee.cli.shared import options_of
+from layertee.config.helpers import HelperFailed
 from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
 from layertee.image.holding import Basis
 from layertee.imageproxy.delegate import DelegateError
@@ -38,6 +39,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.ProxyConfigError: 1,
     DelegateError: 1,
     SeveralMembers: 1,
+    HelperFailed: 1,
     errors.RegistryError: 1,
     errors.Unauthorized: 1,
     errors.NotFound: 2,

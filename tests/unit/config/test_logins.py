@@ -328,6 +328,22 @@ def test_bootcs_files_are_roots_last_resort_and_only_the_first_counts(home: Home
     assert user("quay.io", 0) == "own"
 
 
+def test_a_link_that_leads_nowhere_hides_no_other_file(home: Home) -> None:
+    files = [home.root / name / "auth.json" for name in ("run", "etc")]
+    files[0].parent.mkdir(exist_ok=True)
+    files[0].symlink_to(home.root / "gone")
+    write(files[1], {"auths": {"quay.io": auth("etc")}})
+    login = home.lookup("quay.io", user=User.of(home.env, uid=0), system=files)
+    assert login is not None and login.username == "etc"
+
+
+def test_a_broken_file_is_not_made_up_for_by_a_helper(home: Home) -> None:
+    home.helper("one", """echo '{"Username": "one", "Secret": "x"}'""")
+    write(home.runtime, {"auths": {"quay.io": {"auth": "%%%"}}})
+    with pytest.raises(AuthConfigError, match="not base64"):
+        home.lookup("quay.io", helpers=("containers-auth.json", "one"))
+
+
 def test_a_login_says_where_it_is_from_and_that_is_no_part_of_it(home: Home) -> None:
     write(home.config, {"auths": {"quay.io/ns": auth("user")}})
     login = home.lookup("quay.io")

@@ -144,7 +144,10 @@ def test_tokens_are_kept_by_realm_service_and_scope() -> None:
 
 @pytest.mark.parametrize(
     ("expires_in", "lifetime"),
-    [(300, 300), (0, 60), (-5, 60), (10**15, 86400), (None, 60), ("300", 60), (90.5, 90.5), (True, 60)],
+    [
+        *((300, 300), (0, 60), (-5, 60), (10**15, 86400), (None, 60), (90.5, 90.5), (True, 60)),
+        *(("300", 300), ("soon", 60), ("-300", 60), ("9" * 5000, 86400)),
+    ],
 )
 def test_a_lifetime_is_clamped_and_counted_from_receipt(expires_in: object, lifetime: float) -> None:
     bench = Bench()
