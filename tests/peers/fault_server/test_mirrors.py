@@ -248,6 +248,28 @@ def test_a_tag_that_moved_at_a_mirror_is_what_the_mirror_says(mirrored: Mirrored
     assert by_digest.by_endpoint[f"{mirrored.first.host}/first/os"] == by_digest.bytes_fetched
 
 
+def test_another_image_does_not_wait_for_what_has_failed_before(mirrored: Mirrored) -> None:
+    """Its own first mirror is on the host that did not answer for the first image."""
+    mirrored.first.script([on("manifest", Stall(None)), on("ping", Stall(None))])
+    beside = mirrored.directory / "beside"
+    beside.mkdir()
+    first, second = At(f"{mirrored.first.host}/first/os"), At(f"{mirrored.second.host}/second/os")
+    conf = write_conf(mirrored.directory, PREFIX, [first, second], mirrored.at_origin)
+    other = write_conf(beside, "other.test/os", [first, second], mirrored.at_origin)
+    conf.write_text(conf.read_text() + other.read_text())
+
+    async def main() -> list[PullResult]:
+        options = Options(registries_conf=conf, limits=QUICK)
+        async with Engine(mirrored.directory / "engine", options=options) as engine:
+            names = (f"{PREFIX}:1", "other.test/os:1")
+            return [await engine.pull(await engine.plan(name)) for name in names]
+
+    one, two = run(main())
+    assert [bool(result.warnings) for result in (one, two)] == [True, False]
+    assert len(mirrored.first.requests()) == 1
+    assert len(mirrored.origin.requests()) == 0
+
+
 def test_an_endpoint_that_is_listed_often_is_one(mirrored: Mirrored) -> None:
     mirrored.mirrors = [mirrored.mirrors[0]] * 50
     mirrored.first.script([on("manifest", Status(503))])

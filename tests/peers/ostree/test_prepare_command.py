@@ -11,7 +11,8 @@ import pytest
 from layertee.cli.arguments import parse
 from layertee.cli.exits import exit_code
 from layertee.cli.prepare import prepare
-from layertee.errors import DiffIDMismatch, InvalidReference
+from layertee.errors import DiffIDMismatch, InvalidReference, RegistryBlocked
+from tests.support.mirrors import write_conf
 from tests.support.process import Cli
 from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer
@@ -70,6 +71,18 @@ def steps(document: dict[str, Any]) -> list[str]:
     return [layer["step"] for layer in document["layers"]]
 
 
+def test_a_blocked_registry_is_not_asked(
+    rig: OSTreeRig, plain: BuiltImage, command: Command, registry: RegistryServer, tmp_path: Path
+) -> None:
+    image = push(plain, "prepare-blocked/os:1", registry)
+    conf = write_conf(tmp_path, registry.host, [], blocked=True)
+    before = rig.refs()
+    registry.reset()
+    with pytest.raises(RegistryBlocked, match=f"{conf}:1"):
+        command(image, "--registries-conf", str(conf))
+    assert registry.accesses() == [] and rig.refs() == before
+
+
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_build_install_push_prepare_leaves_nothing_to_download(
     rig: OSTreeRig,
@@ -79,7 +92,7 @@ def test_build_install_push_prepare_leaves_nothing_to_download(
     tmp_path: Path,
     compression: str,
 ) -> None:
-    """Case 1 of the mission, but for bootc itself: what it would ask for is asked of the repository."""
+    """What the project is for, but for bootc itself: what it would ask for is asked of the repository."""
     commits = rig.take(plain, "containers-storage:localhost/os:1", tmp_path)
     pushed = recompress(plain, compression, tmp_path / compression)
     image = push(pushed, f"prepare-{compression}/os:1", registry)
