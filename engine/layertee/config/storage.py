@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,11 +42,13 @@ _STORE_OPTIONS: Final = frozenset({"imagestore", "additionalimagestore"})
 class StorageRoots:
     """The directories that hold layers and images, the machine's own first.
 
-    ``driver`` is None where nothing names one: whatever is there, then.
+    ``driver`` is None where nothing names one: whatever is there, then. ``named`` are those of the roots that
+    somebody added by name, and that should be there.
     """
 
     roots: tuple[Path, ...]
     driver: str | None
+    named: tuple[Path, ...] = field(default=(), compare=False)
 
     @property
     def drivers(self) -> tuple[str, ...]:
@@ -92,17 +94,18 @@ def find_roots(
     where the store would be in a home that there is not. Blocks.
     """
     if reference.graphroot is not None:
-        roots = (reference.graphroot, *_stores_in(reference.options))
+        named = _stores_in(reference.options)
+        roots: tuple[Path, ...] = (reference.graphroot, *named)
         driver = reference.driver or ""
     else:
-        roots, driver = _configured(environ, User.of(environ, uid), admin, vendor)
+        roots, named, driver = _configured(environ, User.of(environ, uid), admin, vendor)
     driver = _OLD_NAMES.get(driver, driver)
     if driver and driver not in TREES:
         raise InvalidReference(
             f"{reference.store} uses the storage driver {driver!r:.40}; layers can be read from"
             f" {' and '.join(TREES)}"
         )
-    return StorageRoots(tuple(dict.fromkeys(roots)), driver or None)
+    return StorageRoots(tuple(dict.fromkeys(roots)), driver or None, named)
 
 
 def storage_files(
@@ -114,7 +117,7 @@ def storage_files(
 
 def _configured(
     environ: Mapping[str, str], user: User, admin: Path, vendor: Path
-) -> tuple[tuple[Path, ...], str]:
+) -> tuple[tuple[Path, ...], tuple[Path, ...], str]:
     conf = _read(environ, user, admin, vendor)
     expand = _Expansion(environ, user)
     is_root = user.uid == 0
@@ -127,18 +130,18 @@ def _configured(
         roots.append(_ROOT_GRAPHROOT)
     else:
         roots.append(user.data_for("podman's store") / "containers/storage")
-    if conf.imagestore:
-        roots.append(_literal(conf.imagestore))
+    named = [_literal(conf.imagestore)] if conf.imagestore else []
     if (options := environ.get("STORAGE_OPTS")) is not None:  # in place of all that the files say of the kind
-        roots += _stores_in(tuple(options.split(",")))
+        named += _stores_in(tuple(options.split(",")))
     else:
-        roots += map(_literal, conf.stores)
+        named += map(_literal, conf.stores)
+    roots += named
     if conf.graphroot and not is_root:
         if conf.rootless:
             roots.append(expand(conf.rootless))
         elif user.data is not None:
             roots.append(user.data / "containers/storage")
-    return tuple(roots), environ.get("STORAGE_DRIVER") or conf.driver
+    return tuple(roots), tuple(named), environ.get("STORAGE_DRIVER") or conf.driver
 
 
 def _read(environ: Mapping[str, str], user: User, admin: Path, vendor: Path) -> _Conf:

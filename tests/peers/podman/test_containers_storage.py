@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -630,6 +631,33 @@ def test_an_additional_store_is_looked_into_after_the_first(
     assert len(found) == 4
     assert place.resolve(NAME).names == (NAME,)
     assert place.resolve("localhost/other:1").names == ("localhost/other:1",)
+
+
+@pytest.mark.parametrize("state", ["gone", "empty", "closed"])
+def test_an_additional_store_that_cannot_be_looked_into_is_named(
+    store: StorageRig, image: BuiltImage, tmp_path: Path, state: str
+) -> None:
+    other = tmp_path / "other"
+    if state != "gone":
+        other.mkdir()
+    name = f"containers-storage:[{store.driver}@{store.root}:{store.driver}.imagestore={other}]"
+    place = ContainersStoragePlace.of(parse_storage(name))
+    with closed(other) if state == "closed" else nullcontext():
+        found = place.find([*diff_ids(image), DiffID(digest_of(b"missing"))])
+        assert len(found) == len(set(diff_ids(image)))
+        assert any(str(other) in warning for warning in found.warnings)
+        with pytest.raises(NotFound, match=str(other)):
+            place.resolve("localhost/nothing:1")
+
+
+def test_a_closed_directory_of_layers_says_how_to_become_who_may_read_it(
+    store: StorageRig, image: BuiltImage
+) -> None:
+    diff_id = diff_ids(image)[0]
+    holding = place_of(store).find([diff_id])[diff_id]
+    with closed(store.tree(diff_id).parent), pytest.raises(SourceUnreadable) as failed:
+        holding.open()
+    assert failed.value.hint == "podman-unshare"
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +43,7 @@ class LayerFiles:
         The driver's own directory may be a symlink to another disk; what is beneath it is not trusted.
         """
         top, _, rest = TREES[self.driver].partition("/{}")
-        with Tree.open(self.root / top) as driver:
+        with _hinted(), Tree.open(self.root / top) as driver:
             return driver.sub(f"{self.layer_id}{rest}")
 
     @property
@@ -58,6 +60,17 @@ class LayerFiles:
     def open(self) -> LayerReader:
         """Begin to read. Raises SourceUnreadable."""
         return LayerReader(self)
+
+
+@contextmanager
+def _hinted() -> Iterator[None]:
+    """What belongs to another user of the containers can be read in podman's user namespace."""
+    try:
+        yield
+    except SourceUnreadable as exc:
+        if isinstance(exc.__cause__, PermissionError):
+            exc.with_hint("podman-unshare")
+        raise
 
 
 class LayerReader:
@@ -121,12 +134,8 @@ class LayerReader:
         if not isinstance(entry, Payload):
             self._segment = memoryview(entry)
             return True
-        try:
+        with _hinted():
             self._fd, size = self._tree.file(entry.name)
-        except SourceUnreadable as exc:
-            if isinstance(exc.__cause__, PermissionError):  # of another user of the containers' own
-                exc.with_hint("podman-unshare")
-            raise
         self._name = entry.name
         self._left = entry.size
         if size != entry.size:

@@ -11,6 +11,7 @@ have been changed since, or never have reached the disk, so reading it back hash
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -107,8 +108,8 @@ class ContainersStoragePlace(Place):
         wanted = set(diff_ids)
         found: dict[DiffID, Holding] = {}
         unusable: dict[DiffID, LayerteeError] = {}
-        stores = self._stores()
-        if not stores:
+        stores = self._stores(warnings)
+        if not stores and not warnings:
             warnings.append(f"{self.name}: there is no store")
         for store in stores:
             for row in self._rows(store, warnings):
@@ -216,14 +217,29 @@ class ContainersStoragePlace(Place):
 
     # --- records --------------------------------------------------------------
 
-    def _stores(self) -> list[_Store]:
-        """The parts of the store that are there, the machine's own first."""
-        return [
-            _Store(root, driver)
-            for root in self._where.roots
-            for driver in self._where.drivers
-            if os.path.isdir(root / f"{driver}-layers")
-        ]
+    def _stores(self, warnings: list[str] | None = None) -> list[_Store]:
+        """The parts of the store that are there, the machine's own first.
+
+        ``warnings`` is told of those that cannot be looked into, and of those that were named and are gone.
+        """
+        said: list[str] = []
+        found: list[_Store] = []
+        for root in self._where.roots:
+            before = len(found) + len(said)
+            for driver in self._where.drivers:
+                directory = root / f"{driver}-layers"
+                try:
+                    if stat.S_ISDIR(os.stat(directory).st_mode):
+                        found.append(_Store(root, driver))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except OSError as exc:
+                    said.append(f"{self.name}: {directory}: {exc.strerror}")
+            if len(found) + len(said) == before and root in self._where.named:
+                said.append(f"{self.name}: {root} has no store in it")
+        if warnings is not None:
+            warnings += said
+        return found
 
     def _rows(self, store: _Store, warnings: list[str]) -> list[LayerRow]:
         return self._parsed(store, "layers", partial(layer_rows, source=self.name), warnings)
@@ -231,7 +247,7 @@ class ContainersStoragePlace(Place):
     def _image_rows(self, warnings: list[str]) -> list[_Image]:
         return [
             (store, row)
-            for store in self._stores()
+            for store in self._stores(warnings)
             for row in self._parsed(store, "images", image_rows, warnings)
         ]
 
