@@ -138,19 +138,14 @@ class Registries:
 
 
 def _load(search: Search, own: Path | None) -> Iterator[ConfFile]:
-    for main in search.mains:
-        if file := _read(main.path, named=main.named, own=own):
-            yield file
-            break
+    files: list[Path] = []
     try:
-        drop_ins = list(search.drop_ins())
+        for candidate in search.candidates(lambda path: path in files):
+            if file := _read(candidate.path, named=candidate.named, own=own):
+                files.append(candidate.path)
+                yield file
     except OSError as exc:
         raise RegistriesConfError(f"{exc.filename} cannot be read: {exc.strerror}") from exc
-    for path in drop_ins:
-        if file := _read(path, named=False, own=own):
-            yield file
-    if search.last is not None and (file := _read(search.last.path, named=True, own=own)):
-        yield file
 
 
 def _read(path: Path, *, named: bool, own: Path | None) -> ConfFile | None:

@@ -77,13 +77,12 @@ class Search:
     def candidates(self, was_read: Callable[[Path], bool]) -> Iterator[Candidate]:
         """What to read, in order: of the main files up to the first that ``was_read``, then the others.
 
-        Raises OSError. Blocks.
+        Those that nobody named need not be there. Raises OSError. Blocks.
         """
         for main in self.mains:
-            if main.named or os.path.lexists(main.path):
-                yield main
-                if was_read(main.path):
-                    break
+            yield main
+            if was_read(main.path):
+                break
         yield from map(Candidate, self.drop_ins())
         if self.last is not None:
             yield self.last

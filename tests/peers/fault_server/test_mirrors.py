@@ -171,7 +171,7 @@ def test_a_mirror_that_is_killed_costs_nothing_but_what_was_in_flight(mirrored: 
     assert len(mirrored.origin.requests()) == 0
 
 
-def test_what_failed_once_is_asked_last_for_the_rest_of_the_run(mirrored: Mirrored) -> None:
+def test_a_mirror_that_is_down_leads_to_the_next_and_not_to_the_origin(mirrored: Mirrored) -> None:
     mirrored.first.stop()
     mirrored.pull()
     mirrored.second.settle()
