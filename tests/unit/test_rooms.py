@@ -162,11 +162,12 @@ def test_no_module_is_longer_than_a_reader_can_hold() -> None:
 # --- tests and benchmarks -------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[2]
-# What the files of a folder may import of tests and bench, by names of packages; the first that fits holds.
+# What the files of a folder may import of tests and bench, by names of packages.
 MAY_IMPORT = {
     "bench": ("bench", "tests.support"),
     "tests/support": ("tests.support",),
-    "tests": ("tests.support", "tests.contract"),
+    "tests/torture": ("tests.support", "tests.torture"),
+    "tests": ("tests.support", "tests.contract", "tests.torture"),
 }
 
 
