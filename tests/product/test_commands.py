@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,32 @@ def test_a_store_that_is_not_there_is_neither_made_nor_taken_for_an_empty_one(
     assert error == f"layertee: there is no store in {user.store}; the first pull makes it [NOT_FOUND]"
     assert hint.startswith("hint: ") and "--store" in hint
     assert not user.store.exists()
+
+
+@pytest.mark.parametrize("n_made", range(5))
+def test_a_store_whose_making_was_cut_short_is_not_there_yet(
+    user: Cli, names: tuple[str, str], n_made: int
+) -> None:
+    """As a machine that loses its power leaves it: nothing is wrong with it, and nothing in it."""
+    user.store.mkdir()
+    marker = user.store / "oci-layout"
+    steps: list[Callable[[], object]] = [
+        lambda: (user.store / ".oci-layout-1-ab.part").write_bytes(b""),
+        lambda: marker.write_text('{"imageLayoutVersion": "1.0.0"}'),
+        (user.store / "blobs").mkdir,
+        (user.store / "blobs" / "sha256").mkdir,
+    ]
+    for step in steps[:n_made]:
+        step()
+    assert "the first pull makes it [NOT_FOUND]" in user.run("verify", code=2).err
+    user.pull(names[0])
+    user.verified()
+
+
+def test_a_layout_that_lost_its_index_is_damaged_and_not_new(user: Cli, names: tuple[str, str]) -> None:
+    user.pull(names[0])
+    (user.store / "index.json").unlink()
+    assert "[STORE_CORRUPT]" in user.run("verify", code=1).err
 
 
 @pytest.mark.parametrize("form", ["as-is", "uncompressed"])

@@ -16,6 +16,7 @@ from ..image.holding import Basis
 from ..image.placename import parse_place
 from ..image.platform import Platform
 from ..options import Budget, Options
+from ..store.layout import is_unfinished
 from ..store.store import Store, default_root
 from ..transfer.limits import FetchLimits, RangeMode
 
@@ -58,7 +59,7 @@ def root_of(args: argparse.Namespace) -> Path:
 def open_store(args: argparse.Namespace) -> Store:
     """The store, which must be there. Raises NotFound, StoreCorrupt, LocalError."""
     root = root_of(args)
-    if not is_directory(root):
+    if not is_directory(root) or is_unfinished(root):
         raise NotFound(f"there is no store in {root}; the first pull makes it").with_hint("store-place")
     return Store.open(root, create=False)
 

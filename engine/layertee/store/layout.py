@@ -206,6 +206,24 @@ class Layout(LayoutReader):
             write_file(self.path, INDEX, layout_index.EMPTY, mode=self._index_mode)
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether nothing was ever put into the directory ``path``, of which ``create`` would make a layout.
+
+    It is empty, or has what ``create`` makes before the index: a machine lost its power then, say. Raises
+    LocalError.
+    """
+    try:
+        names = {name for name in os.listdir(path) if name != "lost+found" and not _is_leftover(name)}
+        if not names <= {MARKER, "blobs"}:
+            return False
+        blobs = path / "blobs"
+        return "blobs" not in names or all(not os.listdir(blobs / name) for name in os.listdir(blobs))
+    except NotADirectoryError:
+        return False
+    except OSError as exc:
+        raise disk_error(exc, "listing", path) from exc
+
+
 def _read(path: Path, limit: int) -> bytes | None:
     """At most ``limit`` + 1 bytes of a plain file; None if there is none. Raises LocalError, StoreCorrupt."""
     try:
