@@ -1,0 +1,598 @@
+"""Power cuts: a pull loses its disk, and its process, at every moment, and nothing that was finished is lost.
+
+One case is: a store on a file system in a file; a command; a moment. At that moment the file system is shut
+down without flushing anything (the ioctl that its own developers test crashes with) and the process is
+killed. Mounted again, the journal is replayed, and then:
+
+1. every blob has the bytes that its name says; ``layertee verify`` finds nothing wrong, and warns of nothing;
+2. an image that was whole before is named and whole;
+3. what the command reported as finished had been flushed to the disk by then;
+4. the next pull completes, and asks the registry for nothing that was finished.
+
+Moments are the calls that change the file system, one after the other (``cut.c`` counts them), or random
+points of time. Another program on the same disk may flush the journal in between, which brings names to the
+disk, but not the contents that they are of.
+
+What is on the loop device counts as on the disk: a disk that forgets what it has acknowledged is not played.
+
+    python -m tests.torture --only cuts [--seed N] [--scale F] [--case CASE …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from tests.support.compress import digest_of
+from tests.support.fakes.fault_server import FaultServer
+from tests.support.process import PLAIN, Cli, Ran, wait_until
+from tests.support.rig.images import BuiltImage, build_image, upload
+from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer
+from tests.support.rig.registry import NotInstalled, RegistryServer
+from tests.torture.filesystems import (
+    KINDS,
+    UNAVAILABLE,
+    Kind,
+    Unavailable,
+    build_cut,
+    cut_power,
+    inside,
+    mounted,
+)
+from tests.torture.results import Budget, Findings
+
+__all__ = ["Case", "Machine", "Wrong", "run"]
+
+NAME = "torture/os:stable"
+OTHER = "torture/other:1"
+RATE = 4_000_000  # bytes per second and connection, where the moment is a time: a pull takes half a second
+BIG_DISK = 320 << 20
+BIG_RATE = 60_000_000
+MOMENTS = 80  # random points of time, for each file system
+BIG_MOMENTS = 40
+ENOUGH = 5  # cuts that notice what is wrong with a control
+REF_NAME = "org.opencontainers.image.ref.name"
+ORIGINAL = "dev.layertee.original-manifest"
+
+
+class Wrong(AssertionError):
+    """A promise was broken; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What the store has before (images by name), and the command that loses its power."""
+
+    name: str
+    form: str = "as-is"
+    before: Mapping[str, str] = field(default_factory=dict)
+    wanted: str = "new"
+    under: str = NAME
+    command: str = "pull"
+    forgotten: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> dict[str, str]:
+        """Images that were whole before, and must be afterwards, unless the command replaces them."""
+        return {name: image for name, image in self.before.items() if name not in self.forgotten}
+
+
+STORIES = {
+    story.name: story
+    for story in (
+        Story("as-is"),
+        Story("tars", "uncompressed"),
+        Story("update", before={NAME: "old"}),
+        Story("update-tars", "uncompressed", before={NAME: "old", OTHER: "other"}),
+        Story("gc", before={NAME: "old", OTHER: "other"}, wanted="old", command="gc", forgotten=(OTHER,)),
+        Story("big", wanted="big"),
+        Story("big-tars", "uncompressed", wanted="big"),
+    )
+}
+BIG = ("big", "big-tars")
+SMALL = ("as-is", "tars", "update", "update-tars", "gc")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One cut: after the call number ``call``, or ``after_s`` seconds after the pull was heard of.
+
+    ``sync_at`` and ``sync``: after which call another program flushes what. ``lie``: see cut.c; for controls.
+    """
+
+    kind: str
+    story: str
+    call: int = 0
+    after_s: float = 0.0
+    sync_at: int = 0
+    sync: str = "journal"
+    lie: str = ""
+
+    def __str__(self) -> str:
+        moment = f"call={self.call}" if self.call else f"after={self.after_s:.4f}"
+        neighbour = f",{self.sync}={self.sync_at}" if self.sync_at else ""
+        lie = f",lie={self.lie}" if self.lie else ""
+        return f"{self.kind},{self.story},{moment}{neighbour}{lie}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """As ``str`` gives it. Raises ValueError."""
+        kind, story, *rest = text.split(",")
+        if kind not in KINDS or story not in STORIES:
+            raise ValueError(f"no such case: {text}")
+        found = cls(kind, story)
+        for word in rest:
+            key, _, value = word.partition("=")
+            match key:
+                case "call":
+                    found = replace(found, call=int(value))
+                case "after":
+                    found = replace(found, after_s=float(value))
+                case "lie":
+                    found = replace(found, lie=value)
+                case "journal" | "all":
+                    found = replace(found, sync=key, sync_at=int(value))
+                case _:
+                    raise ValueError(f"not known: {word}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What ``cut.c`` wrote down of a run."""
+
+    n_calls: int
+    was_cut: bool
+    durable: frozenset[str]
+    """Names of blobs (hexadecimal) that were given, and whose directory was flushed after that."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The log ``path``, which need not be there."""
+        n_calls, was_cut = 0, False
+        given: dict[str, list[str]] = {}
+        begun: dict[str, tuple[str, ...]] = {}  # by thread: the names that its flush will cover
+        durable: set[str] = set()
+        for line in path.read_text().splitlines() if path.exists() else ():
+            number, thread, call, result, *details = line.split()
+            n_calls = max(n_calls, int(number))
+            was_cut |= call == "cut"
+            if call == "begins":
+                begun[thread] = tuple(given.get(details[0], ()))
+            elif call == "fsync" and result == "0":
+                durable.update(begun[thread])
+            elif len(details) == 2 and result == "0":
+                given.setdefault(details[0], []).append(details[1])
+        return cls(n_calls, was_cut, frozenset(name for name in durable if len(name) == 64))
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was done, for people and for the record."""
+
+    cuts: Counter[str] = field(default_factory=Counter)
+    finished_layers: int = 0
+    unfinished: int = 0
+    fetched_again: int = 0
+    longest_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "cuts": sum(self.cuts.values()),
+            "by_file_system_and_story": dict(sorted(self.cuts.items())),
+            "commands_cut_before_their_end": self.unfinished,
+            "layers_finished_before_a_cut": self.finished_layers,
+            "of_those_fetched_again": self.fetched_again,
+            "longest_case_s": round(self.longest_s, 2),
+        }
+
+
+class Origin:
+    """Where images come from: a real registry, or one that sends no more than ``rate`` bytes a second."""
+
+    def __init__(self, rate: float | None = None) -> None:
+        self._server = RegistryServer() if rate is None else FaultServer(rate_per_connection=rate)
+        self._serves: dict[str, BuiltImage] = {}
+
+    @property
+    def host(self) -> str:
+        return self._server.host
+
+    def start(self) -> None:
+        """Raises NotInstalled."""
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def serve(self, image: BuiltImage, name: str) -> None:
+        """Make ``name`` mean ``image`` from now on."""
+        if self._serves.get(name) is image:
+            return
+        self._serves[name] = image
+        if isinstance(self._server, FaultServer):
+            self._server.add(image, *name.split(":"))
+        else:
+            upload(image, name, self._server)
+
+    def forget(self) -> None:
+        """What was asked for up to now does not count."""
+        if isinstance(self._server, FaultServer):
+            self._server.settle()
+            self._server.forget()
+        else:
+            self._server.reset()
+
+    def was_asked(self) -> bool:
+        """Whether a pull has begun since; of one with a rate only."""
+        return isinstance(self._server, FaultServer) and bool(self._server.requests("manifest"))
+
+    def sent(self) -> Counter[str]:
+        """Bytes of each blob that were sent since."""
+        sent: Counter[str] = Counter()
+        if isinstance(self._server, FaultServer):
+            self._server.settle()
+            for request in self._server.requests("blob"):
+                sent[request.reference] += request.body_bytes
+        else:
+            for access in self._server.accesses():
+                if access.kind == "blob" and access.method == "GET" and access.status in (200, 206):
+                    sent[str(access.reference)] += access.nbytes
+        return +sent
+
+
+class Machine:
+    """Carries out cases. ``work`` is a directory outside of the file systems that lose their power.
+
+    Runs in namespaces of its own (``inside``), with all that it starts.
+    """
+
+    def __init__(self, work: Path, seed: int) -> None:
+        self.figures = Figures()
+        self.kinds: dict[str, Kind] = {}
+        """Those that this machine can make and mount."""
+        self.left_out: dict[str, str] = {}
+        """The others, and why."""
+        self._work = work
+        self._library = build_cut(work)
+        self._mount = work / "mnt"
+        self._mount.mkdir()
+        self._images = _images(work / "images", seed)
+        self._real = Origin()
+        self._slow = Origin(RATE)
+        self._wide = Origin(BIG_RATE)
+        self._seed = seed
+
+    def __enter__(self) -> Self:
+        for kind in KINDS.values():
+            probe = self._work / f"probe-{kind.name}"
+            try:
+                kind.create(probe)
+                with mounted(kind, probe, self._mount):
+                    self.kinds[kind.name] = kind
+            except Unavailable as exc:
+                self.left_out[kind.name] = str(exc)
+        if not self.kinds:
+            raise Unavailable("; ".join(self.left_out.values()))
+        for server in (self._real, self._slow, self._wide):
+            server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in (self._real, self._slow, self._wide):
+            server.stop()
+
+    # -- what can be cut ----------------------------------------------------------------
+
+    def calls_of(self, kind: str, story: str) -> int:
+        """How many calls change the file system when nothing is cut."""
+        case = Case(kind, story)
+        with self._mounted(case) as cli:
+            cli.finish(self._start(case, cli))
+        return Witness.read(self._log).n_calls
+
+    # -- one case -----------------------------------------------------------------------
+
+    def play(self, case: Case) -> None:
+        """Raises Wrong."""
+        began = time.monotonic()
+        try:
+            self._play(case)
+        except AssertionError as exc:
+            raise Wrong(str(exc)) from exc
+        self.figures.cuts[f"{case.kind}/{case.story}"] += 1
+        self.figures.longest_s = max(self.figures.longest_s, time.monotonic() - began)
+
+    def _play(self, case: Case) -> None:
+        with self._mounted(case) as cli:
+            process = self._start(case, cli)
+            try:
+                if not case.call:
+                    self._wait_for_a_pull(self._server(case), process)
+                    time.sleep(case.after_s)
+                    cut_power(self._mount)
+                    process.kill()
+                ran = cli.finish(process, None)
+            finally:
+                process.kill()
+                process.wait()
+            if not Witness.read(self._log).was_cut and ran.code >= 0:  # it was done before the moment came
+                assert ran.code == 0, f"exit {ran.code} before the power was cut\n{ran.err}"
+                if case.call:
+                    cut_power(self._mount)
+        self.figures.unfinished += ran.code != 0
+        with mounted(KINDS[case.kind], self._disk, self._mount):
+            self._check(case, cli, ran, Witness.read(self._log))
+
+    def _wait_for_a_pull(self, server: Origin, process: subprocess.Popen[str]) -> None:
+        wait_until(lambda: server.was_asked() or process.poll() is not None, "no pull begins")
+
+    def _check(self, case: Case, cli: Cli, ran: Ran, witness: Witness) -> None:
+        story, server = STORIES[case.story], self._server(case)
+        image = self._images[story.wanted]
+        names = {(layer.digest if story.form == "as-is" else layer.diff_id): layer for layer in image.layers}
+        finished = {layer.digest for name, layer in names.items() if name[7:] in witness.durable}
+        said = {layer.digest for layer in image.layers if f"{layer.digest}: fetch" in ran.err}
+        assert said <= finished, f"reported as finished, and not flushed: {said - finished}"
+        self.figures.finished_layers += len(finished)
+
+        _blobs_are_true(cli)
+        checked = cli.run("verify", "--json", code=None)
+        if checked.code == 2:  # no more than the beginning of a store
+            assert not finished and not story.before, f"there is no store any more\n{checked.err}"
+            assert list(cli.store.glob("blobs/*/*")) == [], "and still there are blobs"
+        else:
+            assert checked.code == 0, f"verify: {checked.code}\n{checked.out}\n{checked.err}"
+            found = checked.json["ok"], checked.json["missing"], checked.err
+            assert found == (True, [], ""), f"verify: {found}"
+        for name, known in story.whole.items():
+            allowed = {known, story.wanted} if name == story.under else {known}
+            assert self._named(cli, server, name) in allowed, f"{name} is not what it was"
+        if ran.code == 0 and story.command == "pull":
+            assert self._named(cli, server, story.under) == story.wanted, "the pulled image is gone"
+
+        server.forget()
+        again = cli.pull("--layers", story.form, f"{server.host}/{story.under}")
+        fetched = set(server.sent()) & image.layer_digests
+        there = finished | {
+            layer.digest for known in story.whole.values() for layer in self._images[known].layers
+        }
+        self.figures.fetched_again += len(fetched & there)
+        assert not fetched & there, f"finished before, and fetched again: {sorted(fetched & there)}"
+        if ran.code == 0 and story.command == "pull":
+            assert not fetched, "the whole image was there"
+        assert set(again.actions) <= {"have", "fetch"}, again.actions
+        assert "warning" not in again.err, again.err
+        _blobs_are_true(cli)
+        for name in names:
+            assert cli.blob(name).exists(), f"{name} is not there after the second pull"
+        assert self._named(cli, server, story.under) == story.wanted
+        if case.call % 8 == 0:
+            cli.run("gc")
+            assert cli.leftovers() == []
+            report = cli.verified()
+            assert report["missing"] == []
+
+    # -- inside -------------------------------------------------------------------------
+
+    def _server(self, case: Case) -> Origin:
+        if case.story.startswith("big"):
+            return self._wide
+        return self._slow if case.after_s else self._real
+
+    @property
+    def _log(self) -> Path:
+        return self._work / "calls.log"
+
+    @property
+    def _disk(self) -> Path:
+        return self._work / "disk"
+
+    @contextmanager
+    def _mounted(self, case: Case) -> Iterator[Cli]:
+        """A user whose store is on a disk as the story has it before."""
+        story, kind, server = STORIES[case.story], KINDS[case.kind], self._server(case)
+        base = self._base(kind, story, server)
+        subprocess.run(["cp", "--sparse=auto", base, self._disk], check=True)
+        server.serve(self._images[story.wanted], NAME)
+        server.forget()
+        self._log.unlink(missing_ok=True)
+        with mounted(kind, self._disk, self._mount):
+            yield self._user
+
+    @property
+    def _user(self) -> Cli:
+        cli = Cli(self._work / "home")
+        cli.store = self._mount / "store"
+        return cli
+
+    def _base(self, kind: Kind, story: Story, server: Origin) -> Path:
+        """A file with the file system as it is before; made once."""
+        path = self._work / f"{kind.name}-{story.name}-{server.host}"
+        if not path.exists():
+            kind.create(path, BIG_DISK if story.wanted == "big" else None)
+            with mounted(kind, path, self._mount):
+                for name, image in story.before.items():
+                    server.serve(self._images[image], name)
+                    self._user.pull("--layers", story.form, f"{server.host}/{name}")
+                for name in story.forgotten:
+                    self._user.run("rm", f"{server.host}/{name}")
+        return path
+
+    def _start(self, case: Case, cli: Cli) -> subprocess.Popen[str]:
+        story = STORIES[case.story]
+        more = {
+            "LD_PRELOAD": str(self._library),
+            "LT_CUT_MOUNT": str(self._mount),
+            "LT_CUT_LOG": str(self._log),
+        }
+        more |= {"LT_CUT_AT": str(case.call), "LT_CUT_SYNC_AT": str(case.sync_at), "LT_CUT_SYNC": case.sync}
+        if case.lie:
+            more["LT_CUT_LIE"] = case.lie
+        words: tuple[object, ...] = ()
+        if story.command == "pull":
+            reference = f"{self._server(case).host}/{story.under}"
+            words = (PLAIN, "-v", "--json", "--layers", story.form, reference)
+        return cli.start(story.command, *words, **more)
+
+    def _named(self, cli: Cli, server: Origin, name: str) -> str | None:
+        """Which of our images the store has under that name."""
+        for entry in json.loads((cli.store / "index.json").read_bytes())["manifests"]:
+            if entry["annotations"].get(REF_NAME) == f"{server.host}/{name}":
+                document = json.loads(cli.blob(entry["digest"]).read_bytes())
+                digest = document.get("annotations", {}).get(ORIGINAL, entry["digest"])
+                known = {image.digest: known for known, image in self._images.items()}
+                return known.get(digest, str(digest))
+        return None
+
+
+def _blobs_are_true(cli: Cli) -> None:
+    for path in (cli.store / "blobs" / "sha256").glob("*"):
+        content = path.read_bytes()
+        found = digest_of(content)
+        assert found == f"sha256:{path.name}", f"{path.name}: {len(content)} bytes that are {found}"
+
+
+def _images(root: Path, seed: int) -> dict[str, BuiltImage]:
+    """Small ones that share a layer, and one with a large layer."""
+    first = 1 + seed % 1000
+    shared: LayerSpec = incompressible_layer(300_000, seed=first)
+    layers = {
+        "old": [shared, text_layer({"etc/os-release": f"VERSION={seed}\n" * 5_000})],
+        "other": [incompressible_layer(200_000, seed=first + 1)],
+        "new": [
+            shared,
+            text_layer({"usr/text": "a line\n" * 100_000}),
+            incompressible_layer(1_500_000, first + 2),
+        ],
+        "big": [incompressible_layer(48 << 20, seed=first + 3), shared],
+    }
+    return {
+        name: build_image(root / name, specs, compression="gzip-fast", labels={"image": name})
+        for name, specs in layers.items()
+    }
+
+
+def cases(machine: Machine, budget: Budget) -> list[Case]:
+    """Every call of every story on every file system, and random moments besides, in random order."""
+    chance = budget.random("cuts")
+    found = []
+    # Threads are never twice as fast: the numbers of calls are about these. One more is a cut after the end.
+    kinds = list(machine.kinds)
+    n_calls = {story: machine.calls_of(kinds[0], story) for story in SMALL}
+    for at, kind in enumerate(kinds):
+        for story, n in n_calls.items():
+            at += 1
+            for call in chance.sample(range(1, n + 2), min(n, budget.count(n, least=at % 2))):
+                found.append(_with_neighbour(Case(kind, story, call), chance))
+        for moments, stories, longest_s in ((MOMENTS, SMALL[:4], 0.6), (BIG_MOMENTS, BIG, 1.6)):
+            for _ in range(budget.count(moments, least=kind == kinds[0])):
+                after_s = chance.uniform(0.001, longest_s)
+                found.append(Case(kind, chance.choice(stories), after_s=after_s))
+    chance.shuffle(found)
+    return found
+
+
+def _with_neighbour(case: Case, chance: random.Random) -> Case:
+    sync = chance.choice(("", "journal", "journal", "all"))
+    return replace(case, sync=sync, sync_at=chance.randint(1, case.call)) if sync else case
+
+
+CONTROLS = (
+    ("contents not flushed, ext4", "ext4", ".part"),
+    ("contents not flushed, xfs", "xfs", ".part"),
+    ("names not flushed, ext4", "ext4", "/blobs/sha256"),
+)
+
+
+def control(machine: Machine, budget: Budget, kind: str, lie: str) -> int:
+    """Cuts of commits that flush less than they must, until some are noticed; how many were."""
+    n_calls = machine.calls_of(kind, "as-is")
+    caught = 0
+    for call in budget.random(kind, lie).sample(range(n_calls // 3, n_calls), 40):
+        try:
+            machine.play(Case(kind, "as-is", call, lie=lie))
+        except Wrong:
+            caught += 1
+        if caught == budget.count(ENOUGH):
+            break
+    return caught
+
+
+def run(budget: Budget) -> Mapping[str, object]:
+    """Cuts after each call, and at random moments; ``budget.scale`` 1 is more than 2,000 of them.
+
+    Raises Unavailable.
+    """
+    words = ["--seed", str(budget.seed), "--scale", str(budget.scale), "--cases", *budget.cases]
+    figures = dict(inside("tests.torture.cuts", words))
+    findings = Findings("cuts", budget)
+    for case, what in figures.pop("wrong"):
+        findings.add(case, what)
+    return {**figures, **findings.figures()}
+
+
+def _run(budget: Budget, machine: Machine, seconds: float) -> dict[str, Any]:
+    began = time.monotonic()
+    wrong: list[tuple[str, str]] = []
+    caught: dict[str, int] = {}
+    if not budget.cases:
+        for name, kind, lie in CONTROLS:
+            if kind not in machine.kinds:
+                continue
+            caught[name] = control(machine, budget, kind, lie)
+            if not caught[name]:
+                wrong.append((name, "the machine is blind: no cut of 40 noticed"))
+        machine.figures = Figures()
+    chosen = [Case.parse(text) for text in budget.cases] or cases(machine, budget)
+    for n, case in enumerate(chosen, 1):
+        if seconds and time.monotonic() - began > seconds:
+            break
+        try:
+            machine.play(case)
+        except Wrong as exc:
+            wrong.append((str(case), str(exc)))
+            sys.stderr.write(f"{case}: {exc}\n")
+        if n % 100 == 0:
+            taken = time.monotonic() - began
+            sys.stderr.write(f"cuts: {n} of {len(chosen)} after {taken:.0f} s, {len(wrong)} wrong\n")
+    return {
+        **machine.figures.to_json(),
+        "controls_caught": caught,
+        "left_out": machine.left_out,
+        "wrong": wrong,
+    }
+
+
+def main() -> int:
+    """For ``inside``: progress on standard error, figures on standard output."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--cases", nargs="*", default=())
+    given = parser.parse_args()
+    budget = Budget(given.seed, given.scale, tuple(given.cases))
+    try:
+        with TemporaryDirectory(prefix="layertee-cuts-") as work, Machine(Path(work), budget.seed) as machine:
+            sys.stdout.write(json.dumps(_run(budget, machine, given.seconds)))
+    except NotInstalled as exc:
+        sys.stdout.write(str(exc))
+        return UNAVAILABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
