@@ -59,7 +59,9 @@ static long number_of(const char *name)
 	return text ? atol(text) : 0;
 }
 
-__attribute__((constructor)) static void start(void)
+/* At the beginning, and again by a process that was forked to be the program. */
+__attribute__((constructor)) void lt_cut_start(void);
+void lt_cut_start(void)
 {
 	const char *log = getenv("LT_CUT_LOG");
 	struct stat st;
