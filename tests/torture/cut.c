@@ -17,7 +17,9 @@
  *                   its own, and with it the journal; "all" is sync(1)
  *   LT_CUT_LIE      flushes of a file whose path ends in this are not done,
  *                   and succeed all the same
- *   LT_CUT_SLOW     flushes of such a file take LT_CUT_SLOW_MS more
+ *   LT_CUT_SLOW     of files whose path has this in it, flushes take
+ *                   LT_CUT_FLUSH_MS longer, and the first LT_CUT_WRITES
+ *                   calls that change their contents LT_CUT_WRITE_MS
  *
  * A line of the log is "<number> <thread> <call> <result> <details>": for a
  * call that gives a name, the directory's inode and the name; for others, an
@@ -47,7 +49,8 @@
 
 static const char *mount_point;
 static const char *lie, *slow, *neighbour;
-static long cut_at, sync_at, slow_ms;
+static long cut_at, sync_at, flush_ms, write_ms;
+static atomic_long n_slow_writes;
 static dev_t device;
 static int log_fd = -1;
 static atomic_long n_calls;
@@ -77,7 +80,9 @@ void lt_cut_start(void)
 	neighbour = getenv("LT_CUT_SYNC");
 	lie = getenv("LT_CUT_LIE");
 	slow = getenv("LT_CUT_SLOW");
-	slow_ms = number_of("LT_CUT_SLOW_MS");
+	flush_ms = number_of("LT_CUT_FLUSH_MS");
+	write_ms = number_of("LT_CUT_WRITE_MS");
+	n_slow_writes = number_of("LT_CUT_WRITES");
 	if (log)
 		log_fd = (int)syscall(SYS_openat, AT_FDCWD, log,
 				      O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC,
@@ -115,18 +120,35 @@ static bool is_there(int dir, const char *path)
 	       st.st_dev == device;
 }
 
-static bool ends_in(int fd, const char *end)
+/* Of the file that 'fd' is open for, into 'path'; empty if that fails. */
+static size_t path_of(int fd, char *path, size_t n_avail)
 {
-	char name[64], path[4096];
+	char name[64];
 	ssize_t n;
-	size_t m;
 
-	if (!end)
-		return false;
 	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-	n = readlink(name, path, sizeof(path));
-	m = strlen(end);
-	return n >= (ssize_t)m && memcmp(path + n - m, end, m) == 0;
+	n = readlink(name, path, n_avail - 1);
+	path[n > 0 ? n : 0] = '\0';
+	return n > 0 ? (size_t)n : 0;
+}
+
+static bool lies_about(int fd)
+{
+	char path[4096];
+	size_t n, m;
+
+	if (!lie)
+		return false;
+	n = path_of(fd, path, sizeof(path));
+	m = strlen(lie);
+	return n >= m && memcmp(path + n - m, lie, m) == 0;
+}
+
+static bool is_slow(int fd)
+{
+	char path[4096];
+
+	return slow && path_of(fd, path, sizeof(path)) && strstr(path, slow);
 }
 
 __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
@@ -226,19 +248,26 @@ static const char *last_of(const char *path)
 	return slash ? slash + 1 : path;
 }
 
+static void take(long ms)
+{
+	struct timespec left = {ms / 1000, ms % 1000 * 1000000};
+
+	while (nanosleep(&left, &left) < 0 && errno == EINTR)
+		;
+}
+
 /* --- Flushes --------------------------------------------------------------- */
 
 static int flush(const char *call, int (*real)(int), int fd)
 {
-	struct timespec pause = {slow_ms / 1000, slow_ms % 1000 * 1000000};
 	int ret;
 
 	if (!is_ours(fd))
 		return real(fd);
 	say("0 %d begins 0 %lu\n", gettid(), inode_of(fd));
-	if (slow_ms && ends_in(fd, slow))
-		nanosleep(&pause, NULL);
-	ret = lie && ends_in(fd, lie) ? 0 : real(fd);
+	if (flush_ms && is_slow(fd))
+		take(flush_ms);
+	ret = lies_about(fd) ? 0 : real(fd);
 	done(call, ret, "%lu", inode_of(fd));
 	return ret;
 }
@@ -257,12 +286,20 @@ int fdatasync(int fd)
 
 /* --- Contents -------------------------------------------------------------- */
 
+static void before_a_write(int fd)
+{
+	if (write_ms && is_ours(fd) && is_slow(fd) &&
+	    atomic_fetch_sub(&n_slow_writes, 1) > 0)
+		take(write_ms);
+}
+
 #define CONTENT(type, f, params, args) \
 type f params \
 { \
 	type ret; \
 \
 	NEXT(f); \
+	before_a_write(fd); \
 	ret = real args; \
 	if (is_ours(fd)) \
 		done(#f, (long)ret, "%lu", inode_of(fd)); \

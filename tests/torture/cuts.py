@@ -34,12 +34,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from tests.support.compress import digest_of
-from tests.support.fakes.fault_server import FaultServer
 from tests.support.process import PLAIN, Cli, Ran, wait_until
-from tests.support.rig.images import BuiltImage, build_image, upload
+from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer
-from tests.support.rig.registry import NotInstalled, RegistryServer
+from tests.support.rig.registry import NotInstalled
+from tests.torture.evidence import Origin, Witness, blobs_are_true
 from tests.torture.filesystems import (
     KINDS,
     UNAVAILABLE,
@@ -149,35 +148,6 @@ class Case:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """What ``cut.c`` wrote down of a run."""
-
-    n_calls: int
-    was_cut: bool
-    durable: frozenset[str]
-    """Names of blobs (hexadecimal) that were given, and whose directory was flushed after that."""
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The log ``path``, which need not be there."""
-        n_calls, was_cut = 0, False
-        given: dict[str, list[str]] = {}
-        begun: dict[str, tuple[str, ...]] = {}  # by thread: the names that its flush will cover
-        durable: set[str] = set()
-        for line in path.read_text().splitlines() if path.exists() else ():
-            number, thread, call, result, *details = line.split()
-            n_calls = max(n_calls, int(number))
-            was_cut |= call == "cut"
-            if call == "begins":
-                begun[thread] = tuple(given.get(details[0], ()))
-            elif call == "fsync" and result == "0":
-                durable.update(begun[thread])
-            elif len(details) == 2 and result == "0":
-                given.setdefault(details[0], []).append(details[1])
-        return cls(n_calls, was_cut, frozenset(name for name in durable if len(name) == 64))
-
-
 @dataclass(slots=True)
 class Figures:
     """What was done, for people and for the record."""
@@ -198,60 +168,6 @@ class Figures:
             "of_those_fetched_again": self.fetched_again,
             "longest_case_s": round(self.longest_s, 2),
         }
-
-
-class Origin:
-    """Where images come from: a real registry, or one that sends no more than ``rate`` bytes a second."""
-
-    def __init__(self, rate: float | None = None) -> None:
-        self._server = RegistryServer() if rate is None else FaultServer(rate_per_connection=rate)
-        self._serves: dict[str, BuiltImage] = {}
-
-    @property
-    def host(self) -> str:
-        return self._server.host
-
-    def start(self) -> None:
-        """Raises NotInstalled."""
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def serve(self, image: BuiltImage, name: str) -> None:
-        """Make ``name`` mean ``image`` from now on."""
-        if self._serves.get(name) is image:
-            return
-        self._serves[name] = image
-        if isinstance(self._server, FaultServer):
-            self._server.add(image, *name.split(":"))
-        else:
-            upload(image, name, self._server)
-
-    def forget(self) -> None:
-        """What was asked for up to now does not count."""
-        if isinstance(self._server, FaultServer):
-            self._server.settle()
-            self._server.forget()
-        else:
-            self._server.reset()
-
-    def was_asked(self) -> bool:
-        """Whether a pull has begun since; of one with a rate only."""
-        return isinstance(self._server, FaultServer) and bool(self._server.requests("manifest"))
-
-    def sent(self) -> Counter[str]:
-        """Bytes of each blob that were sent since."""
-        sent: Counter[str] = Counter()
-        if isinstance(self._server, FaultServer):
-            self._server.settle()
-            for request in self._server.requests("blob"):
-                sent[request.reference] += request.body_bytes
-        else:
-            for access in self._server.accesses():
-                if access.kind == "blob" and access.method == "GET" and access.status in (200, 206):
-                    sent[str(access.reference)] += access.nbytes
-        return +sent
 
 
 class Machine:
@@ -355,7 +271,7 @@ class Machine:
         assert said <= finished, f"reported as finished, and not flushed: {said - finished}"
         self.figures.finished_layers += len(finished)
 
-        _blobs_are_true(cli)
+        blobs_are_true(cli)
         checked = cli.run("verify", "--json", code=None)
         if checked.code == 2:  # no more than the beginning of a store
             assert not finished and not story.before, f"there is no store any more\n{checked.err}"
@@ -382,7 +298,7 @@ class Machine:
             assert not fetched, "the whole image was there"
         assert set(again.actions) <= {"have", "fetch"}, again.actions
         assert "warning" not in again.err, again.err
-        _blobs_are_true(cli)
+        blobs_are_true(cli)
         for name in names:
             assert cli.blob(name).exists(), f"{name} is not there after the second pull"
         assert self._named(cli, server, story.under) == story.wanted
@@ -466,13 +382,6 @@ class Machine:
                 known = {image.digest: known for known, image in self._images.items()}
                 return known.get(digest, str(digest))
         return None
-
-
-def _blobs_are_true(cli: Cli) -> None:
-    for path in (cli.store / "blobs" / "sha256").glob("*"):
-        content = path.read_bytes()
-        found = digest_of(content)
-        assert found == f"sha256:{path.name}", f"{path.name}: {len(content)} bytes that are {found}"
 
 
 def _images(root: Path, seed: int) -> dict[str, BuiltImage]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.cuts import CONTROLS, Case, Witness, run
+from tests.torture.cuts import CONTROLS, Case, run
+from tests.torture.evidence import Witness
 from tests.torture.results import Budget
 
 SCALE = 0.001  # every other story on each file system: 20 seconds
