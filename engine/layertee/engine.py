@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from .image.platform import Platform
 from .image.reference import Reference, ShortName, parse_name
 from .image.strictjson import printable
 from .options import Options
-from .pulling.budget import Pace, Spending, late, spare
+from .pulling.budget import Pace, Spending, in_time, spare
 from .pulling.imageplan import ImagePlan
 from .pulling.ingest import Ingest
 from .pulling.measure import check
@@ -130,6 +129,13 @@ class Engine:
         """As they were given."""
         return self._options
 
+    def in_time(self) -> AbstractAsyncContextManager[None]:
+        """A block that lasts no longer than ``budget.deadline_s``, for a plan and a pull that share it.
+
+        Each of them alone is bounded by that, too. Raises DeadlineExceeded.
+        """
+        return in_time(self._options.budget.deadline_s)
+
     # --- what it does ---
 
     async def plan(
@@ -151,9 +157,9 @@ class Engine:
         image, None for no name (the only image of a layout). The plan is a value: it can be kept, and any
         engine can carry it out.
 
-        Raises InvalidReference (UnresolvedName), NotFound, Unauthorized, TransportError, IntegrityError
-        (DiffIDMismatch: the image contradicts a pair computed on this machine), UnsupportedImage; ValueError
-        for a ``form`` or ``verify`` that there is not.
+        Raises InvalidReference (UnresolvedName), NotFound, Unauthorized, TransportError (DeadlineExceeded),
+        IntegrityError (DiffIDMismatch: the image contradicts a pair computed on this machine),
+        UnsupportedImage; ValueError for a ``form`` or ``verify`` that there is not.
         """
         wanted = want or Want(trust=self._options.trust)
         wanted = replace(
@@ -161,8 +167,9 @@ class Engine:
             form=wanted.form if form is None else Form(form),
             verify=wanted.verify if verify is None else Verify(verify),
         )
-        found = await self._resolve(reference)
-        survey, _ = await in_thread(look, self.store, found, self._options.places, wanted)
+        async with self.in_time():
+            found = await self._resolve(reference)
+            survey, _ = await in_thread(look, self.store, found, self._options.places, wanted)
         return _planned(reference, found, plan(found.image.layers, survey, wanted), name, survey.warnings)
 
     async def inspect(self, reference: str, want: Want | None = None) -> Inspection:
@@ -188,13 +195,8 @@ class Engine:
         fetcher, ingest = await self._begin(plan)
         budget = self._options.budget
         pace = Pace(budget.min_rate)
-        try:
-            async with asyncio.timeout(budget.deadline_s) as limit:
-                return await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
-        except TimeoutError:
-            if budget.deadline_s is None or not limit.expired():
-                raise
-            raise late(budget.deadline_s) from None
+        async with in_time(budget.deadline_s):
+            return await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
 
     @asynccontextmanager
     async def open_layer(self, step: LayerPlan) -> AsyncIterator[LayerStream]:

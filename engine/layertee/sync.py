@@ -45,7 +45,7 @@ def pull(
     """
 
     async def main() -> PullResult:
-        async with Engine(store, options=options) as engine:
+        async with Engine(store, options=options) as engine, engine.in_time():
             plan = await engine.plan(reference, form=Form(form), verify=Verify(verify))
             return await engine.pull(plan, progress)
 

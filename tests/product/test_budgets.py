@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.fakes.catalogue import CATALOGUE
+from tests.support.fakes.credentials import BearerAuth
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held
 from tests.support.process import PLAIN, Cli
@@ -87,6 +90,18 @@ def test_a_pull_that_is_late_ends_and_keeps_what_it_has(tmp_path: Path) -> None:
         gate.open()
         again = cli.pull("--deadline", "1h", server.reference)
     assert again.actions == ["fetch", "have"]
+
+
+@pytest.mark.parametrize("kind", ["manifest", "token"])
+@pytest.mark.parametrize("fault", ["stall-no-reply", "unavailable-for-an-hour"])
+def test_a_deadline_counts_from_the_first_request_on(kind: str, fault: str, tmp_path: Path) -> None:
+    image = build_image(tmp_path / "image", [text_layer({"a": "b"})])
+    cli = Cli(tmp_path / "home")
+    with FaultServer(image, [on(kind, CATALOGUE[fault])], auth=BearerAuth()) as server:
+        began = time.monotonic()
+        late = cli.run("pull", PLAIN, "--deadline", "1s", server.reference, code=4)
+        assert "[DEADLINE]" in late.err
+        assert time.monotonic() - began < 20
 
 
 def test_a_deadline_that_is_none_is_refused(tmp_path: Path) -> None:

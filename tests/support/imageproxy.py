@@ -313,9 +313,10 @@ def parts(store: Path) -> list[Path]:
 
 def assert_clean(store: Path) -> None:
     """No part of a layer is left, and every blob is what its name says."""
-    assert parts(store) == []
+    left = parts(store)
+    assert left == [], f"parts are left: {left}"
     for path in (store / "blobs" / "sha256").glob("*"):
-        assert digest_of(path.read_bytes()) == f"sha256:{path.name}"
+        assert digest_of(path.read_bytes()) == f"sha256:{path.name}", f"{path} is not what its name says"
 
 
 def refusal(reply: Reply) -> str:

@@ -33,7 +33,7 @@ def pull(args: argparse.Namespace) -> int:
     begun: list[ImagePlan] = []
 
     async def main() -> PullResult:
-        async with Engine(store, options=options_of(args)) as engine:
+        async with Engine(store, options=options_of(args)) as engine, engine.in_time():
             plan = await engine.plan(image, form=Form(args.layers), verify=Verify(args.verify), name=name)
             if args.dry_run:
                 return plan.planned()

@@ -18,7 +18,8 @@ a place that holds something else than it says must not use up what the image it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -125,11 +126,18 @@ class Pace:
             )
 
 
-def late(deadline_s: float) -> DeadlineExceeded:
-    """The error of a pull that did not end in time."""
-    return DeadlineExceeded(
-        f"the pull was not done after {deadline_s:g} s; finished layers are kept, and not fetched again"
-    )
+@asynccontextmanager
+async def in_time(deadline_s: float | None) -> AsyncIterator[None]:
+    """The block ends within ``deadline_s`` seconds, if that is not None, or raises DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(deadline_s) as limit:
+            yield
+    except TimeoutError:
+        if deadline_s is None or not limit.expired():
+            raise
+        raise DeadlineExceeded(
+            f"the pull was not done after {deadline_s:g} s; finished layers are kept, and not fetched again"
+        ) from None
 
 
 def _output(spent: Spent) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import socket
 import ssl
@@ -393,6 +394,8 @@ class FaultServer:
             await exchange.send(refusal)
         elif (behaviour := self._choose(request)) is not None:
             request.behaviour = repr(behaviour)
+            if request.kind == "token":
+                exchange.entity = self._token_entity(exchange)
             await behaviour.respond(exchange)
         else:
             await self._honest(exchange)
@@ -418,6 +421,14 @@ class FaultServer:
             return ticket.entity if ticket else None
         table = self._blobs if request.kind == "blob" else self._manifests
         return table.get((request.repository, request.reference))
+
+    def _token_entity(self, exchange: Exchange) -> Entity | None:
+        """The token service's honest answer, for a behaviour to spoil. None: it would refuse."""
+        plan = self._keeper.token(exchange)
+        if plan.status != 200 or plan.body is None:
+            return None
+        digest = f"sha256:{hashlib.sha256(plan.body).hexdigest()}"
+        return Entity(digest, "application/json", len(plan.body), data=plan.body)
 
     def _choose(self, request: RequestRecord) -> Behaviour | None:
         chosen: Behaviour | None = None

@@ -17,7 +17,7 @@ Serve = Callable[..., FaultServer]  # starts one whose blobs behave in a given w
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Everything a connection brought, and how it ended: ``eof``, ``reset`` or ``silence``."""
+    """Everything a connection brought, and how it ended: ``eof``, ``reset``, ``silence``, or ``enough``."""
 
     data: bytes
     end: str
@@ -43,8 +43,15 @@ class Seen:
         return [value for key, _, value in pairs if key.lower() == name.lower()]
 
 
-def look(server: FaultServer, path: str, *headers: str, method: str = "GET", patience_s: float = 5.0) -> Seen:
-    """One request on a connection of its own."""
+def look(
+    server: FaultServer,
+    path: str,
+    *headers: str,
+    method: str = "GET",
+    patience_s: float = 5.0,
+    enough: int = 1 << 30,
+) -> Seen:
+    """One request on a connection of its own, up to ``enough`` bytes, or ``patience_s`` without any."""
     data = bytearray()
     with socket.create_connection(("127.0.0.1", int(server.host.rpartition(":")[2]))) as connection:
         lines = [f"{method} {path} HTTP/1.1", f"Host: {server.host}", "Connection: close", *headers, "", ""]
@@ -53,6 +60,8 @@ def look(server: FaultServer, path: str, *headers: str, method: str = "GET", pat
         try:
             while piece := connection.recv(1 << 20):
                 data += piece
+                if len(data) >= enough:
+                    return Seen(bytes(data), "enough")
         except ConnectionResetError:
             return Seen(bytes(data), "reset")
         except TimeoutError:
