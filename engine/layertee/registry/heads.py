@@ -15,8 +15,13 @@ from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 
 _LONGEST = 64 << 10
+# What chunks may need beside the bytes that they carry: a chunk of one byte needs five. Else an extension or
+# a length without end would be read for as long as it comes.
+_FRAMING_FREE, _FRAMING_MOST = 1 << 20, 16
+_MOST_INTERIM = 32  # answers 1xx before the one that counts; a server sends one or two
 _BEGIN = b"HTTP/"
 _END = re.compile(rb"\r?\n\r?\n")
 _LENGTH = re.compile(
@@ -58,18 +63,25 @@ class _Handler(ResponseHandler):
     """
 
     _waiting: bytes | None = None
+    _come = 0  # bytes after the head
+    _before = 0  # interim answers, and bytes of empty lines, before the answer that is due
     replaced: ResponseHandler | None = None
 
     def set_response_params(self, **params: Any) -> None:
         """aiohttp calls this when it begins to read an answer."""
-        self._waiting = b""
+        self._waiting, self._before, self._come = b"", 0, 0
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         if self._waiting is None or not data:
             super().data_received(data)
+            self._come += len(data)
+            carried = self._payload.total_bytes if self._payload is not None else self._come
+            if self._come > _FRAMING_FREE + _FRAMING_MOST * carried:
+                self._refuse("the body is next to nothing but framing")
             return
-        data, self._waiting = self._waiting + data, b""
+        come, self._waiting = self._waiting + data, b""
+        data = self._begin(come)
         while end := _END.search(data):
             head = data[: end.end()]
             if end[0] != b"\r\n\r\n":  # lines end in another way here
@@ -80,11 +92,27 @@ class _Handler(ResponseHandler):
                 super().data_received(data if better is head else better + data[end.end() :])
                 return
             super().data_received(head)
-            data = data[end.end() :]
-        if end or len(data) > _LONGEST or not _BEGIN.startswith(data.lstrip(b"\r\n")[: len(_BEGIN)]):
+            self._before += _LONGEST // _MOST_INTERIM
+            data = self._begin(data[end.end() :])
+        if self._before > _LONGEST:
+            self._refuse("too much before the answer")
+        elif end or len(data) > _LONGEST or not _BEGIN.startswith(data.lstrip(b"\r\n")[: len(_BEGIN)]):
             self._let_go(data)
         else:
             self._waiting = data
+
+    def _begin(self, data: bytes) -> bytes:
+        """``data`` from the first line that is not empty; nothing, if enough has come without an answer."""
+        begin = data.lstrip(b"\r\n")
+        self._before += len(data) - len(begin)
+        return begin if self._before <= _LONGEST else b""
+
+    def _refuse(self, why: str) -> None:
+        """Whoever waits for the answer hears ``why``, and the connection is closed."""
+        self._waiting = None
+        self.set_exception(HttpProcessingError(code=400, message=why))
+        if self.transport is not None:
+            self.transport.abort()
 
     def _let_go(self, data: bytes) -> None:
         """No head that could be mended: the parser says what it is."""
