@@ -18,6 +18,7 @@ import logging
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -409,11 +410,17 @@ def _tracing() -> aiohttp.TraceConfig:
 
 
 async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str, answer_s: float) -> bytes:
-    """All of a small body, however long that takes, as long as it goes on; of an error, what fits.
+    """All of a small body, however long that takes, as long as it goes on.
 
+    Of an answer that is not 200, whose status is what counts, what fits and comes within ``answer_s``.
     Raises TimeoutError, DocumentError for more than ``limit`` bytes, WebPage.
     """
     parts: list[bytes] = []
+    if response.status != 200:
+        with suppress(TimeoutError, aiohttp.ClientError, OSError):
+            async with asyncio.timeout(answer_s):
+                await _collect(response, parts, limit)
+        return b"".join(parts)[:limit]
     got, counted = 0, 0
     now = asyncio.get_running_loop().time
     _fail_when_closed(response)
@@ -421,8 +428,6 @@ async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str, 
         async for chunk in response.content.iter_any():
             got += len(chunk)
             parts.append(chunk)
-            if got > limit and response.status >= 400:
-                return b"".join(parts)[:limit]  # the status is what counts
             if got > limit and is_page_type(kind := response.headers.get("Content-Type")):
                 raise page_instead("a document", url, kind)
             if got > limit:
@@ -431,6 +436,17 @@ async def _read_limited(response: aiohttp.ClientResponse, limit: int, url: str, 
                 counted = got
                 patience.reschedule(now() + answer_s)
     return b"".join(parts)
+
+
+async def _collect(response: aiohttp.ClientResponse, parts: list[bytes], limit: int) -> None:
+    """Add the body to ``parts``, until there are more than ``limit`` bytes."""
+    _fail_when_closed(response)
+    got = 0
+    async for chunk in response.content.iter_any():
+        got += len(chunk)
+        parts.append(chunk)
+        if got > limit:
+            return
 
 
 def _drop(response: aiohttp.ClientResponse) -> None:

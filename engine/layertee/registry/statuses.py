@@ -20,6 +20,7 @@ from ..errors import (
     RateLimited,
     RegistryError,
     ServerError,
+    Timeout,
     Unauthorized,
     WebPage,
     redact_url,
@@ -131,6 +132,8 @@ def status_error(
         return RateLimited(
             f"{message} (retry in {seconds:.0f} s)", status=status, url=url, retry_after=seconds
         )
+    if status == 408:  # RFC 9110 §15.5.9: ask again, over another connection
+        return Timeout(message)
     if status == 416:
         return RangeMismatch(message)
     if status == 511:  # RFC 6585 §6

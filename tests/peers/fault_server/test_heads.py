@@ -11,6 +11,7 @@ import uvloop
 
 from layertee.errors import TransportError
 from layertee.registry.http import Transport
+from tests.support.fakes.catalogue import CATALOGUE
 from tests.support.fakes.exchange import Exchange
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Behaviour, Raw
@@ -99,3 +100,56 @@ def test_answers_that_nobody_can_read_are_errors_at_once(
 ) -> None:
     with pytest.raises(TransportError):
         fetch(loop, built, make(BAD[name]))
+
+
+FLOODS = {
+    "endless-continues": "too much before the answer",
+    "endless-early-hints": "too much before the answer",
+    "endless-empty-lines": "too much before the answer",
+    "endless-chunk-extension": "the body ended early",
+    "endless-chunk-size": "the body ended early",
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_what_never_becomes_an_answer_is_not_read_for_as_long_as_it_comes(
+    built: BuiltImage, loop: str, name: str
+) -> None:
+    async def main() -> None:
+        transport = Transport(user_agent="layertee-test")
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises(TransportError, match=FLOODS[name]):
+                    await transport.fetch("GET", f"{server.url}/v2/", headers={}, limit=1000)
+        finally:
+            await transport.close()
+
+    with FaultServer(built, [on("ping", CATALOGUE[name])]) as server:
+        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+            runner.run(main())
+        server.settle()
+        (request,) = server.requests()
+        assert request.body_bytes < 16 << 20
+
+
+@pytest.mark.parametrize(
+    "name", ["error-body-stall", "error-body-slow", "error-body-cut", "error-body-endless"]
+)
+def test_of_a_refusal_the_status_counts_however_its_body_comes(
+    built: BuiltImage, loop: str, name: str
+) -> None:
+    async def main() -> None:
+        transport = Transport(user_agent="layertee-test", answer_s=0.3)
+        try:
+            async with asyncio.timeout(30):
+                answer = await transport.fetch("GET", f"{server.url}/v2/", headers={}, limit=1000)
+            assert answer.status == 404
+            assert len(answer.body) <= 1000
+        finally:
+            await transport.close()
+
+    with (
+        FaultServer(built, [on("ping", CATALOGUE[name])]) as server,
+        asyncio.Runner(loop_factory=LOOPS[loop]) as runner,
+    ):
+        runner.run(main())

@@ -15,6 +15,7 @@ from layertee.errors import (
     RateLimited,
     RegistryError,
     ServerError,
+    Timeout,
     Unauthorized,
 )
 from layertee.registry.statuses import is_page, retry_after, server_says, status_error, unpacked
@@ -57,6 +58,7 @@ def test_no_retry_after_is_none() -> None:
         (403, None, Unauthorized, False),
         (404, None, NotInRegistry, False),
         (416, None, RangeMismatch, True),
+        (408, None, Timeout, True),
         (418, None, RegistryError, False),
         (429, None, RateLimited, True),
         (429, "9", RateLimited, True),
