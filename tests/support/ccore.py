@@ -127,6 +127,27 @@ def fuzzing_missing() -> str | None:
     return f"not installed: {', '.join(missing)}" if missing else None
 
 
+def fault_library() -> Path:
+    """tests/torture/preload.c, for LD_PRELOAD. Raises as ``Program.build``, but needs a compiler alone."""
+    compiler = compilers()[0]
+    if shutil.which(compiler) is None:
+        raise NoCompiler(f"the library that fails calls takes a C compiler, {compiler}")
+    flags = ["-std=gnu11", "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
+    source = ROOT / "tests" / "torture" / "preload.c"
+
+    def compile() -> Path:
+        output = Path(directory) / "library"
+        command = [compiler, *flags, "-o", str(output), str(source), "-ldl", "-pthread"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        if said.returncode:
+            raise RigError(f"{shlex.join(command)}\n{said.stderr}")
+        return output
+
+    with tempfile.TemporaryDirectory(prefix="layertee-faults-") as directory:
+        made_of = [_version(compiler), shlex.join(flags).encode(), source.read_bytes()]
+        return kept.kept("fault-library", made_of, compile)
+
+
 def build_all() -> Path:
     """Every program that the tests of the core run, so that they find it; the last of them. As ``build``."""
     mains = ("test_codec.c", "test_sha256.c", "replay.c")

@@ -196,9 +196,10 @@ def _become(request: Mapping[str, Any], fds: Sequence[int]) -> None:
     sys.argv[:] = request["argv"]
     os.environ.clear()
     os.environ.update(request["environment"])
-    preloaded = getattr(ctypes.CDLL(None), "lt_cut_start", None)  # cut.c reads the environment once
-    if preloaded is not None:
-        preloaded()
+    for name in ("lt_cut_start", "lt_faults_start"):  # cut.c and preload.c read the environment once
+        preloaded = getattr(ctypes.CDLL(None), name, None)
+        if preloaded is not None:
+            preloaded()
 
 
 def main() -> int:

@@ -30,6 +30,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "registriesconf": goprograms.registriesconf,
     "storageconf": goprograms.storageconf,
     "core-tests": ccore.build_all,
+    "fault-library": ccore.fault_library,
 }
 
 _prepared: dict[str, Path | RigError] = {}
