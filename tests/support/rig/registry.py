@@ -152,6 +152,7 @@ class RegistryServer:
             self.host = self._wait_for_address()
             if self._certificates:
                 self._certificates.certs_d(self.host)
+            self._wait_for_metrics()
             self._mark()
             self.reset()
         except BaseException:
@@ -334,6 +335,18 @@ class RegistryServer:
                 break
             time.sleep(_POLL_S)
         raise RigError(f"docker-registry did not start:\n{self.diagnostics()}")
+
+    def _wait_for_metrics(self) -> None:
+        """They have a listener of their own, which may come later."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while self._running.poll() is None and time.monotonic() < deadline:
+            try:
+                self._in_flight()
+            except ConnectionRefusedError:
+                time.sleep(_POLL_S)
+            else:
+                return
+        raise RigError(f"docker-registry does not show its metrics:\n{self.diagnostics()}")
 
     def _in_flight(self) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self._debug_port, timeout=60)
