@@ -272,8 +272,8 @@ class Authorizer:
             return RedirectRefused(f"the token service {shown} redirects elsewhere; that is not followed")
         what = f"no token for {self._registry}/{self._repository}"
         says = self.scrub(server_says(response.body))
-        wait = response.field("Retry-After")
-        error = status_error(response.status, response.url, what, says=says, wait=wait)
+        wait, date = response.field("Retry-After"), response.field("Date")
+        error = status_error(response.status, response.url, what, says=says, wait=wait, date=date)
         if isinstance(error, NotInRegistry):  # of the service, not of the image
             return RegistryError(str(error), status=error.status, url=error.url)
         return self.explain(error) if isinstance(error, Unauthorized) else error

@@ -268,9 +268,9 @@ class Exchange:
         """The error for a final answer. Only the registry's own words are repeated."""
         if answer.through:
             what = f"{what} (through the proxy {answer.through}, whose answer it may be)"
-        wait = answer.field("Retry-After")
+        wait, date = answer.field("Retry-After"), answer.field("Date")
         if walk.left:
-            error = status_error(answer.status, walk.url, what, wait=wait)
+            error = status_error(answer.status, walk.url, what, wait=wait, date=date)
             if isinstance(error, Unauthorized):  # a used-up URL or a wrong clock, not a login
                 message = f"{error}; the registry redirected there, twice"
                 return RegistryError(message, status=error.status, url=error.url)
@@ -282,7 +282,7 @@ class Exchange:
             kind = "blob" if "/blobs/" in walk.url else "manifest"
             message = f"{what} is not at {self._reference.api_host}: {says or f'{kind} unknown'}"
             return NotInRegistry(message, status=404, url=walk.url)
-        error = status_error(answer.status, walk.url, what, says=says, wait=wait)
+        error = status_error(answer.status, walk.url, what, says=says, wait=wait, date=date)
         if isinstance(error, Unauthorized) and self._auth is not None:
             return self._auth.explain(error)
         return error

@@ -33,10 +33,12 @@ _GZIP = b"\x1f\x8b"
 _RETRY_DEFAULT_S = 2.0  # containers/image starts here
 
 
-def retry_after(value: str | None, *, now: float | None = None) -> float | None:
+def retry_after(value: str | None, *, date: str | None = None, now: float | None = None) -> float | None:
     """Seconds to wait from a Retry-After field: delta or HTTP date, 1 to 300; None without one.
 
-    What cannot be read counts as 2 s. RFC 9110 §10.2.3.
+    A date is held against ``date``, the Date field of the same answer: this machine's clock may be wrong, as
+    those of small machines are until they have a network. What cannot be read counts as 2 s.
+    RFC 9110 §10.2.3.
     """
     if value is None:
         return None
@@ -44,12 +46,22 @@ def retry_after(value: str | None, *, now: float | None = None) -> float | None:
     if re.fullmatch(r"[+-]?[0-9]+", text):
         seconds = RETRY_MIN_S if text.startswith("-") else float(text[:20])
     else:
-        try:
-            when = email.utils.parsedate_to_datetime(text).timestamp()
-        except (ValueError, OverflowError):
+        when = _moment(text)
+        if when is None:
             return _RETRY_DEFAULT_S
-        seconds = when - (time.time() if now is None else now)
+        answered = _moment(date) if date is not None else None
+        if answered is None:
+            answered = time.time() if now is None else now
+        seconds = when - answered
     return min(max(seconds, RETRY_MIN_S), RETRY_MAX_S)
+
+
+def _moment(text: str) -> float | None:
+    """What an HTTP date says, in seconds since 1970; None for what is no date."""
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def is_page_type(content_type: str | None) -> bool:
@@ -115,14 +127,15 @@ def server_says(body: bytes) -> str:
 
 
 def status_error(
-    status: int, url: str, what: str, *, says: str = "", wait: str | None = None
+    status: int, url: str, what: str, *, says: str = "", wait: str | None = None, date: str | None = None
 ) -> LayerteeError:
     """The error for a status that is not the success it should be.
 
-    ``what`` begins the message, ``says`` is :func:`server_says`, ``wait`` the Retry-After field.
+    ``what`` begins the message, ``says`` is :func:`server_says`, ``wait`` the Retry-After field,
+    ``date`` the Date field.
     """
     message = f"{what}: HTTP {status} from {redact_url(url)}" + (f": {says}" if says else "")
-    pause = retry_after(wait)
+    pause = retry_after(wait, date=date)
     if status == 404:
         return NotInRegistry(message, status=status, url=url)
     if status in (401, 403):

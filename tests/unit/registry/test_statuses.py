@@ -50,6 +50,13 @@ def test_no_retry_after_is_none() -> None:
     assert retry_after(None) is None
 
 
+@pytest.mark.parametrize("date", ["Wed, 01 Jan 2020 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT"])
+def test_a_date_is_held_against_the_servers_clock_and_not_this_machines(date: str) -> None:
+    later = date.replace("00:00:00", "00:00:07")
+    assert retry_after(later, date=date, now=NOW) == 7.0
+    assert retry_after(later, date="no date", now=NOW) in (1.0, 300.0)
+
+
 @pytest.mark.parametrize(
     ("status", "wait", "kind", "retryable"),
     [
