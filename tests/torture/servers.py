@@ -71,13 +71,14 @@ ENDS: Final[Mapping[str, tuple[int, bool]]] = {
     "DECODE": (3, False),
 }
 CUT: Final = "NETWORK|TRUNCATED_BODY"
-STALL_S: Final = 0.25  # a connection that is silent for so long is given up
+STALL_S: Final = 0.5  # a connection that is silent for so long is given up
+PROCESS_STALL_S: Final = 1.0  # of commands and image-proxies, many of which share this machine
 DEADLINE_S: Final = (
     1.0  # where the table says DEADLINE, of the library; a server may ask for an hour's patience
 )
 COMMAND_S: Final = 3.0  # a deadline for commands that would try again for a minute
 SLACK_S: Final = 20.0  # beyond what the table says: this machine may be busy
-PERSISTENT_S: Final = 150.0  # a command that tries a layer again eight times, with its waits
+PERSISTENT_S: Final = 240.0  # a command that tries a layer again eight times, with its waits
 AT_ONCE: Final = 8
 
 
@@ -216,7 +217,7 @@ async def through_library(case: Case, image: BuiltImage, store: Path) -> Outcome
 def through_command(case: Case, image: BuiltImage, home: Path, *, patient: bool) -> Outcome:
     """``layertee pull``; unless it is to be ``patient``, with a deadline where it would go on asking."""
     cli = Cli(home)
-    words = [PLAIN, "--json", "--stall-timeout", str(STALL_S)]
+    words = [PLAIN, "--json", "--stall-timeout", str(PROCESS_STALL_S)]
     late = case.is_late or (case.retries_long and not patient)
     if late:
         words += ["--deadline", f"{COMMAND_S}s"]
@@ -254,7 +255,7 @@ class Proxies:
             words = (
                 "--tls-verify=false",
                 "--stall-timeout",
-                str(STALL_S),
+                str(PROCESS_STALL_S),
                 "--cache-max",
                 "0",
                 "--ahead",
@@ -432,7 +433,7 @@ def run(budget: Budget) -> Mapping[str, object]:
             if front == "library":
                 done = library_cases(cases, image, root, findings)
             else:
-                at_once = 16 if patient else 3
+                at_once = 12 if patient else 3
                 done = process_cases(cases, image, root, findings, patient=patient, at_once=at_once)
             outcomes = [outcome for _, outcome in done]
             figures[front] = {

@@ -108,22 +108,29 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Honest, but waits at ``gate`` after ``nbytes`` body bytes (None: before the head)."""
+    """Honest, but waits at ``gate`` after ``nbytes`` body bytes (None: before the head).
+
+    With ``then_reset`` the connection is reset once the gate is open, instead of going on.
+    """
 
     gate: Gate = field(hash=False, compare=False)
     nbytes: int | None = None
+    then_reset: bool = False
 
     async def respond(self, exchange: Exchange) -> None:
         """Stop, wait, go on."""
         plan = exchange.plan()
-        if self.nbytes is None:
-            await self.gate.passage()
-            await exchange.send(plan)
-            return
-        await exchange.send_head(plan)
-        await exchange.send_body(plan, limit=self.nbytes)
+        if self.nbytes is not None:
+            await exchange.send_head(plan)
+            await exchange.send_body(plan, limit=self.nbytes)
         await self.gate.passage()
-        await exchange.send_body(plan, skip=self.nbytes)
+        if self.then_reset:
+            exchange.keep_alive = False
+            await exchange.connection.reset()
+        elif self.nbytes is None:
+            await exchange.send(plan)
+        else:
+            await exchange.send_body(plan, skip=self.nbytes)
 
 
 # -- ranges --------------------------------------------------------------------------------
