@@ -189,7 +189,7 @@ static int header(struct zstd *z)
 	return LT_OK;
 }
 
-static int status_of(size_t ret)
+static int status_of(const struct zstd *z, size_t ret)
 {
 	switch (ZSTD_getErrorCode(ret)) {
 	case ZSTD_error_memory_allocation:
@@ -200,8 +200,11 @@ static int status_of(size_t ret)
 		return LT_ERR_WINDOW;
 	case ZSTD_error_dstSize_tooSmall:
 		/* It sizes its buffer by the smaller of window and content
-		 * size, and we never give it too little to flush to. */
-		return LT_ERR_LENGTH;
+		 * size, and we never give it too little to flush to.  Without
+		 * a content size it is a block larger than a block may be; a
+		 * buffer that an earlier frame has left is large enough for
+		 * it, and then it is LT_ERR_DATA as well. */
+		return z->has_size ? LT_ERR_LENGTH : LT_ERR_DATA;
 	default:
 		return LT_ERR_DATA;
 	}
@@ -217,7 +220,7 @@ static int run(struct zstd *z, const u8 *p, size_t *nbytes,
 	size_t ret = ZSTD_decompressStream(z->dctx, &out, &in);
 
 	if (ZSTD_isError(ret))
-		return status_of(ret);
+		return status_of(z, ret);
 	*nbytes -= in.pos;
 	lt_cursor_made(io, out.pos);
 	z->frame_out_nbytes += out.pos;

@@ -229,7 +229,7 @@ def _zstd(c: _Cursor, window_max: int) -> Steps:
 
 def _zstd_frame(c: _Cursor, window_max: int) -> Steps:
     header, content_size, has_checksum = yield from _zstd_header(c, window_max)
-    frame = _ZstdBlocks(window_max)
+    frame = _ZstdBlocks(window_max, Status.DATA if content_size is None else Status.LENGTH)
     frame.run(header)
     size, last = 0, False
     while not last:
@@ -285,10 +285,16 @@ def _zstd_header(c: _Cursor, window_max: int) -> Generator[None, None, tuple[byt
 
 
 class _ZstdBlocks:
-    """libzstd for one frame, fed with single blocks."""
+    """libzstd for one frame, fed with single blocks.
 
-    def __init__(self, window_max: int) -> None:
+    ``too_much`` is the verdict on a block of which more comes out than there is room for: libzstd's buffer is
+    as large as the content size, where there is one.
+    """
+
+    def __init__(self, window_max: int, too_much: Status) -> None:
         import zstandard
+
+        self._too_much = too_much
 
         # The library's own limit is a safety net, within what it accepts.
         limit = min(max(window_max, 1 << 10), 1 << 31)
@@ -299,8 +305,7 @@ class _ZstdBlocks:
         try:
             return self._frame.decompress(data)
         except self._error as exc:
-            # Its buffer is as large as the content size: this is how it says "too much".
-            raise _Verdict(Status.LENGTH if "too small" in str(exc) else status) from None
+            raise _Verdict(self._too_much if "too small" in str(exc) else status) from None
 
 
 # --- gzip or zstd ----------------------------------------------------------------------------

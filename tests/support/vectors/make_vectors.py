@@ -312,6 +312,12 @@ def zstd_vectors() -> Iterator[Vector]:
     yield bad("second_block_type_3", frame(block(0, 5, b"hello"), block(3, 0, b"")), "data", 0, b"hello")
     yield bad("block_too_large", frame(block(0, 131073, b"hello" * 27000, last=True), window=0x60), "data", 0)
     yield bad("block_above_window", frame(block(0, 1025, bytes(1025), last=True)), "data", 0)
+    # One libzstd has room for it in the buffer of an earlier frame, another has not: the verdict is the same.
+    huge = frame(block(1, 328_680, b"r", last=True))
+    yield bad("rle_block_above_window", huge, "data", 0)
+    wide = zstd(NOISE, content_size=False)
+    yield bad("rle_block_above_window_second", wide + huge, "data", len(wide), NOISE)
+    yield bad("rle_block_above_window_and_size", frame(block(1, 328_680, b"r"), size=5), "length", 0)
     yield bad("compressed_block_of_garbage", frame(block(2, 40, b"\xff" * 40, last=True)), "data", 0)
 
 
