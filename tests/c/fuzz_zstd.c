@@ -2,8 +2,8 @@
  * fuzz_zstd.c: lt_zstd against libzstd left to itself.
  *
  * Accepted by us if and only if libzstd decodes all of it and ends between two
- * frames.  It gets five bytes at a time: a whole frame at once would take a
- * path on which it checks no window.  Differences that are meant: it also reads
+ * frames.  It gets five bytes at a time, or what it wants for a block: a whole
+ * frame at once would take a path on which it checks no window.  Differences that are meant: it also reads
  * the formats before 0.8, and does not compare the content size of a frame that
  * ends with an empty block.
  */
@@ -12,16 +12,17 @@
 
 #include "fuzz_common.h"
 
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes);
 
-static u8 ours[OUT_BUDGET], theirs[OUT_BUDGET];
+static u8 ours[OUT_BUDGET_MAX], theirs[OUT_BUDGET_MAX];
 
 enum verdict { ACCEPT, REFUSE, UNKNOWN };
 
 static enum verdict libzstd(const struct input *in, size_t *out_nbytes)
 {
 	static ZSTD_DCtx *d;
-	ZSTD_outBuffer out = {theirs, OUT_BUDGET, 0};
+	ZSTD_outBuffer out = {theirs, in->out_budget, 0};
 	size_t ret = 0;
 
 	if (!d) {
@@ -30,11 +31,15 @@ static enum verdict libzstd(const struct input *in, size_t *out_nbytes)
 		ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, 20);
 	}
 	ZSTD_DCtx_reset(d, ZSTD_reset_session_only);
+	*out_nbytes = 0;
 	for (size_t pos = 0; pos < in->nbytes; ) {
-		size_t n = lt_min(5, in->nbytes - pos);
+		/* 'ret' is what it wants: a block, and the 3 bytes of the
+		 * header after it. */
+		size_t n = lt_min(ret > 8 ? ret - 3 : 5, in->nbytes - pos);
 		ZSTD_inBuffer piece = {in->data + pos, n, 0};
 
 		ret = ZSTD_decompressStream(d, &out, &piece);
+		*out_nbytes = out.pos;
 		if (ZSTD_isError(ret))
 			return REFUSE;
 		if (out.pos == out.size)
@@ -42,7 +47,6 @@ static enum verdict libzstd(const struct input *in, size_t *out_nbytes)
 		CHECK(piece.pos || n == 0);
 		pos += piece.pos;
 	}
-	*out_nbytes = out.pos;
 	return ret == 0 ? ACCEPT : REFUSE;
 }
 
@@ -54,6 +58,13 @@ static bool old_format(const struct input *in, u64 pos)
 	       !memcmp(in->data + pos + 1, "\xb5\x2f\xfd", 3);
 }
 
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	(void)argc;
+	(void)argv;
+	return lt_kernel_use(NULL);
+}
+
 int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
 {
 	struct outcome r;
@@ -61,7 +72,6 @@ int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
 	size_t out_nbytes;
 	enum verdict v;
 
-	lt_kernel_use(NULL);
 	if (!take_input(&in, p, nbytes))
 		return 0;
 	v = libzstd(&in, &out_nbytes);

@@ -115,7 +115,12 @@ def pool_tests(compiler: str, sanitizer: str) -> Program:
 
 def fuzzer(form: str) -> Program:
     """That of a format: libFuzzer is clang's."""
-    flags = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
+    ignored = CTESTS / "fuzz_ignored.txt"
+    flags = (
+        "-fsanitize=fuzzer,address,undefined",
+        "-fno-sanitize-recover=all",
+        f"-fsanitize-coverage-ignorelist={ignored}",
+    )
     return Program(f"fuzz_{form}.c", "clang", flags)
 
 
