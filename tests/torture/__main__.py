@@ -1,13 +1,15 @@
 """``python -m tests.torture [--only NAME …] [--seed N] [--scale F] [--case CASE …] [--json FILE]``.
 
-Runs every part of the fault machine, one after the other, and records the figures of each as it ends. The
-exit status is 1 if a promise was found broken; each such case is printed with the command that repeats it.
+Runs every part of the fault machine, one after the other, and records the figures of each as it ends. SIGTERM
+is as Ctrl-C: a part that can end early does, and is recorded with what it did. The exit status is 1 if a
+promise was found broken; each such case is printed with the command that repeats it.
 """
 
 from __future__ import annotations
 
 import argparse
 import pkgutil
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--case", nargs="+", default=[], metavar="CASE", help="run these cases only, and record nothing")
     add("--json", type=Path, metavar="FILE", help="record the figures in FILE; default: only of a full run")
     args = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     path = args.json or (results_path() if args.scale >= 1.0 else None)
     broken = 0
     for name in args.only or list(found):

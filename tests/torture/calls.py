@@ -46,6 +46,7 @@ from tests.torture.scenarios import SCENARIOS, Scenario, World, world
 
 PART = "calls"
 MOMENTS = 2000  # of the full run, over all scenarios
+_REPORTED = 100  # cases, after which a line is printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,8 @@ class Run:
     findings: Findings
     free: queue.Queue[Slot]
     n_parallel: int
+    is_over: bool = False
+    began: float = field(default_factory=time.monotonic)
     cases: Counter[str] = field(default_factory=Counter)  # by way
     struck: Counter[str] = field(default_factory=Counter)
     tolerated: Counter[str] = field(default_factory=Counter)  # struck, and all commands succeeded
@@ -251,41 +254,61 @@ class Run:
 
     def try_all(self, cases: Sequence[Case]) -> list[Outcome | None]:
         """Each of them, several at once; None for one that broke a promise."""
-        with ThreadPoolExecutor(self.n_parallel) as threads:
+        threads = ThreadPoolExecutor(self.n_parallel)
+        try:
             return list(threads.map(self._try, cases))
+        except KeyboardInterrupt:
+            self.is_over = True
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
 
     def _try(self, case: Case) -> Outcome | None:
         slot = self.free.get()
         try:
             outcome = try_case(slot, case)
         except AssertionError as exc:
-            self.findings.add(str(case), exc)
+            if not self.is_over:
+                self.findings.add(str(case), exc)
             outcome = None
         finally:
             self.free.put(slot)
+        if self.is_over:  # Ctrl-C reached the commands, too: this proves nothing
+            return None
         with self._lock:
             self.cases[case.way.name] += 1
             if outcome is None or outcome.n_faults:
                 self.struck[case.way.name] += 1
             if outcome is not None and outcome.n_faults and not any(outcome.codes):
                 self.tolerated[case.way.name] += 1
+            if self.cases.total() % _REPORTED == 0:
+                self.say(f"{self.cases.total()} cases, now {case}")
         return outcome
 
-    def try_scenario(self, scenario: str, n_moments: int) -> None:
-        """In every way, and killed at so many moments, each as likely as any other."""
-        calm = self._calm(scenario)
-        if calm is None:
-            return
-        if self.budget.scale < 1.0:
-            self.try_all([*self._some(scenario, calm), *self._moments(scenario, calm, n_moments)])
-            return
-        for way in WAYS.values():
-            if way is not MOMENT:
-                self._try_every(scenario, way, calm.count(way.kinds))
-        self.try_all(self._moments(scenario, calm, n_moments))
+    def say(self, line: str) -> None:
+        """Print it, with what was found so far."""
+        minutes = (time.monotonic() - self.began) / 60
+        sys.stdout.write(f"{minutes:6.1f} min: {line}, {len(self.findings.found)} found\n")
+        sys.stdout.flush()
 
-    def _some(self, scenario: str, calm: Outcome) -> list[Case]:
-        """The share of all numbers of all ways that the budget asks for."""
+    def try_everything(self, scenarios: Sequence[str]) -> None:
+        """All numbers of all ways, scenario by scenario; or, of a scaled run, a share, in no order."""
+        n_moments = self.budget.count(MOMENTS) // len(scenarios) + 1
+        calm = {name: found for name in scenarios if (found := self._calm(name)) is not None}
+        if self.budget.scale < 1.0:
+            cases = [case for name, found in calm.items() for case in self._some(name, found, n_moments)]
+            self.budget.random("order").shuffle(cases)
+            self.say(f"{len(cases)} cases to try")
+            self.try_all(cases)
+            return
+        for name, found in calm.items():
+            for way in WAYS.values():
+                if way is not MOMENT:
+                    self._try_every(name, way, found.count(way.kinds))
+            self.try_all(self._moments(name, found, n_moments))
+
+    def _some(self, scenario: str, calm: Outcome, n_moments: int) -> list[Case]:
+        """The share of all numbers of all ways that the budget asks for, and moments."""
         numbers = [
             (way, at)
             for way in WAYS.values()
@@ -294,7 +317,7 @@ class Run:
         ]
         chance = self.budget.random(scenario)
         chosen = chance.sample(numbers, _share(chance, len(numbers) * self.budget.scale))
-        return [Case(scenario, way, at) for way, at in chosen]
+        return [*(Case(scenario, *each) for each in chosen), *self._moments(scenario, calm, n_moments)]
 
     def _try_every(self, scenario: str, way: Way, n_calls: int) -> None:
         """Number by number, until one is larger than the calls are. Each run has its own idea of how many."""
@@ -333,29 +356,23 @@ def possible() -> list[str]:
 
 
 def run(budget: Budget) -> Mapping[str, object]:
-    """Every scenario in every way, as far as the budget goes."""
+    """Every scenario in every way, as far as the budget goes. Ctrl-C ends it early; what was done counts."""
     n = len(os.sched_getaffinity(0))
     findings = Findings(PART, budget)
     scenarios = possible()
+    ended_early = False
     with slots(n) as free:
-        all_of_it = Run(budget, findings, free, n)
-        if budget.cases:
-            all_of_it.try_all([Case.parse(case) for case in budget.cases])
-        else:
-            _everything(all_of_it, scenarios)
+        work = Run(budget, findings, free, n)
+        try:
+            if budget.cases:
+                work.try_all([Case.parse(case) for case in budget.cases])
+            else:
+                work.try_everything(scenarios)
+        except KeyboardInterrupt:
+            ended_early = True
     ways = {
-        way: {"cases": n, "struck": all_of_it.struck[way], "tolerated": all_of_it.tolerated[way]}
-        for way, n in all_of_it.cases.items()
+        way: {"cases": n, "struck": work.struck[way], "tolerated": work.tolerated[way]}
+        for way, n in sorted(work.cases.items())
     }
-    return {"scenarios": scenarios, "cases": all_of_it.cases.total(), "ways": ways, **findings.figures()}
-
-
-def _everything(all_of_it: Run, scenarios: Sequence[str]) -> None:
-    budget = all_of_it.budget
-    began = time.monotonic()
-    for scenario in scenarios:
-        all_of_it.try_scenario(scenario, budget.count(MOMENTS // len(scenarios)))
-        minutes = (time.monotonic() - began) / 60
-        n_found = len(all_of_it.findings.found)
-        sys.stdout.write(f"{scenario}: {all_of_it.cases.total()} cases, {n_found} found, {minutes:.1f} min\n")
-        sys.stdout.flush()
+    figures = {"scenarios": scenarios, "cases": work.cases.total(), "ways": ways, **findings.figures()}
+    return figures | ({"ended_early": True} if ended_early else {})

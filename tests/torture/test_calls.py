@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+from tests.support.ccore import ROOT
 from tests.support.process import Cli, Ran
 from tests.torture.calls import WAYS, Case, judge, possible, run, slots, try_case
 from tests.torture.results import Budget
@@ -30,6 +34,21 @@ def test_a_sample_of_failing_calls_breaks_no_promise() -> None:
     assert isinstance(figures["cases"], int) and figures["cases"] > 40
     assert isinstance(figures["ways"], Mapping) and len(figures["ways"]) > 8
     assert sum(way["struck"] for way in figures["ways"].values()) > figures["cases"] / 2
+
+
+def test_a_run_that_is_ended_early_records_what_it_did(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "tests.torture", "--only", "calls", "--scale", "0.9"]
+    with subprocess.Popen(
+        [*command, "--json", str(tmp_path / "figures")], stdout=subprocess.PIPE, cwd=ROOT
+    ) as run:
+        assert run.stdout is not None
+        while b"cases to try" not in run.stdout.readline():
+            assert run.poll() is None
+        run.terminate()
+        run.communicate()
+    assert run.returncode == 0
+    figures = json.loads((tmp_path / "figures").read_text())["parts"]["calls"]
+    assert figures["ended_early"] is True and figures["findings"] == 0
 
 
 SAID = "layertee: writing /store: it failed [STORE_IO]\n"
