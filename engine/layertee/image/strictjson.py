@@ -5,7 +5,7 @@ about duplicate keys, about letter case (Go matches field names without it) and
 about numbers. Two readings of one signed or hashed document are an attack
 (CVE-2021-41190), so what is ambiguous is refused here, before a field is read.
 
-Every refusal is a :class:`DocumentError`; size and nesting are bounded first,
+Every refusal is a :class:`DocumentError`; size, nesting and the number of values are bounded first,
 so hostile input costs neither memory nor a ``RecursionError``.
 """
 
@@ -20,6 +20,8 @@ from ..errors import DocumentError
 
 LIMIT = 4 << 20  # distribution-spec: registries must accept manifests of 4 MiB; skopeo reads no more
 DEPTH = 64
+# Strings and brackets: a thousand layers with their history are 20,000. Parsed, one takes up to 200 bytes.
+TOKENS = 1 << 17
 INT_DIGITS = 20  # 2**64 has 20
 
 # Strings as a whole (an unterminated one runs to the end: one linear pass), brackets one by one.
@@ -53,7 +55,7 @@ def loads(raw: bytes, what: str, *, limit: int = LIMIT, maps: frozenset[str] | N
         text = raw.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise DocumentError(f"{what} is not UTF-8 (byte {exc.start})") from exc
-    _check_depth(text, what)
+    _check_structure(text, TOKENS * max(1, limit // LIMIT), what)
     variants: list[_CaseVariants] = []
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -133,9 +135,11 @@ def check_fields(found: Mapping[str, object], names: Iterable[str], what: str) -
             raise DocumentError(f"{what} is ambiguous: {shown!r} differs from a known field only by case")
 
 
-def _check_depth(text: str, what: str) -> None:
+def _check_structure(text: str, most: int, what: str) -> None:
     depth = 0
-    for token in _STRUCTURE.finditer(text):
+    for n, token in enumerate(_STRUCTURE.finditer(text)):
+        if n >= most:
+            raise DocumentError(f"{what} has more than {most} strings, objects and arrays")
         first = text[token.start()]
         if first in "[{":
             depth += 1

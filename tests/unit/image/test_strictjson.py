@@ -46,6 +46,16 @@ def test_depth_64_is_accepted_and_brackets_in_strings_do_not_count() -> None:
         loads(b"[" * 65 + b"]" * 65, "doc")
 
 
+@pytest.mark.parametrize(("value", "n_tokens"), [('"a"', 1), ("{}", 2), ("[]", 2), ('["b"]', 3)])
+def test_values_are_counted_before_any_of_them_takes_memory(value: str, n_tokens: int) -> None:
+    n = ((1 << 17) - 2) // n_tokens
+    fits = ",".join([value] * n)
+    assert loads(f"[{fits}]".encode(), "doc")
+    with pytest.raises(DocumentError, match="more than 131072 strings, objects and arrays"):
+        loads(f"[{fits},{fits}]".encode(), "doc")
+    assert loads(f"[{fits},{fits}]".encode(), "doc", limit=8 << 20)
+
+
 def test_labels_may_differ_by_case_only_but_fields_may_not() -> None:
     text = b'{"Labels": {"a": "1", "A": "2"}}'
     assert loads(text, "doc", maps=frozenset({"Labels"})) == {"Labels": {"a": "1", "A": "2"}}
