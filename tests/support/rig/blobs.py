@@ -29,7 +29,9 @@ _LAYER_TYPES = {
     ("docker", "zstd"): "application/vnd.docker.image.rootfs.diff.tar.zstd",
 }
 
-CODECS = ("none", "gzip", "gzip-fast", "gzip-members", "zstd", "zstd-frames", "zstd-long")
+# log2 of windows, which are used only as far as a layer fills them.
+_WINDOWS = {"zstd-long": 28, "zstd-8m": 23, "zstd-128m": 27}
+CODECS = ("none", "gzip", "gzip-fast", "gzip-members", "zstd", "zstd-frames", *_WINDOWS)
 # "gzip" is what build tools write by default; "gzip-fast" (ISA-L) is for images of gigabytes.
 _MEMBER = 1 << 20  # uncompressed bytes per gzip member or zstd frame in the -members and -frames forms
 _READ = 1 << 20
@@ -105,10 +107,11 @@ def _encoder(codec: str) -> _Encoder:
             from isal import isal_zlib
 
             return isal_zlib.compressobj(3, isal_zlib.DEFLATED, 31)
-        case "zstd-long":  # a window of 256 MiB, of which only what the layer fills is ever used
+        case "zstd-long" | "zstd-8m" | "zstd-128m":
             import zstandard
 
-            far = zstandard.ZstdCompressionParameters.from_level(3, window_log=28, write_content_size=False)
+            log = _WINDOWS[codec]
+            far = zstandard.ZstdCompressionParameters.from_level(3, window_log=log, write_content_size=False)
             return zstandard.ZstdCompressor(compression_params=far).compressobj()
         case "zstd" | "zstd-frames":
             import zstandard
