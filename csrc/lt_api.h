@@ -51,7 +51,7 @@ enum lt_format {
 /* What this build is.  The package compares the number at import and refuses a
  * binary of another: count it up when a declaration here changes or goes.
  * 'lt_build' names the libraries it was linked with, for a person. */
-enum { LT_ABI = 5 };
+enum { LT_ABI = 6 };
 const char *lt_build(void);
 
 /*
@@ -188,6 +188,9 @@ struct lt_layer_config {
 	int format;
 	uint32_t flags;
 	int fd;				/* -1 unless a WRITE flag is set; not closed */
+	int spool_fd;			/* gets the blob as well, as far as it can be written; -1:
+					 * nothing does; not closed */
+	uint64_t in_from;		/* the file that gets the blob has so many bytes of it */
 	uint64_t in_size;		/* as the manifest says; orders the work */
 	uint64_t out_budget;
 	uint64_t window_max;
@@ -243,6 +246,10 @@ int lt_pool_layer_end(lt_pool *p, int32_t layer);
 /* Drop queued work; LT_EVENT_DONE follows when no worker touches it any more
  * (at most one job's time).  Until then fd must stay open. */
 int lt_pool_layer_cancel(lt_pool *p, int32_t layer);
+
+/* Write no more of the blob to spool_fd.  A write under way may still end after
+ * this; the file may be unlinked, and is closed as fd is. */
+int lt_pool_layer_end_spool(lt_pool *p, int32_t layer);
 
 void *lt_pool_out_ptr(lt_pool *p, int32_t buf);
 /* The buffer of an LT_EVENT_OUT was read and goes back.  LT_ERR_MISUSE: it is

@@ -124,6 +124,9 @@ int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *c)
 		return LT_ERR_MISUSE;
 	if (c->flags & LT_LAYER_WRITE_IN && c->flags & LT_LAYER_WRITE_OUT)
 		return LT_ERR_MISUSE;
+	/* What goes to fd is the blob itself: there is nothing to spool. */
+	if (c->spool_fd >= 0 && (stored || c->flags & LT_LAYER_WRITE_IN))
+		return LT_ERR_MISUSE;
 	pthread_mutex_lock(&p->lock);
 	for (id = 0; id < MAX_LAYERS && p->layers[id].used; id++)
 		;
@@ -147,16 +150,21 @@ int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *c)
 		}
 	}
 	l = &p->layers[id];
-	*l = (struct layer){ .used = true, .codec = codec, .fd = c->fd,
+	*l = (struct layer){ .used = true, .codec = codec,
 			     .flags = c->flags, .in_size = c->in_size };
 	l->infl_cur = l->out_cur = l->in_tail = l->out_tail = -1;
 	l->in.cur = l->out.cur = -1;
 	l->in.hash = true;
 	l->out.hash = codec && !stored;
 	/* Written where they are hashed: stored output is the in stream. */
-	l->in.write = c->flags & LT_LAYER_WRITE_IN ||
-		      (stored && c->flags & LT_LAYER_WRITE_OUT);
-	l->out.write = !stored && c->flags & LT_LAYER_WRITE_OUT;
+	l->in.fd = c->spool_fd;
+	l->out.fd = -1;
+	if (c->flags & LT_LAYER_WRITE_IN ||
+	    (stored && c->flags & LT_LAYER_WRITE_OUT))
+		l->in.fd = c->fd;
+	else if (c->flags & LT_LAYER_WRITE_OUT)
+		l->out.fd = c->fd;
+	l->in.from = c->in_from;
 	lt_sha256_init(&l->in.sha);
 	lt_sha256_init(&l->out.sha);
 	p->n_layers++;
@@ -276,6 +284,21 @@ int lt_pool_layer_cancel(lt_pool *p, int32_t layer)
 		lt_layer_fail(l, LT_ERR_CANCELLED, 0);
 		lt_layer_settle(p, layer);
 		pthread_cond_broadcast(&p->work);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return status;
+}
+
+int lt_pool_layer_end_spool(lt_pool *p, int32_t layer)
+{
+	struct layer *l = &p->layers[layer];
+	int status = LT_ERR_MISUSE;
+
+	pthread_mutex_lock(&p->lock);
+	if (l->used) {
+		status = LT_OK;
+		if (l->out.fd >= 0)
+			l->in.fd = -1;
 	}
 	pthread_mutex_unlock(&p->lock);
 	return status;

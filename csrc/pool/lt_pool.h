@@ -77,7 +77,7 @@ struct buf {
 	int32_t next;		/* in a layer's list or the free list; -1 */
 };
 
-/* One direction of a layer: what to hash, how far, and whether to write it. */
+/* One direction of a layer: what to hash, how far, and where to write it. */
 /* 'hash' is what there is to do at all: the out stream of a layer that is
  * stored, or of which only the blob's digest is wanted, has none. */
 struct stream {
@@ -86,9 +86,10 @@ struct stream {
 	u32 cur_off;		/* bytes of it hashed already */
 	u32 n_waiting;		/* buffers from 'cur' on */
 	u64 pos;		/* bytes hashed (and written) so far */
+	u64 from;		/* bytes that the file has already */
+	int fd;			/* -1: it is not written */
 	bool busy;
 	bool hash;
-	bool write;
 };
 
 struct layer {
@@ -101,7 +102,6 @@ struct layer {
 	bool done;
 	int status;
 	int os_errno;
-	int fd;
 	u32 flags;
 	u64 in_size;
 

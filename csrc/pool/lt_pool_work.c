@@ -149,6 +149,7 @@ struct work {
 	struct stream *s;
 	const u8 *ptr;
 	u32 nbytes;
+	int fd;			/* where to write them, -1: nowhere */
 	bool is_out;
 };
 
@@ -172,7 +173,7 @@ static u32 find_hash(lt_pool *p, struct work w[2])
 			continue;
 		for (int k = 0; k < 2; k++) {
 			struct stream *s = k ? &l->out : &l->in;
-			struct work cand = { i, l, s, NULL, 0, k != 0 };
+			struct work cand = { i, l, s, NULL, 0, -1, k != 0 };
 
 			if (!hash_ready(l, s))
 				continue;
@@ -206,6 +207,18 @@ static int write_all(int fd, const u8 *p, size_t n, u64 off)
 		off += (u64)r;
 	}
 	return 0;
+}
+
+/* Write what the file of the stream does not have yet; 0 or an errno. */
+static int write_new(const struct work *w)
+{
+	const u64 from = w->s->from, pos = w->s->pos;
+	const u64 have = from > pos ? from - pos : 0;
+
+	if (w->fd < 0 || have >= w->nbytes)
+		return 0;
+	return write_all(w->fd, w->ptr + have, w->nbytes - (size_t)have,
+			 pos + have);
 }
 
 /* The worker is past w->nbytes bytes of the stream. */
@@ -245,6 +258,7 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 
 		w[i].ptr = b->ptr + w[i].s->cur_off;
 		w[i].nbytes = b->nbytes - w[i].s->cur_off;
+		w[i].fd = w[i].s->fd;
 		w[i].s->busy = true;
 	}
 	/* As far as both go, so that no byte of the pair is hashed alone; the
@@ -264,9 +278,7 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 		lt_sha256_update(&w[0].s->sha, w[0].ptr, w[0].nbytes);
 	t1 = lt_now_ns();
 	for (u32 i = 0; i < n; i++)
-		if (w[i].s->write)
-			err[i] = write_all(w[i].l->fd, w[i].ptr, w[i].nbytes,
-					   w[i].s->pos);
+		err[i] = write_new(&w[i]);
 	t2 = lt_now_ns();
 
 	pthread_mutex_lock(&p->lock);
@@ -278,7 +290,10 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 		p->single_nbytes += w[0].nbytes;
 	for (u32 i = 0; i < n; i++) {
 		w[i].l->work_ns += (t2 - t0) / n;
-		if (err[i])
+		/* Of a spool, what was written is right, and there is no more. */
+		if (err[i] && !w[i].is_out && w[i].l->out.fd >= 0)
+			w[i].s->fd = -1;
+		else if (err[i])
 			lt_layer_fail(w[i].l, LT_ERR_WRITE, err[i]);
 		hash_advance(p, &w[i]);
 	}

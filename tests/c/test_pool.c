@@ -92,6 +92,8 @@ struct drive {
 	const struct blob *blob;
 	int32_t id;
 	int fd;
+	int spool;		/* one more than its descriptor; 0: none */
+	u64 in_from;
 	u32 flags;
 	size_t sent, seen;
 	bool ended, done;
@@ -114,6 +116,8 @@ static void start(lt_pool *p, struct drive *d)
 		.format = d->blob->format,
 		.flags = d->flags | LT_LAYER_CHECK_CRC,
 		.fd = d->fd,
+		.spool_fd = d->spool - 1,
+		.in_from = d->in_from,
 		.in_size = d->blob->in_nbytes,
 		.out_budget = (u64)1 << 32,
 		.window_max = (u64)1 << 27,
@@ -195,6 +199,17 @@ static void drive_all(lt_pool *p, struct drive *d, u32 n)
 	}
 }
 
+/* Zeros up to 'from', then the bytes of 'want'. */
+static void check_rest(int fd, size_t from, const u8 *want, size_t n)
+{
+	u8 *got = malloc(n + 1);
+
+	CHECK(got && pread(fd, got, n + 1, 0) == (ssize_t)n);
+	for (size_t i = 0; i < n; i++)
+		CHECK(got[i] == (i < from ? 0 : want[i]));
+	free(got);
+}
+
 static void check_file(int fd, const u8 *want, size_t n)
 {
 	u8 *got = malloc(n + 1);
@@ -260,6 +275,55 @@ static void test_many_layers(u32 workers)
 		}
 		lt_pool_free(p);
 	}
+}
+
+/* A file that has some of the blob gets the rest; what it has is left alone. */
+static void test_writing_goes_on_where_a_file_ends(void)
+{
+	for (u32 round = 0; round < 40; round++) {
+		const bool spooled = round % 2;
+		struct blob b = make_blob(1 + rnd(300000), LT_FORMAT_GZIP);
+		struct drive d = { .blob = &b };
+		lt_pool *p = new_pool(2);
+		int part = memfd_create("part", MFD_CLOEXEC);
+		int tar = memfd_create("tar", MFD_CLOEXEC);
+		size_t have = rnd(8) ? rnd((u32)b.in_nbytes + 1) : b.in_nbytes;
+		u8 *zeros = calloc(1, have + 1);
+
+		d.flags = spooled ? LT_LAYER_WRITE_OUT : LT_LAYER_WRITE_IN;
+		d.fd = spooled ? tar : part;
+		d.spool = spooled ? part + 1 : 0;
+		d.in_from = have;
+		CHECK(pwrite(part, zeros, have, 0) == (ssize_t)have);
+		drive_all(p, &d, 1);
+		check_good(&d);
+		if (spooled)
+			check_file(tar, b.out, b.out_nbytes);
+		check_rest(part, have, b.in, b.in_nbytes);
+		free(zeros);
+		close(part);
+		close(tar);
+		lt_pool_free(p);
+		free_blob(&b);
+	}
+}
+
+static void test_a_spool_that_cannot_be_written_is_given_up(void)
+{
+	struct blob b = make_blob(200000, LT_FORMAT_GZIP);
+	struct drive d = { .blob = &b, .flags = LT_LAYER_WRITE_OUT };
+	lt_pool *p = new_pool(2);
+	int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
+	d.fd = memfd_create("tar", MFD_CLOEXEC);
+	d.spool = full + 1;
+	drive_all(p, &d, 1);
+	check_good(&d);
+	check_file(d.fd, b.out, b.out_nbytes);
+	close(full);
+	close(d.fd);
+	lt_pool_free(p);
+	free_blob(&b);
 }
 
 static void test_cancel_in_flight(void)
@@ -370,8 +434,12 @@ static void test_misuse_is_refused(void)
 	struct blob b = make_blob(10, LT_FORMAT_GZIP);
 	struct drive d = { .blob = &b, .flags = LT_LAYER_STREAM_OUT };
 	struct lt_layer_config both = { .format = LT_FORMAT_GZIP, .fd = 1,
-		.flags = LT_LAYER_WRITE_IN | LT_LAYER_WRITE_OUT };
-	struct lt_layer_config odd = { .format = 9, .fd = -1 };
+		.flags = LT_LAYER_WRITE_IN | LT_LAYER_WRITE_OUT, .spool_fd = -1 };
+	struct lt_layer_config twice = { .format = LT_FORMAT_GZIP, .fd = 1,
+		.flags = LT_LAYER_WRITE_IN, .spool_fd = 1 };
+	struct lt_layer_config plain = { .format = LT_FORMAT_NONE, .fd = 1,
+		.flags = LT_LAYER_WRITE_OUT, .spool_fd = 1 };
+	struct lt_layer_config odd = { .format = 9, .fd = -1, .spool_fd = -1 };
 	struct lt_pool_config none = { 0, 1, 1, 2, 1 };
 	struct lt_layer_spent spent;
 	struct lt_result r;
@@ -380,6 +448,9 @@ static void test_misuse_is_refused(void)
 
 	CHECK(!lt_pool_new(&none));
 	CHECK(lt_pool_layer_open(p, &both) == LT_ERR_MISUSE);
+	CHECK(lt_pool_layer_open(p, &twice) == LT_ERR_MISUSE);
+	CHECK(lt_pool_layer_open(p, &plain) == LT_ERR_MISUSE);
+	CHECK(lt_pool_layer_end_spool(p, 0) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_open(p, &odd) < 0);
 	start(p, &d);
 	CHECK(lt_pool_layer_result(p, d.id, &r) == LT_ERR_MISUSE);
@@ -412,6 +483,8 @@ int main(void)
 		if (lt_inflater_use(lt_inflater_name(i)) == LT_OK)
 			test_many_layers(2);
 	CHECK(lt_inflater_use(NULL) == LT_OK);
+	test_writing_goes_on_where_a_file_ends();
+	test_a_spool_that_cannot_be_written_is_given_up();
 	test_cancel_in_flight();
 	test_a_failing_write_fails_its_layer_only();
 	test_corrupt_layers_fail_alone();

@@ -38,12 +38,18 @@ class LayerJob:
     is, ``"out"`` what it inflates to, or None. ``stream`` hands what it inflates to to
     :meth:`PoolLayer.read`. ``digest_only`` hashes the blob and inflates nothing, so there is nothing
     of the ``"out"`` kind then. ``size`` orders the work; ``path`` is for messages.
+
+    ``spool_fd`` gets the blob besides, in order, where ``"out"`` is written: as far as it can be written, for
+    a failure ends the spool, not the layer. Whichever file gets the blob has its first ``in_from`` bytes
+    already; they are hashed like all others, and not written again.
     """
 
     compression: Compression
     size: int
     fd: int = -1
     write: str | None = None
+    spool_fd: int = -1
+    in_from: int = 0
     stream: bool = False
     digest_only: bool = False
     check_crc: bool = True
@@ -55,6 +61,8 @@ class LayerJob:
     def __post_init__(self) -> None:
         if self.digest_only and (self.stream or self.write == "out"):
             raise ValueError("a job that inflates nothing has no output")
+        if self.spool_fd >= 0 and (self.write != "out" or self.compression is Compression.NONE):
+            raise ValueError("a blob is spooled beside what it inflates to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,9 @@ class PoolLayer(Protocol):
 
     def end(self) -> None:
         """No more input. May be called again."""
+
+    def end_spool(self) -> None:
+        """Write no more of the blob to the job's ``spool_fd``, which must stay open until the layer's end."""
 
     def cancel(self) -> None:
         """Drop what is queued; :meth:`result` then raises CancelledError. May be called again."""

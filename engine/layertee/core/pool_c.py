@@ -94,6 +94,8 @@ class CPool:
                 "format": c_format(job.compression),
                 "flags": flags,
                 "fd": job.fd,
+                "spool_fd": job.spool_fd,
+                "in_from": job.in_from,
                 "in_size": job.size,
                 "out_budget": job.out_budget,
                 "window_max": job.window_max,
@@ -168,6 +170,10 @@ class CLayer:
         if not self._ended and not self._done.done():
             self._ended = True
             self._p._lib.lt_pool_layer_end(self._p._pool, self.number)
+
+    def end_spool(self) -> None:
+        if not self._done.done():
+            self._p._lib.lt_pool_layer_end_spool(self._p._pool, self.number)
 
     def cancel(self) -> None:
         if not self._done.done() and not self._cancelled:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..aio import until_done
+from ..errors import LayerteeError
 from ..image.media import Compression
 from .pool import (
     IN_NBYTES,
@@ -96,7 +97,8 @@ class ThreadLayer:
             media_type=job.media_type,
             core="python",
         )
-        self._pos = 0
+        self._in_pos = self._out_pos = 0  # of the blob, and of what it inflates to
+        self._spool_fd = job.spool_fd
         self._todo: deque[tuple[InBuffer, int]] = deque()
         self._current: InBuffer | None = None  # the tee still reads from it
         self._running = False
@@ -123,6 +125,9 @@ class ThreadLayer:
 
     def spent(self) -> Spent:
         return self._spent
+
+    def end_spool(self) -> None:
+        self._spool_fd = -1
 
     def cancel(self) -> None:
         self._fail(asyncio.CancelledError())
@@ -185,13 +190,13 @@ class ThreadLayer:
         self._made = 0
         if data is None:
             return self._tee.finish()
-        if job.write == "in":
-            self._write(data)
+        self._write_blob(data)
         out = self._tee.feed(data)
         self._made = len(out)
         for left in reversed(range(_STREAM_AHEAD)):
             if job.write == "out":
-                self._write(out)
+                self._write(job.fd, out, self._out_pos)
+                self._out_pos += len(out)
             elif job.stream and len(out):
                 kept.append(memoryview(bytes(out)))
             if not left or not self._tee.pending:
@@ -200,13 +205,25 @@ class ThreadLayer:
             self._made += len(out)
         return None
 
-    def _write(self, data: memoryview) -> None:
+    def _write_blob(self, data: memoryview) -> None:
+        """To the file that gets the blob, if one does: what it does not have yet."""
+        fresh, pos = data[max(0, self._job.in_from - self._in_pos) :], max(self._job.in_from, self._in_pos)
+        self._in_pos += len(data)
+        if self._job.write == "in":
+            self._write(self._job.fd, fresh, pos)
+        elif self._spool_fd >= 0:
+            try:
+                self._write(self._spool_fd, fresh, pos)
+            except LayerteeError:  # what was written is right, and there is no more
+                self._spool_fd = -1
+
+    def _write(self, fd: int, data: memoryview, pos: int) -> None:
         while len(data):
             try:
-                n = os.pwrite(self._job.fd, data, self._pos)
+                n = os.pwrite(fd, data, pos)
             except OSError as exc:
                 raise write_error(exc.errno or errno.EIO, self._job.path) from exc
-            self._pos += n
+            pos += n
             data = data[n:]
 
     def _worked(self, future: asyncio.Future[Any]) -> None:
