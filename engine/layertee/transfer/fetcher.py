@@ -69,23 +69,26 @@ class Fetcher:
         servers: Servers,
         layer: PoolLayer,
         *,
+        start: int = 0,
         single_stream: bool = False,
         progress: Callable[[int], None] | None = None,
         report: FetchReport | None = None,
         pace: Callable[[], float] | None = None,
+        behind: Callable[[], float] | None = None,
     ) -> FetchReport:
-        """Bring ``blob`` from ``servers`` to ``layer`` and end it. Raises what the last attempt failed with:
-        RegistryError, TransportError or SizeMismatch.
+        """Bring ``blob``, from byte ``start`` on, from ``servers`` to ``layer`` and end it. Raises what the
+        last attempt failed with: RegistryError, TransportError or SizeMismatch.
 
         ``single_stream`` fetches over one connection, and in one request unless it breaks off. ``progress``
         is called with the number of new bytes of the blob; ``report`` is kept up to date and returned.
         ``pace`` is asked after every read how many seconds to wait before the next, and again after
-        those; 0 goes on. When the layer itself fails, the transfer stops and returns: the layer's result
-        tells why. That the bytes are the blob's is for the layer to judge.
+        those; 0 goes on. ``behind`` is asked the same of what this machine has yet to do with what has come.
+        The ``layer`` has the bytes before ``start`` already. When the layer itself fails, the transfer stops
+        and returns: the layer's result tells why. That the bytes are the blob's is for the layer to judge.
         """
         await self._connections.take()
         report = report if report is not None else FetchReport()
-        intake = Intake(blob.digest, self._buffers, layer, report, progress, pace)
+        intake = Intake(blob.digest, self._buffers, layer, report, progress, pace, behind, start)
         self._buffers.n_blobs += 1
         schedule = BlobSchedule(
             blob.size,
@@ -93,6 +96,7 @@ class Fetcher:
             unit=self._pool.in_nbytes,
             wide=self._is_wide(servers.pick(blob.digest)),
             may_split=not single_stream,
+            start=start,
         )
         transfer = _Transfer(blob, servers, schedule, intake, self._connections, self._fill)
         self._transfers.append(transfer)

@@ -108,13 +108,13 @@ class Reassembly(Generic[T]):
     """Pieces of a blob come in any order and leave in blob order.
 
     A piece that overlaps what is already here is a bug of the caller (ValueError), so that no
-    byte can be delivered twice.
+    byte can be delivered twice. ``start`` is where the first of them begins.
     """
 
     __slots__ = ("_ahead", "next")
 
-    def __init__(self) -> None:
-        self.next = 0
+    def __init__(self, start: int = 0) -> None:
+        self.next = start
         self._ahead: dict[int, tuple[int, T]] = {}
 
     def __len__(self) -> int:

@@ -131,7 +131,7 @@ class BlobSchedule:
     ``unit`` is the size of the caller's buffers: a part is never cut within one that is being filled.
     ``wide``: other connections are to be expected, so that the first request is for a range already.
     ``n_restarts`` is how often bytes that have come may still be asked for again. ``may_split``: ranges may
-    be handed out, if the server has them.
+    be handed out, if the server has them. ``start``: the bytes before it are here from an earlier transfer.
     """
 
     def __init__(
@@ -143,9 +143,11 @@ class BlobSchedule:
         wide: bool = False,
         may_split: bool = True,
         n_restarts: int = 1,
+        start: int = 0,
     ) -> None:
         self.size = size
-        self.state = State.ONE_STREAM if size else State.DONE
+        self.start = start
+        self.state = State.ONE_STREAM if start < size else State.DONE
         self.parts: list[Part] = []
         self.offers_ranges = False  # as of the last answer
         self._limits = limits
@@ -153,8 +155,8 @@ class BlobSchedule:
         self.may_split = may_split and limits.ranges is not RangeMode.NEVER
         self.n_restarts = n_restarts
         self.frontier = size
-        if wide and self.may_split and limits.range_nbytes < size:
-            self.frontier = limits.range_nbytes
+        if wide and self.may_split and limits.range_nbytes < size - start:
+            self.frontier = start + limits.range_nbytes
             self.state = State.PROBING
 
     @property
@@ -181,10 +183,10 @@ class BlobSchedule:
     # --- parts ---
 
     def begin(self) -> Part:
-        """The first part. Once, and not of an empty blob."""
+        """The first part. Once, and not of a blob that is all here."""
         if self.parts or self.is_over:
             raise RuntimeError("begun before")
-        return self._hand_out(Part(0, self.frontier))
+        return self._hand_out(Part(self.start, self.frontier))
 
     def probe(self) -> Part:
         """A part for a second connection, which asks whether the server has ranges."""
@@ -328,8 +330,8 @@ class BlobSchedule:
         if part.asked is None:
             return False
         if isinstance(error, RegistryError):
-            # Some of the blob has come, so it exists: a node that does not have it yet is not the registry.
-            return error.status in _REFUSES_RANGES or (error.status == 404 and part.pos > 0)
+            # Some of it has come by now, so it exists: a node that does not have it yet is not the registry.
+            return error.status in _REFUSES_RANGES or (error.status == 404 and part.pos > self.start)
         return isinstance(error, RangeMismatch | SizeMismatch)
 
     def _answered_range(self, part: Part, answer: Answer) -> Take | Then:

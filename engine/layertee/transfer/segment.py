@@ -5,6 +5,7 @@ Bytes land in the pool's input buffers directly. Three rules bound that memory a
 - every byte that arrives is in an input buffer, and their number is fixed;
 - a segment ahead of its turn may not take the last buffers: one per blob is left, so the
   segment that a layer needs next always gets one, sooner or later;
+- what a blob has ahead of its turn is bounded by itself, since it is lost when the process is killed;
 - without a buffer a segment does not read, and TCP slows the server down.
 
 Three objects, each knowing only those before it: the :class:`Buffers` of a fetcher, the :class:`Intake` of a
@@ -26,6 +27,9 @@ from .ranges import Reassembly
 from .rate import RateLimiter
 from .schedule import Part
 
+# Buffers that one blob may have ahead of what its layer needs next. Connections that began together fill
+# their ranges together, and would need twice as many as they are; with fewer, they spread out in time.
+MOST_AHEAD = 12
 _SCRATCH_NBYTES = 64 << 10  # for bytes that are dropped
 
 
@@ -92,6 +96,7 @@ class Buffers:
         self._pool = pool
         self.nbytes_each = pool.in_nbytes
         self.limiter = RateLimiter(limits.max_rate) if limits.max_rate else None
+        self.most_ahead = max(MOST_AHEAD, limits.max_connections + 4)
         self.n_blobs = 0  # under way: for each, one buffer is not for those ahead of their turn
         self.nbytes = 0
         self.n_held = 0
@@ -125,7 +130,8 @@ class Intake:
     """Where the bytes of one blob come in: over its segments, in any order; they leave in blob order.
 
     ``name`` is for messages. ``pace`` tells how many seconds to wait before more is read, asked again after
-    these; 0 to go on. ``refused``: the layer takes no more, and its result tells why.
+    these; 0 to go on. ``behind`` tells the same of what this machine is behind with. ``refused``: the layer
+    takes no more, and its result tells why. The layer has the bytes before ``start``.
     """
 
     def __init__(
@@ -136,21 +142,30 @@ class Intake:
         report: FetchReport,
         progress: Callable[[int], None] | None,
         pace: Callable[[], float] | None,
+        behind: Callable[[], float] | None = None,
+        start: int = 0,
     ) -> None:
         self.name = name
         self.buffers = buffers
         self.layer = layer
         self.report = report
         self.pace = pace
+        self.behind = behind
         self.refused = False
         self.segments: list[Segment] = []
-        self._pieces: Reassembly[InBuffer] = Reassembly()
+        self._pieces: Reassembly[InBuffer] = Reassembly(start)
         self._progress = progress
 
     @property
     def next_byte(self) -> int:
         """The first byte of the blob that the layer has not got yet."""
         return self._pieces.next
+
+    @property
+    def may_go_ahead(self) -> bool:
+        """Whether a segment ahead of its turn may begin another buffer."""
+        n_filling = sum(segment.is_ahead for segment in self.segments)
+        return len(self._pieces) + n_filling < self.buffers.most_ahead
 
     def deliver(self, start: int, buf: InBuffer, nbytes: int) -> None:
         """A filled buffer, which holds the blob from ``start`` on; it and those it was missing for go to
@@ -164,7 +179,7 @@ class Intake:
         for segment in self.segments:
             if self.refused:
                 segment.halt()
-            elif segment.waiting and segment.is_next:
+            elif segment.waiting and (segment.is_next or self.may_go_ahead):
                 segment.wake()
 
     def drop_ahead(self) -> None:
@@ -201,6 +216,11 @@ class Segment:
         return self.part.pos - self._fill == self._intake.next_byte
 
     @property
+    def is_ahead(self) -> bool:
+        """It is filling a buffer that the layer cannot take yet."""
+        return self._buf is not None and not self.is_next
+
+    @property
     def held(self) -> bool:
         """It waits for this machine, not for the network."""
         return self.waiting or (self._throttled and not self._paced)
@@ -221,7 +241,8 @@ class Segment:
                 self._scratch = memoryview(bytearray(_SCRATCH_NBYTES))
             return self._scratch[: min(self._skip, _SCRATCH_NBYTES)]
         if self._buf is None:
-            self._buf = self._buffers.take(self, self._intake.layer)
+            if self.is_next or self._intake.may_go_ahead:
+                self._buf = self._buffers.take(self, self._intake.layer)
             if self._buf is None:
                 self.waiting = True
                 return None
@@ -256,7 +277,7 @@ class Segment:
                 self.halt()
                 return
         limiter = self._buffers.limiter
-        if limiter is not None or intake.pace is not None:
+        if limiter is not None or intake.pace is not None or intake.behind is not None:
             self._throttle(nbytes, limiter)
 
     # --- flow ---
@@ -265,6 +286,8 @@ class Segment:
         loop = asyncio.get_running_loop()
         pace = self._intake.pace() if self._intake.pace is not None else 0.0
         limit = limiter.spend(nbytes, loop.time()) if limiter is not None else 0.0
+        if self._intake.behind is not None:
+            limit = max(limit, self._intake.behind())
         if max(pace, limit) > 0 and self._body is not None:
             self._throttled, self._paced = True, pace > limit
             self._buffers.n_held += not self._paced

@@ -597,3 +597,56 @@ def test_any_walk_keeps_every_byte_and_a_good_server_ends_it(
     failed = walk.schedule.state is State.FAILED
     walk.finish()
     assert walk.schedule.state is (State.FAILED if failed else State.DONE)
+
+
+# --- a blob of which the beginning is here ------------------------------------------------------------
+
+
+def resumed(at: int, *, wide: bool = False) -> BlobSchedule:
+    return BlobSchedule(SIZE, LIMITS, unit=U, wide=wide, start=at)
+
+
+def test_what_is_missing_is_asked_for_by_range() -> None:
+    schedule = resumed(3 * U + 1)
+    part = schedule.begin()
+    assert (part.pos, part.stop) == (3 * U + 1, SIZE)
+    assert schedule.asks(part) == ByteRange(3 * U + 1, SIZE)
+    assert ranged(schedule, part) == Take(SIZE - 3 * U - 1, 0, exact=False)
+    assert schedule.state is State.ONE_STREAM and schedule.may_probe
+    probe = schedule.probe()
+    assert probe.start == 3 * U + 1 + 2 * U
+
+
+def test_when_others_will_help_the_first_range_is_short() -> None:
+    schedule = resumed(3 * U, wide=True)
+    part = schedule.begin()
+    assert schedule.asks(part) == ByteRange(3 * U, 5 * U)
+    ranged(schedule, part)
+    assert schedule.next_range().start == 5 * U
+
+
+def test_too_little_is_missing_for_others_to_help() -> None:
+    schedule = resumed(SIZE - 2 * U, wide=True)
+    assert (schedule.begin().stop, schedule.state) == (SIZE, State.ONE_STREAM)
+
+
+def test_nothing_is_asked_for_when_all_is_here() -> None:
+    schedule = resumed(SIZE)
+    assert schedule.is_over
+    with pytest.raises(RuntimeError):
+        schedule.begin()
+
+
+def test_a_server_without_ranges_sends_again_what_is_here() -> None:
+    schedule = resumed(3 * U)
+    part = schedule.begin()
+    schedule.asks(part)
+    assert whole(schedule, part) == Take(SIZE, 3 * U, exact=True)
+
+
+def test_a_blob_that_has_gone_since_is_not_there() -> None:
+    schedule = resumed(3 * U)
+    part = schedule.begin()
+    schedule.asks(part)
+    gone = NotInRegistry("gone", status=404)
+    assert schedule.failed(part, gone, served=0) is Then.GIVE_UP
