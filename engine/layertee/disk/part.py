@@ -11,11 +11,16 @@ One protocol for everything this package writes under a name that means somethin
 A crash between any two steps leaves either nothing under the final name or the whole file. A failed
 fsync is final: the kernel marks the pages clean, so asking again would lie (Rebello et al., "Can
 Applications Recover from fsync Failures?", USENIX ATC 2020); the part is dropped instead.
+
+A part whose bytes are worth keeping is *retained* instead of dropped, and another process *goes on* with it
+(``go_on``): it has the file's lock for as long as the file is open, hashes what is there from the first byte,
+and appends. Nothing is known of such a file but its name, which says what it is meant to become.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -31,8 +36,10 @@ from .files import close, disk_error, open_directory, sync_directory
 
 PART_SUFFIX: Final = ".part"
 
+_OLD_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_MODES = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})  # FAT, some FUSE
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})  # NFS without a lock daemon
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})  # FAT, some FUSE
 
 
@@ -42,20 +49,33 @@ class PartFile:
     ``mode`` None leaves the mode to the umask (0666 & ~umask); a number is set exactly, and until
     then the file is 0600. On a filesystem without modes it stays as it is. Both directories must be
     on one filesystem. Raises LocalError, NoSpace.
+
+    ``go_on``: the file may be there already, and then begins with the ``n_kept`` bytes that it has. It is
+    locked until it is closed; raises BlockingIOError while another process or task has it. What cannot be a
+    part of ours (no plain file, another user's, one with a second name) gives way to a new file.
     """
 
-    def __init__(self, ingest: Path, final: Path, part: str, *, mode: int | None = 0o400) -> None:
+    def __init__(
+        self, ingest: Path, final: Path, part: str, *, mode: int | None = 0o400, go_on: bool = False
+    ) -> None:
         if not part or "/" in part or part in (".", ".."):
             raise ValueError(f"not a file name: {part!r}")
         self.path = ingest / part
         self._final = final
         self._part = part
         self._mode = mode
+        self.n_kept = 0
         self._fd = self._final_fd = -1
         self._ingest_fd = open_directory(ingest)
         try:
             self._final_fd = open_directory(final)
-            self._fd = os.open(part, _NEW_FILE, 0o600 if mode is not None else 0o666, dir_fd=self._ingest_fd)
+            if go_on:
+                self._open_or_make()
+            else:
+                self._make()
+        except BlockingIOError:
+            self._close()
+            raise
         except OSError as exc:
             self._close()
             raise disk_error(exc, "creating", self.path) from exc
@@ -76,6 +96,30 @@ class PartFile:
         if self._fd < 0:
             raise RuntimeError(f"{self.path} was already published or aborted")
         return self._fd
+
+    def read_kept(self, view: memoryview, at: int) -> int:
+        """Read the file into ``view`` from byte ``at`` on; how many bytes that are. Raises LocalError."""
+        try:
+            return os.preadv(self.fileno(), [view], at)
+        except OSError as exc:
+            raise disk_error(exc, "reading", self.path) from exc
+
+    def to_disk(self) -> None:
+        """Wait until what was written is on the disk. Blocks. Raises LocalError, NoSpace: the file is then to
+        be dropped.
+        """
+        try:
+            os.fdatasync(self.fileno())
+        except OSError as exc:
+            raise disk_error(exc, "syncing", self.path) from exc
+
+    def forget_cached(self) -> None:
+        """Have what is read next come from the disk, where there is one: a page that could not be written
+        would be right in memory only. Blocks. Raises as ``to_disk``.
+        """
+        self.to_disk()
+        with suppress(OSError):
+            os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def reopen(self) -> OpenFile:
         """This very file for reading: it outlives ``publish`` and ``abort``, and is the caller's.
@@ -118,12 +162,78 @@ class PartFile:
             self.abort()
         return self._final / name
 
+    def retain(self) -> None:
+        """Close the part and leave it for another that goes on with it; an empty one goes. Never raises."""
+        try:
+            is_empty = self._fd < 0 or os.fstat(self._fd).st_size == 0
+        except OSError:
+            is_empty = True
+        if is_empty:
+            self.abort()
+        self._close()
+
     def abort(self) -> None:
         """Remove the part, if it is still one. Never raises; may be called again."""
         if self._ingest_fd >= 0:
             with suppress(OSError):
                 os.unlink(self._part, dir_fd=self._ingest_fd)
         self._close()
+
+    def _make(self) -> None:
+        mode = 0o600 if self._mode is not None else 0o666
+        self._fd = os.open(self._part, _NEW_FILE, mode, dir_fd=self._ingest_fd)
+
+    def _open_or_make(self) -> None:
+        """The part as it is, if it can be one of ours, else a new one, with its lock. Raises OSError."""
+        while True:
+            try:
+                self._fd = os.open(self._part, _OLD_FILE, dir_fd=self._ingest_fd)
+            except FileNotFoundError:
+                with suppress(FileExistsError):  # made by another meanwhile
+                    self._make()
+            except OSError as exc:
+                if exc.errno not in (errno.ELOOP, errno.ENXIO, errno.EACCES):
+                    raise
+                self._give_way(exc)
+            if self._fd < 0:
+                continue
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                if exc.errno not in _NO_LOCKS:
+                    raise
+            found = os.fstat(self._fd)
+            if self._is_mine(found):
+                self.n_kept = found.st_size
+                return
+            with suppress(FileNotFoundError):
+                there = os.stat(self._part, dir_fd=self._ingest_fd, follow_symlinks=False)
+                if os.path.samestat(there, found):
+                    os.unlink(self._part, dir_fd=self._ingest_fd)
+            close(self._fd)
+            self._fd = -1
+
+    def _give_way(self, why: OSError) -> None:
+        """What has the part's name cannot be opened: it goes, unless it only has its final mode already."""
+        there = os.stat(self._part, dir_fd=self._ingest_fd, follow_symlinks=False)
+        is_ours = stat.S_ISREG(there.st_mode) and there.st_uid == os.geteuid()
+        if why.errno == errno.EACCES and is_ours and not there.st_mode & stat.S_IWUSR:
+            os.chmod(self._part, 0o600, dir_fd=self._ingest_fd)
+            return
+        os.unlink(self._part, dir_fd=self._ingest_fd)
+
+    def _is_mine(self, found: os.stat_result) -> bool:
+        """A plain file of this user that still has this name, and no other: it was not committed."""
+        try:
+            there = os.stat(self._part, dir_fd=self._ingest_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (
+            stat.S_ISREG(found.st_mode)
+            and found.st_nlink == 1
+            and found.st_uid == os.geteuid()
+            and os.path.samestat(there, found)
+        )
 
     def _set_mode(self, fd: int, mode: int) -> None:
         """Of our own file this fails only where files have no modes; they are then as it was mounted."""
@@ -169,8 +279,10 @@ class BlobWriter(PartFile):
     what was not committed.
     """
 
-    def __init__(self, ingest: Path, final: Path, key: str, *, mode: int | None = 0o400) -> None:
-        super().__init__(ingest, final, key + PART_SUFFIX, mode=mode)
+    def __init__(
+        self, ingest: Path, final: Path, key: str, *, mode: int | None = 0o400, go_on: bool = False
+    ) -> None:
+        super().__init__(ingest, final, key + PART_SUFFIX, mode=mode, go_on=go_on)
 
     def commit(self, digest: Digest, size: int, *, replace: bool = False) -> Path:
         """Publish the ``size`` bytes written as ``digest``, which the caller computed from them.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from ..disk.files import disk_error
+from ..disk.keeping import KeepPartials
 from ..errors import DocumentError, LayerteeError, StoreCorrupt, UnsupportedImage
 from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest, parse_document
 from ..image.rewrite import ORIGINAL_MANIFEST
@@ -20,14 +21,25 @@ from .layout import Layout
 from .layout_index import REF_NAME
 from .layout_reader import is_document
 from .store import EXCLUSIVE_WAIT_S, Store
-from .sweep import GCReport, drop, sweep_images, sweep_ingest, sweep_quarantine
+from .sweep import GCReport, drop, sweep_images, sweep_ingest, sweep_parts, sweep_quarantine
 
 _ANY_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])")
 _EMPTY = Digest.of(b"")
 
 
-def gc(store: Store, *, timeout: float = EXCLUSIVE_WAIT_S, keep_quarantine: bool = False) -> GCReport:
+_NEVER = KeepPartials(0.0)
+
+
+def gc(
+    store: Store,
+    *,
+    timeout: float = EXCLUSIVE_WAIT_S,
+    keep_quarantine: bool = False,
+    keep_parts: KeepPartials = _NEVER,
+) -> GCReport:
     """Remove blobs that no image needs, leftovers of dead processes, empty files, and the quarantine.
+
+    The beginnings of layers stay as ``keep_parts`` has it.
 
     Takes the store exclusively: raises StoreBusy while somebody pulls. Raises StoreCorrupt, having
     removed nothing, when an image cannot be read; CatalogError when the store runs without its catalog
@@ -40,6 +52,7 @@ def gc(store: Store, *, timeout: float = EXCLUSIVE_WAIT_S, keep_quarantine: bool
         needed = reachable(store.layout)
         # What has no row first: on a full disk it makes the room that changing the catalog needs.
         sweep_ingest(store.room, report)
+        sweep_parts(store.parts, keep_parts, report)
         report.parts_removed += store.layout.remove_leftovers()
         if not keep_quarantine:
             sweep_quarantine(store.room, report)

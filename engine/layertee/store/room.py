@@ -19,7 +19,7 @@ class Room:
     def make(cls, path: Path) -> Room:
         """The room in ``path``, for this user alone. Raises LocalError, UnsafePath."""
         room = cls(path)
-        for directory in (room.path, room.ingest, room.locks, room.quarantine):
+        for directory in (room.path, room.ingest, room.parts, room.locks, room.quarantine):
             make_directory(directory, 0o700)
         refuse_foreign(room.path)
         return room
@@ -38,6 +38,11 @@ class Room:
     def ingest(self) -> Path:
         """Bytes on their way in, as ``<hex>.part``."""
         return self.path / "ingest"
+
+    @property
+    def parts(self) -> Path:
+        """The first bytes of blobs that are not all here, as ``<hex>.part``."""
+        return self.path / "parts"
 
     @property
     def locks(self) -> Path:

@@ -3,6 +3,7 @@
     ROOT/oci-layout, index.json, blobs/sha256/<hex>     image-spec v1.1 image-layout.md
     ROOT/layertee/catalog.sqlite                        the map (catalog.py)
     ROOT/layertee/ingest/<hex>.part                     bytes on their way in, by the name they will have
+    ROOT/layertee/parts/<hex>.part                      the first bytes of blobs, by their digests (parts.py)
     ROOT/layertee/locks/<hex>                           who is bringing what will have that name
     ROOT/layertee/lock                                  shared: a pull; exclusive: gc, verify
     ROOT/layertee/quarantine/                           blobs whose bytes turned out wrong
@@ -27,6 +28,7 @@ from .catalog import Catalog
 from .images import Images
 from .layout import Layout
 from .ledger import Ledger
+from .parts import Parts
 from .room import Room
 
 SHARED_WAIT_S: Final = 60.0  # gc and verify hold the store for seconds
@@ -70,6 +72,7 @@ class Store:
         is_shared = not private and others_may_write(self.root)
         self._ledger = Ledger(self.room.catalog, vouches=not is_shared)
         self.blobs = Blobs(layout, self._ledger, self.room)
+        self.parts = Parts(layout, self.room)
         self.images = Images(layout, self._ledger, self.room)
         self.rebuild_reason = self._ledger.rebuilt
         if has_images and self.rebuild_reason is None and self._knows_no_layer():

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..disk.files import disk_error, sync_directory
+from ..disk.keeping import KeepPartials
 from ..disk.locks import try_lock
 from ..disk.part import PART_SUFFIX
 from ..image.document import Digest
 from .catalog import Catalog
 from .layout import Layout
+from .parts import Parts
 from .room import Room
 
 
@@ -86,6 +88,13 @@ def sweep_ingest(room: Room, report: GCReport) -> None:
         if path.name.removesuffix(PART_SUFFIX) not in busy:
             report.bytes_freed += _unlink(path)
             report.parts_removed += 1
+
+
+def sweep_parts(parts: Parts, keep: KeepPartials, report: GCReport) -> None:
+    """Remove the parts that ``keep`` has no room for, and what is none. Raises LocalError."""
+    n_removed, freed = parts.trim(keep)
+    report.bytes_freed += freed
+    report.parts_removed += n_removed + parts.remove_strange()
 
 
 def _files(directory: Path) -> list[Path]:
