@@ -14,7 +14,7 @@ from .aio import in_thread, unwrapped_group
 from .core.pool import LayerJob, Pool, PoolLayer
 from .core.workers import open_pool
 from .disk.space import Space
-from .errors import CatalogError, LayerteeError, OtherPlatform, SourceUnreadable
+from .errors import CatalogError, LayerteeError, LocalError, OtherPlatform, SourceUnreadable
 from .image.blobname import BlobName
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.holding import Basis, BlobReader
@@ -190,13 +190,17 @@ class Engine:
 
         Raises IntegrityError (OutputBudgetExceeded and WorkBudgetExceeded among them), TransportError
         (DeadlineExceeded), RegistryError, LocalError (NoSpace, StoreBusy). Layers
-        that were finished before a failure stay, and are not fetched again.
+        that were finished before a failure stay, and are not fetched again; of the others, what has come
+        stays, as long as the engine's options keep it.
         """
         fetcher, ingest = await self._begin(plan)
         budget = self._options.budget
         pace = Pace(budget.min_rate)
-        async with in_time(budget.deadline_s):
-            return await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
+        try:
+            async with in_time(budget.deadline_s):
+                return await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
+        finally:
+            self._trim_parts()
 
     @asynccontextmanager
     async def open_layer(self, step: LayerPlan) -> AsyncIterator[LayerStream]:
@@ -250,6 +254,7 @@ class Engine:
                 yield ingest
                 watch.cancel()
         finally:
+            self._trim_parts()
             shared.release()
 
     async def verify(self) -> VerifyReport:
@@ -311,6 +316,7 @@ class Engine:
             servers_of=self._network.servers,
             keepers=keepers,
             space=self.space,
+            keep_parts=not self._options.keep_partials.never,
             spending=Spending(self._options.budget, layers),
             zstd_window=self._options.zstd_window,
             spare=Spending(
@@ -318,6 +324,11 @@ class Engine:
             ),
         )
         return fetcher, ingest
+
+    def _trim_parts(self) -> None:
+        """Remove what has been kept long enough of layers that did not arrive. A few system calls."""
+        with suppress(LocalError):  # it is tried again after the next pull
+            self.store.parts.trim(self._options.keep_partials)
 
     async def _feed(
         self, layer: Layer, source: Source, reader: BlobReader | None, pool: Pool, pool_layer: PoolLayer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .disk.keeping import KeepPartials
 from .disk.space import KeepFree
 from .image.document import Platform
 from .image.holding import Basis, Place
@@ -60,6 +61,8 @@ class Options:
     program that this one works for. ``opaque_layers``: also take images that do not name the DiffID of
     every layer; of such a layer only the blob's digest is checked. ``budget`` bounds what one image may cost.
     ``zstd_window``: the largest window, in bytes, that a zstd frame may have; so much memory is used for it.
+    ``keep_partials``: how long the beginning of a layer is kept whose rest did not arrive; by default as
+    LAYERTEE_KEEP_PARTIALS says, or a week.
     ``keep_free``: what stays free of the disk that the store is on; by default as LAYERTEE_KEEP_FREE says.
     """
 
@@ -78,6 +81,7 @@ class Options:
     opaque_layers: bool = False
     budget: Budget = field(default_factory=Budget)
     keep_free: KeepFree = field(default_factory=KeepFree.usual)
+    keep_partials: KeepPartials = field(default_factory=KeepPartials.usual)
     zstd_window: int = ZSTD_WINDOW
     any_platform: bool = False
 

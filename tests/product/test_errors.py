@@ -16,9 +16,9 @@ import pytest
 
 from tests.support.fakes.exchange import Exchange
 from tests.support.fakes.fault_server import BearerAuth, FaultServer, on
-from tests.support.fakes.faults import OtherBody, Reset
+from tests.support.fakes.faults import Gate, Held, OtherBody, Reset
 from tests.support.fakes.refusals import Status
-from tests.support.process import CORES, PLAIN, Cli, authfile, until, wait_until
+from tests.support.process import CORES, PLAIN, Cli, authfile, until
 from tests.support.rig.images import BuiltImage, build_image, push, upload
 from tests.support.rig.layers import empty_layer, incompressible_layer, text_layer, zeros_layer
 from tests.support.rig.registry import RegistryServer, free_port
@@ -242,9 +242,11 @@ def test_a_pull_that_is_ended_leaves_a_correct_store(
     tmp_path: Path, image: BuiltImage, core: str, sent: signal.Signals, code: int, word: str
 ) -> None:
     cli = Cli(tmp_path / "home", core)
-    with FaultServer(image, rate_per_connection=1_000_000) as server:
+    gate, layer = Gate(), image.layers[-1]
+    held = Held(gate, layer.size // 2)
+    with FaultServer(image, [on("blob", held, reference=layer.digest)]) as server:
         process = cli.start("pull", PLAIN, server.reference)
-        wait_until(lambda: server.bytes_sent("blob") > 500_000, "the pull does not begin")
+        gate.wait_arrived()
         process.send_signal(sent)
         ran = cli.finish(process, code)
         assert ran.out == ""

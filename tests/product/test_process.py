@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.fakes.fault_server import FaultServer
-from tests.support.process import PLAIN, Cli, wait_until
+from tests.support.fakes.fault_server import FaultServer, on
+from tests.support.fakes.faults import Gate, Held
+from tests.support.process import PLAIN, Cli
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer
 
@@ -172,26 +173,36 @@ def test_arguments_of_any_bytes_are_understood_or_refused(user: Cli, name: bytes
 # --- signals -------------------------------------------------------------------------------------
 
 
+def held(image: BuiltImage, gate: Gate) -> FaultServer:
+    """A registry that stops in the middle of the layer until the gate is opened."""
+    layer = image.layers[0]
+    return FaultServer(image, [on("blob", Held(gate, layer.size // 2), reference=layer.digest)])
+
+
 def test_signals_that_were_ignored_stay_ignored(user: Cli, image: BuiltImage) -> None:
-    with FaultServer(image, rate_per_connection=1_000_000) as server:
+    gate = Gate()
+    with held(image, gate) as server:
         command = user.command("pull", "-q", PLAIN, server.reference)
         ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command]
         with subprocess.Popen(ignoring, env=user.environment(), stderr=subprocess.PIPE) as process:
-            wait_until(lambda: server.bytes_sent("blob") > 200_000, "the pull does not begin")
+            gate.wait_arrived()
             process.send_signal(signal.SIGHUP)
+            gate.open()
             assert process.communicate(timeout=240)[1] == b""
     assert process.returncode == 0
 
 
 def test_sigterm_ends_a_pull_that_ctrl_c_may_not_end(user: Cli, image: BuiltImage) -> None:
-    with FaultServer(image, rate_per_connection=500_000) as server:
+    gate = Gate()
+    with held(image, gate) as server:
         command = user.command("pull", PLAIN, server.reference)
         ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
         with subprocess.Popen(ignoring, env=user.environment(), stderr=subprocess.PIPE) as process:
-            wait_until(lambda: server.bytes_sent("blob") > 200_000, "the pull does not begin")
+            gate.wait_arrived()
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGTERM)
             err = process.communicate(timeout=240)[1]
+        gate.open()
     assert process.returncode == 143
     assert (
         err.endswith(b"layertee: ended by SIGTERM; what was finished is kept\n") and b"Traceback" not in err

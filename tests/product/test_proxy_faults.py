@@ -270,7 +270,7 @@ def held(image: BuiltImage, gate: Gate, layer: BuiltLayer) -> FaultServer:
 
 
 def assert_ends_at_once(store: Path, server: FaultServer, gate: Gate, pid: int, since: float) -> None:
-    """No process and no part file a few seconds after ``since``, with the registry still in the middle."""
+    """No process and no leftovers a few seconds after ``since``, with the registry still in the middle."""
     wait_gone(pid)
     assert time.monotonic() - since < 15.0
     assert_clean(store)
@@ -279,7 +279,7 @@ def assert_ends_at_once(store: Path, server: FaultServer, gate: Gate, pid: int, 
 
 
 @pytest.mark.parametrize("end", ["killed", "hangs up", "SIGTERM", "SIGINT"])
-def test_an_end_in_the_middle_of_a_layer_leaves_nothing_behind(
+def test_an_end_in_the_middle_of_a_layer_leaves_no_process_and_no_leftovers(
     image: BuiltImage, store: Path, end: str
 ) -> None:
     gate, layer = Gate(), image.layers[2]

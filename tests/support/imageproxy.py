@@ -307,14 +307,14 @@ def real_skopeo(home: Path, *options: str, policy: Path | None = None, sockfd: b
 
 
 def parts(store: Path) -> list[Path]:
-    """Of layers that are on their way into ``store``."""
-    return sorted((store / "layertee" / "ingest").glob("*"))
+    """Of layers that are on their way into ``store``, or were."""
+    return sorted((store / "layertee" / "parts").glob("*"))
 
 
 def assert_clean(store: Path) -> None:
-    """No part of a layer is left, and every blob is what its name says."""
-    left = parts(store)
-    assert left == [], f"parts are left: {left}"
+    """Nothing is left that no later run goes on with, and every blob is what its name says."""
+    left = list((store / "layertee" / "ingest").glob("*"))
+    assert left == [], f"files are left: {left}"
     for path in (store / "blobs" / "sha256").glob("*"):
         assert digest_of(path.read_bytes()) == f"sha256:{path.name}", f"{path} is not what its name says"
 

@@ -167,7 +167,7 @@ MAY_IMPORT = {
     "bench": ("bench", "tests.support"),
     "tests/support": ("tests.support",),
     "tests/torture": ("tests.support", "tests.torture"),
-    "tests": ("tests.support", "tests.contract", "tests.torture"),
+    "tests": ("tests.support", "tests.contract", "tests.fuzz", "tests.torture"),
 }
 
 

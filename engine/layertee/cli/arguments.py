@@ -208,6 +208,11 @@ def _map(parser: argparse.ArgumentParser) -> None:
 def _ls(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     _add_json(parser)
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="list the layers that have begun to arrive instead; the next pull goes on with them",
+    )
 
 
 def _rm(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +223,9 @@ def _rm(parser: argparse.ArgumentParser) -> None:
 def _gc(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     _add_json(parser)
+    _add_keep_partials(
+        parser, "keep beginnings of layers that are not older than this, or so much of them (default: never)"
+    )
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -408,6 +416,10 @@ def _add_budget(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_keep_partials(group: argparse._ActionsContainer, text: str) -> None:
+    group.add_argument("--keep-partials", type=values.keep_partials, metavar="AGE|SIZE|never", help=text)
+
+
 def _add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--keep-free",
@@ -415,6 +427,11 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         metavar="SIZE|N%",
         help="what has to stay free of the disk that the store is on (default: LAYERTEE_KEEP_FREE, else 5%%"
         " of a small disk, 3%% of a large one, at least 1Gi where that is less than 5%%, and at most 10Gi)",
+    )
+    _add_keep_partials(
+        group,
+        "how long to keep the beginning of a layer whose rest did not arrive, or how much of such layers in"
+        " all: 7d, 12h, 2Gi, never (default: LAYERTEE_KEEP_PARTIALS, else 7d)",
     )
     group.add_argument(
         "--max-output",

@@ -61,9 +61,14 @@ def close_standard_streams() -> None:
 def end_as_by_ctrl_c() -> list[int]:
     """From now on SIGTERM and SIGHUP do what SIGINT does; the list gets the number of what arrived.
 
-    What was ignored when the process began, as by nohup, stays ignored.
+    What was ignored when the process began, as by nohup, stays ignored. SIGINT is then blocked, in this
+    process and its children, which comes to the same; but its handler is there for the others to call.
+    Without one, KeyboardInterrupt would be raised wherever the event loop happens to be, and could be lost.
     """
     arrived: list[int] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def end(number: int, frame: FrameType | None) -> None:
         arrived.append(number)

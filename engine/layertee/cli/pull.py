@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from ..disk.space import human
 from ..engine import Engine, ImageName
 from ..errors import InvalidReference, LayerteeError
+from ..image.document import Layer
 from ..image.reference import LayoutReference, parse_reference
 from ..pulling.imageplan import ImagePlan
 from ..pulling.plan import Action, Form, Verify
@@ -48,10 +50,7 @@ def pull(args: argparse.Namespace) -> int:
         except LayerteeError as exc:
             for plan in begun:
                 layers = [step.layer for step in plan.layers]
-                n_kept = sum(bool(store.blobs.forms(layer)) for layer in layers)
-                exc.add_note(
-                    f"{n_kept} of {len(layers)} layers are in {store.root} and will not be fetched again"
-                )
+                exc.add_note(_kept(store, layers))
             raise
     warn(result.warnings)
     if args.json:
@@ -59,6 +58,14 @@ def pull(args: argparse.Namespace) -> int:
     elif not args.quiet:
         _print(result, dry_run=args.dry_run)
     return EXIT_OK
+
+
+def _kept(store: Store, layers: Sequence[Layer]) -> str:
+    """What the next run need not fetch."""
+    n_kept = sum(bool(store.blobs.forms(layer)) for layer in layers)
+    begun = sum(store.parts.arrived(layers).values())
+    others = f", nor {human(begun)} of the others" if begun else ""
+    return f"{n_kept} of {len(layers)} layers are in {store.root} and will not be fetched again{others}"
 
 
 def _destination(text: str) -> LayoutReference:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..disk.files import disk_error, is_directory
+from ..disk.keeping import KeepPartials
 from ..disk.space import KeepFree
 from ..errors import NotFound
 from ..image.holding import Basis
@@ -40,6 +41,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
             stall_s=args.stall_timeout,
         ),
         keep_free=args.keep_free or KeepFree.usual(),
+        keep_partials=args.keep_partials or KeepPartials.usual(),
         zstd_window=args.zstd_window,
         user_agent_prefix=args.user_agent_prefix,
         budget=Budget(

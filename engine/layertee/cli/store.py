@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 
+from ..disk.keeping import KeepPartials
 from ..disk.space import human
 from ..errors import InvalidReference
 from ..image.document import DiffID, Digest
 from ..store.catalog import Pair
 from ..store.gc import gc
 from ..store.images import StoredImage
+from ..store.parts import Part
 from ..store.sweep import GCReport
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
@@ -19,6 +21,8 @@ from .shared import open_store
 
 def ls(args: argparse.Namespace) -> int:
     """Raises NotFound, StoreCorrupt, LocalError; so do the others."""
+    if args.partial:
+        return _ls_parts(args)
     with open_store(args) as store:
         images = store.images.all()
     warn(store.warnings)
@@ -28,6 +32,34 @@ def ls(args: argparse.Namespace) -> int:
         head = ("image", "manifest", "platform", "size", "pulled", "")
         print_table(head, [_image_row(image) for image in images])
     return EXIT_OK
+
+
+def _ls_parts(args: argparse.Namespace) -> int:
+    """Of a blob that is being fetched by another process just now, too."""
+    with open_store(args) as store:
+        parts = store.parts.all()
+    warn(store.warnings)
+    if args.json:
+        told = [
+            {"digest": part.digest, "bytes": part.nbytes, "age_seconds": round(part.age_s)} for part in parts
+        ]
+        print_json({"partial": told})
+    else:
+        print_table(("blob", "arrived", "age"), [_part_row(part) for part in parts])
+    return EXIT_OK
+
+
+def _part_row(part: Part) -> tuple[str, ...]:
+    hours, seconds = divmod(round(part.age_s), 3600)
+    days, hours = divmod(hours, 24)
+    age = (
+        f"{days} d {hours} h"
+        if days
+        else f"{hours} h {seconds // 60} min"
+        if hours
+        else f"{seconds // 60} min"
+    )
+    return part.digest, human(part.nbytes), age
 
 
 def _image_json(image: StoredImage) -> dict[str, object]:
@@ -110,7 +142,7 @@ def rm(args: argparse.Namespace) -> int:
 def collect(args: argparse.Namespace) -> int:
     """``gc``. Raises StoreBusy as well."""
     with open_store(args) as store:
-        report = gc(store)
+        report = gc(store, keep_parts=args.keep_partials or KeepPartials(0.0))
     warn(report.warnings)
     if args.json:
         print_json(_gc_json(report))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..disk.keeping import KeepPartials
 from ..disk.space import KeepFree, parse_size, scaled
 from ..options import ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST
 
@@ -119,6 +120,14 @@ def keep_free(text: str) -> KeepFree:
     """A :func:`size`, or ``0%`` to ``100%`` of a filesystem."""
     try:
         return KeepFree.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+
+
+def keep_partials(text: str) -> KeepPartials:
+    """An age like ``7d``, a :func:`size`, or ``never``."""
+    try:
+        return KeepPartials.parse(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
 

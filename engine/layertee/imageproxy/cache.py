@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
+from ..disk.keeping import KeepPartials
 from ..disk.space import KeepFree, Space, free_space, human
-from ..errors import InvalidReference, LayerteeError, StoreBusy
+from ..errors import InvalidReference, LayerteeError, LocalError, StoreBusy
 from ..image.document import Digest
 from ..store.gc import trim
 from ..store.store import Store
@@ -58,8 +60,13 @@ def keep_within(store: Store, limit: CacheLimit) -> None:
 
 
 def make_room(store: Store, space: Space, need: int, keep: Collection[Digest]) -> None:
-    """If ``need`` bytes do not fit, give up as much of the cache as they take, ``keep`` excepted."""
+    """If ``need`` bytes do not fit, give up what has begun to arrive of other layers, then as much of the
+    cache as they take, ``keep`` excepted.
+    """
     missing = need - space.left()
+    if missing > 0:
+        with suppress(LocalError):
+            missing -= store.parts.trim(KeepPartials(0.0), spare=keep)[1]
     if missing > 0:
         _trim(store, lambda cached: max(0, cached - missing), keep)
 

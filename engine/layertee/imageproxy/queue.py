@@ -28,9 +28,10 @@ from ..errors import IntegrityError, LocalError, SourceUnreadable, StoreCorrupt
 from ..image.document import Digest, Layer
 from ..image.holding import Holding
 from ..image.media import Compression
-from ..pulling.ingest import Ingest, Staged
+from ..pulling.ingest import Ingest
 from ..pulling.plan import LayerPlan
 from ..pulling.report import Ingested, LayerProgress
+from ..pulling.staged import Staged
 from ..store.store import Store
 from .appetite import AHEAD, N_AHEAD, PATIENCE_S, POLL_S, Appetite
 

@@ -4,6 +4,9 @@ With the layer's lock held: what the store has now comes first, then the sources
 A source that fails leads to the next one; the last one's failure is the layer's. What is brought goes through
 the pool into a part file and is held against what the image names: then it is *staged*. Committing makes it
 a layer of the store and records it. Nothing is decided here but whether a source worked.
+
+What has come over the network stays when the rest does not come (arrival.py), and the next run goes on after
+it. A part that turns out wrong costs one new start: its blob is fetched as if there had been none.
 """
 
 from __future__ import annotations
@@ -13,14 +16,13 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
 from ..core.result import BlobResult, TeeResult
 from ..core.tee import OUT_BUDGET
-from ..disk.blob_file import OpenFile
 from ..disk.locks import HeldLock, when_free
-from ..disk.part import BlobWriter
 from ..disk.space import Space, human
 from ..errors import (
     DecodeError,
@@ -35,68 +37,29 @@ from ..errors import (
 )
 from ..image.document import Digest, Layer
 from ..image.holding import Basis, Form, Holding
+from ..image.media import Compression
 from ..image.reference import Reference
 from ..store.blobs import PLACE
 from ..store.store import Store
 from ..transfer.fetcher import Fetcher, FetchReport
 from ..transfer.servers import Servers
+from .arrival import Arrival
 from .budget import Spending
 from .measure import Feed, check, measure_layer
 from .plan import Action, LayerPlan, Plan, Source, SourceKind, largest_read, own_sources
 from .report import Ingested, LayerProgress
 from .source import Openable, read_blob
+from .staged import Staged
 from .survey import Keepers
 
 log = logging.getLogger(__name__)
 
 # The blob's digest is right, or more work would have been done: other servers have nothing else.
 _NOT_THE_SERVER = (DiffIDMismatch, WorkBudgetExceeded)
+_OF_THE_REGISTRY = frozenset({SourceKind.RESUME, SourceKind.NETWORK})
+# Of a smaller blob nothing is kept beside its tar: it is fetched again.
+SPOOL_LEAST: Final = 8 << 20
 _OF_THE_STORE = frozenset({SourceKind.HAVE, SourceKind.ADOPT})
-
-
-class Staged:
-    """A layer in a part file, checked, with its lock. Its owner commits it, or aborts it."""
-
-    def __init__(
-        self,
-        store: Store,
-        step: LayerPlan,
-        form: Form,
-        lock: HeldLock,
-        writer: BlobWriter,
-        result: BlobResult,
-        outcome: Ingested,
-    ) -> None:
-        self._store = store
-        self._step = step
-        self._form = form
-        self._lock = lock
-        self._writer = writer
-        self._outcome = outcome
-        self.result = result
-        """What was measured of the blob that was read."""
-
-    def reopen(self) -> OpenFile:
-        """What was written, for reading: the file itself, whatever name it is given. The caller closes it.
-
-        Raises LocalError.
-        """
-        return self._writer.reopen()
-
-    async def commit(self) -> Ingested:
-        """Flush, rename, record; on a thread. Whatever is raised, the part is gone and the lock released."""
-        try:
-            held = await in_thread(
-                self._store.blobs.commit, self._writer, self.result, self._form, claim=self._step.layer
-            )
-            return replace(self._outcome, held=held)
-        finally:
-            self.abort()
-
-    def abort(self) -> None:
-        """Leave nothing of it behind; harmless after ``commit``."""
-        self._writer.abort()
-        self._lock.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +90,7 @@ class _Bounds:
 class Ingest:
     """Brings the layers of ``plan`` in, any number at once.
 
+    ``keep_parts``: what arrives of a layer is kept when the rest does not arrive.
     ``servers_of`` tells who may be asked for the blobs of an image; ``keepers`` whether a place still
     has what it keeps. ``space`` is what may be filled of the disk. ``spending`` bounds what all layers may
     cost together; ``spare``, what is read on this machine of layers that a registry has as well.
@@ -143,6 +107,7 @@ class Ingest:
         servers_of: Callable[[Reference], Awaitable[Servers]],
         keepers: Keepers,
         space: Space,
+        keep_parts: bool,
         spending: Spending,
         spare: Spending,
         zstd_window: int,
@@ -152,6 +117,9 @@ class Ingest:
         self._pool = pool
         self._fetcher = fetcher
         self._want = plan.want
+        self._keep_parts = keep_parts
+        self._may_spool: bool | None = None
+        self._needs = plan.disk_bytes + plan.bytes_to_fetch
         self._servers_of = servers_of
         self._keepers = keepers
         self._spending = spending
@@ -232,7 +200,7 @@ class Ingest:
             except StoreBusy:
                 raise
             except LayerteeError as exc:
-                if source.kind is SourceKind.NETWORK:
+                if source.kind in _OF_THE_REGISTRY:
                     raise
                 log.info("layer %d: %s failed: %s", step.layer.index, source.reason, exc)
                 failed, why = exc, f"{_place(source)} could not give it: {exc}"
@@ -259,7 +227,7 @@ class Ingest:
                 if await in_thread(self._keepers.still_held, held):
                     return Ingested(Action.HAVE, source.reason, None, held)
                 return None
-            case SourceKind.NETWORK if source.registry is not None:
+            case SourceKind.RESUME | SourceKind.NETWORK if source.registry is not None:
                 return await self._fetch(attempt, source, source.registry, why or source.reason)
         raise ValueError(f"not a source to bring a layer from: {source.kind}")
 
@@ -300,39 +268,59 @@ class Ingest:
         bounds = self._bounds(attempt.step, source)
         if bounds.disk_nbytes is not None and source.disk_bytes > bounds.disk_nbytes:
             raise SourceUnreadable(f"it would take {source.disk_bytes} bytes of the little that is free")
-        writer, result = await self._write(attempt.layer, job, feed, held.digest, bounds)
-        return self._staged(attempt, writer, result, Ingested(Action.REUSE, source.reason, None, held))
+        arrival = Arrival(self._store.blobs.writer(self._want.name_of(attempt.layer)), None)
+        try:
+            result = await self._write(attempt.layer, job, feed, held.digest, bounds, arrival)
+        except BaseException:
+            arrival.drop()
+            raise
+        return self._staged(attempt, arrival, result, Ingested(Action.REUSE, source.reason, None, held))
 
     async def _fetch(self, attempt: _Attempt, source: Source, registry: Reference, reason: str) -> Staged:
         layer, progress = attempt.layer, attempt.progress
         servers = await self._servers_of(registry)
         reports: list[FetchReport] = []
 
-        def advance(nbytes: int) -> None:
+        def count(nbytes: int) -> None:
             progress.done += nbytes
+
+        def advance(nbytes: int) -> None:
+            count(nbytes)
+            arrival.advance(nbytes)
 
         async def feed(pool_layer: PoolLayer) -> None:
             progress.done = 0
             single = bool(reports)
             report = FetchReport()
             reports.append(report)
+            if not await arrival.feed_kept(self._pool, pool_layer, count):
+                return
             await self._fetcher.fetch(
                 layer.descriptor,
                 servers,
                 pool_layer,
+                start=arrival.n_kept,
                 single_stream=single,
                 progress=advance,
                 report=report,
                 pace=attempt.pace,
+                behind=arrival.behind_s,
             )
 
         job = LayerJob(layer.compression, layer.size, digest_only=self._hashes_only(layer))
         while True:
+            arrival = self._arrival(layer)  # on this thread: a cancelled thread would leak it
             try:
                 bounds = self._bounds(attempt.step, source)
-                writer, result = await self._write(layer, job, feed, layer.digest, bounds)
+                result = await self._write(layer, job, feed, layer.digest, bounds, arrival)
                 break
-            except IntegrityError as exc:
+            except (IntegrityError, SourceUnreadable) as exc:
+                arrival.drop()
+                if arrival.n_kept:
+                    log.info("layer %d: %s; what was here of it is dropped", layer.index, exc)
+                    continue
+                if isinstance(exc, SourceUnreadable):
+                    raise
                 if encoding := reports[-1].content_encoding:
                     exc.add_note(f"the answer was marked Content-Encoding: {encoding}; a proxy re-encoded it")
                 if isinstance(exc, _NOT_THE_SERVER):
@@ -344,19 +332,54 @@ class Ingest:
                     raise
                 again = servers.pick(layer.digest).name
                 log.info("layer %d: %s; once more, from %s", layer.index, exc, again)
+            except BaseException:
+                arrival.retain()
+                raise
         nbytes = sum(report.nbytes for report in reports)
         sent: Counter[str] = Counter()
         for report in reports:
             sent.update(report.by_server)
-        outcome = Ingested(Action.FETCH, reason, None, None, nbytes, dict(sent))
-        return self._staged(attempt, writer, result, outcome)
+        at = arrival.n_kept
+        why = f"went on at byte {at}" if at else reason
+        outcome = Ingested(Action.FETCH, why, None, None, nbytes, dict(sent), resumed_at=at)
+        return self._staged(attempt, arrival, result, outcome)
 
-    def _staged(self, attempt: _Attempt, writer: BlobWriter, result: BlobResult, outcome: Ingested) -> Staged:
+    def _arrival(self, layer: Layer) -> Arrival:
+        """The files for a blob that is fetched: what is here of it, and what the store is to keep.
+
+        Raises LocalError, NoSpace.
+        """
+        blobs = self._store.blobs
+        part = None
+        if self._keep_parts and layer.size:
+            make = self._keeps_blob(layer) or (layer.size > SPOOL_LEAST and self._room_for_spools())
+            part = self._store.parts.writer(layer, make=make)
+        if self._keeps_blob(layer):
+            # While another process spools the blob that it keeps as a tar, this one has a file of its own.
+            return Arrival(part or blobs.writer(self._want.name_of(layer)), part)
+        try:
+            return Arrival(blobs.writer(self._want.name_of(layer)), part)
+        except BaseException:
+            if part is not None:
+                part.retain()
+            raise
+
+    def _room_for_spools(self) -> bool:
+        """Whether the image fits along with all of its blobs, as there was room at the beginning."""
+        if self._may_spool is None:
+            self._may_spool = self.space.left() > self._needs
+        return self._may_spool
+
+    def _staged(self, attempt: _Attempt, arrival: Arrival, result: BlobResult, outcome: Ingested) -> Staged:
         form = self._want.form
         outcome = replace(outcome, warning=_found(attempt.layer, result))
-        return Staged(self._store, attempt.step, form, attempt.lock, writer, result, outcome)
+        return Staged(self._store, attempt.step, form, attempt.lock, arrival, result, outcome)
 
     # --- through the pool to the disk ---
+
+    def _keeps_blob(self, layer: Layer) -> bool:
+        """Whether what is kept of ``layer`` is its blob, and not what comes out of that."""
+        return self._want.form is Form.AS_IS or layer.is_opaque or layer.compression is Compression.NONE
 
     def _hashes_only(self, layer: Layer) -> bool:
         """Whether the blob of ``layer`` is hashed and not inflated, and no pair is recorded of it."""
@@ -383,37 +406,42 @@ class Ingest:
         held = source.holding
         is_checked = held is not None and held.place == PLACE and held.basis is Basis.COMPUTED
         has_registry = any(other.kind is SourceKind.NETWORK for other in step.sources)
-        if source.kind is SourceKind.NETWORK or is_checked or not has_registry:
+        if source.kind in _OF_THE_REGISTRY or is_checked or not has_registry:
             return _Bounds(self._spending, min(OUT_BUDGET, self._spending.output_left))
         # Several layers are read at once, and all are to leave room for what is fetched.
         fits = max(source.disk_bytes if source is step.sources[0] else 0, self.space.left() // 4)
         return _Bounds(self._spare, min(largest_read(step.layer), self._spare.output_left), fits)
 
-    async def _measure(self, job: LayerJob, feed: Feed, bounds: _Bounds) -> BlobResult:
-        """Through the pool, with an eye on what it costs."""
+    async def _measure(
+        self, job: LayerJob, feed: Feed, bounds: _Bounds, arrival: Arrival | None = None
+    ) -> BlobResult:
+        """Through the pool, with an eye on what it costs, and on what of it is on the disk."""
         pool_layer = self._pool.open_layer(job)
         async with unwrapped_group() as group:
-            watch = group.create_task(bounds.spending.watch(pool_layer))
+            beside = [group.create_task(bounds.spending.watch(pool_layer))]
+            if arrival is not None:
+                beside.append(group.create_task(arrival.keep_pace(pool_layer)))
             result = await measure_layer(pool_layer, feed)
-            watch.cancel()
+            for task in beside:
+                task.cancel()
         return result
 
     async def _write(
-        self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest, bounds: _Bounds
-    ) -> tuple[BlobWriter, BlobResult]:
-        """Bring a blob into a part file and check it. The part is gone when this raises."""
-        as_is = self._want.form is Form.AS_IS or layer.is_opaque
+        self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest, bounds: _Bounds, arrival: Arrival
+    ) -> BlobResult:
+        """Bring a blob into the files of ``arrival`` and check it."""
+        as_is = self._keeps_blob(layer)
         root = self._store.root
         allowed = bounds.out_nbytes
         room = self.space.left() if bounds.disk_nbytes is None else bounds.disk_nbytes
         budget = allowed if as_is else max(1, min(allowed, room))
-        # On this thread: a cancelled thread would leak it.
-        writer = self._store.blobs.writer(self._want.name_of(layer))
         try:
             job = replace(
                 what,
-                fd=writer.fileno(),
+                fd=arrival.writer.fileno(),
                 write="in" if as_is else "out",
+                spool_fd=arrival.spool.fileno() if arrival.spool is not None else -1,
+                in_from=arrival.n_kept,
                 # Kept as it is, the blob is for others to read, who check its CRC. Where only the
                 # tar is kept, the DiffID has judged every byte of it.
                 check_crc=as_is,
@@ -422,10 +450,9 @@ class Ingest:
                 media_type=layer.media_type,
                 path=str(root),
             )
-            result = await self._measure(job, feed, bounds)
+            result = await self._measure(job, feed, bounds, arrival)
             check(result, layer, digest, what.size)
-        except BaseException as exc:
-            writer.abort()
+        except LayerteeError as exc:
             if isinstance(exc, DecodeError):
                 exc.add_note(f"that was layer {layer.index}, {digest}")
                 if exc.reason == "header" and exc.offset == 0 and digest == layer.digest:
@@ -441,7 +468,7 @@ class Ingest:
                     free=budget,
                 ).with_hint("keep-free") from exc
             raise
-        return writer, result
+        return result
 
 
 def _found(layer: Layer, result: BlobResult) -> str | None:

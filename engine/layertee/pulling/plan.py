@@ -95,6 +95,7 @@ class SourceKind(enum.Enum):
     ADOPT = "adopt"  # the store has the file, which nobody checked: hash it where it is
     READ = "read"  # read its bytes from a holding, inflated and hashed on the way
     KEPT = "kept"  # leave it to the place that holds it
+    RESUME = "resume"  # ask the registry for what is missing of a blob that has begun to arrive
     NETWORK = "network"  # ask the registry
     SAME = "same"  # an earlier layer of the image brings it
 
@@ -104,6 +105,7 @@ _ACTIONS = {
     SourceKind.ADOPT: Action.REUSE,
     SourceKind.READ: Action.REUSE,
     SourceKind.KEPT: Action.HAVE,
+    SourceKind.RESUME: Action.FETCH,
     SourceKind.NETWORK: Action.FETCH,
     SourceKind.SAME: Action.HAVE,
 }
@@ -115,7 +117,7 @@ class Source:
 
     ``wire_bytes`` come over the network; ``disk_bytes`` are added to the store, estimated where the
     uncompressed size is not known. ``holding`` is where the content is on this machine; ``registry``, which
-    image's registry is asked.
+    image's registry is asked. ``resumed_at`` is the first byte of the blob that is asked for.
     """
 
     kind: SourceKind
@@ -124,6 +126,7 @@ class Source:
     registry: Reference | None = None
     wire_bytes: int = 0
     disk_bytes: int = 0
+    resumed_at: int = 0
 
     @property
     def action(self) -> Action:
@@ -162,6 +165,10 @@ class LayerPlan:
     @property
     def disk_bytes(self) -> int:
         return self.sources[0].disk_bytes
+
+    @property
+    def resumed_at(self) -> int:
+        return self.sources[0].resumed_at
 
     @property
     def kept_elsewhere(self) -> bool:
@@ -203,6 +210,8 @@ Held = Mapping[DiffID, Sequence[Holding]]
 class Survey:
     """What this machine has of an image's layers, and knows about its blobs.
 
+    ``arrived``: how many bytes of a blob are here from an earlier pull that did not bring all of it.
+
     ``own`` is what the store holds, unchecked files of it as claims; ``origin`` what the place holds that the
     image itself is in; ``elsewhere`` the other places' holdings, in the order of the places. ``known`` are
     the computed pairs of the layers' blobs, ``sizes`` the uncompressed sizes that were measured. ``registry``
@@ -218,6 +227,7 @@ class Survey:
     registry: Reference | None = None
     warnings: tuple[str, ...] = ()
     refused: Mapping[DiffID, LayerteeError] = field(default_factory=dict)
+    arrived: Mapping[Digest, int] = field(default_factory=dict)
 
 
 def plan(layers: Sequence[Layer], survey: Survey, want: Want) -> Plan:
@@ -305,7 +315,9 @@ def _inflate(layer: Layer, held: Holding) -> Source:
 
 
 def _others(layer: Layer, survey: Survey, want: Want) -> Iterator[Source]:
-    """The sources beside the store: what can be read, what can be left where it is, the network last."""
+    """The sources beside the store: what can be read, what can be left where it is, the network last, for
+    what is missing first.
+    """
     origin = [held for held in survey.origin.get(layer.diff_id, ()) if held.readable]
     elsewhere = [held for held in survey.elsewhere.get(layer.diff_id, ()) if _is_trusted(held, want.trust)]
     readable = [
@@ -332,13 +344,25 @@ def _others(layer: Layer, survey: Survey, want: Want) -> Iterator[Source]:
             and not layer.is_opaque
         ):
             disk = survey.sizes.get(layer.diff_id, layer.size * INFLATION)
-        yield Source(
+        fetch = Source(
             kind=SourceKind.NETWORK,
             reason="not on this machine",
             registry=survey.registry,
             wire_bytes=layer.size,
             disk_bytes=disk,
         )
+        if 0 < (arrived := survey.arrived.get(layer.digest, 0)) <= layer.size:
+            # Where the tar is wanted, it is written from its beginning.
+            saved = arrived if disk == layer.size else 0
+            yield replace(
+                fetch,
+                kind=SourceKind.RESUME,
+                reason=f"goes on at byte {arrived}",
+                wire_bytes=layer.size - arrived,
+                disk_bytes=disk - saved,
+                resumed_at=arrived,
+            )
+        yield fetch
 
 
 def _is_trusted(held: Holding, trust: Basis) -> bool:

@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import replace
 
 from ..aio import in_thread, unwrapped_group
+from ..disk.keeping import KeepPartials
 from ..disk.locks import HeldLock
 from ..errors import NoSpace
 from ..image.document import Digest
@@ -22,9 +23,10 @@ from ..store.store import Store
 from ..transfer.fetcher import Fetcher
 from .budget import Pace
 from .imageplan import ImagePlan
-from .ingest import Ingest, Staged
-from .plan import Action, LayerPlan, leanest
+from .ingest import Ingest
+from .plan import Action, Form, LayerPlan, leanest
 from .report import Ingested, LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
+from .staged import Staged
 
 log = logging.getLogger(__name__)
 
@@ -94,17 +96,35 @@ class Pull:
     def _steps_that_fit(self) -> tuple[LayerPlan, ...]:
         """The plan's steps, by other sources where those in front take more room than there is.
 
-        Raises NoSpace. Blocks.
+        What other pulls left unfinished is the first to go, then what this image's left, where that is only
+        a copy. Raises NoSpace. Blocks.
         """
+        space, plan = self._ingest.space, self._plan
+        for make_room in (self._drop_other_parts, self._drop_spools):
+            try:
+                space.check(plan.disk_bytes)
+                return plan.layers
+            except NoSpace:
+                make_room()
         try:
-            self._ingest.space.check(self._plan.disk_bytes)
+            space.check(plan.disk_bytes)
         except NoSpace:
-            lean = leanest(self._plan)
-            if lean.disk_bytes >= self._plan.disk_bytes:
+            lean = leanest(plan)
+            if lean.disk_bytes >= plan.disk_bytes:
                 raise
-            self._ingest.space.check(lean.disk_bytes)
+            space.check(lean.disk_bytes)
             return lean.layers
-        return self._plan.layers
+        return plan.layers
+
+    def _drop_other_parts(self) -> int:
+        """Bytes that this freed."""
+        own = {step.layer.digest for step in self._plan.layers}
+        return self._store.parts.trim(KeepPartials(0.0), spare=own)[1]
+
+    def _drop_spools(self) -> int:
+        if self._plan.want.form is Form.AS_IS:
+            return 0
+        return self._store.parts.trim(KeepPartials(0.0))[1]
 
     # --- one layer after the other, several at once ---
 
@@ -188,7 +208,11 @@ class Pull:
         while True:
             self._report()
             await asyncio.sleep(TICK_S)
-            self._ingest.space.check_floor()
+            try:
+                self._ingest.space.check_floor()
+            except NoSpace:
+                if not self._drop_other_parts():
+                    raise
             self._pace.check(time.monotonic(), self._fetcher.nbytes, is_fetching=self._is_fetching())
 
     def _is_fetching(self) -> bool:

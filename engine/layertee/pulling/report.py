@@ -27,6 +27,7 @@ class Ingested:
     ``held`` is what the store has of it now, None for a layer that was left in another place. ``source`` is
     the holding that it was read from or left to. ``nbytes`` came over the network for it; ``by_endpoint``
     divides them among the endpoints that sent them. ``warning``: what is wrong with the blob's media type.
+    ``resumed_at``: so many bytes of the blob were here from an earlier pull.
     """
 
     action: Action
@@ -36,6 +37,7 @@ class Ingested:
     nbytes: int = 0
     by_endpoint: Mapping[str, int] = field(default_factory=dict)
     warning: str | None = None
+    resumed_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class LayerResult:
     ``place`` is where on this machine the content is or was read from, and ``basis`` how it was known to be
     there; both None for what was fetched. ``diff_id`` is None for an opaque layer. ``kept_elsewhere``: it is
     not in the store, but left in ``place``. ``by_endpoint`` divides ``bytes_fetched`` among the names of the
-    endpoints that sent them.
+    endpoints that sent them. ``resumed_at`` is the first byte of the blob that was asked for: those before it
+    were here from an earlier pull.
     """
 
     digest: Digest
@@ -61,6 +64,7 @@ class LayerResult:
     basis: Basis | None = None
     kept_elsewhere: bool = False
     by_endpoint: Mapping[str, int] = field(default_factory=dict)
+    resumed_at: int = 0
 
     @classmethod
     def planned(cls, step: LayerPlan) -> LayerResult:
@@ -78,6 +82,7 @@ class LayerResult:
             step.holding.place if step.holding is not None else None,
             step.holding.basis if step.holding is not None else None,
             step.kept_elsewhere,
+            resumed_at=step.resumed_at,
         )
 
     @classmethod
@@ -87,7 +92,7 @@ class LayerResult:
         size = held.uncompressed_size if held is not None else None
         named = (layer.digest, layer.known_diff_id, layer.size, size, got.action, got.reason, got.nbytes)
         if source is None:
-            return cls(*named, by_endpoint=got.by_endpoint)
+            return cls(*named, by_endpoint=got.by_endpoint, resumed_at=got.resumed_at)
         return cls(*named, source.place, source.basis, kept_elsewhere=held is None)
 
     def repeated(self, step: LayerPlan) -> LayerResult:
@@ -101,6 +106,7 @@ class LayerResult:
             reason=step.reason,
             bytes_fetched=0,
             by_endpoint={},
+            resumed_at=0,
         )
 
 
@@ -150,7 +156,7 @@ class PullResult:
     @property
     def bytes_reused(self) -> int:
         """Bytes of the image's blobs that did not have to come over the network."""
-        return sum(layer.size for layer in self.layers if layer.action is not Action.FETCH)
+        return sum(layer.resumed_at if layer.action is Action.FETCH else layer.size for layer in self.layers)
 
     @property
     def kept_by(self) -> tuple[str, ...]:
@@ -173,6 +179,7 @@ class PullResult:
                     "action": layer.action.value,
                     "reason": layer.reason,
                     "bytes_fetched": layer.bytes_fetched,
+                    "resumed_at": layer.resumed_at,
                     "place": layer.place,
                     "basis": layer.basis.value if layer.basis else None,
                     "endpoints": dict(layer.by_endpoint),

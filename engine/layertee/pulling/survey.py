@@ -65,9 +65,13 @@ def look(
         if is_origin:
             refused = {**answer.refused, **refused}
     known, sizes = _computed(store, layers, warnings)
+    arrived = store.parts.arrived(layers) if found.registry is not None else {}
     warnings += attested.warnings
     said = tuple(dict.fromkeys(warnings))
-    return Survey(forms.holdings, origin, elsewhere, known, sizes, found.registry, said, refused), attested
+    return (
+        Survey(forms.holdings, origin, elsewhere, known, sizes, found.registry, said, refused, arrived),
+        attested,
+    )
 
 
 class Keepers:

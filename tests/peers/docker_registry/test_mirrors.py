@@ -194,7 +194,7 @@ def test_a_mirror_that_is_killed_in_a_large_layer_costs_no_new_start(
         origin.reset()
         command = ("--json", "--max-rate", "80M", "--layers", layers, "--registries-conf", conf, NAME)
         process = user.start("pull", *command)
-        parts = user.store / "layertee/ingest"
+        parts = user.store / "layertee/parts"
 
         def has_come() -> bool:
             found = parts.iterdir() if parts.is_dir() else ()

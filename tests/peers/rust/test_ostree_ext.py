@@ -472,7 +472,7 @@ def test_what_was_finished_before_an_import_was_killed_is_not_fetched_again(
     gate, last = Gate(), machine.pushed.layers[N_BASE]
     repo = OSTreeRig.create(tmp_path / "repo")
     home = tmp_path / "us"
-    parts = home / "store" / "layertee" / "ingest"
+    parts = home / "store" / "layertee" / "parts"
     user = machine.user(home, "--client-repo", "none")
     with FaultServer(machine.pushed, [on("blob", Held(gate, 1000), reference=last.digest)]) as server:
         image = f"docker://{server.reference}"

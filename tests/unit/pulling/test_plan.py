@@ -79,6 +79,7 @@ def make(
     trust: Basis = Basis.ATTESTED,
     want: Want | None = None,
     registry: Reference | None = REGISTRY,
+    arrived: Mapping[Digest, int] | None = None,
 ) -> Plan:
     by_content: dict[DiffID, list[Holding]] = {}
     for place in elsewhere:
@@ -91,6 +92,7 @@ def make(
         known=known or {},
         sizes=sizes or {},
         registry=registry,
+        arrived=arrived or {},
     )
     return plan(layers, survey, want or Want(form=form, trust=trust))
 
@@ -474,3 +476,43 @@ def test_an_image_is_planned_only_if_it_agrees_with_all_that_is_known(
         assert not agrees
     else:
         assert agrees
+
+
+# --- what has begun to arrive ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("form", "disk"), [(Form.AS_IS, 60), (Form.UNCOMPRESSED, 100 * INFLATION)])
+def test_only_what_is_missing_is_fetched(form: Form, disk: int) -> None:
+    made = make(layer(0), form=form, arrived={layer(0).digest: 40})
+    (step,) = made.layers
+    assert [source.kind for source in step.sources] == [SourceKind.RESUME, SourceKind.NETWORK]
+    assert (step.action, step.resumed_at, step.wire_bytes, step.disk_bytes) == (Action.FETCH, 40, 60, disk)
+    assert step.reason == "goes on at byte 40"
+    assert (made.bytes_to_fetch, made.bytes_reused) == (60, 40)
+    assert (step.sources[1].wire_bytes, step.sources[1].resumed_at) == (100, 0)
+
+
+def test_what_has_arrived_whole_needs_no_network() -> None:
+    assert make(layer(0), arrived={layer(0).digest: 100}).bytes_to_fetch == 0
+
+
+@pytest.mark.parametrize("nbytes", [0, 101])
+def test_what_cannot_be_the_beginning_is_no_source(nbytes: int) -> None:
+    (step,) = make(layer(0), arrived={layer(0).digest: nbytes}).layers
+    assert [source.kind for source in step.sources] == [SourceKind.NETWORK]
+
+
+def test_what_is_on_the_machine_comes_before_the_network() -> None:
+    elsewhere = {diff(0): holding(diff(0))}
+    (step,) = make(layer(0), elsewhere=[elsewhere], arrived={layer(0).digest: 40}).layers
+    assert [source.kind for source in step.sources] == [
+        SourceKind.READ,
+        SourceKind.RESUME,
+        SourceKind.NETWORK,
+    ]
+
+
+def test_an_image_of_this_machine_asks_no_registry_for_the_rest() -> None:
+    elsewhere = {diff(0): holding(diff(0))}
+    (step,) = make(layer(0), elsewhere=[elsewhere], registry=None, arrived={layer(0).digest: 40}).layers
+    assert [source.kind for source in step.sources] == [SourceKind.READ]

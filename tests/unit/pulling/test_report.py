@@ -29,7 +29,7 @@ KEYS = [
     "warnings",
 ]
 LAYER_KEYS = [
-    *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
+    *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),
     *("place", "basis", "endpoints"),
 ]
 
