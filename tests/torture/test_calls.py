@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from tests.support.ccore import ROOT
 from tests.support.process import Cli, Ran
 from tests.torture.calls import WAYS, Case, judge, possible, run, slots, try_case
+from tests.torture.preload import Action, Fault, Faults, Kind
 from tests.torture.results import Budget
 from tests.torture.scenarios import SCENARIOS, Scenario, World
 
@@ -49,6 +52,50 @@ def test_a_run_that_is_ended_early_records_what_it_did(tmp_path: Path) -> None:
     assert run.returncode == 0
     figures = json.loads((tmp_path / "figures").read_text())["parts"]["calls"]
     assert figures["ended_early"] is True and figures["findings"] == 0
+
+
+CATALOG = """
+from pathlib import Path
+from layertee.image.document import Digest
+from layertee.store.catalog import Catalog, PulledImage
+
+digest = Digest("sha256:" + 64 * "1")
+with Catalog(Path("catalog.sqlite")) as catalog:
+    assert catalog.rebuilt is None
+    catalog.put_image(PulledImage("an/image:1", digest, digest, digest, "linux/amd64", 1))
+    assert [image.name for image in catalog.images()] == ["an/image:1"]
+    catalog.remove_image("an/image:1")
+    assert catalog.images() == []
+"""
+
+
+def catalog_under(fault: Fault, directory: Path) -> tuple[subprocess.CompletedProcess[str], Faults]:
+    """A catalog that is made, written to and read, with something going wrong."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    faults = Faults(directory.with_name("faults"), directory)
+    faults.arm(fault)
+    command = [sys.executable, "-c", CATALOG]
+    ran = subprocess.run(
+        command, cwd=directory, env=faults.environment(), capture_output=True, text=True, check=False
+    )
+    return ran, faults
+
+
+def test_a_flush_of_the_catalog_that_is_interrupted_is_made_again(tmp_path: Path) -> None:
+    for at in range(1, 50):
+        ran, faults = catalog_under(Fault(Kind.SYNC, Action.FAIL_ONCE, at, errno.EINTR), tmp_path / "store")
+        assert ran.returncode == 0, f"{faults.struck()}\n{ran.stderr}"
+        assert not list((tmp_path / "store").glob("*corrupt*")), faults.struck()
+        if not faults.n_faults:
+            break
+    assert 10 < at < 49
+
+
+def test_a_flush_of_the_catalog_that_goes_on_failing_is_an_error(tmp_path: Path) -> None:
+    ran, faults = catalog_under(Fault(Kind.SYNC, Action.FAIL_FROM, 7, errno.EIO), tmp_path / "store")
+    assert faults.n_faults > 1
+    assert "layertee.errors.CatalogError" in ran.stderr
 
 
 SAID = "layertee: writing /store: it failed [STORE_IO]\n"

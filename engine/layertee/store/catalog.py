@@ -142,7 +142,8 @@ class Catalog:
             if not isinstance(result, TeeResult):
                 raise TypeError(f"only a TeeResult can be recorded, not {type(result).__name__}")
         now = _now()
-        with self._writing() as db:
+
+        def change(db: sqlite3.Connection) -> None:
             for result in batch:
                 _refuse_contradiction(db, result)
                 row = (*_measured(result), result.decoder, now)
@@ -151,14 +152,16 @@ class Catalog:
                     blob = _as_tar(result) if stored is Stored.TAR else _measured(result)
                     db.execute("INSERT OR REPLACE INTO holding VALUES (?, ?, ?, ?, ?, ?)", (*blob, now))
 
+        self._write(change)
+
     def check(self, result: TeeResult) -> None:
         """Raise DiffIDMismatch when ``record`` would."""
         self._reading(lambda db: _refuse_contradiction(db, result))
 
     def forget(self, *digests: Digest) -> None:
         """The store no longer holds these blobs. What they inflate to stays known."""
-        with self._writing() as db:
-            db.executemany("DELETE FROM holding WHERE digest = ?", [(str(digest),) for digest in digests])
+        rows = [(str(digest),) for digest in digests]
+        self._write(lambda db: db.executemany("DELETE FROM holding WHERE digest = ?", rows))
 
     def diff_id(self, digest: Digest) -> DiffID | None:
         """What the blob inflates to, if that was ever computed here."""
@@ -204,8 +207,7 @@ class Catalog:
         """Add ``image``, in the place of one with its name."""
         names = (str(image.manifest_digest), str(image.local_manifest_digest), str(image.config_digest))
         row = (image.name, *names, image.platform, image.pulled_at)
-        with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._write(lambda db: db.execute("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?)", row))
 
     def image(self, name: str) -> PulledImage | None:
         """The image called ``name``."""
@@ -218,8 +220,7 @@ class Catalog:
 
     def remove_image(self, name: str) -> None:
         """Forget the image called ``name``, if there is one."""
-        with self._writing() as db:
-            db.execute("DELETE FROM image WHERE name = ?", (name,))
+        self._write(lambda db: db.execute("DELETE FROM image WHERE name = ?", (name,)))
 
     # --- one read, one write ------------------------------------------------
 
@@ -238,23 +239,27 @@ class Catalog:
             except (ValueError, TypeError) as exc:  # a row that the schema's checks would not have let in
                 raise CatalogError(f"reading {self._where}: a row makes no sense: {exc}") from exc
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        """``change`` in one transaction; once more, from the beginning, where a flush was interrupted."""
         with self._mutex:
             self._refuse_misuse()
             with self._turn():
                 self._steps.begin()
                 try:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException as exc:
-                    with suppress(sqlite3.Error):
-                        if self._db.in_transaction:
-                            self._db.execute("ROLLBACK")
-                    if isinstance(exc, sqlite3.Error):
-                        raise self._error("writing", exc) from exc
-                    raise
+                    catalogfile.flushed(lambda: self._transact(change))
+                except sqlite3.Error as exc:
+                    raise self._error("writing", exc) from exc
+
+    def _transact(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            change(self._db)
+            self._db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            raise
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

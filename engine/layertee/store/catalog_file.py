@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
@@ -66,6 +67,7 @@ _DAMAGE = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_ERROR}
 )
 _BEYOND_BOUNDS = frozenset({sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_TOOBIG})
+_FLUSHES = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 _UNREADABLE = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ})
 
 
@@ -86,7 +88,7 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Steps]:
     db: sqlite3.Connection | None = None
     try:
         _prepare(path)
-        db = _connect(str(path))
+        opened = db = _connect(str(path))
         steps = restrain(db)
         version = _number(db, "PRAGMA user_version")
         if version > SCHEMA:
@@ -100,7 +102,7 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Steps]:
         if version == 0:
             if schema:
                 raise Damaged("not a catalog")
-            _make_tables(db)
+            flushed(lambda: _make_tables(opened) if _number(opened, "PRAGMA user_version") == 0 else None)
         elif schema != _own_schema():
             raise Damaged(f"not a catalog: {_strangest(schema ^ _own_schema())} is another one")
         verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
@@ -124,11 +126,17 @@ def _connect(target: str) -> sqlite3.Connection:
 
 
 def _make_tables(db: sqlite3.Connection) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    for statement in _TABLES:
-        db.execute(statement)
-    db.execute(f"PRAGMA user_version = {SCHEMA}")
-    db.execute("COMMIT")
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES:
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        with suppress(sqlite3.Error):
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        raise
 
 
 @cache
@@ -177,6 +185,22 @@ def set_aside(path: Path) -> Path:
     except LocalError as exc:
         raise CatalogError(f"moving the damaged catalog aside: {exc}") from exc
     return aside
+
+
+def flushed(transaction: Callable[[], None]) -> None:
+    """``transaction``, and once more if what failed is a flush. Raises sqlite3.Error.
+
+    A signal may interrupt one (on FUSE and NFS); SQLite does not ask again, nor does it say why it failed.
+    All that the transaction changes is then written anew, journal and pages, so nothing is taken for flushed
+    that the kernel gave up. A disk that fails does so again. What failed may have been the very last flush,
+    so doing it twice must come to the same.
+    """
+    try:
+        transaction()
+    except sqlite3.Error as exc:
+        if getattr(exc, "sqlite_errorcode", 0) not in _FLUSHES:
+            raise
+        transaction()
 
 
 def says_damage(exc: sqlite3.Error) -> bool:
