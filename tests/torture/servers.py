@@ -2,11 +2,13 @@
 
 ``servers.txt`` is the table: one line per behaviour, and in it how a pull ends where a server always behaves
 so when it is asked for the manifest, for the config, for a layer, where the registry redirects a layer to,
-and for a token. An end is ``well`` or the code of an error, or several of them, joined by ``|``, where it
-depends on how the network cuts what was sent; ``ENDS`` says what an error means for programs. However a pull
-ends, it ends in time, after no more bytes than the table allows, and nothing wrong is in the store.
+and for a token; or at once, where it gets no further than TLS. An end is ``well`` or the code of an error, or
+several of them, joined by ``|``, where it depends on how the network cuts what was sent; ``ENDS`` says what
+an error means for programs. However a pull ends, it ends in time, after no more bytes than the table allows,
+and nothing wrong is in the store.
 
 An end that programs may retry is believed: the same fault, but only once, is one that a pull must survive.
+And what is slow or has no end is ended by a deadline wherever patience would take minutes.
 """
 
 from __future__ import annotations
@@ -26,16 +28,18 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from layertee import Engine, Options
-from layertee.errors import LayerteeError
+from layertee.errors import LayerteeError, Timeout
 from layertee.options import Budget as PullBudget
 from layertee.sync import run as run_loop
 from layertee.transfer.limits import FetchLimits
 from tests.support.fakes.catalogue import CATALOGUE
 from tests.support.fakes.credentials import BearerAuth
 from tests.support.fakes.fault_server import FaultServer, Rule, on
+from tests.support.fakes.handshakes import HANDSHAKES, Handshakes
 from tests.support.fakes.refusals import Presigned
 from tests.support.imageproxy import ImageProxy, assert_clean, layertee_proxy
 from tests.support.process import PLAIN, Cli
+from tests.support.rig.certs import Flaw
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.store import assert_store_is_sound
@@ -44,6 +48,7 @@ from tests.torture.results import Budget, Findings
 __all__ = ["CASES", "ENDS", "FRONTS", "Case", "Row", "rows", "run"]
 
 WHERE: Final = ("manifest", "config", "layer", "signed", "token")
+TLS: Final = "tls"  # not a request: what comes before the first one, at a registry that is asked over TLS
 FRONTS: Final = ("library", "command", "proxy")
 # What the code of an error means: the exit code of the command, and whether programs may try again.
 ENDS: Final[Mapping[str, tuple[int, bool]]] = {
@@ -94,21 +99,30 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One cell of the table through one front. ``once``: the fault passes after one request."""
+    """One cell of the table through one front.
+
+    ``once``: the fault passes after one request. ``hurried``: with the patience that is the default, and a
+    deadline, which is what has to end it where the table says that patience does.
+    """
 
     front: str
     where: str
     row: Row
     once: bool = False
+    hurried: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.front} {self.where} {self.row.name}" + (" once" if self.once else "")
+        how = " once" if self.once else " hurried" if self.hurried else ""
+        return f"{self.front} {self.where} {self.row.name}{how}"
 
     @property
     def ends(self) -> tuple[str, ...]:
         """How it has to end: in one of these ways."""
-        return ("well",) if self.once else self.row.ends[self.where]
+        ends = ("well",) if self.once else self.row.ends[self.where]
+        if not self.hurried:
+            return ends
+        return ("DEADLINE",) if ends == ("NET_STALL",) else (*ends, "DEADLINE")
 
     @property
     def is_late(self) -> bool:
@@ -121,8 +135,20 @@ class Case:
         return any(ENDS[end][1] for end in self.ends)
 
     @contextmanager
-    def server(self, image: BuiltImage) -> Iterator[FaultServer]:
+    def server(self, image: BuiltImage) -> Iterator[FaultServer | Handshakes]:
         """A registry that has ``image``, behaving as the case says."""
+        if self.where == TLS:
+            flaw = next((flaw for flaw in Flaw if self.row.name == f"certificate-{flaw.value}"), None)
+            if flaw is not None:
+                with FaultServer(image, tls=flaw) as server:
+                    yield server
+            elif self.row.name == "plain-http":
+                with FaultServer(image) as server:
+                    yield server
+            else:
+                with Handshakes(HANDSHAKES[self.row.name]) as handshakes:
+                    yield handshakes
+            return
         behaviour, last = CATALOGUE[self.row.name], 1 if self.once else None
         layer = image.layers[0].digest
         script: list[Rule] = {
@@ -152,15 +178,13 @@ def rows() -> dict[str, Row]:
     """The table by the names of its lines. Raises ValueError for one that says too little."""
     found: dict[str, Row] = {}
     for line in Path(__file__).with_suffix(".txt").read_text().splitlines():
-        name, *words = line.partition("#")[0].split() or [""]
+        name, *words = line.partition("#")[0].replace(" cut", f" {CUT}").split() or [""]
         if not name:
             continue
-        ends = {
-            where: tuple(word.replace("cut", CUT).split("|"))
-            for where, word in zip(WHERE, words, strict=False)
-        }
-        more = dict(word.split("=") for word in words[len(WHERE) :])
-        if len(ends) < len(WHERE) or name in found or not {*chain(*ends.values())} <= {*ENDS, "-"}:
+        where = (TLS,) if name in HANDSHAKES or name.startswith(("certificate-", "plain-http")) else WHERE
+        ends = {at: tuple(word.split("|")) for at, word in zip(where, words, strict=False)}
+        more = dict(word.split("=") for word in words[len(where) :])
+        if len(ends) < len(where) or name in found or not {*chain(*ends.values())} <= {*ENDS, "-"}:
             raise ValueError(f"not a line of the table: {line}")
         found[name] = Row(name, ends, float(more.get("seconds", 6)), float(more.get("mib", 2)))
     return found
@@ -173,10 +197,15 @@ def _cases() -> Iterator[Case]:
                 continue
             for front in FRONTS:
                 case = Case(front, where, row)
-                if front != "proxy" or not case.is_late:  # it has none: its client decides how long to wait
-                    yield case
-                if front == "library" and not case.is_late and all(ENDS[end][1] for end in ends):
+                if front == "proxy" and (case.is_late or where == TLS):
+                    continue  # it has no deadline: its client decides how long to wait
+                yield case
+                if front != "library" or case.is_late:
+                    continue
+                if where != TLS and all(ENDS[end][1] for end in ends):
                     yield Case("library", where, row, once=True)
+                if any(word in row.name for word in ("slow-", "-slow", "stall", "endless")):
+                    yield Case("library", where, row, hurried=True)
 
 
 CASES: Final = {case.name: case for case in _cases()}
@@ -193,10 +222,12 @@ def make_image(root: Path, about: str = "") -> BuiltImage:
 
 async def through_library(case: Case, image: BuiltImage, store: Path) -> Outcome:
     """Engine.plan and Engine.pull, with short waits."""
-    limits = FetchLimits(attempts=3, backoff_s=0.01, stall_s=STALL_S)
-    budget = PullBudget(deadline_s=DEADLINE_S if case.is_late else None)
-    options = Options(tls_verify=False, limits=limits, budget=budget)
+    stall_s = FetchLimits().stall_s if case.hurried else STALL_S
+    limits = FetchLimits(attempts=3, backoff_s=0.01, stall_s=stall_s)
+    budget = PullBudget(deadline_s=DEADLINE_S if case.is_late or case.hurried else None)
     with case.server(image) as server:
+        certificates = server.cert_dir if isinstance(server, FaultServer) else None
+        options = Options(tls_verify=case.where == TLS, cert_dir=certificates, limits=limits, budget=budget)
         began = time.monotonic()
         end, retryable, said = "well", False, ""
         try:
@@ -217,11 +248,15 @@ async def through_library(case: Case, image: BuiltImage, store: Path) -> Outcome
 def through_command(case: Case, image: BuiltImage, home: Path, *, patient: bool) -> Outcome:
     """``layertee pull``; unless it is to be ``patient``, with a deadline where it would go on asking."""
     cli = Cli(home)
-    words = [PLAIN, "--json", "--stall-timeout", str(PROCESS_STALL_S)]
+    words = ["--json", "--stall-timeout", str(PROCESS_STALL_S)]
     late = case.is_late or (case.retries_long and not patient)
     if late:
         words += ["--deadline", f"{COMMAND_S}s"]
     with case.server(image) as server:
+        if case.where != TLS:
+            words.append(PLAIN)
+        elif isinstance(server, FaultServer) and server.cert_dir is not None:
+            words += ["--cert-dir", str(server.cert_dir)]
         began = time.monotonic()
         bound_s = PERSISTENT_S if case.retries_long and not late else case.row.seconds + SLACK_S
         ran = cli.finish(cli.start("pull", *words, server.reference), None, late_s=bound_s)
@@ -308,8 +343,10 @@ def through_proxy(case: Case, root: Path, proxies: Proxies) -> Outcome:
     return Outcome(end, reply.document["error_code"] == "retryable", took, nbytes, reply.error)
 
 
-def _written(server: FaultServer) -> int:
+def _written(server: FaultServer | Handshakes) -> int:
     """All that the server has sent, once no client listens any more."""
+    if isinstance(server, Handshakes):
+        return server.nbytes
     server.settle()
     return sum(request.head_bytes + request.body_bytes for request in server.requests())
 
@@ -406,6 +443,33 @@ def process_cases(
         findings.add("proxy", error)
 
 
+def least_rate(where: str, root: Path) -> float:
+    """A layer that comes at 20 kB/s, faster than what counts as a stall, ends a pull that asks for 50 kB/s.
+
+    It takes the minute over which a rate is an average. How many seconds it took.
+    """
+    image = build_image(root / f"slow-{where}", [incompressible_layer(4 << 20, seed=9)])
+    layer = image.layers[0].digest
+    script = [on("blob", Presigned(), reference=layer)] if where == "signed" else []
+    options = Options(tls_verify=False, budget=PullBudget(min_rate=50_000))
+
+    async def pull(reference: str) -> None:
+        async with Engine(root / f"slow-{where}-store", options=options) as engine:
+            await engine.pull(await engine.plan(reference))
+
+    with FaultServer(image, script, rate_per_connection=20_000 / FetchLimits().max_connections) as server:
+        began = time.monotonic()
+        try:
+            run_loop(pull(server.reference))
+        except Timeout as error:
+            assert "bytes a second came over the last" in str(error), str(error)
+        else:
+            raise AssertionError("it was not given up")
+        took = time.monotonic() - began
+    assert 60 <= took <= 60 + SLACK_S, f"given up after {took:.0f} s"
+    return took
+
+
 # --- the part --------------------------------------------------------------------------------------
 
 
@@ -414,6 +478,7 @@ def chosen(budget: Budget, front: str, count: int) -> list[Case]:
     mine = [case for case in CASES.values() if case.front == front and budget.wants(case.name)]
     if budget.scale < 1.0 and not budget.cases:
         quick = [case for case in mine if not (case.retries_long and front == "proxy")]
+        quick = [case for case in quick if case.hurried or case.row.seconds <= SLACK_S]
         mine = budget.random("servers", front).sample(quick, min(count, len(quick)))
     return mine
 
@@ -426,6 +491,12 @@ def run(budget: Budget) -> Mapping[str, object]:
     with TemporaryDirectory(prefix="layertee-servers-") as directory:
         root = Path(directory)
         image = make_image(root / "image")
+        for where in ("layer", "signed"):
+            if budget.wants(f"library {where} least-rate") and patient:
+                try:
+                    figures[f"least_rate_{where}_s"] = round(least_rate(where, root), 1)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+                    findings.add(f"library {where} least-rate", error)
         for front in FRONTS:
             whole = sum(case.front == front for case in CASES.values())
             cases = chosen(budget, front, budget.count(whole))
