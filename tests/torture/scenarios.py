@@ -27,7 +27,7 @@ from typing import TypeVar
 from tests.support.compress import digest_of
 from tests.support.imageproxy import Disconnected, ImageProxy
 from tests.support.process import NOT_FOR_USERS, PLAIN, Cli, Ran, flip_a_byte
-from tests.support.rig.images import BuiltImage, build_image, push, recompress
+from tests.support.rig.images import BuiltImage, BuiltLayer, build_image, push, recompress
 from tests.support.rig.layers import LayerSpec, incompressible_layer, text_layer
 from tests.support.rig.ostree import OSTreeRig
 from tests.support.rig.registry import RegistryServer
@@ -118,19 +118,36 @@ def _assert_blobs(cli: Cli) -> None:
 
 
 def fetches_nothing_again(here: World, image: BuiltImage, cli: Cli, run: Callable[[], object]) -> None:
-    """``run()`` asks the registry for no byte of a layer of ``image`` that the store has, in any form."""
+    """``run()`` asks the registry for no byte of ``image`` that the store has.
+
+    That is all of a layer that is there in any form, and the beginning of one that has begun to arrive.
+    """
     there = finished(cli.store)
-    kept = {layer.digest for layer in image.layers if {layer.digest, layer.diff_id} & there}
+    missing = {layer.digest: layer.size - _arrived(image, layer, cli) for layer in image.layers}
+    missing |= {layer.digest: 0 for layer in image.layers if {layer.digest, layer.diff_id} & there}
     here.fetched()
     run()
-    again = {digest: n for digest, n in here.fetched().items() if digest in kept and n}
-    assert not again, f"fetched again, though finished: {again}"
+    again = {digest: n for digest, n in here.fetched().items() if n > missing.get(digest, n)}
+    assert not again, f"fetched again, though it was here: {again}, where {missing} was missing"
+
+
+def _part(cli: Cli, digest: str) -> Path:
+    """Where the store keeps the beginning of a blob."""
+    return cli.store / "layertee" / "parts" / f"{digest.removeprefix('sha256:')}.part"
+
+
+def _arrived(image: BuiltImage, layer: BuiltLayer, cli: Cli) -> int:
+    """How many bytes of the blob are kept, if they are those that it begins with."""
+    path = _part(cli, layer.digest)
+    kept = path.read_bytes() if path.exists() else b""
+    return len(kept) if image.blob_path(layer.digest).read_bytes().startswith(kept) else 0
 
 
 def _leaves_nothing(cli: Cli) -> None:
     """What a command could not remove is removed by ``layertee gc``."""
     cli.run("gc", "--store", cli.store)
-    assert cli.leftovers() == [], f"left: {cli.leftovers()}"
+    left = [*cli.leftovers(), *(cli.store / "layertee" / "parts").iterdir()]
+    assert not left, f"left: {left}"
     parts = [path.name for path in cli.store.iterdir() if path.name.endswith(".part")]
     assert not parts, f"left: {parts}"
 
@@ -202,6 +219,25 @@ def _pull(
 def _older(*options: str) -> Callable[[World, Cli], None]:
     def before(here: World, cli: Cli) -> None:
         cli.pull(*options, here.older_name)
+
+    return before
+
+
+def _begun(*, wrong: bool = False) -> Callable[[World, Cli], None]:
+    """An earlier pull was ended within the first layer; or what it left has been damaged since."""
+
+    def before(here: World, cli: Cli) -> None:
+        cli.pull(here.older_name)
+        cli.run("rm", here.older_name)
+        cli.run("gc")
+        layer = here.image.layers[0]
+        path = _part(cli, layer.digest)
+        path.write_bytes(here.image.blob_path(layer.digest).read_bytes()[: layer.size // 2])
+        path.chmod(0o600)
+        if wrong:
+            flip_a_byte(path)
+        (listed,) = cli.run("ls", "--partial", "--json").json["partial"]
+        assert listed["digest"] == layer.digest
 
     return before
 
@@ -370,6 +406,9 @@ _ALL = (
     _pull("pull-tars", "--layers", "uncompressed"),
     _pull("pull-reuse", before=_older("--layers", "uncompressed")),
     _pull("pull-layout", layout="out"),
+    _pull("pull-rest", before=_begun()),
+    _pull("pull-rest-tars", "--layers", "uncompressed", before=_begun()),
+    _pull("pull-wrong-rest", before=_begun(wrong=True)),
     _pull("two-pulls", beside=1),
     _gc_beside_a_pull(),
     _repair(),

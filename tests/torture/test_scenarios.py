@@ -46,3 +46,16 @@ def test_a_layer_that_is_fetched_again_is_seen(here: World, tmp_path: Path) -> N
 
     with pytest.raises(AssertionError, match="fetched again"):
         fetches_nothing_again(here, here.image, cli, pull_again)
+
+
+def test_the_beginning_of_a_layer_that_is_fetched_again_is_seen(here: World, tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    SCENARIOS["pull-rest"].before(here, cli)
+
+    def pull_without_it() -> None:
+        for part in (cli.store / "layertee" / "parts").iterdir():
+            part.unlink()
+        cli.pull(here.name)
+
+    with pytest.raises(AssertionError, match="fetched again"):
+        fetches_nothing_again(here, here.image, cli, pull_without_it)
