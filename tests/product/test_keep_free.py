@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.docker_archive import saved, write
+from tests.support.fakes.fault_server import FaultServer
 from tests.support.mounts import tmpfs
-from tests.support.process import Cli, flip_a_byte
+from tests.support.process import PLAIN, Cli, flip_a_byte, wait_until
 from tests.support.rig.images import BuiltImage, build_image, push, recompress
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.rig.registry import RegistryServer
@@ -85,6 +86,32 @@ def test_a_tmpfs_without_a_limit_is_no_full_disk(cli: Cli, name: str, tmp_path: 
     with tmpfs(disk, "0"):
         assert os.statvfs(disk).f_blocks == 0
         assert cli.pull("--store", disk / "store", name).actions == ["fetch"] * 3
+
+
+@pytest.mark.parametrize("keep_free", ["0", "1Mi"])
+def test_a_disk_that_another_program_fills_meanwhile_is_told_with_what_is_still_needed(
+    cli: Cli, tmp_path: Path, keep_free: str
+) -> None:
+    """Two layers; the larger one is on its way when the room goes, and comes slowly."""
+    layers = [incompressible_layer(4 * MIB, seed=4), text_layer({"a": "small"})]
+    image = build_image(tmp_path / "image", layers)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with tmpfs(disk, "10m"), FaultServer(image, rate_per_connection=4 * MIB) as server:
+        cli.store = disk / "store"
+        small = cli.blob(image.layers[1].digest)
+        process = cli.start("pull", PLAIN, "-q", "--keep-free", keep_free, server.reference)
+        wait_until(lambda: small.exists() or process.poll() is not None, "the small layer does not come")
+        with (disk / "ballast").open("xb") as ballast:
+            free = os.statvfs(disk)
+            os.posix_fallocate(ballast.fileno(), 0, free.f_bavail * free.f_frsize)
+        ran = cli.finish(process, 5)
+        first, *others = ran.err.splitlines()
+        assert first.startswith("layertee: ") and str(disk) in first and first.endswith("[STORE_FULL]")
+        assert sum("what is still to come needs 4.0 MiB, and " in line for line in others) == 1
+        (disk / "ballast").unlink()
+        assert cli.pull("--keep-free", keep_free, server.reference).actions == ["fetch", "have"]
+        cli.verified()
 
 
 @pytest.mark.parametrize(("size", "action"), [("10m", "fetch"), ("100m", "reuse")])

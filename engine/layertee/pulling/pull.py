@@ -16,6 +16,7 @@ from dataclasses import replace
 from ..aio import in_thread, unwrapped_group
 from ..disk.keeping import KeepPartials
 from ..disk.locks import HeldLock
+from ..disk.space import free_space, human
 from ..errors import NoSpace
 from ..image.document import Digest
 from ..image.rewrite import Types, local_manifest
@@ -79,6 +80,9 @@ class Pull:
                 for task in beside:
                     task.cancel()
             local = await in_thread(self._name_image)
+        except NoSpace as exc:
+            await in_thread(self._say_what_is_needed, exc)
+            raise
         finally:
             shared.release()
         self._report()
@@ -223,3 +227,11 @@ class Pull:
         if self._callback is not None:
             layers = tuple(replace(layer) for layer in self._progress.values())
             self._callback(Progress(layers, time.monotonic() - self._began))
+
+    def _say_what_is_needed(self, exc: NoSpace) -> None:
+        """Let ``exc`` have what the layers that are not there yet need, if it does not know. Blocks."""
+        left = sum(step.disk_bytes for step in self._plan.layers if step.layer.index not in self._got)
+        if exc.need or not left:
+            return
+        exc.need, exc.free = left, free_space(self._store.root, self._ingest.space.keep_free)[0]
+        exc.add_note(f"what is still to come needs {human(exc.need)}, and {human(exc.free)} are free now")
