@@ -166,12 +166,26 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
 		syscall(SYS_write, log_fd, line, (size_t)n);
 }
 
+/*
+ * A flush that is under way while the file system goes down may succeed all
+ * the same: xfs looks whether something is still to be written, and finds that
+ * nothing is.  With the power gone, no program would hear of that.
+ */
+static atomic_bool is_dark;
+
+static void stay_in_the_dark(void)
+{
+	while (atomic_load(&is_dark))
+		pause();
+}
+
 static void cut_the_power(void)
 {
 	unsigned int how = WITHOUT_LOG_FLUSH;
 	int fd = (int)syscall(SYS_openat, AT_FDCWD, mount_point,
 			      O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	atomic_store(&is_dark, true);
 	if (fd < 0 || ioctl(fd, GOING_DOWN, &how) < 0)
 		say("0 %d cut %d\n", gettid(), errno);
 	else
@@ -206,10 +220,12 @@ __attribute__((format(printf, 3, 4))) static void
 done(const char *call, long ret, const char *details, ...)
 {
 	int kept = errno;
-	long n = atomic_fetch_add(&n_calls, 1) + 1;
 	char text[512];
 	va_list args;
+	long n;
 
+	stay_in_the_dark();
+	n = atomic_fetch_add(&n_calls, 1) + 1;
 	va_start(args, details);
 	vsnprintf(text, sizeof(text), details, args);
 	va_end(args);

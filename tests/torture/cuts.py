@@ -46,6 +46,7 @@ from tests.torture.filesystems import (
     Unavailable,
     build_cut,
     cut_power,
+    freeze,
     inside,
     mounted,
 )
@@ -246,6 +247,7 @@ class Machine:
                     time.sleep(case.after_s)
                 was_cut = not case.call and process.poll() is None
                 if was_cut:
+                    freeze(process.pid)
                     cut_power(self._mount)
                     process.kill()
                 ran = cli.finish(process, None)

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -63,9 +64,8 @@ RATE = 4_000_000  # bytes a second: the small image takes half a second
 WIDE_RATE = 80_000_000
 BIG = 72 << 20  # far more than all buffers of a pull
 LATE_S = 90.0
-FINE_STEP, STEP = 4096, 16 << 10
-FINE = 96 << 10  # up to here, where a store is being made, every page counts
-ENOUGH = 2600 << 10
+PAGE, STEP = 4096, 64 << 10
+BEGINNING = 96 << 10  # where a store is being made; and what it needs besides the layers
 GONE = 60  # cases for each file system and way
 
 
@@ -208,6 +208,13 @@ class Machine:
         self.figures.cases[f"{case.what}/{case.disk}{'/' * bool(case.way)}{case.way}"] += 1
         self.figures.longest_s = max(self.figures.longest_s, time.monotonic() - began)
 
+    def sizes(self, form: str) -> list[int]:
+        """Of disks: from a page to more than enough, by pages where a page makes the difference."""
+        layers = self._small.layers
+        need = sum(layer.size if form == "as-is" else layer.uncompressed_size for layer in layers)
+        near = range(need - 4 * PAGE, need + 2 * BEGINNING, PAGE)
+        return [*range(PAGE, BEGINNING, PAGE), *range(BEGINNING, need, STEP), *near, 2 * need]
+
     # -- full ---------------------------------------------------------------------------
 
     def _full(self, case: Case) -> None:
@@ -218,14 +225,20 @@ class Machine:
             ran = self._pull(cli, server, case.form, *words)
             self.figures.exits[f"full: {ran.code}"] += 1
             if ran.code:
-                self._is_said(ran, 5, "STORE_FULL")
-                assert re.search(r"needs? .*\d|is full|No space left|are free by now", ran.err), ran.err
+                self._is_full(ran)
             else:
                 self._is_whole(cli, server, case.form)
             self._is_sound(cli, may_be_full=True)
             make_room()
             self._is_sound(cli)
             self._completes(cli, server, self._small, case.form)
+
+    def _is_full(self, ran: Ran) -> None:
+        """Exit code 5, and one line that names the place; and what is needed, if there are layers to come."""
+        self._is_said(ran, 5, "STORE_FULL")
+        is_known = re.search(r"needs [\d.]+ [KM]?i?B", ran.err)
+        beside = r"(creating the directory|locking) |/document-|/\.?(index\.json|oci-layout)"
+        assert is_known or re.search(beside, ran.err), ran.err
 
     @contextmanager
     def _room(self, case: Case) -> Iterator[Any]:
@@ -238,10 +251,7 @@ class Machine:
             return
         with self._disk(case):
             ballast = self._mount / "ballast"
-            with ballast.open("xb") as file:
-                found = os.statvfs(self._mount)
-                if (fill := found.f_bavail * found.f_frsize - case.size) > 0:
-                    os.posix_fallocate(file.fileno(), 0, fill)
+            _fill(ballast, case.size)
             yield ballast.unlink
 
     # -- gone ---------------------------------------------------------------------------
@@ -255,15 +265,19 @@ class Machine:
             try:
                 wait_until(lambda: server.was_asked() or process.poll() is not None, "no pull begins")
                 time.sleep(case.after_s)
+                witness = Witness.read(self._log)  # a flush that is under way then proves nothing: see freeze
                 self._take_away(case.way)
                 ran = cli.finish(process, None, late_s=LATE_S)
             finally:
                 process.kill()
                 process.wait()
             self.figures.exits[f"gone: {ran.code}"] += 1
-            if ran.code:
+            if ran.code and case.way == "filled":
+                self._is_full(ran)
+            elif ran.code:
                 self._is_said(ran, 1, "STORE_IO")
-        witness = Witness.read(self._log)
+            if case.way == "filled":
+                (self._mount / "ballast").unlink()
         with mounted(kind, self._work / "disk", self._mount):
             if ran.code == 0:
                 self._is_whole(cli, server, case.form)
@@ -271,9 +285,11 @@ class Machine:
             self._completes(cli, server, self._small, case.form, witness)
 
     def _take_away(self, way: str) -> None:
-        """Make the file system read-only, or let every write fail, while files are open for writing."""
+        """Fill the file system, make it read-only, or let every write fail, while files are being written."""
         if way == "error":
             cut_power(self._mount)
+        elif way == "filled":
+            _fill(self._mount / "ballast", 0)
         else:  # what ext4 does by itself when its journal cannot be written
             subprocess.run(["mount", "-o", "remount,abort", self._mount], check=False, capture_output=True)
 
@@ -399,18 +415,33 @@ class Machine:
         return cli.finish(self._start(cli, server, form, *words, **more), None, late_s=late_s)
 
 
+def _fill(ballast: Path, leave: int) -> None:
+    """Make the file ``ballast``, so large that ``leave`` bytes are free beside it, as far as that can be."""
+    with ballast.open("xb") as file:
+        found = os.statvfs(ballast.parent)
+        fill = found.f_bavail * found.f_frsize - leave
+        while fill > 0:
+            try:
+                os.posix_fallocate(file.fileno(), 0, fill)
+                return
+            except OSError as exc:  # somebody else was faster, or its own records take room
+                if exc.errno != errno.ENOSPC:
+                    raise
+                fill -= 64 << 10
+
+
 def cases(machine: Machine, budget: Budget) -> list[Case]:
     """Sizes from nothing to enough; moments of a pull; flushes and writes of some seconds."""
     chance = budget.random("disks")
     found: list[Case] = []
-    sizes = [*range(FINE_STEP, FINE, FINE_STEP), *range(FINE, ENOUGH, STEP)]
     for disk in ("tmpfs", *machine.disks):
         for form in FORMS:
+            sizes = machine.sizes(form)
             for keep in ("", "0"):
                 chosen = sorted(chance.sample(sizes, min(len(sizes), budget.count(len(sizes)))))
                 found += [Case("full", disk, form, size=size, keep=keep) for size in chosen]
     for disk in machine.disks:
-        for way in ("error", "read-only"):
+        for way in ("error", "read-only", "filled"):
             if way == "read-only" and DISKS[disk].type != "ext4":
                 continue
             for at in range(budget.count(GONE)):

@@ -17,14 +17,15 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.process import wait_until
 from tests.support.rig.registry import NotInstalled, RigError
 
-__all__ = ["KINDS", "Kind", "Unavailable", "build_cut", "cut_power", "inside", "mounted", "tmpfs"]
+__all__ = ["KINDS", "Kind", "Unavailable", "build_cut", "cut_power", "freeze", "inside", "mounted", "tmpfs"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -110,6 +111,25 @@ def cut_power(where: Path) -> None:
         fcntl.ioctl(fd, _GOING_DOWN, struct.pack("I", _WITHOUT_LOG_FLUSH))
     finally:
         os.close(fd)
+
+
+def freeze(pid: int) -> None:
+    """Let no thread of the process run any more, but for what a call into the kernel still does.
+
+    Before ``cut_power``: a flush that is under way then may succeed all the same, and a program that hears
+    of that would report what no program can after a power cut.
+    """
+
+    def stands() -> bool:
+        states = set()
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                states.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+        return not states & {"R", "S"}
+
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended by itself
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(stands, f"process {pid} does not stop")
 
 
 def build_cut(directory: Path) -> Path:
