@@ -58,10 +58,12 @@ __all__ = ["Case", "Machine", "Wrong", "run"]
 NAME = "torture/os:stable"
 OTHER = "torture/other:1"
 RATE = 4_000_000  # bytes per second and connection, where the moment is a time: a pull takes half a second
-BIG_DISK = 320 << 20
-BIG_RATE = 60_000_000
+DISKS = {"big": 1 << 30, "huge": 4 << 30}  # what is to inflate to an unknown size needs room for much
+BIG_RATE = 50_000_000
 MOMENTS = 80  # random points of time, for each file system
 BIG_MOMENTS = 40
+HUGE_MOMENTS = 10
+AGAIN_AFTER_CUT, AGAIN_AFTER_KILL = 64 << 20, 16 << 20  # bytes of a layer that has begun to arrive
 ENOUGH = 5  # cuts that notice what is wrong with a control
 REF_NAME = "org.opencontainers.image.ref.name"
 ORIGINAL = "dev.layertee.original-manifest"
@@ -99,9 +101,12 @@ STORIES = {
         Story("gc", before={NAME: "old", OTHER: "other"}, wanted="old", command="gc", forgotten=(OTHER,)),
         Story("big", wanted="big"),
         Story("big-tars", "uncompressed", wanted="big"),
+        Story("huge", wanted="huge"),
+        Story("huge-tars", "uncompressed", wanted="huge"),
     )
 }
 BIG = ("big", "big-tars")
+HUGE = ("huge", "huge-tars")
 SMALL = ("as-is", "tars", "update", "update-tars", "gc")
 
 
@@ -109,6 +114,7 @@ SMALL = ("as-is", "tars", "update", "update-tars", "gc")
 class Case:
     """One cut: after the call number ``call``, or ``after_s`` seconds after the pull was heard of.
 
+    ``killed``: the process alone ends then, and the disk keeps what was written, flushed or not.
     ``sync_at`` and ``sync``: after which call another program flushes what. ``lie``: see cut.c; for controls.
     """
 
@@ -116,15 +122,20 @@ class Case:
     story: str
     call: int = 0
     after_s: float = 0.0
+    killed: bool = False
     sync_at: int = 0
     sync: str = "journal"
     lie: str = ""
 
     def __str__(self) -> str:
-        moment = f"call={self.call}" if self.call else f"after={self.after_s:.4f}"
+        moment = f"call={self.call}" if self.call else f"{self._word}={self.after_s:.4f}"
         neighbour = f",{self.sync}={self.sync_at}" if self.sync_at else ""
         lie = f",lie={self.lie}" if self.lie else ""
         return f"{self.kind},{self.story},{moment}{neighbour}{lie}"
+
+    @property
+    def _word(self) -> str:
+        return "killed" if self.killed else "after"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -138,8 +149,8 @@ class Case:
             match key:
                 case "call":
                     found = replace(found, call=int(value))
-                case "after":
-                    found = replace(found, after_s=float(value))
+                case "after" | "killed":
+                    found = replace(found, after_s=float(value), killed=key == "killed")
                 case "lie":
                     found = replace(found, lie=value)
                 case "journal" | "all":
@@ -157,6 +168,8 @@ class Figures:
     finished_layers: int = 0
     unfinished: int = 0
     fetched_again: int = 0
+    most_twice: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
+    """Bytes of a layer that was under way, by whether the process was killed."""
     longest_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -167,6 +180,8 @@ class Figures:
             "commands_cut_before_their_end": self.unfinished,
             "layers_finished_before_a_cut": self.finished_layers,
             "of_those_fetched_again": self.fetched_again,
+            "most_of_a_layer_fetched_again_after_a_cut": self.most_twice[False],
+            "most_of_a_layer_fetched_again_after_a_kill": self.most_twice[True],
             "longest_case_s": round(self.longest_s, 2),
         }
 
@@ -187,7 +202,8 @@ class Machine:
         self._library = build_cut(work)
         self._mount = work / "mnt"
         self._mount.mkdir()
-        self._images = _images(work / "images", seed)
+        self._seed = seed
+        self._images: dict[str, BuiltImage] = {}
         self._real = Origin()
         self._slow = Origin(RATE)
         self._wide = Origin(BIG_RATE)
@@ -246,9 +262,10 @@ class Machine:
                     self._wait_for_a_pull(self._server(case), process)
                     time.sleep(case.after_s)
                 was_cut = not case.call and process.poll() is None
-                if was_cut:
+                if was_cut and not case.killed:
                     freeze(process.pid)
                     cut_power(self._mount)
+                if was_cut:
                     process.kill()
                 ran = cli.finish(process, None)
             finally:
@@ -266,9 +283,10 @@ class Machine:
 
     def _check(self, case: Case, cli: Cli, ran: Ran, witness: Witness) -> None:
         story, server = STORIES[case.story], self._server(case)
-        image = self._images[story.wanted]
+        image = self._image(story.wanted)
         names = {(layer.digest if story.form == "as-is" else layer.diff_id): layer for layer in image.layers}
         finished = {layer.digest for name, layer in names.items() if name[7:] in witness.durable}
+        before = server.sent()
         said = {layer.digest for layer in image.layers if f"{layer.digest}: fetch" in ran.err}
         assert said <= finished, f"reported as finished, and not flushed: {said - finished}"
         self.figures.finished_layers += len(finished)
@@ -282,6 +300,10 @@ class Machine:
             assert checked.code == 0, f"verify: {checked.code}\n{checked.out}\n{checked.err}"
             found = checked.json["ok"], checked.json["missing"], checked.err
             assert found == (True, [], ""), f"verify: {found}"
+        for name, layer in names.items():
+            assert layer.digest not in finished or cli.blob(name).exists(), (
+                f"{name} was finished, and is gone"
+            )
         for name, known in story.whole.items():
             allowed = {known, story.wanted} if name == story.under else {known}
             assert self._named(cli, server, name) in allowed, f"{name} is not what it was"
@@ -290,14 +312,20 @@ class Machine:
 
         server.forget()
         again = cli.pull("--layers", story.form, f"{server.host}/{story.under}")
-        fetched = set(server.sent()) & image.layer_digests
+        after = server.sent()
+        fetched = set(after) & image.layer_digests
         there = finished | {
-            layer.digest for known in story.whole.values() for layer in self._images[known].layers
+            layer.digest for known in story.whole.values() for layer in self._image(known).layers
         }
         self.figures.fetched_again += len(fetched & there)
         assert not fetched & there, f"finished before, and fetched again: {sorted(fetched & there)}"
         if ran.code == 0 and story.command == "pull":
             assert not fetched, "the whole image was there"
+        if story.wanted in DISKS:
+            limit = AGAIN_AFTER_KILL if case.killed else AGAIN_AFTER_CUT
+            twice = max(before[layer.digest] + after[layer.digest] - layer.size for layer in image.layers)
+            self.figures.most_twice[case.killed] = max(self.figures.most_twice[case.killed], twice)
+            assert twice <= limit, f"{twice} bytes of a layer were fetched again"
         assert set(again.actions) <= {"have", "fetch"}, again.actions
         assert "warning" not in again.err, again.err
         blobs_are_true(cli)
@@ -313,7 +341,7 @@ class Machine:
     # -- inside -------------------------------------------------------------------------
 
     def _server(self, case: Case) -> Origin:
-        if case.story.startswith("big"):
+        if STORIES[case.story].wanted in DISKS:
             return self._wide
         return self._slow if case.after_s else self._real
 
@@ -331,7 +359,7 @@ class Machine:
         story, kind, server = STORIES[case.story], KINDS[case.kind], self._server(case)
         base = self._base(kind, story, server)
         subprocess.run(["cp", "--sparse=auto", base, self._disk], check=True)
-        server.serve(self._images[story.wanted], NAME)
+        server.serve(self._image(story.wanted), NAME)
         server.forget()
         self._log.unlink(missing_ok=True)
         with mounted(kind, self._disk, self._mount):
@@ -350,10 +378,10 @@ class Machine:
         """A file with the file system as it is before; made once."""
         path = self._work / f"{kind.name}-{story.name}-{server.host}"
         if not path.exists():
-            kind.create(path, BIG_DISK if story.wanted == "big" else None)
+            kind.create(path, DISKS.get(story.wanted))
             with mounted(kind, path, self._mount):
                 for name, image in story.before.items():
-                    server.serve(self._images[image], name)
+                    server.serve(self._image(image), name)
                     self._user.pull("--layers", story.form, f"{server.host}/{name}")
                 for name in story.forgotten:
                     self._user.run("rm", f"{server.host}/{name}")
@@ -373,7 +401,16 @@ class Machine:
         if story.command == "pull":
             reference = f"{self._server(case).host}/{story.under}"
             words = (PLAIN, "-v", "--json", "--layers", story.form, reference)
+            if story.wanted == "huge":  # at the rate of one connection
+                words = ("--ranges", "never", *words)
         return cli.start(story.command, *words, **more)
+
+    def _image(self, name: str) -> BuiltImage:
+        if name not in self._images:
+            root, layers = self._work / "images" / name, _layers(name, self._seed)
+            labels = {"image": name}
+            self._images[name] = build_image(root, layers, compression="gzip-fast", labels=labels)
+        return self._images[name]
 
     def _named(self, cli: Cli, server: Origin, name: str) -> str | None:
         """Which of our images the store has under that name."""
@@ -386,24 +423,21 @@ class Machine:
         return None
 
 
-def _images(root: Path, seed: int) -> dict[str, BuiltImage]:
-    """Small ones that share a layer, and one with a large layer."""
+def _layers(image: str, seed: int) -> list[LayerSpec]:
+    """Small images that share a layer, and some with a large layer."""
     first = 1 + seed % 1000
-    shared: LayerSpec = incompressible_layer(300_000, seed=first)
-    layers = {
-        "old": [shared, text_layer({"etc/os-release": f"VERSION={seed}\n" * 5_000})],
-        "other": [incompressible_layer(200_000, seed=first + 1)],
-        "new": [
-            shared,
-            text_layer({"usr/text": "a line\n" * 100_000}),
-            incompressible_layer(1_500_000, first + 2),
-        ],
-        "big": [incompressible_layer(48 << 20, seed=first + 3), shared],
-    }
-    return {
-        name: build_image(root / name, specs, compression="gzip-fast", labels={"image": name})
-        for name, specs in layers.items()
-    }
+    shared = incompressible_layer(300_000, seed=first)
+    match image:
+        case "old":
+            return [shared, text_layer({"etc/os-release": f"VERSION={seed}\n" * 5_000})]
+        case "other":
+            return [incompressible_layer(200_000, seed=first + 1)]
+        case "new":
+            text = text_layer({"usr/text": "a line\n" * 100_000})
+            return [shared, text, incompressible_layer(1_500_000, seed=first + 2)]
+        case "big":
+            return [incompressible_layer(48 << 20, seed=first + 3), shared]
+    return [incompressible_layer(200 << 20, seed=first + 4), shared]
 
 
 def cases(machine: Machine, budget: Budget) -> list[Case]:
@@ -418,10 +452,15 @@ def cases(machine: Machine, budget: Budget) -> list[Case]:
             at += 1
             for call in chance.sample(range(1, n + 2), min(n, budget.count(n, least=at % 2))):
                 found.append(_with_neighbour(Case(kind, story, call), chance))
-        for moments, stories, longest_s in ((MOMENTS, SMALL[:4], 0.6), (BIG_MOMENTS, BIG, 1.6)):
-            for _ in range(budget.count(moments, least=kind == kinds[0])):
+        for moments, stories, longest_s in (
+            (MOMENTS, SMALL[:4], 0.6),
+            (BIG_MOMENTS, BIG, 1.6),
+            (HUGE_MOMENTS, HUGE, 5.0),
+        ):
+            for at in range(budget.count(moments, least=kind == kinds[0] and stories is not HUGE)):
                 after_s = chance.uniform(0.001, longest_s)
-                found.append(Case(kind, chance.choice(stories), after_s=after_s))
+                killed = stories in (BIG, HUGE) and at % 3 == 2
+                found.append(Case(kind, chance.choice(stories), after_s=after_s, killed=killed))
     chance.shuffle(found)
     return found
 

@@ -49,7 +49,9 @@ class Origin:
     """Where images come from: a real registry, or one that sends no more than ``rate`` bytes a second."""
 
     def __init__(self, rate: float | None = None) -> None:
-        self._server = RegistryServer() if rate is None else FaultServer(rate_per_connection=rate)
+        self._server: RegistryServer | FaultServer = RegistryServer()
+        if rate is not None:  # what is on its way counts as sent: let that be little
+            self._server = FaultServer(rate_per_connection=rate, send_buffer=256 << 10)
         self._serves: dict[str, BuiltImage] = {}
 
     @property
