@@ -9,9 +9,9 @@ from layertee.core.result import BlobResult, TeeResult, make_blob_result
 from layertee.core.tee import Tee
 from layertee.disk.part import BlobWriter
 from layertee.disk.space import KeepFree, Space
-from layertee.image.document import DiffID, Digest, Platform
+from layertee.image.document import Descriptor, DiffID, Digest, Layer, Platform
 from layertee.image.holding import Form, Holding
-from layertee.image.media import Compression
+from layertee.image.media import Compression, media_type_of
 from layertee.image.reference import Reference, parse_reference
 from layertee.image.resolved import ResolvedImage
 from layertee.image.rewrite import local_manifest
@@ -20,12 +20,18 @@ from layertee.places.own import OwnStore
 from layertee.pulling.plan import Action, Plan, Survey, Want, plan
 from layertee.store.layout import Layout
 from layertee.store.store import Store
-from tests.support.compress import digest_of, pack, unpack
+from tests.support.compress import digest_number, digest_of, pack, unpack
 
 AMD64 = Platform("linux", "amd64")
 _FOUND = parse_reference("registry.example.com/os/image:1")
 assert isinstance(_FOUND, Reference)
 REGISTRY = _FOUND
+
+
+def layer_of(n: int, size: int = 100) -> Layer:
+    """The layer number ``n`` of no image in particular: gzip, of ``size`` bytes that nobody has seen."""
+    descriptor = Descriptor(media_type_of(Compression.GZIP), digest_number(n), size)
+    return Layer(n, descriptor, DiffID(digest_number(n + 100)), Compression.GZIP)
 
 
 def measure(blob: bytes, compression: Compression = Compression.NONE) -> TeeResult:

@@ -36,7 +36,6 @@ class _Flushed:
     def __init__(self, file: BlobWriter, nbytes: int) -> None:
         self.file = file
         self.nbytes = nbytes
-        self.failed = False
 
 
 class Arrival:
@@ -52,6 +51,7 @@ class Arrival:
         self._in = _Flushed(part, self.n_kept) if part is not None else None
         self._out = _Flushed(writer, 0) if writer is not part else None
         self._arrived = self.n_kept
+        self._is_doubtful = False  # what the part has in memory may not be what the disk has
 
     @property
     def spool(self) -> BlobWriter | None:
@@ -119,7 +119,7 @@ class Arrival:
         again, and after ``drop``.
         """
         part = self._part
-        if part is None or (self._in is not None and self._in.failed):
+        if part is None or self._is_doubtful:
             self.drop()
             return
         part.retain()
@@ -129,7 +129,7 @@ class Arrival:
         try:
             await in_thread(one.file.to_disk)
         except LocalError as exc:
-            one.failed = True
+            self._is_doubtful |= one.file is self._part
             if one.file is self.writer:
                 raise
             log.info("%s is given up: %s", one.file.path, exc)

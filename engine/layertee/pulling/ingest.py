@@ -290,7 +290,6 @@ class Ingest:
 
         async def feed(pool_layer: PoolLayer) -> None:
             progress.done = 0
-            single = bool(reports)
             report = FetchReport()
             reports.append(report)
             if not await arrival.feed_kept(self._pool, pool_layer, count):
@@ -300,7 +299,7 @@ class Ingest:
                 servers,
                 pool_layer,
                 start=arrival.n_kept,
-                single_stream=single,
+                single_stream=single_stream,
                 progress=advance,
                 report=report,
                 pace=attempt.pace,
@@ -308,6 +307,7 @@ class Ingest:
             )
 
         job = LayerJob(layer.compression, layer.size, digest_only=self._hashes_only(layer))
+        single_stream = False
         while True:
             arrival = self._arrival(layer)  # on this thread: a cancelled thread would leak it
             try:
@@ -330,6 +330,7 @@ class Ingest:
                 # disagree: one stream from one source tells whether the blob itself is wrong.
                 if not elsewhere and (not reports[-1].ranged or len(reports) > 1):
                     raise
+                single_stream = True
                 again = servers.pick(layer.digest).name
                 log.info("layer %d: %s; once more, from %s", layer.index, exc, again)
             except BaseException:

@@ -10,19 +10,12 @@ import pytest
 
 from layertee.disk.keeping import DAY_S, ENVIRONMENT, KeepPartials
 from layertee.errors import InvalidReference, LocalError
-from layertee.image.document import Descriptor, DiffID, Digest, Layer
-from layertee.image.media import Compression, media_type_of
+from layertee.image.document import Digest
 from layertee.store.gc import gc
 from layertee.store.store import Store
-from tests.support.compress import digest_number
+from tests.support.store import layer_of
 
 SIZE = 100
-
-
-def layer(n: int, size: int = SIZE) -> Layer:
-    digest = digest_number(n)
-    descriptor = Descriptor(media_type_of(Compression.GZIP), digest, size)
-    return Layer(n, descriptor, DiffID(digest_number(n + 100)), Compression.GZIP)
 
 
 @pytest.fixture
@@ -33,7 +26,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def leave(store: Store, n: int, data: bytes = b"begun", age_s: float = 0.0) -> Path:
     """A part that a process left ``age_s`` seconds ago."""
-    part = store.parts.writer(layer(n))
+    part = store.parts.writer(layer_of(n))
     assert part is not None
     part.write(data)
     part.retain()
@@ -48,29 +41,29 @@ def names(store: Store) -> list[Digest]:
 
 def test_a_part_begins_with_what_was_left_of_it(store: Store) -> None:
     leave(store, 1, b"one")
-    part = store.parts.writer(layer(1))
+    part = store.parts.writer(layer_of(1))
     assert part is not None and part.n_kept == 3
     view = memoryview(bytearray(10))
     assert (part.read_kept(view, 1), bytes(view[:2])) == (2, b"ne")
     part.retain()
-    assert store.parts.arrived([layer(1), layer(2)]) == {layer(1).digest: 3}
+    assert store.parts.arrived([layer_of(1), layer_of(2)]) == {layer_of(1).digest: 3}
 
 
 def test_a_part_has_one_writer(store: Store) -> None:
-    part = store.parts.writer(layer(1))
+    part = store.parts.writer(layer_of(1))
     assert part is not None
-    assert store.parts.writer(layer(1)) is None
+    assert store.parts.writer(layer_of(1)) is None
     part.write(b"x")
     assert store.parts.trim(KeepPartials(0.0)) == (0, 0)
     part.retain()
-    again = store.parts.writer(layer(1))
+    again = store.parts.writer(layer_of(1))
     assert again is not None
     again.abort()
     assert names(store) == []
 
 
 def test_one_that_is_empty_is_not_left(store: Store) -> None:
-    part = store.parts.writer(layer(1))
+    part = store.parts.writer(layer_of(1))
     assert part is not None
     part.retain()
     part.retain()
@@ -78,16 +71,16 @@ def test_one_that_is_empty_is_not_left(store: Store) -> None:
 
 
 def test_none_is_made_that_is_not_wanted(store: Store) -> None:
-    assert store.parts.writer(layer(1), make=False) is None
+    assert store.parts.writer(layer_of(1), make=False) is None
     leave(store, 1)
-    part = store.parts.writer(layer(1), make=False)
+    part = store.parts.writer(layer_of(1), make=False)
     assert part is not None
     part.abort()
 
 
 def test_one_that_has_more_than_its_blob_is_dropped(store: Store) -> None:
     leave(store, 1, bytes(SIZE + 1))
-    part = store.parts.writer(layer(1))
+    part = store.parts.writer(layer_of(1))
     assert part is not None and part.n_kept == 0
     part.abort()
 
@@ -95,9 +88,9 @@ def test_one_that_has_more_than_its_blob_is_dropped(store: Store) -> None:
 def test_one_that_was_committed_is_not_written_to(store: Store) -> None:
     """A crash between the two steps of a commit leaves one file under two names."""
     path = leave(store, 1)
-    blob = store.layout.blob_path(layer(1).digest)
+    blob = store.layout.blob_path(layer_of(1).digest)
     os.link(path, blob)
-    part = store.parts.writer(layer(1))
+    part = store.parts.writer(layer_of(1))
     assert part is not None and part.n_kept == 0
     part.write(b"other")
     part.abort()
@@ -109,7 +102,7 @@ def test_what_is_no_file_gives_way(store: Store, make: Callable[[Path], None]) -
     path = leave(store, 1)
     path.unlink()
     make(path)
-    part = store.parts.writer(layer(1))
+    part = store.parts.writer(layer_of(1))
     assert part is not None and part.n_kept == 0 and path.is_file() and not path.is_symlink()
     part.abort()
     assert not path.exists()
@@ -120,18 +113,18 @@ def test_a_directory_in_its_place_is_an_error_that_names_it(store: Store) -> Non
     path.unlink()
     path.mkdir()
     with pytest.raises(LocalError, match=path.name):
-        store.parts.writer(layer(1))
+        store.parts.writer(layer_of(1))
 
 
 def test_the_oldest_go_first(store: Store) -> None:
     for n, age in ((1, 3 * DAY_S), (2, 0.0), (3, 9 * DAY_S)):
         leave(store, n, bytes(10), age)
-    assert names(store) == [layer(n).digest for n in (3, 1, 2)]
+    assert names(store) == [layer_of(n).digest for n in (3, 1, 2)]
     assert store.parts.trim(KeepPartials()) == (1, 10)
     assert store.parts.trim(KeepPartials(None, 20)) == (0, 0)
     assert store.parts.trim(KeepPartials(None, 15)) == (1, 10)
-    assert names(store) == [layer(2).digest]
-    assert store.parts.trim(KeepPartials(0.0), spare=[layer(2).digest]) == (0, 0)
+    assert names(store) == [layer_of(2).digest]
+    assert store.parts.trim(KeepPartials(0.0), spare=[layer_of(2).digest]) == (0, 0)
     assert store.parts.trim(KeepPartials(None, 0)) == (1, 10)
 
 
@@ -139,14 +132,14 @@ def test_a_clock_that_was_put_back_keeps_none_for_ever(store: Store) -> None:
     leave(store, 1, age_s=-DAY_S)
     leave(store, 2, age_s=-8 * DAY_S)
     store.parts.trim(KeepPartials())
-    assert names(store) == [layer(1).digest]
+    assert names(store) == [layer_of(1).digest]
 
 
 def test_gc_removes_parts_and_what_is_among_them(store: Store) -> None:
     leave(store, 1, bytes(7))
     (store.room.parts / "strange").write_bytes(b"")
     report = gc(store, keep_parts=KeepPartials(DAY_S))
-    assert (names(store), report.parts_removed) == ([layer(1).digest], 1)
+    assert (names(store), report.parts_removed) == ([layer_of(1).digest], 1)
     report = gc(store)
     assert (names(store), report.parts_removed, report.bytes_freed) == ([], 1, 7)
 
