@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 from tests.torture.results import Budget, record, results_path
 
@@ -45,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--case", nargs="+", default=[], metavar="CASE", help="run these cases only, and record nothing")
     add("--json", type=Path, metavar="FILE", help="record the figures in FILE; default: only of a full run")
     args = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _end_early)
     path = args.json or (results_path() if args.scale >= 1.0 else None)
     broken = 0
     for name in args.only or list(found):
@@ -62,6 +63,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if path is not None and not budget.cases:
             _say(f"recorded in {record(name, figures, path)}")
     return 1 if broken else 0
+
+
+def _end_early(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # timeout(1) sends it to the process, and to its group
+    raise KeyboardInterrupt
 
 
 def _commit() -> str:

@@ -120,7 +120,8 @@ def _assert_blobs(cli: Cli) -> None:
 def fetches_nothing_again(here: World, image: BuiltImage, cli: Cli, run: Callable[[], object]) -> None:
     """``run()`` asks the registry for no byte of ``image`` that the store has.
 
-    That is all of a layer that is there in any form, and the beginning of one that has begun to arrive.
+    That is all of a layer that is there in any form, and the beginning of one that has begun to arrive. A
+    beginning that is wrong costs what was believed to be missing, and then the whole layer.
     """
     there = finished(cli.store)
     missing = {layer.digest: layer.size - _arrived(image, layer, cli) for layer in image.layers}
@@ -137,10 +138,12 @@ def _part(cli: Cli, digest: str) -> Path:
 
 
 def _arrived(image: BuiltImage, layer: BuiltLayer, cli: Cli) -> int:
-    """How many bytes of the blob are kept, if they are those that it begins with."""
+    """How many bytes need not be fetched: those kept of the blob; less than none, if they are wrong."""
     path = _part(cli, layer.digest)
     kept = path.read_bytes() if path.exists() else b""
-    return len(kept) if image.blob_path(layer.digest).read_bytes().startswith(kept) else 0
+    if image.blob_path(layer.digest).read_bytes().startswith(kept):
+        return len(kept)
+    return min(0, len(kept) - layer.size)
 
 
 def _leaves_nothing(cli: Cli) -> None:
