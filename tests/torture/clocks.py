@@ -355,7 +355,7 @@ def _let_sleep(pid: int, store: Path, scene: Scene, gate: Gate, connection: str)
     """Stop a process for as long as the scene says, once it has some of the layer; its clock is off then."""
 
     def come() -> int:
-        return sum(path.stat().st_size for path in (store / "layertee" / "ingest").rglob("*"))
+        return sum(path.stat().st_size for path in (store / "layertee").rglob("*.part"))
 
     wait_until(lambda: come() >= HAD, "nothing of the layer comes")
     os.kill(pid, signal.SIGSTOP)

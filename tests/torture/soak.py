@@ -175,7 +175,7 @@ def _padded_config(config: dict[str, Any]) -> None:
 
 def _crowded_config(config: dict[str, Any]) -> None:
     """As many small values as may be in one document: what costs most once it is parsed."""
-    config["config"]["Labels"] = {f"{n:x}": "" for n in range(60_000)}
+    config["config"]["Labels"] = {f"{n:x}": "" for n in range(125_000)}
 
 
 def _padded_manifest(manifest: dict[str, Any]) -> None:
@@ -183,7 +183,7 @@ def _padded_manifest(manifest: dict[str, Any]) -> None:
 
 
 def _crowded_manifest(manifest: dict[str, Any]) -> None:
-    manifest["annotations"] = {f"{n:x}": "" for n in range(60_000)}
+    manifest["annotations"] = {f"{n:x}": "" for n in range(125_000)}
 
 
 def _zeros(sizes: Sequence[int]) -> list[LayerSpec]:

@@ -20,8 +20,8 @@ from ..errors import DocumentError
 
 LIMIT = 4 << 20  # distribution-spec: registries must accept manifests of 4 MiB; skopeo reads no more
 DEPTH = 64
-# Strings and brackets: a thousand layers with their history are 20,000. Parsed, one takes up to 200 bytes.
-TOKENS = 1 << 17
+# Strings and brackets: an index of 4 MiB has about as many. Parsed, one takes up to 200 bytes.
+TOKENS = 1 << 18
 INT_DIGITS = 20  # 2**64 has 20
 
 # Strings as a whole (an unterminated one runs to the end: one linear pass), brackets one by one.

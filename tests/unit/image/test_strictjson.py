@@ -48,10 +48,10 @@ def test_depth_64_is_accepted_and_brackets_in_strings_do_not_count() -> None:
 
 @pytest.mark.parametrize(("value", "n_tokens"), [('"a"', 1), ("{}", 2), ("[]", 2), ('["b"]', 3)])
 def test_values_are_counted_before_any_of_them_takes_memory(value: str, n_tokens: int) -> None:
-    n = ((1 << 17) - 2) // n_tokens
+    n = ((1 << 18) - 2) // n_tokens
     fits = ",".join([value] * n)
     assert loads(f"[{fits}]".encode(), "doc")
-    with pytest.raises(DocumentError, match="more than 131072 strings, objects and arrays"):
+    with pytest.raises(DocumentError, match="more than 262144 strings, objects and arrays"):
         loads(f"[{fits},{fits}]".encode(), "doc")
     assert loads(f"[{fits},{fits}]".encode(), "doc", limit=8 << 20)
 
