@@ -84,6 +84,13 @@ def long_statement(path: Path, table: str) -> None:
     statements(path, f"CREATE INDEX i ON {table} ({columns(path, table)[0]}) -- {'long ' * 20_000}")
 
 
+def statement_that_is_no_text(path: Path, table: str) -> None:
+    """SQLite's error has the word in it that it cannot read."""
+    content = path.read_bytes()
+    assert b"CREATE TABLE" in content
+    path.write_bytes(content.replace(b"CREATE TABLE", b"CREATE T\xbbBLE"))
+
+
 def thicket(path: Path, table: str) -> None:
     """The rows' tree is 18 pages deep, and all children of a page are the same one: more ways than atoms."""
     with closing(sqlite3.connect(path)) as db:
@@ -158,7 +165,7 @@ UNUSABLE: Mapping[str, Callable[[Path, str], None]] = {
     made.__name__.replace("_", " "): made
     for made in (
         *(endless_view, unused_view, endless_trigger, computed_column, virtual_table, other_columns),
-        *(very_many_objects, long_statement, thicket, enormous),
+        *(very_many_objects, long_statement, statement_that_is_no_text, thicket, enormous),
         *(journal_pipe, journal_directory, journal_link, write_ahead_log, shared_memory, pipe, directory),
     )
 }

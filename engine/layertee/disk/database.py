@@ -129,7 +129,12 @@ def restrain(db: sqlite3.Connection, *, limit: int = STEPS) -> Steps:
 def schema_of(db: sqlite3.Connection, steps: Steps) -> frozenset[SchemaRow]:
     """All objects of the database, read as rows. Raises Unfit, sqlite3.Error."""
     steps.begin(_SCHEMA_STEPS)
-    rows = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchmany(_MAX_OBJECTS + 1)
+    try:
+        rows = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchmany(_MAX_OBJECTS + 1)
+    except (UnicodeDecodeError, MemoryError) as exc:
+        # SQLite's error has a name of the schema in it, which is no text; or a few bytes of schema ask for more
+        # than there is.
+        raise Unfit("its schema is damaged") from exc
     if len(rows) > _MAX_OBJECTS:
         raise Unfit(f"it has more than {_MAX_OBJECTS} tables and indexes")
     found = set()
