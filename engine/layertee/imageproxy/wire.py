@@ -80,7 +80,8 @@ def failure(text: str, code: str = "other") -> Reply:
     try:
         reply.packet()
     except RequestError:
-        return Reply(error=f"{text[:3000]} … {text[-1000:]}", error_code=code)
+        # A character takes twelve bytes at most.
+        return Reply(error=f"{text[:1600]} … {text[-1000:]}", error_code=code)
     return reply
 
 

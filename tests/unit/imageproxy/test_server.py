@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from layertee.imageproxy.server import Answer, Image, Pipe, Server
-from layertee.imageproxy.wire import MAX_PACKET, Channel, ClientGone, Reply
+from layertee.imageproxy.wire import MAX_PACKET, Channel, ClientGone, Reply, failure
 
 
 class Picture:
@@ -129,6 +129,14 @@ def test_a_client_that_goes_away_ends_its_request() -> None:
         assert image.given_up and image.n_closed == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("character", ["a", "é", "\n", "\udcff", "\U0001f600"])
+def test_an_error_text_of_any_characters_and_length_is_answered_in_one_packet(character: str) -> None:
+    for n in (0, 1000, 2700, 4000, 100_000):
+        packet = failure(character * n).packet()
+        assert len(packet) <= MAX_PACKET
+        assert json.loads(packet)["error"].endswith(character * min(n, 1000) or "unknown error")
 
 
 def test_a_request_that_times_out_is_answered_as_a_failure() -> None:
