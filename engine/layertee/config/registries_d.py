@@ -21,7 +21,7 @@ from .policy import docker_scopes
 from .reading import read_file
 from .search import ADMIN, VENDOR, Search
 
-LIMIT = 1 << 20
+LIMIT = 64 << 10  # such files have some hundred bytes; a mebibyte of YAML takes ten seconds to read
 _DEFAULT = "default-docker"
 
 

@@ -99,6 +99,17 @@ def test_what_cannot_be_read_is_an_error_that_names_the_file(machine: Machine, t
     assert str(path) in str(failed.value) and says in str(failed.value)
 
 
+def test_a_file_that_would_take_long_to_read_is_refused(machine: Machine) -> None:
+    line = "  h{}.example.com: {{lookaside: https://x}}\n"
+    lines = [line.format(n) for n in range(3000)]
+    machine.write(machine.admin, "a.yaml", "docker:\n" + "".join(lines[:1000]))
+    assert machine.places("h999.example.com/a:1").lookaside == "https://x"
+    path = machine.write(machine.admin, "a.yaml", "docker:\n" + "".join(lines))
+    with pytest.raises(RegistriesConfError) as failed:
+        machine.read()
+    assert str(failed.value) == f"{path} is larger than 65536 bytes"
+
+
 def test_two_files_about_one_namespace_are_refused(machine: Machine) -> None:
     one = machine.write(machine.admin, "a.yaml", "docker: {quay.io: {lookaside: https://a.test}}")
     two = machine.write(machine.admin, "b.yaml", "docker: {quay.io: {lookaside: https://a.test}}")
