@@ -105,6 +105,7 @@ class _Scan:
         self._brackets: list[str] = []
         self._before = ""  # the last token but for blanks, lines and comments
         self._is_broken = False
+        self._n_dots = 0  # outside of strings, since the last bracket, comma or line: of a key, if they are many
         self._lost = 0
         position = 0
         line = 1
@@ -123,6 +124,8 @@ class _Scan:
                 self._take(token, text, position)
                 if len(self._brackets) > _MAX_PARTS:
                     raise NotToml("tables or arrays are nested too deeply", line)
+                if self._n_dots > _MAX_PARTS:
+                    raise NotToml(f"a key has more than {_MAX_PARTS} parts", line)
                 line += token.count("\n")
                 if token == "\n" and not self._brackets:
                     break
@@ -135,14 +138,20 @@ class _Scan:
         elif head["header"]:
             self._context = _parts(head["header"], line)
             self.statements.append(Statement(self._context, line, True, head["open"] == "[["))
-        elif head["pair"] and self._context is not None:
-            self.statements.append(Statement(self._context + _parts(head["pair"], line), line, opened=opened))
+        elif head["pair"]:
+            parts = _parts(head["pair"], line)
+            if self._context is not None:
+                self.statements.append(Statement(self._context + parts, line, opened=opened))
 
     def _take(self, token: str, text: str, position: int) -> None:
         """``token`` ends at ``position`` of ``text``."""
         older, brackets = self.older, self._brackets
         in_table = brackets[-1:] == ["{"] and not self._is_broken
         is_shown = not token.isspace() and not token.startswith("#")
+        if token in ("[", "]", "{", "}", ",", "\n"):
+            self._n_dots = 0
+        elif not token.startswith(('"', "'", "#")):
+            self._n_dots += token.count(".")
         self._is_broken |= token in ('"', "'")  # a string without end: what follows cannot be told apart
         if token in ("[", "{"):
             brackets.append(token)

@@ -109,3 +109,20 @@ def test_what_is_no_toml_is_refused_with_its_line(raw: bytes, line: int | None) 
 def test_an_empty_file_says_nothing(raw: bytes) -> None:
     found = parse_toml(raw)
     assert (found.data, found.statements) == ({}, ())
+
+
+@pytest.mark.parametrize("start", ["[", "[[", "x = {", '["\\u0041"]\n', "x = [{y = {"])
+@pytest.mark.parametrize("part", ["a.", '"a" . '])
+def test_a_key_of_very_many_parts_is_refused_at_once_though_its_statement_makes_no_sense(
+    start: str, part: str
+) -> None:
+    with pytest.raises(NotToml, match="a key has more than 64 parts"):
+        parse_toml((start + part * 20_000).encode())
+    with pytest.raises(NotToml, match="a key has more than 64 parts"):
+        parse_toml((start + part * 65 + "a = 1").encode())
+
+
+def test_dots_in_strings_comments_and_numbers_are_no_parts_of_keys() -> None:
+    dots = "a." * 100
+    text = f'x = "{dots}" # {dots}\ny = [{"1.5, " * 100}]\nz = {{a.b = 1.5, c.d = 2.5}}\n'
+    assert parse_toml(text.encode()).data["z"] == {"a": {"b": 1.5}, "c": {"d": 2.5}}
