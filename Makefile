@@ -5,13 +5,13 @@
 #   make test    everything that must hold: lint, types, C under sanitizers, fuzz, real tools
 #   make bench   kernels, then whole pulls beside other tools, and tables of both (an hour)
 #   make docs    the parts of the documentation that are made out of the code
-#   make fuzz    the decoders, for FUZZ_SECONDS each (default 600)
+#   make fuzz    the decoders and the parsers, for FUZZ_SECONDS each (default 120)
 #   make torture every crash, failing call and bad server that the tests know, for hours (TORTURE: options)
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-FUZZ_SECONDS ?= 600
+FUZZ_SECONDS ?= 120
 TORTURE ?=
 
 .PHONY: demo fast test check prebuild bench docs fuzz torture setup setup-fast setup-dev setup-bench clean
@@ -20,7 +20,7 @@ demo: setup
 	@$(PY) -m bench.demo
 
 # Files begin in this order, so that the last of them are short, and all processes end together.
-SUITES := tests/c tests/product tests/peers tests/selftest tests/torture bench/tests tests/contract tests/unit
+SUITES := tests/c tests/product tests/peers tests/selftest tests/fuzz tests/torture bench/tests tests/contract tests/unit
 PYTEST := $(PY) -m pytest -q --dist loadfile
 
 fast: setup-fast
@@ -60,7 +60,7 @@ docs: setup-fast
 	@$(PY) -m tests.support.pages
 
 fuzz: setup-dev
-	LAYERTEE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest -q tests/c/test_fuzz.py
+	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 torture: prebuild
 	$(PY) -m tests.torture $(TORTURE)

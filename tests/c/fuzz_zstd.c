@@ -50,12 +50,15 @@ static enum verdict libzstd(const struct input *in, size_t *out_nbytes)
 	return ret == 0 ? ACCEPT : REFUSE;
 }
 
-/* v0.5, v0.6 and v0.7 differ from v0.8 in the first byte. */
+/* v0.5, v0.6 and v0.7 differ from v0.8 in the first byte.  Of a header that is
+ * wrong libzstd looks for them where the latest piece of it begins. */
 static bool old_format(const struct input *in, u64 pos)
 {
-	return pos + 4 <= in->nbytes && in->data[pos] >= 0x22 &&
-	       in->data[pos] < 0x28 &&
-	       !memcmp(in->data + pos + 1, "\xb5\x2f\xfd", 3);
+	for (u64 end = pos + 18; pos < end && pos + 4 <= in->nbytes; pos++)
+		if (in->data[pos] >= 0x22 && in->data[pos] < 0x28 &&
+		    !memcmp(in->data + pos + 1, "\xb5\x2f\xfd", 3))
+			return true;
+	return false;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

@@ -105,7 +105,9 @@ class _Scan:
         self._brackets: list[str] = []
         self._before = ""  # the last token but for blanks, lines and comments
         self._is_broken = False
-        self._n_dots = 0  # outside of strings, since the last bracket, comma or line: of a key, if they are many
+        self._n_dots = (
+            0  # outside of strings, since the last bracket, comma or line: of a key, if they are many
+        )
         self._lost = 0
         position = 0
         line = 1
