@@ -132,7 +132,7 @@ def schema_of(db: sqlite3.Connection, steps: Steps) -> frozenset[SchemaRow]:
     try:
         rows = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchmany(_MAX_OBJECTS + 1)
     except (UnicodeDecodeError, MemoryError) as exc:
-        # SQLite's error has a name of the schema in it, which is no text; or a few bytes of schema ask for more
+        # SQLite's error has a name of the schema in it, which is no text; or a few bytes ask for more memory
         # than there is.
         raise Unfit("its schema is damaged") from exc
     if len(rows) > _MAX_OBJECTS:
