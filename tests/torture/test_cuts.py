@@ -32,6 +32,7 @@ def test_what_was_finished_survives_a_power_cut_at_any_moment() -> None:
     [
         Case("xfs", "tars", 17),
         Case("ext4", "big", after_s=0.25),
+        Case("xfs", "huge-tars", after_s=1.5, killed=True),
         Case("ext4-journal", "gc", 9, sync_at=3, sync="all", lie=".part"),
     ],
     ids=str,
