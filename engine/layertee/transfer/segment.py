@@ -30,6 +30,10 @@ from .schedule import Part
 # Buffers that one blob may have ahead of what its layer needs next. Connections that began together fill
 # their ranges together, and would need twice as many as they are; with fewer, they spread out in time.
 MOST_AHEAD = 12
+# Bytes that a layer has got and not hashed yet: when this machine is slower than the network, more would only
+# be lost. The pool hashes a lone stream when six buffers wait (csrc/pool/lt_pool_work.c).
+MOST_QUEUED = 8 << 20
+_QUEUED_S = 0.004  # looked at again so soon: 8 MiB take longer
 _SCRATCH_NBYTES = 64 << 10  # for bytes that are dropped
 
 
@@ -165,7 +169,17 @@ class Intake:
     def may_go_ahead(self) -> bool:
         """Whether a segment ahead of its turn may begin another buffer."""
         n_filling = sum(segment.is_ahead for segment in self.segments)
-        return len(self._pieces) + n_filling < self.buffers.most_ahead
+        n_queued = self._queued() // self.buffers.nbytes_each if self.behind is not None else 0
+        return len(self._pieces) + n_filling + n_queued < self.buffers.most_ahead
+
+    def behind_s(self) -> float:
+        """How many seconds to wait for this machine before more is read."""
+        if self.behind is None:
+            return 0.0
+        return max(self.behind(), _QUEUED_S if self._queued() > MOST_QUEUED else 0.0)
+
+    def _queued(self) -> int:
+        return self.next_byte - self.layer.spent().in_nbytes
 
     def deliver(self, start: int, buf: InBuffer, nbytes: int) -> None:
         """A filled buffer, which holds the blob from ``start`` on; it and those it was missing for go to
@@ -286,8 +300,7 @@ class Segment:
         loop = asyncio.get_running_loop()
         pace = self._intake.pace() if self._intake.pace is not None else 0.0
         limit = limiter.spend(nbytes, loop.time()) if limiter is not None else 0.0
-        if self._intake.behind is not None:
-            limit = max(limit, self._intake.behind())
+        limit = max(limit, self._intake.behind_s())
         if max(pace, limit) > 0 and self._body is not None:
             self._throttled, self._paced = True, pace > limit
             self._buffers.n_held += not self._paced

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from layertee.core.pool import LayerJob, Pool, PoolLayer
+from layertee.core.pool import LayerJob, Pool, PoolLayer, Spent
 from layertee.core.workers import open_pool
 from layertee.errors import IntegrityError, LayerteeError, Timeout
 from layertee.image.media import Compression
 from layertee.transfer.limits import FetchLimits
 from layertee.transfer.schedule import Part
-from layertee.transfer.segment import Buffers, FetchReport, Intake, Segment
+from layertee.transfer.segment import MOST_AHEAD, MOST_QUEUED, Buffers, FetchReport, Intake, Segment
+from tests.support.process import until
 
 MIB = 1 << 20
 LIMITS = FetchLimits(stall_s=10.0, stall_rate=1000)
@@ -109,6 +110,7 @@ async def rig(
     compression: Compression = Compression.NONE,
     limits: FetchLimits = LIMITS,
     pace: Callable[[], float] | None = None,
+    behind: Callable[[], float] | None = None,
 ) -> AsyncIterator[Rig]:
     pool = open_pool(workers=1, n_in=n_in, n_out=6)
     try:
@@ -117,7 +119,7 @@ async def rig(
         pool.on_free(buffers.on_free)
         layer = pool.open_layer(LayerJob(compression, len(content)))
         seen: list[int] = []
-        intake = Intake("the blob", buffers, layer, FetchReport(), seen.append, pace)
+        intake = Intake("the blob", buffers, layer, FetchReport(), seen.append, pace, behind)
         try:
             yield Rig(content, pool, layer, intake, seen)
         finally:
@@ -327,5 +329,43 @@ def test_the_rate_limit_is_the_machine_waiting() -> None:
         async with rig(content, limits=dataclasses.replace(LIMITS, max_rate=50_000_000)) as it:
             await it.bring(it.segment(0, MIB))
             assert it.intake.buffers.n_held > 0
+
+    run(main())
+
+
+# --- what a killed process would lose ------------------------------------------------------------------
+
+
+def test_what_a_blob_has_ahead_of_its_turn_is_bounded_whatever_buffers_are_free() -> None:
+    async def main() -> None:
+        content = noise((MOST_AHEAD + 8) * MIB)
+        async with rig(content, n_in=MOST_AHEAD + 16) as it:
+            head, rest = it.segment(0, MIB), it.segment(MIB, len(content))
+            ahead = asyncio.create_task(it.bring(rest))
+            await until(lambda: rest.waiting, "it never waits")
+            assert rest.part.pos == (1 + MOST_AHEAD) * MIB
+            assert it.pool.stats().in_used == MOST_AHEAD
+            await it.bring(head)
+            await ahead
+            it.layer.end()
+            assert (await it.layer.result()).size == len(content)
+
+    run(main())
+
+
+def test_nothing_is_read_while_a_layer_has_much_that_is_not_hashed() -> None:
+    async def main() -> None:
+        content = noise(MOST_QUEUED + 4 * MIB)
+        async with rig(content, n_in=16, behind=lambda: 0.0) as it:
+            hashed = it.layer.spent
+            it.layer.spent = Spent  # type: ignore[method-assign]
+            segment = it.segment(0, len(content))
+            bringing = asyncio.create_task(it.bring(segment))
+            await until(lambda: segment.held, "it never waits")
+            assert MOST_QUEUED < segment.part.pos <= MOST_QUEUED + 2 * MIB
+            it.layer.spent = hashed  # type: ignore[method-assign]
+            await bringing
+            it.layer.end()
+            assert (await it.layer.result()).size == len(content)
 
     run(main())
