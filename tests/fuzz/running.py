@@ -62,14 +62,15 @@ def _run(
     name: str, seconds: int, directory: Path, inputs: Sequence[Path], max_len: int, words: Iterable[bytes]
 ) -> Outcome:
     dictionary = directory / "words"
-    dictionary.write_text("".join(f'"{_quoted(word)}"\n' for word in words))
+    text = "".join(f'"{_quoted(word)}"\n' for word in words)
+    dictionary.write_text(text)
     command = [
         *(sys.executable, "-m", "tests.fuzz.guided", name),
         f"-max_total_time={max(1, seconds)}",
         f"-max_len={max_len}",
         f"-rss_limit_mb={_MEMORY_MB}",
         f"-artifact_prefix={directory}/",
-        f"-dict={dictionary}",
+        *((f"-dict={dictionary}",) if text else ()),  # an empty one is an error
         "-timeout=20",
         "-print_final_stats=1",
         *map(str, inputs),

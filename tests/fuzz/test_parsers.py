@@ -52,6 +52,17 @@ def test_no_input_that_a_fuzzer_makes_up_breaks_a_parser(tmp_path: Path) -> None
     assert outcome.executions > 20 * SECONDS
 
 
+@pytest.mark.spread
+@pytest.mark.timeout(200)
+def test_a_target_without_words_runs_alone(tmp_path: Path) -> None:
+    if why := running.missing():
+        pytest.skip(why)
+    assert not PARSERS["elf"].words
+    outcome = running.fuzz(PARSERS["elf"], 1, tmp_path)
+    assert not outcome.problem
+    assert outcome.executions > 100
+
+
 def test_kept_inputs_are_small_and_of_targets_that_there_are() -> None:
     assert {path.name for path in running.CORPUS.iterdir()} <= set(PARSERS)
     sizes = [path.stat().st_size for target in PARSERS.values() for path in running.kept(target)]
