@@ -470,13 +470,24 @@ def _fail_when_closed(response: aiohttp.ClientResponse) -> None:
     protocol = connection.protocol if connection is not None else None
     closed = protocol.closed if protocol is not None else None  # a protocol has a length, often 0
 
-    def end(closed: asyncio.Future[None] | None) -> None:
-        if closed is not None and not closed.cancelled():
-            closed.exception()  # heard
+    def end(_: object) -> None:
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
 
     if closed is None:
         end(None)
-    else:
-        closed.add_done_callback(end)
+        return
+
+    def forget() -> None:
+        closed.remove_done_callback(end)
+
+    closed.add_done_callback(end)
+    content.on_eof(forget)  # a connection may be kept for thousands of answers
+    closed.remove_done_callback(_hear)
+    closed.add_done_callback(_hear)
+
+
+def _hear(closed: asyncio.Future[None]) -> None:
+    """Take notice of why a connection is gone, which asyncio would log otherwise."""
+    if not closed.cancelled():
+        closed.exception()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import aiohttp
 import pytest
 import uvloop
 
@@ -153,3 +155,28 @@ def test_of_a_refusal_the_status_counts_however_its_body_comes(
         asyncio.Runner(loop_factory=LOOPS[loop]) as runner,
     ):
         runner.run(main())
+
+
+def test_an_answer_is_forgotten_though_its_connection_is_kept(built: BuiltImage, loop: str) -> None:
+    async def main() -> None:
+        transport = Transport(user_agent="layertee-test")
+        try:
+            for n in range(12):
+                await transport.fetch("GET", url, headers={}, limit=layer.size)
+                if n == 1:
+                    gc.collect()
+                    before = readers()
+            gc.collect()
+            assert readers() <= before
+        finally:
+            await transport.close()
+
+    def readers() -> int:
+        return sum(isinstance(found, aiohttp.StreamReader) for found in gc.get_objects())
+
+    layer = built.layers[0]  # large: it is still coming when its head has been read
+    with FaultServer(built) as server:
+        url = f"{server.url}/v2/rig/image/blobs/{layer.digest}"
+        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+            runner.run(main())
+        assert len(server.connections()) == 1
