@@ -260,7 +260,7 @@ int lt_pool_out_done(lt_pool *p, int32_t buf);
  * left.  */
 size_t lt_pool_poll(lt_pool *p, struct lt_event *events, size_t n);
 /* What a layer has cost so far: bytes hashed of its blob, bytes that came out of
- * it, and the time that workers spent on it. */
+ * it, and the time that workers spent on it, but for writing. */
 struct lt_layer_spent {
 	uint64_t in_nbytes, out_nbytes;
 	uint64_t work_ns;

@@ -117,7 +117,7 @@ struct layer {
 	struct stream in;
 	struct stream out;
 	u64 out_total;
-	u64 work_ns;		/* of workers; of a pair, each gets half */
+	u64 work_ns;		/* of workers, but for writing; of a pair, each gets half */
 	struct lt_result result;
 };
 

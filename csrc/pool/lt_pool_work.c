@@ -289,7 +289,8 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 	else
 		p->single_nbytes += w[0].nbytes;
 	for (u32 i = 0; i < n; i++) {
-		w[i].l->work_ns += (t2 - t0) / n;
+		/* Not the writing: a disk that blocks is no fault of the layer. */
+		w[i].l->work_ns += (t1 - t0) / n;
 		/* Of a spool, what was written is right, and there is no more. */
 		if (err[i] && !w[i].is_out && w[i].l->out.fd >= 0)
 			w[i].s->fd = -1;

@@ -82,7 +82,7 @@ class PoolStats:
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What a layer has cost so far: bytes of its blob that were hashed, bytes that came out of it, and the
-    time that workers spent on it, in nanoseconds.
+    time that workers spent on it, in nanoseconds; not what they waited for the disk.
     """
 
     in_nbytes: int = 0
