@@ -139,7 +139,7 @@ def load(path: Path) -> Results:
 
 def newest(directory: Path = RESULTS) -> Path:
     """The newest file of results, by its name, which begins with the date. Raises FileNotFoundError."""
-    found = sorted(directory.glob("*.json"))
+    found = sorted(directory.glob("[0-9]*.json"))  # other kinds of results are beside them
     if not found:
         raise FileNotFoundError(f"no results in {directory}; run: python -m bench")
     return found[-1]

@@ -235,7 +235,13 @@ def test_results_of_another_schema_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_newest_results_are_those_of_the_latest_date(tmp_path: Path) -> None:
-    for name in ("2026-11-24-b.json", "2027-01-02-a.json", "2026-12-31-z.json", "2027-06-01-a.md"):
+    for name in (
+        "2026-11-24-b.json",
+        "2027-01-02-a.json",
+        "2026-12-31-z.json",
+        "2027-06-01-a.md",
+        "torture-2026-12-01.json",
+    ):
         (tmp_path / name).touch()
     assert newest(tmp_path).name == "2027-01-02-a.json"
     with pytest.raises(FileNotFoundError):
