@@ -137,6 +137,9 @@ class Parts:
                         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     except BlockingIOError:
                         return False
+                there = os.stat(path, follow_symlinks=False)
+                if not os.path.samestat(there, os.fstat(fd)):
+                    return False  # a new one, which a process has made since
             os.unlink(path)
         except FileNotFoundError:
             return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from layertee.disk.keeping import DAY_S, ENVIRONMENT, KeepPartials
+from layertee.disk.part import BlobWriter
 from layertee.errors import InvalidReference, LocalError
 from layertee.image.document import Digest
 from layertee.store.gc import gc
@@ -60,6 +62,29 @@ def test_a_part_has_one_writer(store: Store) -> None:
     assert again is not None
     again.abort()
     assert names(store) == []
+
+
+def test_one_that_takes_the_name_of_a_removed_one_stays(store: Store) -> None:
+    """Between the opening and the locking of a part, its process drops it, and begins anew."""
+    old = store.parts.writer(layer_of(1))
+    assert old is not None
+    old.write(b"old")
+    new: list[BlobWriter] = []
+
+    def begin_anew(event: str, _: object) -> None:  # an audit hook stays for good, and acts once
+        if event == "fcntl.flock" and waiting:
+            waiting.clear()
+            old.abort()
+            part = store.parts.writer(layer_of(1))
+            assert part is not None
+            part.write(b"new")
+            new.append(part)
+
+    waiting = [True]
+    sys.addaudithook(begin_anew)
+    assert store.parts.trim(KeepPartials(0.0)) == (0, 0)
+    assert new[0].path.read_bytes() == b"new"
+    new[0].abort()
 
 
 def test_one_that_is_empty_is_not_left(store: Store) -> None:
