@@ -19,6 +19,7 @@ from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, NoRanges, Reset
 from tests.support.fakes.refusals import Status
 from tests.support.imageproxy import layertee_proxy
+from tests.support.mounts import tmpfs
 from tests.support.process import CORES, PLAIN, Cli, flip_a_byte, until, wait_until
 from tests.support.rig.images import BuiltImage, build_image, push
 from tests.support.rig.layers import incompressible_layer, text_layer
@@ -343,3 +344,19 @@ def test_the_library_goes_on_where_it_was(small: BuiltImage, user: Cli) -> None:
         here = arrived(user, small)
         result = sync.run(resumed(server.reference))
     assert (result.layers[0].resumed_at, result.layers[0].bytes_fetched) == (here, layer.size - here)
+
+
+def test_a_copy_of_the_blob_is_given_up_for_a_tar_that_fits_without_it(
+    registry: RegistryServer, user: Cli, tmp_path: Path
+) -> None:
+    """Of 80 MiB that shrink to an eighth: more than is reckoned with before it is inflated."""
+    random = hashlib.shake_128(b"room").digest(10 * MIB)
+    layers = [text_layer({"a": b"".join(random[at : at + 1024] * 8 for at in range(0, len(random), 1024))})]
+    image = build_image(tmp_path / "image", layers, compression="gzip-fast")
+    name = push(image, "room/large:1", registry)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with tmpfs(disk, "86m"):
+        to = ("--store", disk / "store", "--keep-free", "0")
+        assert user.pull(*to, "--layers", "uncompressed", name).actions == ["fetch"]
+        assert list((disk / "store" / "layertee" / "parts").iterdir()) == []

@@ -333,6 +333,14 @@ class Ingest:
                 single_stream = True
                 again = servers.pick(layer.digest).name
                 log.info("layer %d: %s; once more, from %s", layer.index, exc, again)
+            except NoSpace as exc:
+                if arrival.spool is None:
+                    arrival.retain()
+                    raise
+                # The tar is larger than was reckoned with. Kept, the spool would be in its way again.
+                arrival.drop()
+                self._may_spool = False
+                log.info("layer %d: %s; once more, without a copy of its blob", layer.index, exc)
             except BaseException:
                 arrival.retain()
                 raise
