@@ -157,6 +157,7 @@ def test_a_part_that_is_wrong_costs_one_new_start(
     with FaultServer(small) as server:
         ran = user.pull("--layers", form, server.reference)
     assert ran.layers[0]["resumed_at"] == 0
+    assert ran.layers[0]["reason"] == "from its start; what was here of it was not used"
     assert layer.size <= ran.layers[0]["bytes_fetched"] <= 2 * layer.size - size
     user.verified()
     assert arrived(user, small) == 0

@@ -349,8 +349,11 @@ class Ingest:
         for report in reports:
             sent.update(report.by_server)
         at = arrival.n_kept
-        why = f"went on at byte {at}" if at else reason
-        outcome = Ingested(Action.FETCH, why, None, None, nbytes, dict(sent), resumed_at=at)
+        if at:
+            reason = f"went on at byte {at}"
+        elif source.kind is SourceKind.RESUME and reason == source.reason:
+            reason = "from its start; what was here of it was not used"
+        outcome = Ingested(Action.FETCH, reason, None, None, nbytes, dict(sent), resumed_at=at)
         return self._staged(attempt, arrival, result, outcome)
 
     def _arrival(self, layer: Layer) -> Arrival:
