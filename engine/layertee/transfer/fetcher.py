@@ -41,6 +41,10 @@ CLOSING_S = 0.05
 RANGELESS_S, PROBE_AGAIN_S = 600.0, 60.0
 
 
+# A watch that comes so late was stopped, or the whole machine was.
+STOOD_STILL_S = 2.0
+
+
 class Fetcher:
     """All transfers from a registry and its mirrors into one pool: their connections, rate and memory.
 
@@ -112,12 +116,15 @@ class Fetcher:
         """Runs until cancelled, beside every :meth:`fetch`: stalls are found here, helpers called."""
         loop = asyncio.get_running_loop()
         self._pool.on_free(self._buffers.on_free)
+        last = loop.time()
         try:
             while True:
                 await asyncio.sleep(TICK_S)
                 now = loop.time()
+                # After this process stood still, what came meanwhile is still to be read.
+                stood_still, last = now - last > STOOD_STILL_S, now
                 for transfer in self._transfers:
-                    transfer.check_stalls(now, self._limits)
+                    transfer.check_stalls(now, self._limits, anew=stood_still)
                 self._tick(now)
                 self._fill()
         finally:
@@ -225,9 +232,9 @@ class _Transfer:
         """One of its connections waits for this machine."""
         return any(segment.held for segment in self._intake.segments)
 
-    def check_stalls(self, now: float, limits: FetchLimits) -> None:
+    def check_stalls(self, now: float, limits: FetchLimits, *, anew: bool) -> None:
         for segment in self._intake.segments:
-            segment.check_stall(now, limits)
+            segment.check_stall(now, limits, anew=anew)
 
     def can_widen(self, now: float) -> bool:
         """Whether another connection could help."""

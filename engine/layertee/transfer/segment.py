@@ -332,11 +332,11 @@ class Segment:
         if self._body is not None:
             self._body.stop()
 
-    def check_stall(self, now: float, limits: FetchLimits) -> None:
+    def check_stall(self, now: float, limits: FetchLimits, *, anew: bool = False) -> None:
         """Abort the body if too little has come since ``limits.stall_s`` ago. Waiting for this machine, or
-        for whoever sets the pace, does not count.
+        for whoever sets the pace, does not count, nor does what was before a look ``anew``.
         """
-        if self._body is None or self.waiting or self._throttled:
+        if anew or self._body is None or self.waiting or self._throttled:
             self._window = None
             return
         if self._window is None:

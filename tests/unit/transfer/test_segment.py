@@ -287,6 +287,27 @@ def test_a_connection_that_brings_too_little_is_given_up(nbytes: int, is_slow: b
     run(main())
 
 
+def test_what_was_before_this_process_stood_still_does_not_count() -> None:
+    async def main() -> None:
+        async with rig(noise(MIB)) as it:
+            segment = it.segment(0, MIB)
+            body = Slow(b"")
+            receiving = asyncio.create_task(segment.receive(body, MIB, skip=0, exact=False))
+            await asyncio.sleep(0)
+            segment.check_stall(100.0, LIMITS)
+            segment.check_stall(400.0, LIMITS, anew=True)
+            segment.check_stall(400.1, LIMITS)
+            segment.check_stall(409.0, LIMITS)
+            assert body.aborted is None
+            segment.check_stall(410.1, LIMITS)
+            assert body.aborted is not None
+            body.begin.set()
+            with pytest.raises(Timeout):
+                await receiving
+
+    run(main())
+
+
 def test_waiting_for_this_machine_is_no_stall() -> None:
     async def main() -> None:
         async with rig(noise(4 * MIB), n_in=2) as it:
