@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -121,7 +123,7 @@ def test_a_pull_that_is_ended_goes_on_where_it_was(
         gate.wait_arrived()
         wait_until(lambda: arrived(user, small) >= layer.size - 3 * MIB, "it does not arrive")
         process.send_signal(end)
-        assert "what was finished is kept" in user.finish(process, 128 + end).err
+        assert "what has arrived is kept" in user.finish(process, 128 + end).err
         gate.open()
         here = arrived(user, small)
         ran = user.pull("--layers", form, server.reference)
@@ -361,3 +363,46 @@ def test_a_copy_of_the_blob_is_given_up_for_a_tar_that_fits_without_it(
         to = ("--store", disk / "store", "--keep-free", "0")
         assert user.pull(*to, "--layers", "uncompressed", name).actions == ["fetch"]
         assert list((disk / "store" / "layertee" / "parts").iterdir()) == []
+
+
+def test_beginnings_of_other_layers_are_the_first_to_go(
+    small: BuiltImage, image: BuiltImage, tmp_path: Path
+) -> None:
+    """On a disk that has room for the image, or for them."""
+    (tmp_path / "disk").mkdir()
+    with tmpfs(tmp_path / "disk", "88m"):
+        user = Cli(tmp_path / "home")
+        user.store = tmp_path / "disk" / "store"
+        left_behind(user, small, "as-is")
+        with FaultServer(image) as server:
+            user.pull("--keep-free", "0", server.reference)
+        assert arrived(user, small) == 0
+        user.verified()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_full_disk_costs_nothing_that_has_arrived(
+    image: BuiltImage, registry: RegistryServer, tmp_path: Path, form: str
+) -> None:
+    """Something else fills it in the middle of a layer."""
+    name = push(image, "full/os:1", registry)
+    (tmp_path / "disk").mkdir()
+    with tmpfs(tmp_path / "disk", "420m"):
+        user = Cli(tmp_path / "home")
+        user.store = tmp_path / "disk" / "store"
+        process = user.start("pull", PLAIN, "--layers", form, "--max-rate", "40M", "--keep-free", "0", name)
+        wait_until(lambda: arrived(user, image) > 20 * MIB, "nothing arrives")
+        filler = tmp_path / "disk" / "filler"
+        with filler.open("wb") as file, suppress(OSError):
+            while True:
+                os.write(file.fileno(), bytes(64 << 10))
+        assert "STORE_FULL" in user.finish(process, 5).err
+        filler.unlink()
+        here = arrived(user, image)
+        assert here > 20 * MIB
+        ran = user.pull("--layers", form, "--keep-free", "0", name)
+        assert (ran.layers[0]["resumed_at"], ran.layers[0]["bytes_fetched"]) == (
+            here,
+            image.layers[0].size - here,
+        )
+        user.verified()
