@@ -29,11 +29,11 @@ from .schedule import Part
 
 # Buffers that one blob may have ahead of what its layer needs next. Connections that began together fill
 # their ranges together, and would need twice as many as they are; with fewer, they spread out in time.
-MOST_AHEAD = 12
+MOST_AHEAD = 10
 # Bytes that a layer has got and not hashed yet: when this machine is slower than the network, more would only
 # be lost. The pool hashes a lone stream when six buffers wait (csrc/pool/lt_pool_work.c).
-MOST_QUEUED = 8 << 20
-_QUEUED_S = 0.004  # looked at again so soon: 8 MiB take longer
+MOST_QUEUED = 7 << 20
+_QUEUED_S = 0.004  # looked at again so soon: 7 MiB take longer
 _SCRATCH_NBYTES = 64 << 10  # for bytes that are dropped
 
 
@@ -100,7 +100,7 @@ class Buffers:
         self._pool = pool
         self.nbytes_each = pool.in_nbytes
         self.limiter = RateLimiter(limits.max_rate) if limits.max_rate else None
-        self.most_ahead = max(MOST_AHEAD, limits.max_connections + 4)
+        self.most_ahead = max(MOST_AHEAD, limits.max_connections + 2)
         self.n_blobs = 0  # under way: for each, one buffer is not for those ahead of their turn
         self.nbytes = 0
         self.n_held = 0
