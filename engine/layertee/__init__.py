@@ -14,6 +14,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .core.result import TeeResult
     from .core.tee import Tee
+    from .disk.keeping import KeepPartials
     from .disk.space import KeepFree
     from .engine import Engine, Inspection, Options
     from .errors import LayerteeError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "core.result": ("TeeResult",),
     "core.tee": ("Tee",),
+    "disk.keeping": ("KeepPartials",),
     "disk.space": ("KeepFree",),
     "engine": ("Engine", "Inspection", "Options"),
     "errors": ("LayerteeError",),
@@ -59,6 +61,7 @@ __all__ = [
     "Inspection",
     "Keep",
     "KeepFree",
+    "KeepPartials",
     "LayerPlan",
     "LayerResult",
     "LayerStream",

@@ -250,7 +250,7 @@ def test_a_pull_that_is_ended_leaves_a_correct_store(
         process.send_signal(sent)
         ran = cli.finish(process, code)
         assert ran.out == ""
-        assert f"layertee: {word}; what was finished is kept\n" in ran.err
+        assert f"layertee: {word}; what has arrived is kept\n" in ran.err
         assert cli.leftovers() == []
     cli.verified()
     with FaultServer(image) as server:

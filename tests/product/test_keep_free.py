@@ -69,6 +69,8 @@ def test_what_stays_free_is_the_option_s_or_the_environment_s_to_say(
         # The option holds where both speak.
         done = cli.pull(*to, "--keep-free", "0", name, LAYERTEE_KEEP_FREE="100%")
         assert done.actions == ["fetch"] * 3
+        # An image that is all here needs no room.
+        assert cli.pull(*to, "--keep-free", "100%", name).actions == ["have"] * 3
 
 
 def test_all_but_what_stays_free_can_be_filled(cli: Cli, name: str, tmp_path: Path) -> None:

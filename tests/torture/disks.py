@@ -9,7 +9,7 @@
   When the disk is back, the same holds.
 - *slow*: a flush, or a write, that takes as long as one on a worn card or a busy array. No server is blamed,
   and none is asked again: neither ``--stall-timeout`` nor ``--min-rate`` counts the time in which the disk is
-  waited for. ``--deadline`` bounds all of it; then what was finished is kept.
+  waited for. ``--deadline`` bounds all of it; then what has arrived is kept.
 
     python -m tests.torture --only disks [--seed N] [--scale F] [--case CASE …]
 """

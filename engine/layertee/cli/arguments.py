@@ -406,7 +406,7 @@ def _add_budget(group: argparse._ArgumentGroup) -> None:
         "--deadline",
         type=values.duration,
         metavar="DURATION",
-        help="give the pull up after so long, like 90s, 10m or 1h30m; finished layers are kept",
+        help="give the pull up after so long, like 90s, 10m or 1h30m; what has arrived is kept",
     )
     group.add_argument(
         "--min-rate",

@@ -84,7 +84,7 @@ def _run(
     except KeyboardInterrupt:
         number = arrived[0] if arrived else signal.SIGINT
         word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        tell(f"layertee: {word}; what was finished is kept")
+        tell(f"layertee: {word}; what has arrived is kept")
         return EXIT_SIGNAL + number
     except ReaderLeft:
         return EXIT_ERROR

@@ -108,7 +108,7 @@ class Space:
         if free < floor:
             raise NoSpace(
                 f"{self.root}: {human(free)} are free by now, and {human(floor)} must stay free; the pull is"
-                " stopped, finished layers are kept",
+                " stopped, what has arrived is kept",
                 path=str(self.root),
                 free=free,
                 floor=floor,

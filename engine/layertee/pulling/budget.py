@@ -136,7 +136,7 @@ async def in_time(deadline_s: float | None) -> AsyncIterator[None]:
         if deadline_s is None or not limit.expired():
             raise
         raise DeadlineExceeded(
-            f"the pull was not done after {deadline_s:g} s; finished layers are kept, and not fetched again"
+            f"the pull was not done after {deadline_s:g} s; what has arrived is kept, the next run goes on"
         ) from None
 
 

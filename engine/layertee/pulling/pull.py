@@ -104,6 +104,8 @@ class Pull:
         a copy. Raises NoSpace. Blocks.
         """
         space, plan = self._ingest.space, self._plan
+        if not self._takes_room:
+            return plan.layers
         for make_room in (self._drop_other_parts, self._drop_spools):
             try:
                 space.check(plan.disk_bytes)
@@ -119,6 +121,18 @@ class Pull:
             space.check(lean.disk_bytes)
             return lean.layers
         return plan.layers
+
+    @property
+    def _takes_room(self) -> bool:
+        """Whether anything is to be written. An image that is all here is no matter of a full disk."""
+        return self._plan.disk_bytes > 0
+
+    def _check_floor(self) -> None:
+        try:
+            self._ingest.space.check_floor()
+        except NoSpace:
+            if not self._drop_other_parts():
+                raise
 
     def _drop_other_parts(self) -> int:
         """Bytes that this freed."""
@@ -212,11 +226,8 @@ class Pull:
         while True:
             self._report()
             await asyncio.sleep(TICK_S)
-            try:
-                self._ingest.space.check_floor()
-            except NoSpace:
-                if not self._drop_other_parts():
-                    raise
+            if self._takes_room:
+                self._check_floor()
             self._pace.check(time.monotonic(), self._fetcher.nbytes, is_fetching=self._is_fetching())
 
     def _is_fetching(self) -> bool:

@@ -509,7 +509,7 @@ def test_a_disk_that_fills_up_meanwhile_stops_the_pull(
     space = [(10 * GIB, GIB), (10 * GIB, GIB)]
     monkeypatch.setattr("layertee.disk.space.free_space", lambda *_: space.pop() if space else (100, GIB))
     with FaultServer(built, rate_per_connection=5e6) as server:
-        with pytest.raises(NoSpace, match="finished layers are kept"):
+        with pytest.raises(NoSpace, match="what has arrived is kept"):
             pull(server.reference, tmp_path)
         server.wait_closed()
     assert list((tmp_path / "layertee/ingest").iterdir()) == []

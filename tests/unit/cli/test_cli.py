@@ -145,7 +145,7 @@ def test_an_interruption_is_130_and_says_what_is_kept(
 
     monkeypatch.setattr(store_commands, "collect", interrupted)
     assert cli.main(["gc"]) == 130
-    assert capsys.readouterr().err == "layertee: interrupted; what was finished is kept\n"
+    assert capsys.readouterr().err == "layertee: interrupted; what has arrived is kept\n"
 
 
 def test_a_mistake_of_our_own_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
