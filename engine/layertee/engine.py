@@ -169,14 +169,18 @@ class Engine:
         )
         async with self.in_time():
             found = await self._resolve(reference)
-            survey, _ = await in_thread(look, self.store, found, self._options.places, wanted)
+            survey, _ = await in_thread(
+                look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
+            )
         return _planned(reference, found, plan(found.image.layers, survey, wanted), name, survey.warnings)
 
     async def inspect(self, reference: str, want: Want | None = None) -> Inspection:
         """Resolve ``reference`` and tell what this machine knows of it. Raises as ``plan``."""
         wanted = want or Want(trust=self._options.trust)
         found = await self._resolve(reference)
-        survey, attested = await in_thread(look, self.store, found, self._options.places, wanted)
+        survey, attested = await in_thread(
+            look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
+        )
         made = plan(found.image.layers, survey, wanted)
         names = await in_thread(blob_names, self.store, found, attested)
         manifest, layers = registry_layers(found) or (None, ())
@@ -275,6 +279,11 @@ class Engine:
             found = replace(found, image=replace(found.image, layers=layers))
         return replace(found, warnings=(*found.warnings, *self._other_platform(reference, found)))
 
+    @property
+    def _keep_parts(self) -> bool:
+        """Whether what has arrived of a layer is kept, and gone on with."""
+        return not self._options.keep_partials.never
+
     def _other_platform(self, reference: str, found: Resolved) -> list[str]:
         """A warning about an image that is for another platform. Raises OtherPlatform, if one was named.
 
@@ -316,7 +325,7 @@ class Engine:
             servers_of=self._network.servers,
             keepers=keepers,
             space=self.space,
-            keep_parts=not self._options.keep_partials.never,
+            keep_parts=self._keep_parts,
             spending=Spending(self._options.budget, layers),
             zstd_window=self._options.zstd_window,
             spare=Spending(

@@ -406,3 +406,18 @@ def test_a_full_disk_costs_nothing_that_has_arrived(
             image.layers[0].size - here,
         )
         user.verified()
+
+
+def test_what_is_never_kept_is_not_planned_with(small: BuiltImage, user: Cli) -> None:
+    left_behind(user, small, "as-is")
+    with FaultServer(small) as server:
+        planned = user.pull("--dry-run", "--keep-partials", "never", server.reference)
+    assert (planned.layers[0]["resumed_at"], planned.json["bytes_fetched"]) == (0, small.layers[0].size)
+
+
+def test_a_wrong_part_is_not_charged_to_what_the_image_may_inflate_to(small: BuiltImage, user: Cli) -> None:
+    left_behind(user, small, "uncompressed")
+    flip_a_byte(part(user, small))
+    with FaultServer(small) as server:
+        user.pull("--layers", "uncompressed", "--max-output", "14Mi", server.reference)
+    user.verified()

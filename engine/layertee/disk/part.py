@@ -65,6 +65,7 @@ class PartFile:
         self._part = part
         self._mode = mode
         self.n_kept = 0
+        self._has_name = True  # what is called so is this file
         self._fd = self._final_fd = -1
         self._ingest_fd = open_directory(ingest)
         try:
@@ -155,6 +156,7 @@ class PartFile:
                 self._set_mode(fd, self._mode)
             if replace or not self._link(name, size):
                 os.rename(self._part, name, src_dir_fd=self._ingest_fd, dst_dir_fd=self._final_fd)
+                self._has_name = False
             os.fsync(self._final_fd)
         except OSError as exc:
             raise disk_error(exc, "committing", self._final / name) from exc
@@ -174,7 +176,7 @@ class PartFile:
 
     def abort(self) -> None:
         """Remove the part, if it is still one. Never raises; may be called again."""
-        if self._ingest_fd >= 0:
+        if self._ingest_fd >= 0 and self._has_name:
             with suppress(OSError):
                 os.unlink(self._part, dir_fd=self._ingest_fd)
         self._close()

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..aio import in_thread
-from ..core.pool import Pool, PoolLayer
+from ..core.pool import Pool, PoolLayer, Spent
 from ..disk.part import BlobWriter
 from ..errors import LocalError, SourceUnreadable
 
@@ -50,6 +50,7 @@ class Arrival:
         self.n_kept = part.n_kept if part is not None else 0
         self._in = _Flushed(part, self.n_kept) if part is not None else None
         self._out = _Flushed(writer, 0) if writer is not part else None
+        self.spent = Spent()  # what it had cost when it ended
         self._arrived = self.n_kept
         self._is_doubtful = False  # what the part has in memory may not be what the disk has
 
@@ -57,6 +58,13 @@ class Arrival:
     def spool(self) -> BlobWriter | None:
         """The part, if it is another file than the one that is committed."""
         return self._part if self._part is not self.writer else None
+
+    def spool_is_in_the_way(self, left: int) -> bool:
+        """Whether a tar that found no room may have it without the spool: it was these two that filled most
+        of the ``left`` bytes that could be written when they were begun. If not, the spool is worth keeping.
+        """
+        written = self.spent.in_nbytes - self.n_kept + self.spent.out_nbytes
+        return self.spool is not None and written >= left * 3 // 4
 
     async def feed_kept(self, pool: Pool, layer: PoolLayer, progress: Callable[[int], None]) -> bool:
         """Submit what is here already to ``layer``, read from the disk. False: the layer takes no more.

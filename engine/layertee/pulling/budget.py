@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..core.pool import PoolLayer, Spent
@@ -75,6 +75,14 @@ class Spending:
             self._running.discard(layer)
             self._ended = _sum(self._ended, layer.spent())
 
+    def take_back(self, spent: Spent) -> None:
+        """What a layer has cost that is brought once more, for a reason of this machine, does not count."""
+        self._ended = Spent(
+            max(0, self._ended.in_nbytes - spent.in_nbytes),
+            max(0, self._ended.out_nbytes - spent.out_nbytes),
+            max(0, self._ended.work_ns - spent.work_ns),
+        )
+
     def check(self) -> None:
         """Raise OutputBudgetExceeded or WorkBudgetExceeded if too much was spent."""
         total, budget = self._total(), self._budget
@@ -97,6 +105,17 @@ class Spending:
         for layer in self._running:
             total = _sum(total, layer.spent())
         return total
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one source may cost: ``spending`` is charged for it, ``out_nbytes`` may come out of it, and
+    ``disk_nbytes`` may be written, None for all that may be filled.
+    """
+
+    spending: Spending
+    out_nbytes: int
+    disk_nbytes: int | None = None
 
 
 class Pace:

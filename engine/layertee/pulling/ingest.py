@@ -44,7 +44,7 @@ from ..store.store import Store
 from ..transfer.fetcher import Fetcher, FetchReport
 from ..transfer.servers import Servers
 from .arrival import Arrival
-from .budget import Spending
+from .budget import Bounds, Spending
 from .measure import Feed, check, measure_layer
 from .plan import Action, LayerPlan, Plan, Source, SourceKind, largest_read, own_sources
 from .report import Ingested, LayerProgress
@@ -74,17 +74,6 @@ class _Attempt:
     @property
     def layer(self) -> Layer:
         return self.step.layer
-
-
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """What one source may cost: ``spending`` is charged for it, ``out_nbytes`` may come out of it, and
-    ``disk_nbytes`` may be written, None for all that may be filled.
-    """
-
-    spending: Spending
-    out_nbytes: int
-    disk_nbytes: int | None = None
 
 
 class Ingest:
@@ -309,14 +298,15 @@ class Ingest:
         job = LayerJob(layer.compression, layer.size, digest_only=self._hashes_only(layer))
         single_stream = False
         while True:
+            bounds, left = self._bounds(attempt.step, source), self.space.left()
             arrival = self._arrival(layer)  # on this thread: a cancelled thread would leak it
             try:
-                bounds = self._bounds(attempt.step, source)
                 result = await self._write(layer, job, feed, layer.digest, bounds, arrival)
                 break
             except (IntegrityError, SourceUnreadable) as exc:
                 arrival.drop()
                 if arrival.n_kept:
+                    bounds.spending.take_back(arrival.spent)
                     log.info("layer %d: %s; what was here of it is dropped", layer.index, exc)
                     continue
                 if isinstance(exc, SourceUnreadable):
@@ -334,11 +324,11 @@ class Ingest:
                 again = servers.pick(layer.digest).name
                 log.info("layer %d: %s; once more, from %s", layer.index, exc, again)
             except NoSpace as exc:
-                if arrival.spool is None:
+                if not arrival.spool_is_in_the_way(left):
                     arrival.retain()
                     raise
-                # The tar is larger than was reckoned with. Kept, the spool would be in its way again.
                 arrival.drop()
+                bounds.spending.take_back(arrival.spent)
                 self._may_spool = False
                 log.info("layer %d: %s; once more, without a copy of its blob", layer.index, exc)
             except BaseException:
@@ -410,7 +400,7 @@ class Ingest:
 
         return feed
 
-    def _bounds(self, step: LayerPlan, source: Source) -> _Bounds:
+    def _bounds(self, step: LayerPlan, source: Source) -> Bounds:
         """What trying ``source`` may cost: what the image may, unless the registry can do without it.
 
         The store's own checked layers are no risk.
@@ -419,13 +409,13 @@ class Ingest:
         is_checked = held is not None and held.place == PLACE and held.basis is Basis.COMPUTED
         has_registry = any(other.kind is SourceKind.NETWORK for other in step.sources)
         if source.kind in _OF_THE_REGISTRY or is_checked or not has_registry:
-            return _Bounds(self._spending, min(OUT_BUDGET, self._spending.output_left))
+            return Bounds(self._spending, min(OUT_BUDGET, self._spending.output_left))
         # Several layers are read at once, and all are to leave room for what is fetched.
         fits = max(source.disk_bytes if source is step.sources[0] else 0, self.space.left() // 4)
-        return _Bounds(self._spare, min(largest_read(step.layer), self._spare.output_left), fits)
+        return Bounds(self._spare, min(largest_read(step.layer), self._spare.output_left), fits)
 
     async def _measure(
-        self, job: LayerJob, feed: Feed, bounds: _Bounds, arrival: Arrival | None = None
+        self, job: LayerJob, feed: Feed, bounds: Bounds, arrival: Arrival | None = None
     ) -> BlobResult:
         """Through the pool, with an eye on what it costs, and on what of it is on the disk."""
         pool_layer = self._pool.open_layer(job)
@@ -433,13 +423,17 @@ class Ingest:
             beside = [group.create_task(bounds.spending.watch(pool_layer))]
             if arrival is not None:
                 beside.append(group.create_task(arrival.keep_pace(pool_layer)))
-            result = await measure_layer(pool_layer, feed)
+            try:
+                result = await measure_layer(pool_layer, feed)
+            finally:
+                if arrival is not None:
+                    arrival.spent = pool_layer.spent()
             for task in beside:
                 task.cancel()
         return result
 
     async def _write(
-        self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest, bounds: _Bounds, arrival: Arrival
+        self, layer: Layer, what: LayerJob, feed: Feed, digest: Digest, bounds: Bounds, arrival: Arrival
     ) -> BlobResult:
         """Bring a blob into the files of ``arrival`` and check it."""
         as_is = self._keeps_blob(layer)

@@ -23,12 +23,18 @@ from .resolve import Resolved
 
 
 def look(
-    store: Store, found: Resolved, places: Sequence[Where | Place], want: Want
+    store: Store,
+    found: Resolved,
+    places: Sequence[Where | Place],
+    want: Want,
+    *,
+    keep_parts: bool = True,
 ) -> tuple[Survey, Attested]:
     """Ask the store, the place that the image is in, and ``places`` for the layers of ``found``.
 
-    Places are asked only for what the store does not have as ``want`` has it. Raises InvalidReference and
-    LocalError for a place whose configuration cannot be used. Blocks.
+    Without ``keep_parts``, what has begun to arrive is not used. Places are asked only for what the store
+    does not have as ``want`` has it. Raises InvalidReference and LocalError for a place whose configuration
+    cannot be used. Blocks.
     """
     layers = found.image.layers
     warnings: list[str] = []
@@ -65,7 +71,7 @@ def look(
         if is_origin:
             refused = {**answer.refused, **refused}
     known, sizes = _computed(store, layers, warnings)
-    arrived = store.parts.arrived(layers) if found.registry is not None else {}
+    arrived = store.parts.arrived(layers) if keep_parts and found.registry is not None else {}
     warnings += attested.warnings
     said = tuple(dict.fromkeys(warnings))
     return (
