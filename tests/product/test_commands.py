@@ -29,7 +29,7 @@ PULL_KEYS = [
     *("endpoints", "bytes_fetched", "bytes_reused", "seconds", "warnings"),
 ]
 LAYER_KEYS = [
-    *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched"),
+    *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),
     *("place", "basis", "endpoints"),
 ]
 SHARED = incompressible_layer(700_000, seed=5)

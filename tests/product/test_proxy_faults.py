@@ -25,6 +25,7 @@ from tests.support.fakes.refusals import Status
 from tests.support.imageproxy import (
     ImageProxy,
     assert_clean,
+    being_written,
     layertee_proxy,
     parts,
     refusal,
@@ -366,6 +367,6 @@ def test_closing_an_image_ends_what_is_fetched_for_it(image: BuiltImage, store: 
         proxy.blob(number, image.layers[0])
         gate.wait_arrived()
         proxy.value("CloseImage", number)
-        wait_until(lambda: parts(store) == [], "a part of a layer is left")
+        wait_until(lambda: not being_written(store), "a layer is still fetched")
         gate.open()
         assert proxy.blob(proxy.open(docker(server)), layer) == content(image, layer)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -309,6 +310,18 @@ def real_skopeo(home: Path, *options: str, policy: Path | None = None, sockfd: b
 def parts(store: Path) -> list[Path]:
     """Of layers that are on their way into ``store``, or were."""
     return sorted((store / "layertee" / "parts").glob("*"))
+
+
+def being_written(store: Path) -> list[Path]:
+    """Those parts of layers that a process or task has the lock of."""
+    found = []
+    for path in parts(store):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as part:
+            try:
+                fcntl.flock(part, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append(path)
+    return found
 
 
 def assert_clean(store: Path) -> None:
