@@ -331,6 +331,8 @@ def test_the_library_goes_on_where_it_was(small: BuiltImage, user: Cli) -> None:
     script = [on("blob", Held(gate, layer.size - MIB), reference=layer.digest, last=1)]
     options = Options(tls_verify=False, limits=FetchLimits(ranges=RangeMode.NEVER))
 
+    seen: list[str] = []
+
     async def interrupted(reference: str) -> None:
         async with Engine(user.store, options=options) as engine:
             pull = asyncio.create_task(engine.pull(await engine.plan(reference)))
@@ -343,13 +345,15 @@ def test_the_library_goes_on_where_it_was(small: BuiltImage, user: Cli) -> None:
         async with Engine(user.store, options=options) as engine:
             plan = await engine.plan(reference)
             assert plan.layers[0].sources[0].kind is SourceKind.RESUME
-            return await engine.pull(plan)
+            return await engine.pull(plan, lambda now: seen.append(now.layers[0].state))
 
     with FaultServer(small, script) as server:
         sync.run(interrupted(server.reference))
         gate.open()
         here = arrived(user, small)
         result = sync.run(resumed(server.reference))
+    order = [state for at, state in enumerate(seen) if at == 0 or seen[at - 1] != state]
+    assert order[-1] == "done" and set(order) <= {"waiting", "checking", "running", "done"}
     assert (result.layers[0].resumed_at, result.layers[0].bytes_fetched) == (here, layer.size - here)
 
 

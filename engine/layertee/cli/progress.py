@@ -162,7 +162,7 @@ class _Bars(_Silent):
         self._rich.update(self._total, completed=progress.bytes_done, total=progress.bytes_total)
         for layer in progress.layers:
             task = self._tasks.get(layer.index)
-            if layer.state == "running" and task is None:
+            if layer.state in ("checking", "running") and task is None:
                 name = f"layer {layer.index} {layer.digest[7:19]}"
                 task = self._tasks[layer.index] = self._rich.add_task(name, total=layer.size)
             if task is None:

@@ -281,8 +281,11 @@ class Ingest:
             progress.done = 0
             report = FetchReport()
             reports.append(report)
+            if arrival.n_kept:
+                progress.state = "checking"
             if not await arrival.feed_kept(self._pool, pool_layer, count):
                 return
+            progress.state = "running"
             await self._fetcher.fetch(
                 layer.descriptor,
                 servers,

@@ -204,7 +204,9 @@ class PullResult:
 
 @dataclass(slots=True)
 class LayerProgress:
-    """One layer under way. ``done`` of ``size`` bytes; ``state`` is waiting, running or done."""
+    """One layer under way. ``done`` of ``size`` bytes; ``state`` is waiting, checking (what an earlier pull
+    left of it), running or done.
+    """
 
     index: int
     digest: Digest
