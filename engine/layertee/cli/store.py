@@ -50,16 +50,11 @@ def _ls_parts(args: argparse.Namespace) -> int:
 
 
 def _part_row(part: Part) -> tuple[str, ...]:
-    hours, seconds = divmod(round(part.age_s), 3600)
-    days, hours = divmod(hours, 24)
-    age = (
-        f"{days} d {hours} h"
-        if days
-        else f"{hours} h {seconds // 60} min"
-        if hours
-        else f"{seconds // 60} min"
-    )
-    return part.digest, human(part.nbytes), age
+    hours, minutes = divmod(round(part.age_s) // 60, 60)
+    days, rest = divmod(hours, 24)
+    units = ((days, "d"), (rest, "h"), (minutes, "min"))
+    said = [f"{n} {unit}" for n, unit in units if n][:2]
+    return part.digest, human(part.nbytes), " ".join(said) or "0 min"
 
 
 def _image_json(image: StoredImage) -> dict[str, object]:

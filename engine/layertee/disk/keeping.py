@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from ..errors import InvalidReference
-from .space import parse_size
+from .space import parse_size, setting
 
 ENVIRONMENT: Final = "LAYERTEE_KEEP_PARTIALS"
 """How long, where nothing else says so: an age, a size, or ``never``."""
@@ -50,11 +49,7 @@ class KeepPartials:
     @classmethod
     def usual(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """What ``LAYERTEE_KEEP_PARTIALS`` says, or seven days. Raises InvalidReference."""
-        text = environ.get(ENVIRONMENT, "")
-        try:
-            return cls.parse(text) if text else cls()
-        except ValueError as exc:
-            raise InvalidReference(f"{ENVIRONMENT}: {exc}") from None
+        return setting(ENVIRONMENT, cls.parse, environ) or cls()
 
     @property
     def never(self) -> bool:

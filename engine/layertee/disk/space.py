@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from ..errors import InvalidReference, NoSpace
 from .files import disk_error
+
+T = TypeVar("T")
 
 GIB: Final = 1 << 30
 SIZE_MAX: Final = 1 << 62  # what every disk and every offset of a file is below
@@ -59,11 +61,7 @@ class KeepFree:
     @classmethod
     def usual(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """What ``LAYERTEE_KEEP_FREE`` says, or the usual floor. Raises InvalidReference."""
-        text = environ.get(ENVIRONMENT, "")
-        try:
-            return cls.parse(text) if text else cls()
-        except ValueError as exc:
-            raise InvalidReference(f"{ENVIRONMENT}: {exc}") from None
+        return setting(ENVIRONMENT, cls.parse, environ) or cls()
 
     def of(self, total: int) -> int:
         """Bytes that stay free of a filesystem of ``total`` bytes; a share is rounded down."""
@@ -137,6 +135,15 @@ def free_space(path: Path, keep_free: KeepFree) -> tuple[int, int]:
     if found.f_blocks == 0:
         return SIZE_MAX, 0
     return found.f_bavail * found.f_frsize, keep_free.of(found.f_blocks * found.f_frsize)
+
+
+def setting(name: str, parse: Callable[[str], T], environ: Mapping[str, str]) -> T | None:
+    """What the variable ``name`` says; None where it is not set. Raises InvalidReference, which names it."""
+    text = environ.get(name, "")
+    try:
+        return parse(text) if text else None
+    except ValueError as exc:
+        raise InvalidReference(f"{name}: {exc}") from None
 
 
 def parse_size(text: str) -> int | None:

@@ -20,10 +20,10 @@ from ..aio import in_thread
 from ..core.pool import Pool, PoolLayer, Spent
 from ..disk.part import BlobWriter
 from ..errors import LocalError, SourceUnreadable
+from .budget import CHECK_S
 
 log = logging.getLogger(__name__)
 
-CHECK_S: Final = 0.1
 # Bytes of one file after which it is brought to the disk. Twice as many may be waiting for that, then the
 # network waits: so a power cut costs 64 MiB of a layer at most.
 FLUSH_NBYTES: Final = 32 << 20
