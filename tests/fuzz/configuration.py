@@ -141,7 +141,7 @@ def policy_json(raw: bytes) -> object:
     for image in references():
         found.judge(image)
     found.judge(parse_reference("oci:/tmp/x:1"))
-    found.judge_other("docker-archive")
+    found.judge_other("docker-daemon", "x:1")
     return found
 
 

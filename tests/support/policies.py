@@ -6,13 +6,27 @@ import json
 from pathlib import Path
 from typing import Any
 
-from layertee.config.policy import Policy, Verdict
+from layertee.config.policy import Policy
 from layertee.config.policyfile import parse_policy
+from layertee.config.requirements import (
+    AcceptAnything,
+    Identity,
+    Material,
+    RejectAll,
+    Requirement,
+    SignedBy,
+    Verdict,
+)
 from layertee.image.reference import parse_reference
 
 ACCEPT, REJECT = {"type": "insecureAcceptAnything"}, {"type": "reject"}
 SIGNED = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/key.gpg"}
 A, R, S = Verdict.ACCEPT, Verdict.REJECT, Verdict.SIGNATURES
+ASKED: dict[Verdict, tuple[Requirement, ...]] = {
+    A: (AcceptAnything(),),
+    R: (RejectAll(),),
+    S: (SignedBy("GPGKeys", Material((Path("/key.gpg"),)), Identity()),),
+}
 LISTS = {A: [ACCEPT], R: [REJECT], S: [SIGNED]}
 SIGSTORE = {"type": "sigstoreSigned"}
 HEX = "0123456789abcdef" * 4

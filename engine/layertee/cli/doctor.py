@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from ..config.policy import Verdict, read_policy
+from ..config.policy import no_policy, read_policies
 from ..config.registries import Registries
 from ..config.registries_d import SignatureConfig
+from ..config.requirements import Verdict, verdict
 from ..config.storage import storage_files
 from ..core.loading import core_report
 from ..disk.files import is_directory
@@ -71,8 +72,11 @@ def skopeo_report() -> list[str]:
     real = find_skopeo()
     lines.append(f"  the real one, for signatures and other transports: {real or 'there is none'}")
     try:
-        policy = read_policy()
-        lines.append(f"  policy: {policy.path}; by default: {_BY_DEFAULT[policy.default]}")
+        policies = read_policies()
+        for policy in policies:
+            lines.append(f"  policy: {policy.path}; by default: {_BY_DEFAULT[verdict(policy.default)]}")
+        if not policies:
+            lines.append(f"  no image will be opened: {no_policy()}")
     except PolicyRefused as exc:
         lines.append(f"  no image will be opened: {exc}")
     return lines

@@ -3,35 +3,35 @@
 containers-policy.json(5). The search is that of containers/image (signature/policy_eval.go): the most
 specific section of the image's transport holds, alone; without one the transport's default, then the file's.
 
-Two rules. **What is accepted here, containers/image accepts too**; only, host names are in lower case, as
-reference.py writes them. And where it depends on signatures, that is the verdict: the real skopeo judges, by
-the name in :func:`skopeo_name`. So a section that skopeo would not find under that name, but that a reader of
-the file would think holds, is not passed over: unless it accepts, the image is rejected.
+**What is accepted here, containers/image accepts too**; only, host names are in lower case, as reference.py
+writes them. A section that containers/image would not find, but that a reader of the file would think holds,
+is not passed over: unless it accepts, the image is rejected.
 
-Which section holds is known for ``docker``, ``oci`` and ``oci-archive``. The scopes of ``containers-storage``
-have the driver and the place of the store, which the name of an image leaves to storage.conf, and the other
-transports have schemes of their own: where such a one has any section but ``""``, skopeo has to be asked.
+The scopes of an image are in policyscopes.py. Where they are not known, an image is accepted only if every
+section of its transport accepts it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from ..errors import DocumentError, PolicyRefused
-from ..image.reference import ARCHIVE, ArchiveReference, ImageReference, LayoutReference, Reference
-from ..image.reference_archive import DOCKER_ARCHIVE
+from ..errors import DocumentError, LayerteeError, PolicyRefused
+from ..image.reference import ARCHIVE, ImageReference, LayoutReference, Reference
+from ..image.reference_archive import DOCKER_ARCHIVE, DockerArchiveReference
 from ..image.reference_storage import TRANSPORT as STORAGE
 from ..image.reference_storage import StorageReference
 from ..image.strictjson import LIMIT
 from .home import User
-from .policyfile import Sections, Verdict, parse_policy
+from .policyfile import Requirements, Sections, parse_policy
+from .policyscopes import docker_scopes, other_scopes, path_scopes, storage_scopes
 from .reading import read_file
+from .requirements import AcceptAnything, RejectAll, Verdict, verdict
 
-__all__ = ["Judgement", "Policy", "Verdict", "docker_scopes", "find_policy", "read_policy", "skopeo_name"]
+__all__ = ["Judgement", "Policy", "find_policies", "no_policy", "read_policies", "read_policy", "skopeo_name"]
 
 ENVIRONMENT: Final = "CONTAINERS_POLICY_JSON"
 _NAME: Final = "containers/policy.json"
@@ -40,10 +40,17 @@ SYSTEM: Final = (Path("/etc") / _NAME, Path("/usr/share") / _NAME)
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``section`` says where in the file the verdict is written, and why it holds if that is not plain."""
+    """``requirements`` all have to hold. ``section`` says where in the file they are written, and why they
+    hold if that is not plain.
+    """
 
-    verdict: Verdict
+    requirements: Requirements
     section: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """What can be said without the image."""
+        return verdict(self.requirements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +58,30 @@ class Policy:
     """A policy.json as it was when it was read. ``path`` is absolute."""
 
     path: Path
-    default: Verdict
+    default: Requirements
     sections: Sections
 
     def judge(self, image: ImageReference) -> Judgement:
-        """The verdict on an image. Blocks: symlinks in the path of a local one are resolved.
+        """What holds for an image. Blocks: symlinks in the path of a local one are resolved.
 
         Raises PolicyRefused where that fails.
         """
         if isinstance(image, Reference):
             return self._judge_docker(image)
-        if isinstance(image, (LayoutReference, ArchiveReference)):
-            transport = "oci" if isinstance(image, LayoutReference) else ARCHIVE
-            try:
-                path = os.path.realpath(image.path)
-            except OSError as exc:  # it is relative, and there is no current directory any more
-                raise PolicyRefused(f"{image} cannot be found in the policy: {exc.strerror}") from exc
-            # The manual has scopes with a reference name; containers/image has not.
-            beside = {f"{path}:{image.ref}": "skopeo does not apply it"} if image.ref else {}
-            return self._search(transport, _and_parents(path), beside)
-        return self.judge_other(STORAGE if isinstance(image, StorageReference) else DOCKER_ARCHIVE)
+        if isinstance(image, StorageReference):
+            return self._judge_stored(image)
+        if isinstance(image, DockerArchiveReference):
+            return self._search(DOCKER_ARCHIVE, [])
+        transport = "oci" if isinstance(image, LayoutReference) else ARCHIVE
+        scopes = _on_disk(path_scopes, image.path, str(image))
+        # The manual has scopes with a reference name; containers/image has not.
+        beside = {f"{scopes[0]}:{image.ref}": "skopeo does not apply it"} if image.ref and scopes else {}
+        return self._search(transport, scopes, beside)
 
-    def judge_other(self, transport: str) -> Judgement:
-        """The verdict on all images of a transport whose scopes are not known here."""
-        if any(self.sections.get(transport, ())):
-            return Judgement(Verdict.SIGNATURES, f"transports.{transport}")
-        return self._search(transport, [])
+    def judge_other(self, transport: str, details: str) -> Judgement:
+        """What holds for ``transport:details`` that is not read here. Raises as ``judge``; blocks."""
+        scopes = _on_disk(lambda rest: other_scopes(transport, rest), details, f"{transport}:{details}")
+        return self._unknown(transport) if scopes is None else self._search(transport, scopes)
 
     def _judge_docker(self, image: Reference) -> Judgement:
         scopes = docker_scopes(image)
@@ -89,26 +94,99 @@ class Policy:
         beside |= dict.fromkeys(upper, "a host is written in lower case")
         return self._search("docker", scopes, beside)
 
+    def _judge_stored(self, image: StorageReference) -> Judgement:
+        """Where the driver is not known, what holds for every one."""
+        if not any(self.sections.get(STORAGE, {})):
+            return self._search(STORAGE, [])
+        try:
+            known = storage_scopes(image)
+        except LayerteeError as exc:
+            raise PolicyRefused(f"{image} cannot be found in the policy: {exc}") from exc
+        if known is None:
+            return self._unknown(STORAGE)
+        found = [self._search(STORAGE, scopes) for scopes in known]
+        different = [
+            one
+            for at, one in enumerate(found)
+            if one.requirements not in [other.requirements for other in found[:at]]
+        ]
+        every = tuple(requirement for one in different for requirement in one.requirements)
+        return Judgement(every, " and ".join(dict.fromkeys(one.section for one in different)))
+
+    def _unknown(self, transport: str) -> Judgement:
+        """For an image whose scopes are not known: accepted only where every section would accept it."""
+        general = self._search(transport, [])
+        for scope, requirements in self.sections.get(transport, {}).items():
+            if scope and requirements != general.requirements:
+                where = _section(transport, scope)
+                return Judgement((RejectAll(),), f"{where} (which may be about it: that is not known here)")
+        return general
+
     def _search(
         self, transport: str, scopes: Iterable[str], beside: Mapping[str, str] | None = None
     ) -> Judgement:
         """``beside``: scopes that only seem to hold, and what to say of them."""
         sections = self.sections.get(transport, {})
         for scope, why in (beside or {}).items():
-            if sections.get(scope, Verdict.ACCEPT) is not Verdict.ACCEPT:
-                return Judgement(Verdict.REJECT, f"{_section(transport, scope)} ({why})")
+            if verdict(sections.get(scope, (AcceptAnything(),))) is not Verdict.ACCEPT:
+                return Judgement((RejectAll(),), f"{_section(transport, scope)} ({why})")
         for scope in (*scopes, ""):
             if scope in sections:
                 return Judgement(sections[scope], _section(transport, scope))
         return Judgement(self.default, "default")
 
 
-def read_policy(given: Path | None = None, environment: Mapping[str, str] = os.environ) -> Policy:
-    """The policy in the file ``given``, or in that of this machine. Blocks.
+def read_policies(
+    given: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    user: User | None = None,
+    system: Sequence[Path] = SYSTEM,
+) -> tuple[Policy, ...]:
+    """The policies that an image has to pass, all of them: usually one, and none where there is no file.
 
-    Raises PolicyRefused: there is no such file, or it cannot be read, or not be trusted to mean what it says.
+    Programs differ in where they look: the newest heed ``CONTAINERS_POLICY_JSON`` and ``XDG_CONFIG_HOME``,
+    older ones look in ``~/.config`` and in /etc alone. Where that finds two files, both hold. Raises
+    PolicyRefused for a file that cannot be read, or not be trusted to mean what it says. Blocks.
     """
-    path = find_policy(given, environment)
+    return tuple(read_policy(path) for path in find_policies(given, environment, user=user, system=system))
+
+
+def find_policies(
+    given: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    user: User | None = None,
+    system: Sequence[Path] = SYSTEM,
+) -> tuple[Path, ...]:
+    """The files that ``read_policies`` reads, the newest programs' first.
+
+    One that is ``given`` holds alone. A file that is named is not looked for elsewhere. A home that this user
+    may not look into has no policy for it; a directory of the ``system`` that cannot be looked into may have
+    one: raises PolicyRefused. Blocks.
+    """
+    if given is not None:
+        return (given,)
+    user = user or User.of(environment)
+    named = environment.get(ENVIRONMENT)
+    newest = Path(named) if named else _first([user.config / _NAME] if user.config else [], system)
+    oldest = _first([user.home / ".config" / _NAME] if user.home else [], system[:1])
+    found = [path for path in (newest, oldest) if path is not None]
+    if len(found) == 2 and _are_one(*found):
+        found.pop()
+    return tuple(found)
+
+
+def no_policy(system: Sequence[Path] = SYSTEM) -> PolicyRefused:
+    """The error for a command that accepts nothing without a policy."""
+    return PolicyRefused(
+        f"there is no signature policy on this machine; to accept any image, create {system[0]} with"
+        ' {"default": [{"type": "insecureAcceptAnything"}]}'
+    )
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy in the file ``path``. Raises as ``read_policies``; blocks."""
     try:
         raw = read_file(path, LIMIT, named=True)
         assert raw is not None
@@ -120,42 +198,28 @@ def read_policy(given: Path | None = None, environment: Mapping[str, str] = os.e
     return Policy(Path(os.path.abspath(path)), default, sections)
 
 
-def find_policy(
-    given: Path | None = None,
-    environment: Mapping[str, str] = os.environ,
-    *,
-    user: User | None = None,
-    system: Sequence[Path] = SYSTEM,
-) -> Path:
-    """``given``, else the file that the environment names, the ``user``'s, the machine's or the vendor's.
-
-    One that is named is not looked for elsewhere. A home that this user may not look into has no policy for
-    it; a directory of the ``system`` that cannot be looked into may have one. Raises PolicyRefused for that,
-    and when there is none. Blocks.
-    """
-    named = given or environment.get(ENVIRONMENT)
-    if named:
-        return Path(named)
-    config = (user or User.of(environment)).config
-    own = [config / _NAME] if config else []
+def _first(own: Sequence[Path], system: Sequence[Path]) -> Path | None:
     for place in own:
         if os.path.lexists(place):
             return place
-    for place in system:
-        if _is_there(place):
-            return place
-    places = [*own, *system]
-    tried = ", ".join(map(str, places))
-    raise PolicyRefused(
-        f"there is no signature policy in {tried}; to accept any image, create {system[0]} with"
-        ' {"default": [{"type": "insecureAcceptAnything"}]}'
-    )
+    return next((place for place in system if _is_there(place)), None)
 
 
-def docker_scopes(image: Reference) -> list[str]:
-    """What may be written of ``image`` in policy.json and registries.d, the most specific first."""
-    pin = f"@{image.digest}" if image.digest else f":{image.tag}"
-    return [image.name + pin, *_and_parents(image.name), *_wildcards(image.registry)]
+def _are_one(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # reading it says what is wrong
+        return one == other
+
+
+T = TypeVar("T")
+
+
+def _on_disk(scopes: Callable[[str], T], path: str | Path, image: str) -> T:
+    try:
+        return scopes(str(path))
+    except OSError as exc:  # it is relative, and there is no current directory any more
+        raise PolicyRefused(f"{image} cannot be found in the policy: {exc.strerror}") from exc
 
 
 def skopeo_name(image: ImageReference) -> str:
@@ -174,18 +238,6 @@ def _is_there(place: Path) -> bool:
     except OSError as exc:
         raise PolicyRefused(f"the signature policy {place} cannot be read: {exc.strerror}") from exc
     return True
-
-
-def _and_parents(name: str) -> list[str]:
-    """``/a/b`` and ``/a``; ``host/a`` and ``host``. Never ``/``, which is no scope."""
-    parts = name.split("/")
-    return [scope for n in range(len(parts), 0, -1) if (scope := "/".join(parts[:n]))]
-
-
-def _wildcards(host: str) -> list[str]:
-    """``*.b.c`` and ``*.c`` for ``a.b.c``, whatever the port."""
-    labels = host.partition(":")[0].split(".")
-    return ["*." + ".".join(labels[n:]) for n in range(1, len(labels))]
 
 
 def _lower_host(scope: str) -> str:

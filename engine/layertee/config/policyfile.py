@@ -9,28 +9,36 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from ..errors import DocumentError
 from ..image.grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
 from ..image.strictjson import as_object, as_text, load_object, printable
+from .requirements import (
+    PKI,
+    AcceptAnything,
+    Fulcio,
+    Identity,
+    IdentityKind,
+    Material,
+    RejectAll,
+    Requirement,
+    SignedBaseLayer,
+    SignedBy,
+    SigstoreSigned,
+)
 
-Sections = Mapping[str, Mapping[str, "Verdict"]]
+Requirements = tuple[Requirement, ...]
+Sections = Mapping[str, Mapping[str, Requirements]]
 """By transport, then by scope; the scope ``""`` is the transport's default."""
 
-
-class Verdict(enum.Enum):
-    """What a list of requirements says, as far as it can be said without the image."""
-
-    ACCEPT = "accept"  # anything goes
-    SIGNATURES = "signatures"  # it depends on signatures
-    REJECT = "reject"
-
-
-_SINGLE: Final = {"insecureAcceptAnything": Verdict.ACCEPT, "reject": Verdict.REJECT}
+_SINGLE: Final[Mapping[str, Requirement]] = {
+    "insecureAcceptAnything": AcceptAnything(),
+    "reject": RejectAll(),
+}
 _KEY_TYPES: Final = frozenset({"GPGKeys", "signedByGPGKeys", "X509Certificates", "signedByX509CAs"})
 _GPG_KEYS: Final = ("keyPath", "keyPaths", "keyData")
 _SIGSTORE_KEYS: Final = (*_GPG_KEYS, "keyDatas", "fulcio", "pki")
@@ -40,7 +48,14 @@ _REKOR_KEYS: Final = (
     "rekorPublicKeyData",
     "rekorPublicKeyDatas",
 )
-_PLAIN_IDENTITIES: Final = frozenset({"matchExact", "matchRepoDigestOrExact", "matchRepository"})
+_PLAIN_IDENTITIES: Final[Mapping[str, Identity]] = {
+    kind.value: Identity(kind)
+    for kind in (
+        IdentityKind.MATCH_EXACT,
+        IdentityKind.MATCH_REPO_DIGEST_OR_EXACT,
+        IdentityKind.MATCH_REPOSITORY,
+    )
+}
 
 _HOST: Final = rf"(?:{DOMAIN}|\[[A-Fa-f0-9:]+\])(?::[0-9]+)?"
 _NAMED: Final = re.compile(rf"(?P<name>(?:{_HOST}/)?{REPOSITORY})(?P<tag>:{TAG})?(?P<digest>@.+)?")
@@ -58,7 +73,7 @@ _MAPS: Final = frozenset(
 )
 
 
-def parse_policy(raw: bytes, what: str) -> tuple[Verdict, Sections]:
+def parse_policy(raw: bytes, what: str) -> tuple[Requirements, Sections]:
     """What the file asks for by default, and in its sections. ``what`` names it in messages.
 
     Raises DocumentError for whatever containers/image would not read.
@@ -70,7 +85,7 @@ def parse_policy(raw: bytes, what: str) -> tuple[Verdict, Sections]:
     default = _requirements(document["default"], f"{what}, default")
     if "transports" not in document:
         return default, {}
-    sections: dict[str, dict[str, Verdict]] = {}
+    sections: dict[str, dict[str, Requirements]] = {}
     for transport, scopes in as_object(document["transports"], f"{what}, transports").items():
         here = f"{what}, {printable(transport, 60)}"
         sections[transport] = {
@@ -79,7 +94,7 @@ def parse_policy(raw: bytes, what: str) -> tuple[Verdict, Sections]:
     return default, sections
 
 
-def _section(transport: str, scope: str, value: object, here: str) -> Verdict:
+def _section(transport: str, scope: str, value: object, here: str) -> Requirements:
     if scope and not _is_scope(transport, scope):
         raise DocumentError(f"{here}: {printable(scope)!r} is not a scope of this transport")
     return _requirements(value, f"{here}, {printable(scope)!r}")
@@ -112,17 +127,14 @@ def _is_storage_scope(scope: str) -> bool:
     return all(_is_digest(pin) or _IMAGE_ID.fullmatch(pin) for pin in pins)
 
 
-def _requirements(value: object, what: str) -> Verdict:
+def _requirements(value: object, what: str) -> Requirements:
     """All of them have to hold."""
     if not isinstance(value, list) or not value:
         raise DocumentError(f"{what} is not a list of requirements, or is an empty one")
-    verdicts = {_requirement(one, what) for one in value}
-    if Verdict.REJECT in verdicts:
-        return Verdict.REJECT
-    return Verdict.SIGNATURES if Verdict.SIGNATURES in verdicts else Verdict.ACCEPT
+    return tuple(_requirement(one, what) for one in value)
 
 
-def _requirement(value: object, what: str) -> Verdict:
+def _requirement(value: object, what: str) -> Requirement:
     found = as_object(value, f"{what}: a requirement")
     kind = as_text(found.get("type"), f"{what}: type")
     if kind in _SINGLE:
@@ -130,26 +142,25 @@ def _requirement(value: object, what: str) -> Verdict:
         return _SINGLE[kind]
     if kind not in _SIGNED:
         raise DocumentError(f"{what}: there is no requirement of the type {printable(kind, 60)!r}")
-    _SIGNED[kind](found, f"{what}, {kind}")
-    return Verdict.SIGNATURES
+    return _SIGNED[kind](found, f"{what}, {kind}")
 
 
-def _signed_by(found: dict[str, object], what: str) -> None:
+def _signed_by(found: dict[str, object], what: str) -> SignedBy:
     _check_keys(found, {"type", "keyType", *_GPG_KEYS, "signedIdentity"}, what)
-    if as_text(found.get("keyType"), f"{what}: keyType") not in _KEY_TYPES:
+    key_type = as_text(found.get("keyType"), f"{what}: keyType")
+    if key_type not in _KEY_TYPES:
         raise DocumentError(f"{what}: the keyType is unknown")
     _check_values(found, what)
-    _one_of(found, _GPG_KEYS, what)
-    if "signedIdentity" in found:
-        _identity(found["signedIdentity"], what)
+    source = _one_of(found, _GPG_KEYS, what)
+    return SignedBy(key_type, _material(found, source), _signed_identity(found, what))
 
 
-def _signed_base_layer(found: dict[str, object], what: str) -> None:
+def _signed_base_layer(found: dict[str, object], what: str) -> SignedBaseLayer:
     _check_keys(found, {"type", "baseLayerIdentity"}, what)
-    _identity(found.get("baseLayerIdentity"), what)
+    return SignedBaseLayer(_identity(found.get("baseLayerIdentity"), what))
 
 
-def _sigstore_signed(found: dict[str, object], what: str) -> None:
+def _sigstore_signed(found: dict[str, object], what: str) -> SigstoreSigned:
     _check_keys(found, {"type", *_SIGSTORE_KEYS, *_REKOR_KEYS, "signedIdentity"}, what)
     _check_values(found, what)
     for key in ("keyPaths", "keyDatas", "rekorPublicKeyPaths", "rekorPublicKeyDatas"):
@@ -159,64 +170,93 @@ def _sigstore_signed(found: dict[str, object], what: str) -> None:
     rekor = [key for key in _REKOR_KEYS if key in found]
     if len(rekor) > 1 or (source == "fulcio" and not rekor) or (source == "pki" and rekor):
         raise DocumentError(f"{what}: {source} does not go with {' and '.join(rekor) or 'no Rekor key'}")
-    if source == "fulcio":
+    return SigstoreSigned(
+        None if source in ("fulcio", "pki") else _material(found, source),
         _fulcio(as_object(found[source], f"{what}: fulcio"), f"{what}, fulcio")
-    elif source == "pki":
-        _pki(as_object(found[source], f"{what}: pki"), f"{what}, pki")
-    if "signedIdentity" in found:
-        _identity(found["signedIdentity"], what)
+        if source == "fulcio"
+        else None,
+        _pki(as_object(found[source], f"{what}: pki"), f"{what}, pki") if source == "pki" else None,
+        _material(found, rekor[0]) if rekor else None,
+        _signed_identity(found, what),
+    )
 
 
-def _fulcio(found: dict[str, object], what: str) -> None:
+def _fulcio(found: dict[str, object], what: str) -> Fulcio:
     _check_keys(found, {"caPath", "caData", "oidcIssuer", "subjectEmail"}, what)
     _check_values(found, what)
-    _one_of(found, ("caPath", "caData"), what)
+    ca = _material(found, _one_of(found, ("caPath", "caData"), what))
     if "oidcIssuer" not in found or "subjectEmail" not in found:
         raise DocumentError(f"{what}: oidcIssuer or subjectEmail is missing")
+    return Fulcio(ca, str(found["oidcIssuer"]), str(found["subjectEmail"]))
 
 
-def _pki(found: dict[str, object], what: str) -> None:
+def _pki(found: dict[str, object], what: str) -> PKI:
     roots, between = ("caRootsPath", "caRootsData"), ("caIntermediatesPath", "caIntermediatesData")
     whose = ("subjectEmail", "subjectHostname")
     _check_keys(found, {*roots, *between, *whose}, what)
     _check_values(found, what)
-    _one_of(found, roots, what)
+    root = _one_of(found, roots, what)
     if not any(key in found for key in whose):
         raise DocumentError(f"{what}: neither subjectEmail nor subjectHostname is there")
     if all(key in found for key in between):
         raise DocumentError(f"{what}: {between[0]} and {between[1]} exclude each other")
+    intermediates = next((key for key in between if key in found), None)
+    return PKI(
+        _material(found, root),
+        _material(found, intermediates) if intermediates else None,
+        str(found.get("subjectEmail", "")),
+        str(found.get("subjectHostname", "")),
+    )
 
 
-_SIGNED: Final[Mapping[str, Callable[[dict[str, object], str], None]]] = {
+_SIGNED: Final[Mapping[str, Callable[[dict[str, object], str], Requirement]]] = {
     "signedBy": _signed_by,
     "signedBaseLayer": _signed_base_layer,
     "sigstoreSigned": _sigstore_signed,
 }
 
 
-def _identity(value: object, what: str) -> None:
+def _material(found: Mapping[str, object], key: str) -> Material:
+    """What ``key`` names or holds; its value was checked."""
+    value = found[key]
+    texts = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    if "Data" in key:
+        return Material(data=tuple(base64.b64decode(text) for text in texts))
+    return Material(paths=tuple(map(Path, texts)))
+
+
+def _signed_identity(found: Mapping[str, object], what: str) -> Identity:
+    return _identity(found["signedIdentity"], what) if "signedIdentity" in found else Identity()
+
+
+def _identity(value: object, what: str) -> Identity:
     """Which name a signature has to be for."""
     found = as_object(value, f"{what}: the identity")
     kind = as_text(found.get("type"), f"{what}: the identity's type")
     here = f"{what}, {printable(kind, 60)}"
     if kind in _PLAIN_IDENTITIES:
         _check_keys(found, {"type"}, here)
-    elif kind == "exactReference":
+        return _PLAIN_IDENTITIES[kind]
+    if kind == "exactReference":
         _check_keys(found, {"type", "dockerReference"}, here)
-        _named(found.get("dockerReference"), here, pinned=True)
-    elif kind == "exactRepository":
+        name = _named(found.get("dockerReference"), here, pinned=True)
+        return Identity(IdentityKind.EXACT_REFERENCE, name)
+    if kind == "exactRepository":
         _check_keys(found, {"type", "dockerRepository"}, here)
-        _named(found.get("dockerRepository"), here, pinned=False)
-    elif kind == "remapIdentity":
-        _check_keys(found, {"type", "prefix", "signedPrefix"}, here)
-        for key in ("prefix", "signedPrefix"):
-            if not _PREFIX.fullmatch(as_text(found.get(key), f"{here}: {key}")):
-                raise DocumentError(f"{here}: {key} is neither a host nor the beginning of a name")
-    else:
+        return Identity(
+            IdentityKind.EXACT_REPOSITORY, _named(found.get("dockerRepository"), here, pinned=False)
+        )
+    if kind != "remapIdentity":
         raise DocumentError(f"{what}: there is no identity of the type {printable(kind, 60)!r}")
+    _check_keys(found, {"type", "prefix", "signedPrefix"}, here)
+    prefixes = [as_text(found.get(key), f"{here}: {key}") for key in ("prefix", "signedPrefix")]
+    for key, prefix in zip(("prefix", "signedPrefix"), prefixes, strict=True):
+        if not _PREFIX.fullmatch(prefix):
+            raise DocumentError(f"{here}: {key} is neither a host nor the beginning of a name")
+    return Identity(IdentityKind.REMAP, prefix=prefixes[0], signed_prefix=prefixes[1])
 
 
-def _named(value: object, what: str, *, pinned: bool) -> None:
+def _named(value: object, what: str, *, pinned: bool) -> str:
     text = as_text(value, f"{what}: the name")
     match = _NAMED.fullmatch(text)
     good = match is not None and not _IMAGE_ID.fullmatch(text) and len(match["name"]) <= MAX_REPOSITORY
@@ -224,6 +264,7 @@ def _named(value: object, what: str, *, pinned: bool) -> None:
         raise DocumentError(f"{what}: {printable(text)!r} is not the name of an image")
     if pinned and not match["tag"] and not match["digest"]:
         raise DocumentError(f"{what}: {printable(text)!r} has neither a tag nor a digest")
+    return text
 
 
 def _check_keys(found: Mapping[str, object], known: set[str], what: str) -> None:

@@ -17,7 +17,7 @@ from ..errors import RegistriesConfError
 from ..image.reference import Reference
 from ..image.strictjson import printable
 from .home import User
-from .policy import docker_scopes
+from .policyscopes import docker_scopes
 from .reading import read_file
 from .search import ADMIN, VENDOR, Search
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..aio import in_thread
-from ..config.policy import Policy, Verdict, read_policy
+from ..config.policy import Policy, no_policy, read_policies
+from ..config.requirements import Verdict
 from ..engine import Inspection
 from ..errors import PolicyRefused
 from ..image.platform import Platform
@@ -34,29 +35,35 @@ class Judge:
     insecure: bool = False
     access: Access = field(default_factory=Access)
 
-    async def by_name(self, name: str) -> Policy | None:
-        """None if ``name`` is accepted as it is; the policy, if the image has to be checked by it.
+    async def by_name(self, name: str) -> tuple[Policy, ...]:
+        """The policies that want signatures for ``name``; empty if it is accepted as it is.
 
         Raises PolicyRefused, InvalidReference.
         """
         if self.insecure:
-            return None
-        policy = await in_thread(read_policy, self.path)
-        transport = name.partition(":")[0]
+            return ()
+        policies = await in_thread(read_policies, self.path)
+        if not policies:
+            raise no_policy()
+        wanting = [policy for policy in policies if await in_thread(self._wants_signatures, name, policy)]
+        return tuple(wanting)
+
+    def _wants_signatures(self, name: str, policy: Policy) -> bool:
+        transport, _, details = name.partition(":")
         if transport in self.served:
-            found = await in_thread(policy.judge, parse_reference(name))
+            found = policy.judge(parse_reference(name))
         else:
-            found = policy.judge_other(transport)
+            found = policy.judge_other(transport, details)
         if found.verdict is Verdict.REJECT:
             raise PolicyRefused(f"{name} is rejected by {policy.path}, in {found.section}")
         if found.verdict is Verdict.ACCEPT:
-            return None
+            return False
         if transport not in self.served:
             raise PolicyRefused(
                 f"{policy.path} wants signatures for {name}, in {found.section}, which only images of"
                 f" {', '.join(self.served)} can be checked for here"
             )
-        return policy
+        return True
 
     async def check(self, name: str, policy: Policy, resolved: Inspection) -> None:
         """Returns if the signatures of the manifest that was ``resolved`` are as ``policy`` wants them.

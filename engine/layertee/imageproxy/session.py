@@ -58,18 +58,18 @@ class Session:
         transport, colon, _ = name.partition(":")
         if not colon or not transport:
             raise InvalidReference(f"{name!r:.200} is not TRANSPORT:IMAGE, like docker://host/name:tag")
-        policy = await self._judge.by_name(name)
+        policies = await self._judge.by_name(name)
         if transport in SERVED and not self._everything:
-            return await self._open_here(name, policy)
+            return await self._open_here(name, policies)
         if self._real is None:
             raise InvalidReference(
                 f"{name!r:.200}: {transport}: is not served here ({', '.join(SERVED)} are), and there is no"
                 " skopeo on this machine to leave it to"
             )
-        if policy is not None:
+        if policies:
             raise PolicyRefused(
-                f"{policy.path} wants signatures for {name}, which cannot be checked where an image is left"
-                " to skopeo"
+                f"{policies[0].path} wants signatures for {name}, which cannot be checked where an image is"
+                " left to skopeo"
             )
         if not self._real.alive:
             await self._real.close()
@@ -81,13 +81,13 @@ class Session:
         if self._real is not None:
             await self._real.close()
 
-    async def _open_here(self, name: str, policy: Policy | None) -> Image:
+    async def _open_here(self, name: str, policies: tuple[Policy, ...]) -> Image:
         async def examine(found: Inspection) -> None:
             if (gap := opaque_layers(found.plan)) is not None:
                 log.warning("%s: %s", name, gap)
             for warning in found.plan.warnings:
                 log.warning("%s: %s", name, warning)
-            if policy is not None:
+            for policy in policies:
                 await self._judge.check(name, policy, found)
             need = sum(step.disk_bytes for step in found.plan.layers)
             keep = {found.plan.name_of(step.layer) for step in found.plan.layers}

@@ -15,7 +15,7 @@ from typing import Any
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
 from ..config.logins import Credentials
-from ..config.policy import read_policy
+from ..config.policy import no_policy, read_policies
 from ..config.registries import Endpoint, Registries
 from ..config.registries_d import SignatureConfig, SignaturePlaces
 from ..errors import LayerteeError
@@ -175,7 +175,10 @@ def _cert_files(directory: Path | None) -> tuple[str, ...]:
 
 def _policy(image: ImageReference, given: Path | None) -> tuple[Path | None, str, str, str]:
     try:
-        policy = read_policy(given)
+        policies = read_policies(given)
+        if not policies:
+            raise no_policy()
+        policy = policies[0]
         found = policy.judge(image)
     except LayerteeError as exc:
         return given, "", "", str(exc)

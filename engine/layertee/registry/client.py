@@ -90,7 +90,7 @@ class Registry:
         """
         self._tries = tries
         document = await self._named()
-        index_digest = document.digest if isinstance(document, Index) else None
+        index = document if isinstance(document, Index) else None
         warnings: list[str] = []
         depth = 0
         while isinstance(document, Index):
@@ -100,7 +100,7 @@ class Registry:
                 raise DocumentError(f"{self._reference}: indexes are nested deeper than {_MAX_DEPTH}")
             document = await self._entry(entry)
         config = parse_config(await self._config(document.config), document.config)
-        return ResolvedImage(document, config, pair(document, config), index_digest, tuple(warnings))
+        return ResolvedImage(document, config, pair(document, config), index, tuple(warnings))
 
     async def open_blob(self, blob: Descriptor, start: int = 0, stop: int | None = None) -> Body:
         """Request ``blob``, or its bytes ``[start, stop)``; the body is left to the caller, who closes it.
@@ -120,6 +120,14 @@ class Registry:
         return await self._exchange.open(
             f"blobs/{blob.digest}", headers, blob=blob.digest, size=blob.size, what=what
         )
+
+    async def small(self, path: str, accept: str, *, limit: int, what: str) -> WholeResponse:
+        """The answer to ``GET path`` below the repository: something small that lies beside an image.
+
+        Nothing in it was checked. ``limit`` is in bytes; ``what`` begins error messages. Raises
+        NotInRegistry, and as ``resolve``.
+        """
+        return await self._fetch(path, accept, limit, what)
 
     async def _named(self) -> Manifest | Index:
         """The document the reference itself names."""

@@ -131,11 +131,11 @@ class LayoutReader(abc.ABC):
         return parse_document(self.read_blob(descriptor), descriptor.media_type)
 
     def image(
-        self, manifest: Manifest, index_digest: Digest | None = None, *, pair: Pairing = image_layers
+        self, manifest: Manifest, index: Index | None = None, *, pair: Pairing = image_layers
     ) -> ResolvedImage:
         """``manifest`` with its config and layers; raises as ``read_blob`` and the parsers do."""
         config = parse_config(self.read_blob(manifest.config), manifest.config)
-        return ResolvedImage(manifest, config, pair(manifest, config), index_digest)
+        return ResolvedImage(manifest, config, pair(manifest, config), index)
 
     # --- images -------------------------------------------------------------
 
@@ -178,12 +178,12 @@ class LayoutReader(abc.ABC):
         if len(named) > 1:
             entry = choose_platform(Index(b"", Digest.of(b""), OCI_INDEX, named), platform)
         warnings: list[str] = []
-        index_digest: Digest | None = None
+        index: Index | None = None
         for _ in range(INDEX_DEPTH + 1):
             document = self.document(entry)
             if isinstance(document, Manifest):
-                return replace(self.image(document, index_digest, pair=pair), warnings=tuple(warnings))
-            index_digest = index_digest or document.digest
+                return replace(self.image(document, index, pair=pair), warnings=tuple(warnings))
+            index = index or document
             entry = choose_platform(document, platform, warnings)
         raise DocumentError(f"{self.path}: indexes are nested more than {INDEX_DEPTH} deep")
 

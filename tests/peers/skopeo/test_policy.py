@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from layertee.config.policy import Policy, Verdict, read_policy
+from layertee.config.policy import Policy, read_policy
+from layertee.config.requirements import Verdict
 from layertee.errors import PolicyRefused
 from layertee.image.document import Manifest, Platform, parse_document
 from layertee.image.reference import Reference, parse_reference

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from layertee.config.policy import Policy, Verdict
+from layertee.config.policy import Policy
 from layertee.config.policyfile import parse_policy
+from layertee.config.requirements import Verdict
 from layertee.errors import DocumentError
 from tests.support.policies import ACCEPT, HEX, REJECT, SIGNED, SIGSTORE, A, R, document, verdict
 from tests.support.rig.images import BuiltImage, build_image, push, run_tool
@@ -60,7 +61,7 @@ def ours(case: Case) -> Verdict | None:
     found = Policy(Path("/policy.json"), default, sections)
     transport, _, rest = case.name.partition(":")
     if transport == "dir":
-        return found.judge_other(transport).verdict
+        return found.judge_other(transport, rest).verdict
     return verdict(found, rest.removeprefix("//") if transport == "docker" else case.name)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from layertee.config.home import User
-from layertee.config.policy import Judgement, Policy, find_policy, read_policy, skopeo_name
+from layertee.config.policy import Judgement, Policy, find_policies, read_policies, read_policy, skopeo_name
 from layertee.config.policyfile import parse_policy
+from layertee.config.requirements import verdict as verdict_of
 from layertee.errors import DocumentError, PolicyRefused
 from layertee.image.reference import parse_reference
-from tests.support.policies import ACCEPT, HEX, LISTS, SIGNED, SIGSTORE, A, R, S, policy, verdict
+from tests.support.policies import ACCEPT, ASKED, HEX, LISTS, SIGNED, SIGSTORE, A, R, S, policy, verdict
 from tests.support.users import closed
 
 # -- which section holds ---------------------------------------------------------------------------------
@@ -82,9 +83,9 @@ def test_a_transport_without_sections_has_the_default() -> None:
 
 def test_the_judgement_says_where_it_is_written() -> None:
     found = policy(A, docker={"quay.io/x": R, "": S})
-    assert found.judge(parse_reference("quay.io/x:1")) == Judgement(R, "transports.docker.'quay.io/x'")
-    assert found.judge(parse_reference("quay.io/y:1")) == Judgement(S, "transports.docker")
-    assert found.judge(parse_reference("oci:/x")) == Judgement(A, "default")
+    assert found.judge(parse_reference("quay.io/x:1")) == Judgement(ASKED[R], "transports.docker.'quay.io/x'")
+    assert found.judge(parse_reference("quay.io/y:1")) == Judgement(ASKED[S], "transports.docker")
+    assert found.judge(parse_reference("oci:/x")) == Judgement(ASKED[A], "default")
     found = policy(A, docker={"quay.io/x:1": S, "Quay.io/y": R}, oci={"/x:1": R})
     whys = {
         f"quay.io/x:1@sha256:{HEX}": "leave out",
@@ -100,7 +101,9 @@ def test_all_requirements_of_a_list_have_to_hold() -> None:
     for kinds in itertools.product([A, R, S], repeat=3):
         raw = json.dumps({"default": [LISTS[kind][0] for kind in kinds]}).encode()
         expected = R if R in kinds else S if S in kinds else A
-        assert parse_policy(raw, "policy.json") == (expected, {})
+        requirements, _ = parse_policy(raw, "policy.json")
+        assert verdict_of(requirements) is expected
+        assert len(requirements) == 3
 
 
 def test_the_tags_section_is_not_passed_over_where_there_is_a_digest_too() -> None:
@@ -137,11 +140,46 @@ def test_paths_are_compared_without_symlinks(tmp_path: Path, transport: str) -> 
         assert verdict(policy(R, **{key: {f"{real}/images:1": A}}), f"{transport}:{path}:1") is R
 
 
-def test_skopeo_is_asked_where_the_scopes_are_not_known_here() -> None:
-    found = policy(A, containers_storage={"": A, "[overlay@/x]": A}, dir={"/x": R}, docker_daemon={"": R})
-    assert verdict(found, "containers-storage:[overlay@/y]image:1") is S
-    others = {"dir": S, "docker-daemon": R, "docker-archive": A, "unheard-of": A}
-    assert {name: found.judge_other(name).verdict for name in others} == others
+def test_where_the_scopes_are_not_known_every_section_has_to_accept() -> None:
+    found = policy(A, containers_storage={"": A, "[overlay@/x]abc": S}, atomic={"h/x": R}, ostree={"": R})
+    assert verdict(found, "containers-storage:[overlay@/y]0123456789ab") is R
+    others = {"atomic": R, "ostree": R, "docker-archive": A, "unheard-of": A}
+    assert {name: found.judge_other(name, "a/b:c").verdict for name in others} == others
+
+
+def test_the_scopes_of_other_transports(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    found = policy(
+        A, dir={f"{tmp_path}/real": R, "/x": S}, docker_daemon={"docker.io/library/x": R, "h.io/y:1": S}
+    )
+    assert found.judge_other("dir", f"{tmp_path}/link").verdict is R
+    assert found.judge_other("dir", f"{tmp_path}/link/below").verdict is R
+    assert found.judge_other("dir", "/x/y").verdict is S
+    assert found.judge_other("dir", str(tmp_path)).verdict is A
+    daemon = {"x": R, "x:2": R, "h.io/y:1": S, "h.io/y:2": A, f"sha256:{HEX}": A}
+    assert {name: found.judge_other("docker-daemon", name).verdict for name in daemon} == daemon
+
+
+def test_the_scopes_of_podmans_store() -> None:
+    sections = {
+        "[overlay@/s]docker.io/library/x:1": R,
+        "[overlay@/s]h.io/a": S,
+        "[overlay@/s]h.io/a/b:1": R,
+        "[/s]": S,
+        "[vfs@/t]": R,
+    }
+    found = policy(A, containers_storage=sections)
+    names = {
+        "[overlay@/s]x:1": R,
+        "[overlay@/s]x:2": S,
+        "[overlay@/s]h.io/a/c": S,
+        "[overlay@/s]h.io/a/b:1": R,
+        f"[overlay@/s]h.io/a/b:1@sha256:{HEX}": R,
+        "[vfs@/s]x:1": S,
+        "[overlay@/t]x": A,
+        "[/t]x": R,  # the driver is not named: both hold
+    }
+    assert {name: verdict(found, f"containers-storage:{name}") for name in names} == names
 
 
 def test_the_name_for_skopeo_finds_the_section_that_was_judged_by() -> None:
@@ -158,44 +196,64 @@ def test_the_name_for_skopeo_finds_the_section_that_was_judged_by() -> None:
 # -- which file ------------------------------------------------------------------------------------------
 
 
-def test_the_first_file_holds(tmp_path: Path) -> None:
+def files(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"default": [ACCEPT]}))
+
+
+def test_where_old_and_new_programs_look_both_files_hold(tmp_path: Path) -> None:
+    etc, usr = tmp_path / "etc.json", tmp_path / "usr.json"
     home, config, named = tmp_path / "home", tmp_path / "config", tmp_path / "named.json"
-    for root in (home / ".config", config):
-        (root / "containers").mkdir(parents=True)
-        (root / "containers" / "policy.json").touch()
-    of_home = home / ".config/containers/policy.json"
-    of_config = config / "containers/policy.json"
+    of_home, of_config = home / ".config/containers/policy.json", config / "containers/policy.json"
+    files(etc, usr, named, of_home, of_config)
     environment = {"HOME": str(home)}
-    assert find_policy(None, environment) == of_home
-    assert find_policy(None, environment | {"XDG_CONFIG_HOME": ""}) == of_home
+
+    def found(given: Path | None = None) -> tuple[Path, ...]:
+        return find_policies(given, environment, system=(etc, usr))
+
+    assert found() == (of_home,)
+    environment["XDG_CONFIG_HOME"] = ""
+    assert found() == (of_home,)
     environment["XDG_CONFIG_HOME"] = str(config)
-    assert find_policy(None, environment) == of_config
+    assert found() == (of_config, of_home)
     environment["CONTAINERS_POLICY_JSON"] = str(tmp_path / "absent")  # named: not looked for elsewhere
-    assert find_policy(None, environment) == tmp_path / "absent"
-    assert find_policy(named, environment) == named
-    of_config.unlink()
+    assert found() == (tmp_path / "absent", of_home)
+    assert found(named) == (named,)
+    environment["CONTAINERS_POLICY_JSON"] = str(of_home)
+    assert found() == (of_home,)
     del environment["CONTAINERS_POLICY_JSON"]
-    assert str(find_policy(None, environment)) in (
-        "/etc/containers/policy.json",
-        "/usr/share/containers/policy.json",
-    )
+    of_home.unlink()
+    assert found() == (of_config, etc)
+    of_config.unlink()
+    assert found() == (etc,)
+    etc.unlink()
+    assert found() == (usr,)  # which old programs do not know: they refuse everything
     of_config.symlink_to("/nonexistent")  # meant to be there
-    assert find_policy(None, environment) == of_config
+    assert found() == (of_config,)
 
 
-def test_a_machine_without_a_policy_takes_nothing(tmp_path: Path) -> None:
+def test_both_files_are_read(tmp_path: Path) -> None:
+    etc, named = tmp_path / "etc.json", tmp_path / "named.json"
+    files(etc, named)
+    environment = {"HOME": str(tmp_path), "CONTAINERS_POLICY_JSON": str(named)}
+    found = read_policies(None, environment, system=(etc,))
+    assert [one.path for one in found] == [named, etc]
+    etc.write_text("{")
+    with pytest.raises(PolicyRefused, match=r"etc\.json"):
+        read_policies(None, environment, system=(etc,))
+
+
+def test_a_machine_may_have_no_policy(tmp_path: Path) -> None:
     system = (tmp_path / "etc.json", tmp_path / "usr.json")
-    with pytest.raises(PolicyRefused, match=r"create \S+/etc\.json") as caught:
-        find_policy(None, {"HOME": str(tmp_path)}, system=system)
-    assert "/.config/containers/policy.json" in str(caught.value)
-    (tmp_path / "usr.json").touch()
-    assert find_policy(None, {"HOME": str(tmp_path)}, system=system) == tmp_path / "usr.json"
+    assert find_policies(None, {"HOME": str(tmp_path)}, system=system) == ()
 
 
 def test_a_user_without_a_home_has_the_machines_policy(tmp_path: Path) -> None:
     (tmp_path / "etc.json").touch()
     homeless = User.of({}, 54321, lambda _: None)
-    assert find_policy(None, {}, user=homeless, system=(tmp_path / "etc.json",)) == tmp_path / "etc.json"
+    found = find_policies(None, {}, user=homeless, system=(tmp_path / "etc.json",))
+    assert found == (tmp_path / "etc.json",)
 
 
 @pytest.mark.parametrize("relative", [".config", "config", "."])
@@ -204,7 +262,7 @@ def test_a_relative_directory_for_configuration_is_ignored(tmp_path: Path, relat
     own.parent.mkdir(parents=True)
     own.touch()
     environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": relative}
-    assert find_policy(None, environment, system=()) == own
+    assert find_policies(None, environment, system=()) == (own,)
 
 
 def test_a_home_of_somebody_else_has_no_policy_for_us(tmp_path: Path) -> None:
@@ -214,13 +272,13 @@ def test_a_home_of_somebody_else_has_no_policy_for_us(tmp_path: Path) -> None:
         path.write_text(json.dumps({"default": [ACCEPT]}))
     environment = {"HOME": str(tmp_path / "home")}
     with closed(tmp_path / "home"):
-        assert find_policy(None, environment, system=(system,)) == system
+        assert find_policies(None, environment, system=(system,)) == (system,)
     # One that is there is meant to hold.
     with closed(own), pytest.raises(PolicyRefused, match=f"{own} cannot be read: Permission denied"):
-        read_policy(None, environment)
+        read_policies(None, environment)
     own.unlink()
     with closed(tmp_path / "etc"), pytest.raises(PolicyRefused, match=f"{system} cannot be read"):
-        find_policy(None, environment, system=(system, tmp_path / "usr.json"))
+        find_policies(None, environment, system=(system, tmp_path / "usr.json"))
 
 
 def test_a_file_that_cannot_be_read_is_a_refusal(tmp_path: Path) -> None:
@@ -231,7 +289,7 @@ def test_a_file_that_cannot_be_read_is_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(PolicyRefused, match="cannot be read: Not a directory"):
         read_policy(tmp_path / "file" / "policy.json")
     with pytest.raises(PolicyRefused, match="cannot be read: the name has a NUL in it"):
-        read_policy(None, {"CONTAINERS_POLICY_JSON": "/a\0b"})
+        read_policies(None, {"CONTAINERS_POLICY_JSON": "/a\0b"})
     (tmp_path / "file").write_text("{}")
     with pytest.raises(PolicyRefused, match=r"cannot be applied: \S+/file has no default"):
         read_policy(tmp_path / "file")
@@ -240,7 +298,7 @@ def test_a_file_that_cannot_be_read_is_a_refusal(tmp_path: Path) -> None:
 def test_a_policy_knows_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "policy.json").write_text(json.dumps({"default": [ACCEPT]}))
     monkeypatch.chdir(tmp_path)
-    assert read_policy(Path("policy.json")) == Policy(tmp_path / "policy.json", A, {})
+    assert read_policy(Path("policy.json")) == Policy(tmp_path / "policy.json", ASKED[A], {})
 
 
 # -- what a file may say ---------------------------------------------------------------------------------
@@ -268,8 +326,9 @@ REKOR = {"rekorPublicKeyPath": "/rekor.pub"}
     ],
     ids=repr,
 )
-def test_what_depends_on_signatures_is_left_to_skopeo(requirement: dict[str, Any]) -> None:
-    assert parse_policy(json.dumps({"default": [requirement]}).encode(), "policy.json") == (S, {})
+def test_what_a_requirement_may_say(requirement: dict[str, Any]) -> None:
+    (found,), _ = parse_policy(json.dumps({"default": [requirement]}).encode(), "policy.json")
+    assert verdict_of([found]) is S
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from layertee.config.policy import Policy, Verdict
+from layertee.config.policy import Policy
 from layertee.errors import LocalError, UnsafePath
 from layertee.image.document import Digest, Manifest, Platform, parse_document
 from layertee.image.reference import parse_reference
 from layertee.skopeo.check import check_policy
+from tests.support.policies import ASKED, S
 
 OCI = "application/vnd.oci.image"
 CONFIG = {"mediaType": f"{OCI}.config.v1+json", "digest": Digest.of(b"{}"), "size": 2}
@@ -22,7 +23,7 @@ RAW = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": CON
 def judged_by(skopeo: Path) -> Digest:
     manifest = parse_document(json.dumps(RAW).encode(), None)
     assert isinstance(manifest, Manifest)
-    policy = Policy(Path("/policy.json"), Verdict.SIGNATURES, {})
+    policy = Policy(Path("/policy.json"), ASKED[S], {})
     image = parse_reference("docker://quay.io/a/b:1")
     return asyncio.run(check_policy(skopeo, image, policy, manifest, platform=Platform("linux", "amd64")))
 

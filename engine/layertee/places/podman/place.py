@@ -59,7 +59,7 @@ _SHOWN: Final = 12  # what podman shows of an id
 
 @dataclass(frozen=True, slots=True)
 class StorageImage:
-    """An image of the store, every document of it hashed. ``index_digest``: an index that lists it, if kept.
+    """An image of the store, every document of it hashed. ``index``: one that lists it, if kept.
 
     ``documents`` are all its manifests and indexes that the store kept, the image's manifest among them.
     """
@@ -183,7 +183,7 @@ class ContainersStoragePlace(Place):
         with _files_of(store, row) as files:
             config = parse_config(_read(files, str(chosen.config.digest)), chosen.config)
         layers = image_layers(chosen, config)
-        index = next((one.digest for one in lists if _lists(one, chosen)), None)
+        index = next((one for one in lists if _lists(one, chosen)), None)
         return StorageImage(
             row.image_id, row.names, ResolvedImage(chosen, config, layers, index), tuple(documents.values())
         )
