@@ -77,8 +77,8 @@ class Verified:
     ``kind``: signedBy, sigstoreSigned, or the word of trust.toml for it. ``key``: fingerprint of the key that
     signed (OpenPGP: its primary key's, in hexadecimal; otherwise ``SHA256:`` and that of the DER of the
     public key). ``subject`` and ``issuer``: whom the certificate is for, and who saw to that; None for a
-    bare key. ``signed_name`` is the name in the payload; ``signed`` the digest there. ``time``: seconds since the epoch
-    at which a log or a time-stamp authority has seen it, else None. ``place``: where it was found.
+    bare key. ``signed_name`` is the name in the payload; ``signed`` the digest there. ``time``: seconds since
+    the epoch at which a log or a time-stamp authority has seen it, else None. ``place``: where it was found.
     """
 
     kind: str
