@@ -51,6 +51,7 @@ __all__ = [
     "Timeout",
     "TransportError",
     "TruncatedBody",
+    "TrustFileError",
     "Unauthorized",
     "UnresolvedName",
     "UnsafePath",
@@ -160,6 +161,12 @@ class PolicyRefused(LayerteeError):
     """The signature policy of this machine does not allow the image, or cannot be applied to it."""
 
     code = "POLICY"
+
+
+class TrustFileError(PolicyRefused):
+    """trust.toml does not make sense, or cannot be read or trusted; the message names file and key."""
+
+    code = "TRUST_FILE"
 
 
 # --- the registry said no -----------------------------------------------------

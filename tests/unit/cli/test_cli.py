@@ -34,6 +34,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.AuthConfigError: 1,
     errors.UnsupportedImage: 1,
     errors.PolicyRefused: 1,
+    errors.TrustFileError: 1,
     errors.RegistriesConfError: 1,
     errors.RegistryBlocked: 1,
     errors.ProxyConfigError: 1,
