@@ -70,6 +70,12 @@ HOMES: dict[str, set[str]] = {
         "registry.first_import",
     },
     "aiohttp_socks": {"registry.socks"},
+    "cryptography": {
+        "signatures.publickeys",
+        "signatures.certificates",
+        "signatures.signers",
+        "signatures.rekor",
+    },
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},
     "ssl": {"registry.http", "registry.tls", "registry.failures", "registry.first_import"},
