@@ -533,7 +533,7 @@ def test_an_authority_that_cannot_be_used_is_left_out_beside_another() -> None:
 
 def test_the_library_of_keys_is_imported_when_a_signature_is_there_and_not_before() -> None:
     code = (
-        "import sys; import layertee.signatures.sigstore;"
+        "import sys; import layertee.signatures.sigstore, layertee.signatures.attachments;"
         "sys.exit(any(name.partition('.')[0] == 'cryptography' for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
