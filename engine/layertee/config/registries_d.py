@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 from ..errors import RegistriesConfError
 from ..image.reference import Reference
@@ -90,7 +91,7 @@ class SignatureConfig:
                 found[name] = namespace
         home = user.home or Path("/")
         default = Path("/var/lib/containers") if user.uid == 0 else home / ".local/share/containers"
-        return cls(tuple(files), found, f"file://{default}/sigstore")
+        return cls(tuple(files), found, f"file://{quote(str(default))}/sigstore")
 
     def places(self, image: Reference) -> SignaturePlaces:
         """Where the signatures of ``image`` are looked for."""
@@ -119,7 +120,13 @@ def _load(path: Path) -> Iterator[tuple[str, Namespace]]:
     if len(raw) > LIMIT:
         raise RegistriesConfError(f"{path} is larger than {LIMIT} bytes")
     try:
-        document = yaml.safe_load(raw)
+        loader = yaml.SafeLoader(raw)
+        try:
+            node = loader.get_single_node()
+            twice = _repeated_key(node)
+            document = loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
@@ -127,6 +134,8 @@ def _load(path: Path) -> Iterator[tuple[str, Namespace]]:
         raise RegistriesConfError(f"{where}: this is not YAML: {printable(what, 300)}") from exc
     except (RecursionError, ValueError) as exc:
         raise RegistriesConfError(f"{path} cannot be read as YAML") from exc
+    if twice is not None:
+        _fail(path, f"{twice} is there twice in one table")
     if document is None:
         return
     table = _table(document, path, "it")
@@ -134,6 +143,24 @@ def _load(path: Path) -> Iterator[tuple[str, Namespace]]:
         yield _DEFAULT, _namespace(_table(table[_DEFAULT], path, _DEFAULT), path, _DEFAULT)
     for name, value in _table(table.get("docker") or {}, path, "docker").items():
         yield name, _namespace(_table(value or {}, path, name), path, name)
+
+
+def _repeated_key(root: Any) -> str | None:
+    """A key that one table below ``root``, a node of YAML, has twice: PyYAML would take the later one."""
+    todo, seen = [root], set()
+    while todo:
+        node = todo.pop()
+        if node is None or id(node) in seen or isinstance(node.value, str):
+            continue
+        seen.add(id(node))  # an alias is the same node again, even within itself
+        if node.id != "mapping":
+            todo += node.value
+            continue
+        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+        if len(keys) != len(set(keys)):
+            return next(key for key in keys if keys.count(key) > 1)
+        todo += [part for pair in node.value for part in pair]
+    return None
 
 
 def _namespace(table: dict[str, Any], path: Path, name: str) -> Namespace:

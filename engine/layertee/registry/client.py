@@ -34,7 +34,7 @@ from .exchange import Exchange
 from .retry import TRIES, retrying
 
 if TYPE_CHECKING:
-    from .http import Body, TLSPolicy, Transport, WholeResponse
+    from .http import Body, Response, TLSPolicy, Transport, WholeResponse
 
 _MAX_DEPTH = 2  # an index may hold an index; nothing in use goes deeper
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
@@ -124,10 +124,17 @@ class Registry:
     async def small(self, path: str, accept: str, *, limit: int, what: str) -> WholeResponse:
         """The answer to ``GET path`` below the repository: something small that lies beside an image.
 
-        Nothing in it was checked. ``limit`` is in bytes; ``what`` begins error messages. Raises
-        NotInRegistry, and as ``resolve``.
+        A ``path`` that begins with a slash is one of the registry's host. Nothing in it was checked.
+        ``limit`` is in bytes; ``what`` begins error messages. Raises NotInRegistry, and as ``resolve``.
         """
         return await self._fetch(path, accept, limit, what)
+
+    async def ping(self) -> Response:
+        """The answer to ``GET /v2/``, whose head says what the registry can do. Its status is 200, or 401.
+
+        Raises as ``resolve``.
+        """
+        return await retrying(self._exchange.ping, sleep=self._sleep, tries=self._tries)
 
     async def _named(self) -> Manifest | Index:
         """The document the reference itself names."""

@@ -109,6 +109,7 @@ class Exchange:
     async def fetch(self, path: str, headers: Mapping[str, str], *, limit: int, what: str) -> WholeResponse:
         """The whole answer to ``GET path``; its status is 200. ``what`` begins error messages.
 
+        A ``path`` that begins with a slash is one of the registry's host, and not below the repository.
         Raises RegistryError and its subclasses for any other status, TransportError and its subclasses,
         DocumentError for a body above ``limit`` bytes, AuthConfigError.
         """
@@ -132,6 +133,36 @@ class Exchange:
         if is_page(response.body, kind):
             raise page_instead(what, walk.url, kind)
         return response
+
+    async def ping(self) -> WholeResponse:
+        """The answer to ``GET /v2/`` of a stranger: 200, or 401. Redirects are followed.
+
+        Raises RegistryError and its subclasses for any other status, TransportError and its subclasses,
+        DocumentError.
+        """
+        home, _ = await self._connect()
+        url = f"{home.scheme}://{self._reference.api_host}/v2/{self._query}"
+        for _ in range(MAX_HOPS + 1):
+            answer = await self._transport.fetch(
+                "GET",
+                url,
+                headers={"Accept-Encoding": "identity"},
+                limit=MAX_ERROR_BODY,
+                tls=self._tls_of(Origin.of(url)),
+                near=self._near(url),
+            )
+            location = answer.field("Location")
+            if answer.status not in _REDIRECTS or location is None:
+                break
+            url = redirect_target(url, location, home)
+            self._not_blocked(Origin.of(url))
+        else:
+            raise RedirectRefused(f"{home}: more than {MAX_HOPS} redirects")
+        if answer.status not in (200, 401):
+            wait, date = answer.field("Retry-After"), answer.field("Date")
+            what = f"the registry {self._reference.api_host}"
+            raise status_error(answer.status, url, what, wait=wait, date=date)
+        return answer
 
     async def open(
         self, path: str, headers: Mapping[str, str], *, blob: Digest, size: int, what: str
@@ -178,8 +209,8 @@ class Exchange:
     ) -> tuple[ResponseT, _Walk]:
         """Send a request; once more from the registry if where it led has expired."""
         origin, auth = await self._connect()
-        start = f"{origin.scheme}://{self._reference.api_host}/v2/{self._reference.repository}/{path}"
-        start += self._query
+        below = "" if path.startswith("/") else f"/v2/{self._reference.repository}/"
+        start = f"{origin.scheme}://{self._reference.api_host}{below}{path}{self._query}"
         known = self._targets.get(blob) if blob is not None else None
         walk = _Walk(known, left=True) if known is not None else _Walk(start)
         for again in (True, False):

@@ -118,6 +118,30 @@ def test_two_files_about_one_namespace_are_refused(machine: Machine) -> None:
     assert str(one) in str(failed.value) and str(two) in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "default-docker: {}\ndocker: {}\ndefault-docker: {}\n",
+        "docker:\n  quay.io: {lookaside: 'http://a'}\n  quay.io: {lookaside: 'http://b'}\n",
+        "docker:\n  quay.io: {lookaside: 'http://a'}\n  'quay.io': {lookaside: 'http://b'}\n",
+        "default-docker: {lookaside: 'http://a', use-sigstore-attachments: true, lookaside: 'http://b'}\n",
+        "other: [1, {a: 1, b: 2, a: 3}]\n",
+        "other: &all {a: 1, b: {c: *all, c: 2}}\n",
+    ],
+)
+def test_what_one_file_says_twice_is_refused(machine: Machine, text: str) -> None:
+    path = machine.write(machine.admin, "a.yaml", text)
+    with pytest.raises(RegistriesConfError, match="is there twice in one table") as caught:
+        machine.read()
+    assert str(path) in str(caught.value)
+
+
+def test_a_home_with_odd_characters_is_a_good_default(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "100% me?")
+    own = machine.places("quay.io/a/b:1", uid=1000).lookaside
+    assert own == f"file://{tmp_path}/100%25%20me%3F/home/.local/share/containers/sigstore"
+
+
 def test_names_that_expand_without_end_cost_nothing(machine: Machine) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
