@@ -93,7 +93,7 @@ class Exchange:
         self._tls = dataclasses.replace(tls, verify=False) if allow_http else tls
         self._allow_http = allow_http
         self._is_blocked = is_blocked
-        self._query = f"?{urlencode({'ns': namespace})}" if namespace else ""
+        self._query = urlencode({"ns": namespace}) if namespace else ""
         self._connecting = asyncio.Lock()
         self._origin: Origin | None = None
         self._auth: Authorizer | None = None
@@ -210,7 +210,9 @@ class Exchange:
         """Send a request; once more from the registry if where it led has expired."""
         origin, auth = await self._connect()
         below = "" if path.startswith("/") else f"/v2/{self._reference.repository}/"
-        start = f"{origin.scheme}://{self._reference.api_host}{below}{path}{self._query}"
+        start = f"{origin.scheme}://{self._reference.api_host}{below}{path}"
+        if self._query:
+            start += f"{'&' if '?' in path else '?'}{self._query}"
         known = self._targets.get(blob) if blob is not None else None
         walk = _Walk(known, left=True) if known is not None else _Walk(start)
         for again in (True, False):
@@ -247,7 +249,7 @@ class Exchange:
             return False
         self._offered = True
         assert self._origin is not None
-        url = f"{self._origin.scheme}://{self._reference.api_host}/v2/{self._query}"
+        url = f"{self._origin.scheme}://{self._reference.api_host}/v2/{self._query and '?' + self._query}"
         headers = {"Accept-Encoding": "identity"}
         answer = await self._transport.fetch("GET", url, headers=headers, limit=MAX_ERROR_BODY, tls=self._tls)
         challenges = answer.fields("WWW-Authenticate")
