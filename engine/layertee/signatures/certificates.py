@@ -11,11 +11,13 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 from cryptography.x509.verification import (
     Criticality,
@@ -31,6 +33,9 @@ from ..image.strictjson import printable
 from .armour import blocks
 from .publickeys import PublicKey, der_of, usable
 
+# Nobody who verifies a signature can mend an odd certificate in it, or in a bundle of authorities.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, module=re.escape(__name__))
+
 MAX_CHAIN: Final = 16
 """Certificates that come with a signature; a chain has three or four."""
 _MAX_DEPTH: Final = 8  # intermediates of a path
@@ -43,6 +48,12 @@ _NEVER_CRITICAL: Final = (
     x509.AuthorityKeyIdentifier,
     x509.AuthorityInformationAccess,
 )
+_REFUSED: Final = {  # as messages have it
+    "2.5.29.30": "name constraints",
+    "2.5.29.33": "policy mappings",
+    "2.5.29.36": "policy constraints",
+    "2.5.29.54": "inhibitAnyPolicy",
+}
 # URLs that every parser reads alike: no user, no spaces, no brackets, and only whole percent-encodings.
 _URL: Final = re.compile(
     r"[a-z][a-z0-9+.-]*://[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*(?::[0-9]{1,5})?"
@@ -193,7 +204,10 @@ def verify_path(
 
 def _reason(exc: VerificationError) -> str:
     text = str(exc).removeprefix("validation failed: ").partition(" (encountered processing ")[0]
-    return printable(text.removeprefix("candidates exhausted: "), 200)
+    text = text.removeprefix("candidates exhausted: ").partition(": AlgorithmIdentifier")[0]
+    for oid, name in _REFUSED.items():
+        text = text.replace(f"{oid}:", f"{name}:")
+    return printable(text, 200)
 
 
 def _authority() -> ExtensionPolicy:

@@ -84,9 +84,10 @@ def _load(raw: bytes, what: str) -> PublicKey:
         raise DocumentError(f"{what} is a {block.kind}, not a PUBLIC KEY")
     try:
         key = usable(load_der_public_key(block.der), what)
+        again = key.public_bytes(Encoding.DER, written)
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise DocumentError(f"{what} is not a public key that can be read") from exc
-    if key.public_bytes(Encoding.DER, written) != block.der:
+    if again != block.der:
         raise DocumentError(f"{what} is a public key in an encoding that is not the usual one")
     return key
 
