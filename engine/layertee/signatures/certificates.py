@@ -18,7 +18,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
     ExtensionPolicy,
@@ -48,7 +48,7 @@ _NEVER_CRITICAL: Final = (
     x509.AuthorityKeyIdentifier,
     x509.AuthorityInformationAccess,
 )
-_REFUSED: Final = {  # as messages have it
+_REFUSED: Final = {  # what only one of two libraries evaluates, and what messages call it
     "2.5.29.30": "name constraints",
     "2.5.29.33": "policy mappings",
     "2.5.29.36": "policy constraints",
@@ -59,12 +59,6 @@ _URL: Final = re.compile(
     r"[a-z][a-z0-9+.-]*://[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*(?::[0-9]{1,5})?"
     r"(?:[/?#](?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*)*"
 )
-
-
-class _PolicyMappings(x509.ExtensionType):
-    """The extension 2.5.29.33, which the library has no class for, and which is refused."""
-
-    oid = ObjectIdentifier("2.5.29.33")
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -198,6 +192,11 @@ def verify_path(
         raise PolicyRefused(f"its certificate is not accepted: {_reason(exc)}") from exc
     except (ValueError, OverflowError) as exc:
         raise PolicyRefused("its certificate cannot be verified for that time") from exc
+    for one in chain:
+        for extension in one.extensions:
+            if extension.oid.dotted_string in _REFUSED:  # whether critical or not: Go heeds them
+                name = _REFUSED[extension.oid.dotted_string]
+                raise PolicyRefused(f"its certificate is not accepted: {name} in the path")
     if any(at > one.not_valid_after_utc for one in chain):  # the library counts in whole seconds
         raise PolicyRefused("its certificate is not accepted: it is not valid any more")
 
@@ -233,9 +232,6 @@ def _common() -> ExtensionPolicy:
         ExtensionPolicy.permit_all()
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_code)
         .require_not_present(x509.NameConstraints)
-        .require_not_present(x509.PolicyConstraints)
-        .require_not_present(x509.InhibitAnyPolicy)
-        .require_not_present(_PolicyMappings)
     )
 
 
