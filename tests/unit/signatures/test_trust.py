@@ -6,19 +6,15 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from layertee.config.trustfile import parse_trust
-from layertee.config.trustrules import ScopeRules
 from layertee.errors import PolicyRefused, TrustFileError, UnsafePath
 from layertee.image.digest import Digest
-from layertee.image.reference import Reference, parse_reference
-from layertee.signatures.signature import Bundle, Subject, Verified
+from layertee.signatures.signature import Verified
 from layertee.signatures.trust import check_trust
 from tests.support.bundlekit import (
     PROVENANCE,
@@ -28,70 +24,17 @@ from tests.support.bundlekit import (
     claim,
     dsse_v2,
     flip,
-    found,
     hashedrekord_v2,
     moment,
     statement,
 )
 from tests.support.sigstorekit import ISSUER, SIGNED, PrivateKey, new_key, public_pem, rsa_key
-
-IMAGE, INDEX, OTHER = b"the image's manifest", b"the index", b"another image's manifest"
-NAME = parse_reference("registry.example.com/a/b:1")
-assert isinstance(NAME, Reference)
-SUBJECT = Subject(IMAGE, Digest.of(IMAGE), NAME)
-FROM_INDEX = Subject(INDEX, Digest.of(INDEX), NAME, is_index=True)
-FOR_IMAGE = statement(SUBJECT.digest)
-
-
-class Beside:
-    """What is beside images, in memory, and what was looked for."""
-
-    def __init__(self, bundles: Mapping[Digest, Sequence[bytes]]) -> None:
-        self._bundles = {
-            digest: [found(raw, f"bundle {n}") for n, raw in enumerate(each)]
-            for digest, each in bundles.items()
-        }
-        self.asked: list[Digest] = []
-
-    async def bundles(self, digest: Digest) -> list[Bundle]:
-        self.asked.append(digest)
-        return self._bundles.get(digest, [])
+from tests.support.trustmachine import FOR_IMAGE, FROM_INDEX, IMAGE, OTHER, SUBJECT, Beside, Machine
 
 
 @pytest.fixture(scope="module")
 def sigstore() -> Sigstore:
     return Sigstore()
-
-
-class Machine:
-    """A directory with trust.toml, a trusted root and keys."""
-
-    def __init__(self, directory: Path, sigstore: Sigstore) -> None:
-        self.directory = directory
-        self.sigstore = sigstore
-        (directory / "root.json").write_bytes(sigstore.trusted_root())
-
-    def key(self, name: str, key: PrivateKey | None = None) -> PrivateKey:
-        key = key or new_key()
-        (self.directory / name).write_bytes(public_pem(key))
-        return key
-
-    def rules(self, text: str, *, root: bool = True) -> ScopeRules:
-        head = '[scope."registry.example.com"]\n' + ('trusted-root = "root.json"\n' if root else "")
-        scopes = parse_trust(self.directory / "trust.toml", (head + text).encode())
-        (rules,) = scopes.values()
-        return rules
-
-    def check(
-        self, text: str, *bundles: bytes, root: bool = True, subjects: Sequence[Subject] = (SUBJECT,)
-    ) -> tuple[Verified, ...]:
-        source = Beside({SUBJECT.digest: bundles})
-        return asyncio.run(check_trust([self.rules(text, root=root)], subjects, source))
-
-    def refuses(self, text: str, *bundles: bytes, root: bool = True) -> str:
-        with pytest.raises(PolicyRefused) as caught:
-            self.check(text, *bundles, root=root)
-        return str(caught.value)
 
 
 @pytest.fixture
@@ -210,7 +153,7 @@ def test_every_claim_is_read_from_its_extension(machine: Machine) -> None:
 
 def test_another_sigstore_is_refused(machine: Machine) -> None:
     other = Sigstore()
-    assert "1 signatures were found" in machine.refuses(KEYLESS, other.keyless(FOR_IMAGE))
+    assert "1 signature was found" in machine.refuses(KEYLESS, other.keyless(FOR_IMAGE))
     mixed = Sigstore(ct=machine.sigstore.ct, rekor=machine.sigstore.rekor)  # its own authority
     machine.refuses(KEYLESS, mixed.keyless(FOR_IMAGE))
     mixed = Sigstore(root=machine.sigstore.root)
