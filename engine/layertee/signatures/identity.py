@@ -47,7 +47,7 @@ def accepts(identity: Identity, name: Reference | None, signed: str) -> bool:
     """Whether a signature that says it is for ``signed`` is one for ``name``, the image as it was asked for.
 
     None is an image without a name in a registry: only identities that name one themselves take it. Where
-    ``name`` has both tag and digest, so must ``signed``, unless the identity is about repositories.
+    ``name`` has both tag and digest, it is the one with the digest, as its scope in policy.json is.
     """
     found = _parse(signed)
     if found is None:
@@ -57,7 +57,9 @@ def accepts(identity: Identity, name: Reference | None, signed: str) -> bool:
             return _is_exact(_parse(identity.name), found)
         case IdentityKind.EXACT_REPOSITORY:
             return _is_same_repository(_parse(identity.name), found)
-    intended = _parse(str(name)) if name is not None else None
+    intended = (
+        _parse(f"{name.name}@{name.digest}" if name.digest else str(name)) if name is not None else None
+    )
     match identity.kind:
         case IdentityKind.MATCH_EXACT:
             return _is_exact(intended, found)
