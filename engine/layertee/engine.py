@@ -26,12 +26,14 @@ from .options import Options
 from .pulling.budget import Pace, Spending, in_time, spare
 from .pulling.imageplan import ImagePlan
 from .pulling.ingest import Ingest
+from .pulling.judging import Examined, Judge, remember
 from .pulling.measure import check
 from .pulling.network import Network
 from .pulling.plan import Form, LayerPlan, Plan, Source, SourceKind, Verify, Want, plan
 from .pulling.pull import Pull
 from .pulling.report import ProgressCallback, PullResult
 from .pulling.resolve import Resolved, resolve, resolve_short
+from .pulling.ruling import Sources
 from .pulling.source import read_blob
 from .pulling.stream import LayerStream
 from .pulling.survey import Keepers, blob_names, look, registry_layers
@@ -79,6 +81,7 @@ class Engine:
         self._options = options or Options()
         self._store: Store | None = store if isinstance(store, Store) else None
         self._network = Network(self._options)
+        self._judge = Judge(self._options, self.platform)
         self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
@@ -159,7 +162,8 @@ class Engine:
 
         Raises InvalidReference (UnresolvedName), NotFound, Unauthorized, TransportError (DeadlineExceeded),
         IntegrityError (DiffIDMismatch: the image contradicts a pair computed on this machine),
-        UnsupportedImage; ValueError for a ``form`` or ``verify`` that there is not.
+        UnsupportedImage; PolicyRefused (DowngradeRefused) for an image that this machine does not take;
+        ValueError for a ``form`` or ``verify`` that there is not.
         """
         wanted = want or Want(trust=self._options.trust)
         wanted = replace(
@@ -168,16 +172,21 @@ class Engine:
             verify=wanted.verify if verify is None else Verify(verify),
         )
         async with self.in_time():
-            found = await self._resolve(reference)
+            found, examined = await self._examined(reference, enforce=True)
             survey, _ = await in_thread(
                 look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
             )
-        return _planned(reference, found, plan(found.image.layers, survey, wanted), name, survey.warnings)
+        made = plan(found.image.layers, survey, wanted)
+        return _planned(reference, found, made, name, survey.warnings, examined)
 
-    async def inspect(self, reference: str, want: Want | None = None) -> Inspection:
-        """Resolve ``reference`` and tell what this machine knows of it. Raises as ``plan``."""
+    async def inspect(self, reference: str, want: Want | None = None, *, enforce: bool = False) -> Inspection:
+        """Resolve ``reference`` and tell what this machine knows of it.
+
+        Raises as ``plan``; but what the policy says is only told, in the plan's ``consent`` and
+        ``freshness``, unless it is to ``enforce`` it.
+        """
         wanted = want or Want(trust=self._options.trust)
-        found = await self._resolve(reference)
+        found, examined = await self._examined(reference, enforce=enforce)
         survey, attested = await in_thread(
             look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
         )
@@ -185,7 +194,7 @@ class Engine:
         names = await in_thread(blob_names, self.store, found, attested)
         manifest, layers = registry_layers(found) or (None, ())
         warnings = tuple(dict.fromkeys([*survey.warnings, *attested.warnings]))
-        planned = _planned(reference, found, made, ImageName.AS_REFERENCE, warnings)
+        planned = _planned(reference, found, made, ImageName.AS_REFERENCE, warnings, examined)
         return Inspection(planned, names, manifest, layers)
 
     async def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
@@ -202,9 +211,17 @@ class Engine:
         pace = Pace(budget.min_rate)
         try:
             async with in_time(budget.deadline_s):
-                return await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
+                result = await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
         finally:
             self._trim_parts()
+        return replace(result, warnings=(*result.warnings, *await self.remember(plan)))
+
+    async def remember(self, plan: ImagePlan) -> tuple[str, ...]:
+        """The image of ``plan`` is taken: it is the newest that was seen under its name, if it is newer.
+
+        Whoever hands an image on without ``pull`` calls it. What kept it from being remembered is returned.
+        """
+        return await in_thread(remember, self.store, plan, self.platform, self._options.policy)
 
     @asynccontextmanager
     async def open_layer(self, step: LayerPlan) -> AsyncIterator[LayerStream]:
@@ -266,6 +283,31 @@ class Engine:
         return await verify_store(self.store, self._workers(), self._options)
 
     # --- inside ---
+
+    async def _examined(self, reference: str, *, enforce: bool) -> tuple[Resolved, Examined]:
+        """The image, and what the policy says of it: first of its name alone."""
+        named = parse_name(reference)
+        judge = self._judge
+        ruling = await judge.by_name(named) if not isinstance(named, ShortName) else None
+        if enforce and ruling is not None:
+            ruling.consent.check()
+        found = await self._resolve(reference)
+        if found.registry is not None:
+            named = found.registry
+        assert not isinstance(named, ShortName)
+        ruling = ruling or await judge.by_name(named)
+
+        async def sources() -> Sources:
+            from .pulling.signing import sources_of  # where signatures decide, and not before
+
+            return await sources_of(found, self._network, self._options.policy)
+
+        image = found.image
+        consent = await judge.consent(ruling, named, image.manifest, image.index, sources)
+        examined = await in_thread(judge.examined, ruling, named, found.image, consent, self.store)
+        if enforce:
+            examined.check()
+        return found, examined
 
     async def _resolve(self, reference: str) -> Resolved:
         pair = layers_as_far_as_known if self._options.opaque_layers else image_layers
@@ -372,7 +414,12 @@ class _Opened:
 
 
 def _planned(
-    reference: str, found: Resolved, made: Plan, name: str | ImageName | None, warnings: tuple[str, ...]
+    reference: str,
+    found: Resolved,
+    made: Plan,
+    name: str | ImageName | None,
+    warnings: tuple[str, ...],
+    examined: Examined,
 ) -> ImagePlan:
     return ImagePlan(
         made.layers,
@@ -382,7 +429,12 @@ def _planned(
         name=found.name if isinstance(name, ImageName) else name,
         image=found.image,
         asked=found.asked,
-        warnings=(*found.warnings, *found.image.warnings, *warnings, *_mislabelled(made)),
+        warnings=(
+            *(*found.warnings, *found.image.warnings, *warnings, *_mislabelled(made)),
+            *examined.warnings,
+        ),
+        consent=examined.consent,
+        freshness=examined.freshness,
     )
 
 

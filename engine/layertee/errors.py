@@ -22,6 +22,7 @@ __all__ = [
     "DiffIDMismatch",
     "DigestMismatch",
     "DocumentError",
+    "DowngradeRefused",
     "IntegrityError",
     "InvalidReference",
     "LayerteeError",
@@ -167,6 +168,12 @@ class TrustFileError(PolicyRefused):
     """trust.toml does not make sense, or cannot be read or trusted; the message names file and key."""
 
     code = "TRUST_FILE"
+
+
+class DowngradeRefused(PolicyRefused):
+    """The image is older than one that was seen here under its name, or too old to be the newest."""
+
+    code = "DOWNGRADE"
 
 
 # --- the registry said no -----------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,41 @@ class Budget:
             raise ValueError(f"not a budget: {self}")
 
 
+class SignaturesBy(enum.Enum):
+    """Which program says whether signatures are good."""
+
+    LAYERTEE = "layertee"
+    SKOPEO = "skopeo"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """Which images are taken at all.
+
+    ``file``: this policy.json in place of the machine's. ``insecure``: neither it nor trust.toml counts.
+    ``required``: a machine without a policy.json takes nothing. ``registries_d``: the directory that says
+    where signatures are, in place of the machine's. ``signatures_by`` is the judge of what policy.json wants;
+    ``skopeo`` its program, by default that of PATH. ``trust_file`` is read in place of trust.toml and its
+    drop-ins. ``max_age_s``: an image that is older is not taken for the newest, in seconds.
+    ``allow_downgrade``: an image older than what this machine has seen under the name is taken, and is then
+    the newest that was seen.
+    """
+
+    file: Path | None = None
+    insecure: bool = False
+    required: bool = False
+    registries_d: Path | None = None
+    signatures_by: SignaturesBy = SignaturesBy.LAYERTEE
+    skopeo: Path | None = None
+    trust_file: Path | None = None
+    max_age_s: float | None = None
+    allow_downgrade: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_age_s is not None and self.max_age_s <= 0:
+            raise ValueError(f"max_age_s is not above 0: {self.max_age_s}")
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The defaults are those of the command line.
@@ -63,6 +99,7 @@ class Options:
     ``zstd_window``: the largest window, in bytes, that a zstd frame may have; so much memory is used for it.
     ``keep_partials``: how long the beginning of a layer is kept whose rest did not arrive; by default as
     LAYERTEE_KEEP_PARTIALS says, or a week.
+    ``policy`` says which images are taken at all.
     ``keep_free``: what stays free of the disk that the store is on; by default as LAYERTEE_KEEP_FREE says.
     """
 
@@ -84,6 +121,7 @@ class Options:
     keep_partials: KeepPartials = field(default_factory=KeepPartials.usual)
     zstd_window: int = ZSTD_WINDOW
     any_platform: bool = False
+    policy: PolicyOptions = field(default_factory=PolicyOptions)
 
     def __post_init__(self) -> None:
         if not ZSTD_WINDOW_LEAST <= self.zstd_window <= ZSTD_WINDOW_MOST:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 VERSION_S = 0.25
 PULL_KEYS = [
     *("image", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
-    *("endpoints", "bytes_fetched", "bytes_reused", "seconds", "warnings"),
+    *("endpoints", "bytes_fetched", "bytes_reused", "seconds", "policy", "seen", "warnings"),
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),

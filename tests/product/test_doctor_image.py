@@ -67,12 +67,12 @@ def test_it_says_for_each_endpoint_what_would_be_used_there(user: Cli) -> None:
     assert (origin["name"], origin["mirror"], origin["from"]) == ("quay.test/fedora/os", False, f"{conf}:1")
     assert origin["logins"] == [f"{own / 'auth.json'}, key quay.test/fedora"]
     assert str(conf) in found["files"] and str(own / "registries.d/q.yaml") in found["files"]
-    assert found["policy"] == {
+    section = {
         "file": str(own / "policy.json"),
         "section": "transports.docker.'quay.test'",
         "verdict": "accept",
-        "problem": None,
     }
+    assert found["policy"] == {"sections": [section], "problem": None}
     assert found["signatures"]["lookaside"] == "https://sigs.test"
     assert SECRET not in json.dumps(found)
 
@@ -113,7 +113,7 @@ def test_people_are_told_the_same(user: Cli) -> None:
     for endpoint in found["endpoints"]:
         assert endpoint["name"] in text and endpoint["from"] in text
         assert all(login in text for login in endpoint["logins"])
-    assert found["policy"]["section"] in text and found["signatures"]["lookaside"] in text
+    assert found["policy"]["sections"][0]["section"] in text and found["signatures"]["lookaside"] in text
     assert SECRET not in text
 
 
@@ -143,5 +143,5 @@ def test_a_file_that_cannot_be_parsed_is_named_with_its_line(user: Cli) -> None:
 def test_other_images_have_a_policy_and_no_endpoints(user: Cli) -> None:
     found = user.run("doctor", "--json", f"oci:{user.home}").json
     assert (found["endpoints"], found["files"]) == ([], [])
-    assert found["policy"]["verdict"] == "reject"
+    assert found["policy"]["sections"][0]["verdict"] == "reject"
     assert user.run("doctor", "--json", code=1).err

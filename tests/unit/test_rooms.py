@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "engine": {"image", "disk", "core", "transfer", "store", "options", "pulling"},
     "sync": {"store", "pulling", "engine"},
-    "imageproxy": {"image", "config", "disk", "core", "store", "skopeo", "pulling", "engine"},
+    "imageproxy": {"image", "disk", "core", "store", "signatures", "pulling", "engine"},
     "__init__": {"image", "disk", "core", "transfer", "store", "pulling", "engine", "sync"},
     "cli": {
         *(
@@ -83,7 +83,6 @@ HOMES: dict[str, set[str]] = {
         "signatures.transparency",
     },
     "sigstore": {"signatures.keyless", "signatures.trustmaterial"},
-    "platformdirs": {"signatures.trustmaterial"},
     "rfc3161_client": {"signatures.timestamps"},
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},

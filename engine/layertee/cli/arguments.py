@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from ..version import __version__
-from . import proxyargs, values
+from . import policyargs, proxyargs, values
 from .exits import EXIT_ERROR
 from .output import flush, say, tell
 
@@ -295,6 +295,9 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where signatures are (default: as podman)",
     )
+    group.add_argument(
+        "--trust-file", type=values.path, metavar="FILE", help="in place of /etc/layertee/trust.toml"
+    )
 
 
 def _help(parser: argparse.ArgumentParser) -> None:
@@ -362,6 +365,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     _add_access(group)
     proxyargs.add_trust_realm(group)
     _add_limits(group)
+    policyargs.add_policy(parser)
     group.add_argument(
         "--from",
         action="append",

@@ -62,7 +62,7 @@ def configuration_report() -> list[str]:
 
 
 def skopeo_report() -> list[str]:
-    """Which skopeo clients start, which one judges signatures, and what the policy says; a line each."""
+    """Which skopeo clients start, and what the policy says; a line each."""
     first = first_on_path(search_path(), shims=True)
     if first is None:
         lines = ["image-proxy: there is no skopeo on PATH, which is what clients start"]
@@ -70,13 +70,15 @@ def skopeo_report() -> list[str]:
         which = "the shim: clients get layertee" if is_shim(first) else "not the shim: see install-shim"
         lines = [f"image-proxy: skopeo on PATH is {first}, {which}"]
     real = find_skopeo()
-    lines.append(f"  the real one, for signatures and other transports: {real or 'there is none'}")
+    lines.append(f"  the real one, for other transports: {real or 'there is none'}")
     try:
         policies = read_policies()
         for policy in policies:
             lines.append(f"  policy: {policy.path}; by default: {_BY_DEFAULT[verdict(policy.default)]}")
+        if len(policies) > 1:
+            lines.append("    both hold: older programs look only into ~/.config and /etc for it")
         if not policies:
-            lines.append(f"  no image will be opened: {no_policy()}")
+            lines.append(f"  image-proxy will open no image, pull takes any: {no_policy()}")
     except PolicyRefused as exc:
         lines.append(f"  no image will be opened: {exc}")
     return lines

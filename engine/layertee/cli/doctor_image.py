@@ -9,7 +9,7 @@ from ..config.registries import Registries
 from ..config.shortnames import candidates, recorded_at
 from ..errors import InvalidReference
 from ..image.reference import ImageReference, ShortName, parse_name
-from ..options import Options
+from ..options import Options, PolicyOptions
 from ..pulling.explain import EndpointFacts, Explanation, explain
 from ..sync import run
 from .exits import EXIT_ERROR, EXIT_OK
@@ -25,9 +25,10 @@ def doctor_image(args: argparse.Namespace) -> int:
         tls_verify=args.tls_verify,
         cert_dir=args.cert_dir,
         registries_conf=args.registries_conf,
+        policy=PolicyOptions(file=args.policy, registries_d=args.registries_d, trust_file=args.trust_file),
     )
     image = _meant(args)
-    found = run(explain(image, options, policy=args.policy, registries_d=args.registries_d))
+    found = run(explain(image, options))
     if args.json:
         print_json(found.to_json())
     else:
@@ -56,8 +57,12 @@ def _lines(found: Explanation) -> Iterator[str]:
         yield from _endpoint(number, endpoint)
     if found.policy_problem:
         yield f"policy: {found.policy_problem}"
-    else:
-        yield f"policy: {found.policy}, {found.policy_section}: {found.policy_verdict}"
+    elif not found.sections:
+        yield "policy: there is no policy.json: pull takes any image, image-proxy none"
+    for section in found.sections:
+        yield f"policy: {section.file}, {section.section}: {section.verdict}"
+    if len(found.sections) > 1:
+        yield "  all of them have to take it"
     if found.signatures is not None:
         places = found.signatures
         yield f"signatures: {places.lookaside} ({places.lookaside_file or 'by default'})"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from .output import tell
 
 HINTS = {
+    "allow-downgrade": "--allow-downgrade takes the image this once",
     "displace": "--force keeps what is there under another name, and puts the shim in its place",
     "free-space": "'layertee gc' removes the blobs that no image needs",
     "keep-free": "'layertee gc' removes the blobs that no image needs; --keep-free SIZE or N%, or"

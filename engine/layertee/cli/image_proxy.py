@@ -14,13 +14,11 @@ from pathlib import Path
 from ..engine import Engine
 from ..errors import InvalidReference, LayerteeError
 from ..image.placename import PlaceKind, PlaceName, Where, parse_place
-from ..image.platform import Platform
 from ..imageproxy.cache import CacheLimit
 from ..imageproxy.delegate import RealProxy
 from ..imageproxy.images import Identity, ProxyOptions
-from ..imageproxy.judge import Judge
 from ..imageproxy.server import Server, refuse
-from ..imageproxy.session import SERVED, Session
+from ..imageproxy.session import Session
 from ..imageproxy.wire import Channel
 from ..options import Options
 from ..places.find import client_repositories
@@ -70,7 +68,7 @@ def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         try:
             async with Engine(args.store, options=options) as engine:
-                await _serve(args, engine, engine.platform, proxy, limit, sock)
+                await _serve(args, engine, proxy, limit, sock)
         except asyncio.CancelledError:
             if not terminated:
                 raise  # interrupted from the keyboard
@@ -83,7 +81,6 @@ def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
 async def _serve(
     args: argparse.Namespace,
     engine: Engine,
-    platform: Platform,
     proxy: ProxyOptions,
     limit: CacheLimit,
     sock: socket.socket,
@@ -98,15 +95,7 @@ async def _serve(
         args.registries_conf,
     )
     real = RealProxy(_real_command(args, skopeo, access)) if skopeo is not None else None
-    judge = Judge(
-        SERVED,
-        skopeo,
-        platform,
-        args.policy,
-        args.insecure_policy,
-        access,
-    )
-    session = Session(engine, judge, proxy, limit, real, everything=bool(args.decryption_key))
+    session = Session(engine, proxy, limit, real, everything=bool(args.decryption_key))
     channel = Channel(sock)
     try:
         await Server(channel, session.open_image).serve()

@@ -12,6 +12,7 @@ from ..pulling.plan import LayerPlan
 from ..sync import run
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
+from .policytext import verdict
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
 
@@ -88,6 +89,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "config", config.digest
     yield "platform", str(config.platform)
     yield "created", config.created or "unknown"
+    yield from verdict(plan)
     for key, value in sorted(config.labels.items()):
         yield f"label {key}", value
 

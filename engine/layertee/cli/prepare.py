@@ -34,7 +34,7 @@ def prepare(args: argparse.Namespace) -> int:
 
         async def inspect() -> Inspection:
             async with Engine(store, options=options) as engine:
-                return await engine.inspect(name)
+                return await engine.inspect(name, enforce=True)
 
         image = run(inspect())
         work = Prepare(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from . import values
+from . import policyargs, values
 
 SUBCOMMAND = "experimental-image-proxy"
-_SWITCHES = frozenset({"--debug", "--insecure-policy", "--no-creds", "--annotate-layers"})
+_SWITCHES = frozenset(
+    {"--debug", "--insecure-policy", "--no-creds", "--annotate-layers", "--allow-downgrade"}
+)
 
 
 def normalized(words: Sequence[str]) -> list[str]:
@@ -32,8 +34,10 @@ def normalized(words: Sequence[str]) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All but the limits of transfers. What ``pull`` has and this command has not gets its default."""
     parser.set_defaults(platform=None, trust="attested", deadline=None, min_rate=None)
+    parser.set_defaults(policy_required=True)  # as skopeo, which opens nothing without a policy
     parser.add_argument("subcommand", nargs="*", metavar=SUBCOMMAND, help=argparse.SUPPRESS)
     _add_client(parser)
+    policyargs.add_policy(parser)
     ours = parser.add_argument_group("layers and where they are")
     ours.add_argument(
         "--store",
@@ -92,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skopeo",
         type=values.path,
         metavar="PATH",
-        help="the real skopeo, which checks signatures and serves other transports (default: as on PATH)",
+        help="the real skopeo, which serves other transports (default: as on PATH)",
     )
 
 
@@ -151,17 +155,6 @@ def _add_client(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY",
         help="leave all images to the real skopeo, which can decrypt them (repeatable)",
-    )
-    group.add_argument("--insecure-policy", action="store_true", help="apply no signature policy")
-    group.add_argument(
-        "--policy", type=values.path_or_none, metavar="FILE", help="the signature policy to apply"
-    )
-    group.add_argument(
-        "--registries.d",
-        type=values.path_or_none,
-        dest="registries_d",
-        metavar="DIR",
-        help="where signatures are",
     )
     group.add_argument(
         "--user-agent-prefix",

@@ -16,7 +16,8 @@ from ..pulling.report import LayerResult, PullResult
 from ..store.store import Store
 from ..sync import run
 from .exits import EXIT_OK
-from .output import print_json, print_table, say, warn
+from .output import print_json, print_table, say, tell, warn
+from .policytext import verdict
 from .progress import display
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
@@ -53,6 +54,8 @@ def pull(args: argparse.Namespace) -> int:
                 exc.add_note(_kept(store, layers))
             raise
     warn(result.warnings)
+    if result.consent.unasked:
+        tell("layertee: this machine has no policy.json: signatures are not required here")
     if args.json:
         print_json(result.to_json())
     elif not args.quiet:
@@ -81,6 +84,7 @@ def _print(result: PullResult, *, dry_run: bool) -> None:
     say("")
     fetched, reused = human(result.bytes_fetched), human(result.bytes_reused)
     has_mirrors = any(endpoint.is_mirror for endpoint in result.asked)
+    say(*(f"{key}: {text}" for key, text in verdict(result)))
     if dry_run:
         say(f"would fetch {fetched}; {reused} need not be fetched")
         if has_mirrors:

@@ -20,6 +20,7 @@ from ..options import Budget, Options
 from ..store.layout import is_unfinished
 from ..store.store import Store, default_root
 from ..transfer.limits import FetchLimits, RangeMode
+from .policyargs import policy_of
 
 
 def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = ()) -> Options:
@@ -44,6 +45,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
         keep_partials=args.keep_partials or KeepPartials.usual(),
         zstd_window=args.zstd_window,
         user_agent_prefix=args.user_agent_prefix,
+        policy=policy_of(args),
         budget=Budget(
             max_output=args.max_output,
             deadline_s=args.deadline,

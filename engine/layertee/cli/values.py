@@ -20,6 +20,7 @@ DURATION_MAX_S = 30 * 86400.0
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kKmMgG])(i?))?[bB]?(?:/s)?")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
 _HOST = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?")
 
 
@@ -68,6 +69,14 @@ def duration(text: str) -> float:
     if not 0 < total <= DURATION_MAX_S:
         raise argparse.ArgumentTypeError(f"{text!r:.50} is not a duration like 90s, 10m or 1h30m")
     return total
+
+
+def age(text: str) -> float:
+    """``12h``, ``30d`` or ``8w`` in seconds; more than none."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r:.50} is not an age like 12h, 30d or 8w")
+    return int(match[1]) * {"h": 3600.0, "d": 86400.0, "w": 604800.0}[match[2]]
 
 
 def rate(text: str) -> int:

@@ -26,6 +26,7 @@ from ..image.placename import Where
 from ..image.reference import parse_reference
 from ..image.reference_storage import StorageReference
 from ..image.roles import asking_order
+from ..pulling.imageplan import ImagePlan
 from ..pulling.plan import Form, Keep, LayerPlan, Want
 from ..pulling.survey import kept_by
 from . import documents
@@ -116,7 +117,7 @@ class ServedImage:
         tars = options.identity is Identity.DIFF_ID or isinstance(parse_reference(name), StorageReference)
         form = Form.UNCOMPRESSED if tars else Form.AS_IS
         want = Want(form=form, keep=Keep.NAMED, trust=engine.options.trust)
-        found = await engine.inspect(name, want)
+        found = await engine.inspect(name, want, enforce=True)
         await examine(found)
         plan = found.plan
         named: dict[Digest, LayerPlan] = {}
@@ -135,6 +136,11 @@ class ServedImage:
                 )
             )
             return cls(engine, found, options, steps, has, queue, stack.pop_all())
+
+    @property
+    def plan(self) -> ImagePlan:
+        """What the image is, and what was to be brought."""
+        return self._plan
 
     async def close(self) -> None:
         """Give up what is under way. Harmless when repeated."""

@@ -1,80 +1,88 @@
-"""The signature policy, applied to what a client wants to open (containers-policy.json(5)).
+"""The policy, applied to images that are left to the real skopeo.
 
-What a policy accepts or rejects by name alone is decided here. Where it wants signatures, the real skopeo
-judges the very manifest that was resolved here; without one the image is refused. The policy is read anew for
-each image.
+What it accepts or rejects by name alone is decided so. Where it wants signatures, they are verified here, of
+the manifest that is found here; and the image counts only as long as skopeo has that very manifest. Of the
+transports that are left to it, ``dir:`` alone keeps signatures where they can be read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
 from pathlib import Path
+from typing import Final
 
 from ..aio import in_thread
-from ..config.policy import Policy, no_policy, read_policies
-from ..config.requirements import Verdict
-from ..engine import Inspection
-from ..errors import PolicyRefused
-from ..image.platform import Platform
-from ..image.reference import parse_reference
-from ..skopeo.check import check_policy
-from ..skopeo.command import Access
+from ..engine import Engine
+from ..errors import NotFound, PolicyRefused
+from ..image.document import (
+    MAX_DOCUMENT,
+    Descriptor,
+    Digest,
+    Index,
+    Manifest,
+    Platform,
+    choose_platform,
+    parse_document,
+)
+from ..pulling.judging import Judge
+from ..pulling.ruling import Sources
+
+DIRECTORY: Final = "dir"
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """``path``: the policy's file, None for that of the machine. ``insecure``: everything is accepted.
+async def taken_as(name: str, engine: Engine) -> Digest | None:
+    """The digest of the manifest as which ``name``, ``transport:details``, is taken; None if any is.
 
-    ``served`` are the transports whose images are resolved here; ``skopeo`` judges signatures.
+    Raises PolicyRefused, TrustFileError; NotFound and DocumentError for a directory that is no image.
     """
-
-    served: tuple[str, ...]
-    skopeo: Path | None
-    platform: Platform
-    path: Path | None = None
-    insecure: bool = False
-    access: Access = field(default_factory=Access)
-
-    async def by_name(self, name: str) -> tuple[Policy, ...]:
-        """The policies that want signatures for ``name``; empty if it is accepted as it is.
-
-        Raises PolicyRefused, InvalidReference.
-        """
-        if self.insecure:
-            return ()
-        policies = await in_thread(read_policies, self.path)
-        if not policies:
-            raise no_policy()
-        wanting = [policy for policy in policies if await in_thread(self._wants_signatures, name, policy)]
-        return tuple(wanting)
-
-    def _wants_signatures(self, name: str, policy: Policy) -> bool:
-        transport, _, details = name.partition(":")
-        if transport in self.served:
-            found = policy.judge(parse_reference(name))
-        else:
-            found = policy.judge_other(transport, details)
-        if found.verdict is Verdict.REJECT:
-            raise PolicyRefused(f"{name} is rejected by {policy.path}, in {found.section}")
-        if found.verdict is Verdict.ACCEPT:
-            return False
-        if transport not in self.served:
-            raise PolicyRefused(
-                f"{policy.path} wants signatures for {name}, in {found.section}, which only images of"
-                f" {', '.join(self.served)} can be checked for here"
-            )
-        return True
-
-    async def check(self, name: str, policy: Policy, resolved: Inspection) -> None:
-        """Returns if the signatures of the manifest that was ``resolved`` are as ``policy`` wants them.
-
-        Raises PolicyRefused.
-        """
-        await check_policy(
-            self.skopeo,
-            parse_reference(name),
-            policy,
-            resolved.plan.manifest,
-            platform=self.platform,
-            access=self.access,
+    transport, _, details = name.partition(":")
+    judge = Judge(engine.options, engine.platform)
+    ruling = await judge.other(transport, details)
+    ruling.consent.check()
+    if not ruling.wants_signatures:
+        return None
+    if transport != DIRECTORY:
+        raise PolicyRefused(
+            f"signatures are wanted for {name}, by {ruling.consent.sections[0].file}, and images of"
+            f" {transport}: have none that could be read here"
         )
+    directory = Path(details)
+    manifest, index = await in_thread(_documents, directory, engine.platform)
+    primary = index.digest if index is not None else manifest.digest
+
+    async def sources() -> Sources:
+        from ..signatures.stores import DirectorySignatures
+
+        return Sources(DirectorySignatures(directory, primary))
+
+    consent = await judge.consent(ruling, name, manifest, index, sources)
+    consent.check()
+    return manifest.digest
+
+
+def _documents(directory: Path, platform: Platform) -> tuple[Manifest, Index | None]:
+    """The manifest that skopeo would use of a ``dir:``, and the index that it is chosen from. Blocks."""
+    document = parse_document(_read(directory / "manifest.json"), None)
+    if isinstance(document, Manifest):
+        return document, None
+    entry = choose_platform(document, platform)
+    raw = _read(directory / _file_name(entry))
+    entry.digest.check(raw, f"{directory / _file_name(entry)}")
+    chosen = parse_document(raw, entry.media_type)
+    if not isinstance(chosen, Manifest):
+        raise PolicyRefused(f"dir:{directory} has an index in its index, which cannot be checked")
+    return chosen, document
+
+
+def _file_name(entry: Descriptor) -> str:
+    algorithm = "" if entry.digest.algorithm == "sha256" else f"{entry.digest.algorithm}-"
+    return f"{algorithm}{entry.digest.hex}.manifest.json"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        raise NotFound(f"{path}: {exc.strerror}") from exc
+    with open(fd, "rb") as file:
+        return file.read(MAX_DOCUMENT + 1)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ..aio import in_thread
-from ..config.policy import Policy
 from ..engine import Engine, Inspection
 from ..errors import InvalidReference, PolicyRefused
+from ..image.document import Digest
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
 from ..pulling.imageplan import ImagePlan
 from .cache import CacheLimit, keep_within, make_room
 from .delegate import DelegatedImage, DelegateError, Forwarded, RealProxy
 from .images import ProxyOptions, ServedImage
-from .judge import Judge
+from .judge import taken_as
 from .server import IDENTITY_METHOD, Answer, Image, Pipe
 from .wire import RequestError
 
@@ -37,7 +38,6 @@ class Session:
     def __init__(
         self,
         engine: Engine,
-        judge: Judge,
         options: ProxyOptions,
         limit: CacheLimit,
         real: RealProxy | None,
@@ -45,7 +45,6 @@ class Session:
         everything: bool = False,
     ) -> None:
         self._engine = engine
-        self._judge = judge
         self._options = options
         self._limit = limit
         self._real = real
@@ -58,37 +57,37 @@ class Session:
         transport, colon, _ = name.partition(":")
         if not colon or not transport:
             raise InvalidReference(f"{name!r:.200} is not TRANSPORT:IMAGE, like docker://host/name:tag")
-        policies = await self._judge.by_name(name)
         if transport in SERVED and not self._everything:
-            return await self._open_here(name, policies)
+            return await self._open_here(name)
         if self._real is None:
             raise InvalidReference(
                 f"{name!r:.200}: {transport}: is not served here ({', '.join(SERVED)} are), and there is no"
                 " skopeo on this machine to leave it to"
             )
-        if policies:
-            raise PolicyRefused(
-                f"{policies[0].path} wants signatures for {name}, which cannot be checked where an image is"
-                " left to skopeo"
-            )
+        taken = (
+            await taken_as(name, self._engine) if transport not in SERVED else await self._as_resolved(name)
+        )
         if not self._real.alive:
             await self._real.close()
             self._real = self._real.again()
         with _in_its_words():
-            return LeftToSkopeo(await DelegatedImage.open(self._real, name))
+            return await LeftToSkopeo.open(self._real, name, taken)
 
     async def close(self) -> None:
         if self._real is not None:
             await self._real.close()
 
-    async def _open_here(self, name: str, policies: tuple[Policy, ...]) -> Image:
+    async def _as_resolved(self, name: str) -> Digest:
+        """The manifest of ``name`` that the policy takes, though the image is not served here."""
+        found = await self._engine.inspect(name, enforce=True)
+        return found.plan.manifest.digest
+
+    async def _open_here(self, name: str) -> Image:
         async def examine(found: Inspection) -> None:
             if (gap := opaque_layers(found.plan)) is not None:
                 log.warning("%s: %s", name, gap)
             for warning in found.plan.warnings:
                 log.warning("%s: %s", name, warning)
-            for policy in policies:
-                await self._judge.check(name, policy, found)
             need = sum(step.disk_bytes for step in found.plan.layers)
             keep = {found.plan.name_of(step.layer) for step in found.plan.layers}
             await in_thread(make_room, self._engine.store, self._engine.space, need, keep)
@@ -96,7 +95,10 @@ class Session:
         async def closed() -> None:
             await in_thread(keep_within, self._engine.store, self._limit)
 
-        return await ServedImage.open(self._engine, name, self._options, examine=examine, closed=closed)
+        image = await ServedImage.open(self._engine, name, self._options, examine=examine, closed=closed)
+        for warning in await self._engine.remember(image.plan):
+            log.warning("%s: %s", name, warning)
+        return image
 
 
 def opaque_layers(plan: ImagePlan) -> str | None:
@@ -117,11 +119,43 @@ def opaque_layers(plan: ImagePlan) -> str | None:
 class LeftToSkopeo:
     """An image that the real skopeo serves: requests and replies are handed on."""
 
-    def __init__(self, image: DelegatedImage) -> None:
+    def __init__(self, image: DelegatedImage, taken: Digest | None) -> None:
         self._image = image
+        self._taken = taken
+
+    @classmethod
+    async def open(cls, real: RealProxy, name: str, taken: Digest | None) -> Self:
+        """``taken``: the manifest that the policy takes; None if it takes any."""
+        image = cls(await DelegatedImage.open(real, name), taken)
+        if taken is not None:
+            try:
+                await image.check()
+            except BaseException:
+                await image.close()
+                raise
+        return image
+
+    async def check(self) -> None:
+        """Raise PolicyRefused unless skopeo has the manifest that was taken."""
+        answer = await self.manifest()
+        assert answer.pipe is not None
+        try:
+            await in_thread(_drain, answer.pipe.fd)
+            if answer.pipe.finish is not None:
+                await answer.pipe.finish()
+        finally:
+            os.close(answer.pipe.fd)
 
     async def manifest(self) -> Answer:
-        return await self._forward("GetManifest")
+        answer = await self._forward("GetManifest")
+        if self._taken is not None and answer.value != self._taken:
+            if answer.pipe is not None:
+                os.close(answer.pipe.fd)
+            raise PolicyRefused(
+                f"the image was checked as {self._taken}, and skopeo has {answer.value!r:.100} there: it has"
+                " changed meanwhile"
+            )
+        return answer
 
     async def config(self) -> Answer:
         return await self._forward("GetConfig")
@@ -158,6 +192,12 @@ class LeftToSkopeo:
                 await self._image.finish(got.pipe_id)
 
         return Answer(got.value, Pipe(got.fds[0], finish))
+
+
+def _drain(fd: int) -> None:
+    """Read to the end what nobody wants. Blocks."""
+    while os.read(fd, 1 << 16):
+        pass
 
 
 @contextmanager

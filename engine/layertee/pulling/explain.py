@@ -15,13 +15,15 @@ from typing import Any
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
 from ..config.logins import Credentials
-from ..config.policy import no_policy, read_policies
 from ..config.registries import Endpoint, Registries
 from ..config.registries_d import SignatureConfig, SignaturePlaces
 from ..errors import LayerteeError
+from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference
 from ..options import Options
 from ..registry.proxies import Proxies
+from .consent import Section
+from .judging import Judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,7 @@ class Explanation:
     files: tuple[Path, ...]
     endpoints: tuple[EndpointFacts, ...]
     refused: str
-    policy: Path | None
-    policy_section: str
-    policy_verdict: str
+    sections: tuple[Section, ...]
     policy_problem: str
     signatures: SignaturePlaces | None
 
@@ -83,9 +83,7 @@ class Explanation:
             "endpoints": [endpoint.to_json() for endpoint in self.endpoints],
             "refused": self.refused or None,
             "policy": {
-                "file": str(self.policy) if self.policy else None,
-                "section": self.policy_section or None,
-                "verdict": self.policy_verdict or None,
+                "sections": [section.to_json() for section in self.sections],
                 "problem": self.policy_problem or None,
             },
             "signatures": {
@@ -103,8 +101,6 @@ async def explain(
     image: ImageReference,
     options: Options,
     *,
-    policy: Path | None = None,
-    registries_d: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Explanation:
     """What would be done for ``image`` with ``options``. Raises RegistriesConfError for a broken file."""
@@ -114,7 +110,7 @@ async def explain(
     places: SignaturePlaces | None = None
     if isinstance(image, Reference):
         configured = await in_thread(lambda: Registries.read(path=options.registries_conf))
-        signatures = await in_thread(lambda: SignatureConfig.read(registries_d))
+        signatures = await in_thread(lambda: SignatureConfig.read(options.policy.registries_d))
         files = (*configured.files, *signatures.files)
         places = signatures.places(image)
         credentials = (
@@ -128,8 +124,14 @@ async def explain(
             found, refused = (), str(exc)
         proxies = Proxies(environ)
         endpoints = tuple([await _facts(each, options, credentials, proxies) for each in found])
-    path, section, verdict, problem = await in_thread(_policy, image, policy)
-    return Explanation(str(image), files, endpoints, refused, path, section, verdict, problem, places)
+    sections: tuple[Section, ...] = ()
+    problem = ""
+    try:
+        ruling = await Judge(options, options.platform or Platform.host()).by_name(image)
+        sections = ruling.consent.sections
+    except LayerteeError as exc:
+        problem = str(exc)
+    return Explanation(str(image), files, endpoints, refused, sections, problem, places)
 
 
 async def _facts(
@@ -171,15 +173,3 @@ def _cert_files(directory: Path | None) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(name for name in names if name.endswith((".crt", ".cert", ".key")))
-
-
-def _policy(image: ImageReference, given: Path | None) -> tuple[Path | None, str, str, str]:
-    try:
-        policies = read_policies(given)
-        if not policies:
-            raise no_policy()
-        policy = policies[0]
-        found = policy.judge(image)
-    except LayerteeError as exc:
-        return given, "", "", str(exc)
-    return policy.path, found.section, found.verdict.value, ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..image.document import Digest, ImageConfig, Layer, Manifest
 from ..image.resolved import ResolvedImage
+from .consent import Consent
+from .freshness import Freshness
 from .plan import Plan
 from .report import Asked, PullResult
 
@@ -16,7 +18,9 @@ class ImagePlan(Plan):
     """A plan, and the image that it is for, as it was asked for: ``reference``.
 
     ``name`` is what the store will call it, None for the only image of a layout. ``asked`` are the endpoints
-    of its registry, in the order in which they are configured. ``warnings`` say what could
+    of its registry, in the order in which they are configured. ``consent`` is this machine's verdict on the
+    image, ``freshness`` how it stands to what was seen under its name (None for an image that has none in a
+    registry, or is named by its digest). ``warnings`` say what could
     not be looked at when it was made. A value: it pickles, and any engine can carry it out.
     """
 
@@ -25,6 +29,8 @@ class ImagePlan(Plan):
     image: ResolvedImage
     asked: tuple[Asked, ...] = ()
     warnings: tuple[str, ...] = ()
+    consent: Consent = field(default_factory=Consent)
+    freshness: Freshness | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -44,7 +50,8 @@ class ImagePlan(Plan):
 
     def planned(self) -> PullResult:
         """What pulling it would come to: the shape of a result, with planned bytes."""
-        return PullResult.planned(self.reference, self.manifest, self, self.asked, self.warnings)
+        planned = PullResult.planned(self.reference, self.manifest, self, self.asked, self.warnings)
+        return replace(planned, consent=self.consent, freshness=self.freshness)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``--dry-run --json`` prints."""

@@ -46,6 +46,11 @@ class Network:
             site = self._sites.setdefault(str(image), opened)
         return site
 
+    @property
+    def transport(self) -> Transport:
+        """For what is neither an image nor a blob. Closed with the rest."""
+        return self._opened()
+
     async def registries(self) -> Registries:
         """What registries.conf and its like say, read once. Raises RegistriesConfError."""
         async with self._reading:

@@ -95,6 +95,8 @@ class Pull:
             time.monotonic() - self._began,
             tuple(dict.fromkeys([*self._plan.warnings, *self._found(), *self._store.warnings])),
             self._plan.asked,
+            self._plan.consent,
+            self._plan.freshness,
         )
 
     def _steps_that_fit(self) -> tuple[LayerPlan, ...]:

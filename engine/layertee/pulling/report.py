@@ -8,6 +8,8 @@ from typing import Any
 
 from ..image.document import DiffID, Digest, Manifest
 from ..image.holding import Basis, Holding
+from .consent import Consent
+from .freshness import Freshness
 from .plan import Action, LayerPlan, Plan
 
 
@@ -115,7 +117,8 @@ class PullResult:
     """A finished pull. ``manifest_digest`` is the registry's; ``local_manifest_digest`` names the
     manifest in the store, which differs where a layer is kept in another form. It is None after a pull
     that left layers in the places of ``kept_by``: the store then has the rest, and no such image. ``asked``
-    are the endpoints that the image has, in the order of their configuration.
+    are the endpoints that the image has, in the order of their configuration. ``consent`` and ``freshness``
+    are those of the plan.
     """
 
     image: str
@@ -126,6 +129,8 @@ class PullResult:
     seconds: float
     warnings: tuple[str, ...] = field(default=())
     asked: tuple[Asked, ...] = ()
+    consent: Consent = field(default_factory=Consent)
+    freshness: Freshness | None = None
 
     @classmethod
     def planned(
@@ -198,6 +203,8 @@ class PullResult:
             "bytes_fetched": self.bytes_fetched,
             "bytes_reused": self.bytes_reused,
             "seconds": round(self.seconds, 3),
+            "policy": self.consent.to_json(),
+            "seen": self.freshness.to_json() if self.freshness is not None else None,
             "warnings": list(self.warnings),
         }
 

@@ -49,6 +49,7 @@ class Site:
         self.asked = tuple(asked)
         self.warnings: list[str] = []
         """What was wrong with endpoints when the image was resolved."""
+        self._answered = servers[0]
 
     async def resolve(self, platform: Platform, *, pair: Pairing) -> ResolvedImage:
         """The image's documents, all from one endpoint.
@@ -60,6 +61,11 @@ class Site:
         final: dict[str, LayerteeError] = {}
         return await retrying(lambda: self._once(platform, pair, final), sleep=asyncio.sleep, tries=TRIES)
 
+    @property
+    def answered(self) -> Registry:
+        """The endpoint that gave the documents of the image that was resolved last."""
+        return self._registry(self._answered)
+
     async def _once(
         self, platform: Platform, pair: Pairing, final: dict[str, LayerteeError]
     ) -> ResolvedImage:
@@ -69,7 +75,9 @@ class Site:
             if server.name in final:
                 continue
             try:
-                return await self._registry(server).resolve(platform, pair=pair, tries=1)
+                found = await self._registry(server).resolve(platform, pair=pair, tries=1)
+                self._answered = server
+                return found
             except LayerteeError as exc:
                 failed[server.name] = exc
                 self._failed(server, exc)

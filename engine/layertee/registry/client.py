@@ -74,6 +74,11 @@ class Registry:
         )
 
     @property
+    def reference(self) -> Reference:
+        """The image, as this registry is asked for it."""
+        return self._reference
+
+    @property
     def scheme(self) -> str | None:
         """``https`` or ``http``, once known."""
         return self._exchange.origin.scheme if self._exchange.origin else None

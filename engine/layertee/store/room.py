@@ -45,6 +45,11 @@ class Room:
         return self.path / "parts"
 
     @property
+    def seen(self) -> Path:
+        """The newest image seen under each name, as ``<hex>.json``. Made when it is first needed."""
+        return self.path / "seen"
+
+    @property
     def locks(self) -> Path:
         """Who is bringing what, as ``<hex>``."""
         return self.path / "locks"

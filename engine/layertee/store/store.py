@@ -4,6 +4,7 @@
     ROOT/layertee/catalog.sqlite                        the map (catalog.py)
     ROOT/layertee/ingest/<hex>.part                     bytes on their way in, by the name they will have
     ROOT/layertee/parts/<hex>.part                      the first bytes of blobs, by their digests (parts.py)
+    ROOT/layertee/seen/<hex>.json                       the newest image seen under a name (seen.py)
     ROOT/layertee/locks/<hex>                           who is bringing what will have that name
     ROOT/layertee/lock                                  shared: a pull; exclusive: gc, verify
     ROOT/layertee/quarantine/                           blobs whose bytes turned out wrong
@@ -30,6 +31,7 @@ from .layout import Layout
 from .ledger import Ledger
 from .parts import Parts
 from .room import Room
+from .seen import SeenImages
 
 SHARED_WAIT_S: Final = 60.0  # gc and verify hold the store for seconds
 EXCLUSIVE_WAIT_S: Final = 10.0  # a pull may take long: say so soon
@@ -73,6 +75,7 @@ class Store:
         self._ledger = Ledger(self.room.catalog, vouches=not is_shared)
         self.blobs = Blobs(layout, self._ledger, self.room)
         self.parts = Parts(layout, self.room)
+        self.seen = SeenImages(self.room.seen)
         self.images = Images(layout, self._ledger, self.room)
         self.rebuild_reason = self._ledger.rebuilt
         if has_images and self.rebuild_reason is None and self._knows_no_layer():

@@ -197,6 +197,15 @@ class FaultServer:
             self._add_image(image, repository)
             self._add_manifest(image.manifest, image.media_type, repository, (tag, image.digest))
 
+    def put(
+        self, manifest: bytes, media_type: str, repository: str, name: str, blobs: Mapping[str, bytes]
+    ) -> None:
+        """Serve ``manifest`` under ``name`` and its digest, and ``blobs`` by theirs: what no image is."""
+        digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+        self._add_manifest(manifest, media_type, repository, (name, digest))
+        for blob, data in blobs.items():
+            self._blobs[repository, blob] = Entity(blob, "application/octet-stream", len(data), data=data)
+
     def script(self, rules: Iterable[Rule]) -> None:
         """Replace the rules; all counts start anew."""
         self._rules = list(rules)

@@ -22,6 +22,7 @@ from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
 from layertee.image.holding import Basis
 from layertee.imageproxy.delegate import DelegateError
 from layertee.imageproxy.images import SeveralMembers
+from layertee.options import PolicyOptions
 from layertee.transfer.limits import RangeMode
 from layertee.version import __version__
 
@@ -34,6 +35,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.AuthConfigError: 1,
     errors.UnsupportedImage: 1,
     errors.PolicyRefused: 1,
+    errors.DowngradeRefused: 1,
     errors.TrustFileError: 1,
     errors.RegistriesConfError: 1,
     errors.RegistryBlocked: 1,
@@ -259,7 +261,8 @@ def test_every_option_reaches_the_engine(tmp_path: Path) -> None:
     ids=lambda words: words[0],
 )
 def test_every_command_has_the_defaults_of_the_library(words: tuple[str, ...]) -> None:
-    assert options_of(parse(words)) == Options()
+    policy = PolicyOptions(required=words == ("image-proxy",))  # as skopeo, which opens nothing without one
+    assert options_of(parse(words)) == Options(policy=policy)
 
 
 def test_what_skopeo_says_in_other_words_reaches_the_engine_as_well(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ KEYS = [
     "bytes_fetched",
     "bytes_reused",
     "seconds",
+    "policy",
+    "seen",
     "warnings",
 ]
 LAYER_KEYS = [

@@ -93,6 +93,7 @@ def test_keys_of_other_kinds_do_not_count(key: dsa.DSAPublicKey) -> None:
         (65537, (1 << 8200) + 1, "8201 bits"),
         ((1 << 31) + 1, kit.rsa_key().public_key().public_numbers().n, "unusual"),
     ],
+    ids=["too large", "a strange exponent"],
 )
 def test_rsa_keys_that_cost_much_or_are_odd_do_not_count(exponent: int, modulus: int, match: str) -> None:
     key = rsa.RSAPublicNumbers(exponent, modulus).public_key()

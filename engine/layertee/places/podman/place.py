@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -51,10 +52,12 @@ from .records import (
     file_name,
     image_rows,
     layer_rows,
+    signatures_key,
 )
 
 _Row = TypeVar("_Row")
 _SHOWN: Final = 12  # what podman shows of an id
+MAX_SIGNATURES: Final = 128  # of one manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,16 @@ class StorageImage:
     """An image of the store, every document of it hashed. ``index``: one that lists it, if kept.
 
     ``documents`` are all its manifests and indexes that the store kept, the image's manifest among them.
+    ``asked`` is its name as it was asked for, None for one that was named by its id. ``signatures`` are those
+    that the store kept, by the digest of the manifest: nobody has looked into them.
     """
 
     image_id: str
     names: tuple[str, ...]
     image: ResolvedImage
     documents: tuple[Manifest | Index, ...]
+    asked: str | None = None
+    signatures: Mapping[Digest, tuple[bytes, ...]] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,8 @@ class ContainersStoragePlace(Place):
             raise NotFound(f"{self.name} has no image called {name!r:.200}; {said}")
         if len({row.image_id for _, row in found}) > 1:
             raise InvalidReference(f"{self.name}: {name!r:.200} may be any of {len(found)} images")
-        return self._image(rows, found[0], platform or Platform.host(), named.digest)
+        image = self._image(rows, found[0], platform or Platform.host(), named.digest)
+        return replace(image, asked=named.name)
 
     def _named(self, rows: list[_Image], text: str) -> tuple[StoredName, list[_Image]]:
         """What ``text`` means here: no image, one, or several. Raises NotFound, InvalidReference."""
@@ -184,9 +192,9 @@ class ContainersStoragePlace(Place):
             config = parse_config(_read(files, str(chosen.config.digest)), chosen.config)
         layers = image_layers(chosen, config)
         index = next((one for one in lists if _lists(one, chosen)), None)
-        return StorageImage(
-            row.image_id, row.names, ResolvedImage(chosen, config, layers, index), tuple(documents.values())
-        )
+        resolved = ResolvedImage(chosen, config, layers, index)
+        kept = _signatures(store, row, last)
+        return StorageImage(row.image_id, row.names, resolved, tuple(documents.values()), signatures=kept)
 
     def _of_list(
         self, rows: list[_Image], found: _Image, digest: Digest
@@ -305,6 +313,23 @@ def _documents(store: _Store, row: ImageRow) -> tuple[dict[str, Manifest | Index
                 document = _document(files, key)
                 documents.setdefault(document.digest, document)
     return documents, last
+
+
+def _signatures(store: _Store, row: ImageRow, last: Manifest | Index) -> dict[Digest, tuple[bytes, ...]]:
+    """What the store kept of signatures, by manifest. Those that make no sense are none."""
+    found: dict[Digest, tuple[bytes, ...]] = {}
+    for digest, sizes in row.signature_sizes.items():
+        if len(sizes) > MAX_SIGNATURES or sum(sizes) > MAX_DOCUMENT:
+            continue
+        with suppress(LayerteeError, OSError), _files_of(store, row) as files:
+            key = signatures_key(digest)
+            whole = files.read(file_name(key).encode(), MAX_DOCUMENT)
+            if len(whole) == sum(sizes):
+                ends = list(accumulate(sizes))
+                blobs = tuple(whole[end - size : end] for end, size in zip(ends, sizes, strict=True))
+                of = Digest.parse(digest) if digest else last.digest
+                found[of] = (*found.get(of, ()), *blobs)
+    return found
 
 
 def _document(files: Tree, key: str) -> Manifest | Index:

@@ -15,7 +15,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ...errors import DocumentError
@@ -60,6 +60,8 @@ class ImageRow:
     names: tuple[str, ...]
     digest: str
     keys: tuple[str, ...]
+    signature_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    """Of the signatures kept of each manifest, by its digest; "" for the image's own. In bytes, in order."""
 
     @property
     def manifest_keys(self) -> tuple[str, ...]:
@@ -103,7 +105,30 @@ def image_rows(raw: bytes, what: str) -> Iterator[ImageRow]:
                 _texts(record.get("names")),
                 digest if isinstance(digest, str) else "",
                 _texts(record.get("big-data-names")),
+                _signature_sizes(record.get("metadata")),
             )
+
+
+def signatures_key(digest: str) -> str:
+    """Under which key the signatures of the manifest ``digest`` are; of "" those of the image's own."""
+    return f"signature-{digest.partition(':')[2]}" if digest else "signatures"
+
+
+def _signature_sizes(metadata: object) -> dict[str, tuple[int, ...]]:
+    """containers/image, ``storageImageMetadata``: JSON in a string. What makes no sense has no signatures."""
+    try:
+        found = json.loads(metadata) if isinstance(metadata, str) and metadata else {}
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    several = found.get("signatures-sizes")
+    sizes = {**(several if isinstance(several, dict) else {}), "": found.get("signature-sizes")}
+    return {
+        digest: tuple(listed)
+        for digest, listed in sizes.items()
+        if isinstance(listed, list) and listed and all(type(one) is int and one > 0 for one in listed)
+    }
 
 
 def file_name(key: str) -> str:

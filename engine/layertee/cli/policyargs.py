@@ -1,0 +1,70 @@
+"""The arguments that say which images are taken at all, of every command that resolves one."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..options import PolicyOptions, SignaturesBy
+from . import values
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """All that :func:`policy_of` reads."""
+    group = parser.add_argument_group("which images are taken")
+    group.add_argument(
+        "--policy",
+        type=values.path_or_none,
+        metavar="FILE",
+        help="the signature policy, in place of this machine's policy.json",
+    )
+    group.add_argument(
+        "--insecure-policy",
+        action="store_true",
+        help="take any image: apply neither policy.json nor trust.toml",
+    )
+    group.add_argument(
+        "--registries.d",
+        type=values.path_or_none,
+        dest="registries_d",
+        metavar="DIR",
+        help="says where signatures are, in place of this machine's registries.d",
+    )
+    group.add_argument(
+        "--trust-file",
+        type=values.path,
+        metavar="FILE",
+        help="in place of /etc/layertee/trust.toml and trust.d",
+    )
+    group.add_argument(
+        "--signatures-by",
+        choices=[by.value for by in SignaturesBy],
+        default=SignaturesBy.LAYERTEE.value,
+        help="what judges the signatures that policy.json wants: this program, or the real skopeo (default:"
+        " %(default)s)",
+    )
+    group.add_argument(
+        "--max-age",
+        type=values.age,
+        metavar="AGE",
+        help="say so when an image that is not named by its digest is older than this, like 12h, 30d or 8w",
+    )
+    group.add_argument(
+        "--allow-downgrade",
+        action="store_true",
+        help="take an image that is older than one seen here under its name; it is then the newest",
+    )
+
+
+def policy_of(args: argparse.Namespace) -> PolicyOptions:
+    """What was typed. What a command has not gets its default."""
+    return PolicyOptions(
+        file=args.policy,
+        insecure=args.insecure_policy,
+        required=getattr(args, "policy_required", False),
+        registries_d=args.registries_d,
+        signatures_by=SignaturesBy(args.signatures_by),
+        skopeo=getattr(args, "skopeo", None),
+        trust_file=args.trust_file,
+        max_age_s=args.max_age,
+        allow_downgrade=args.allow_downgrade,
+    )

@@ -1,0 +1,144 @@
+"""The signatures of one image: where they are looked for, and what each file's section makes of them.
+
+Imported where signatures decide, and not before. They are looked for at the endpoint that gave the image's
+manifest, and where registries.d says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..aio import in_thread
+from ..config.policy import Policy
+from ..config.registries_d import SignatureConfig
+from ..config.requirements import Verdict
+from ..errors import PolicyRefused
+from ..image.document import Digest, Index, Manifest
+from ..image.platform import Platform
+from ..image.reference import ImageReference, Reference, parse_reference
+from ..options import Options, PolicyOptions, SignaturesBy
+from ..places.podman.place import StorageImage
+from ..signatures.attachments import RegistryAttachments
+from ..signatures.judge import AskedOnce, judge
+from ..signatures.signature import MAX_SIGNATURES, Signature, SignatureSource, Subject, Verified
+from ..signatures.stored import stored_signature
+from ..signatures.stores import LookasideSignatures, RegistrySignatures
+from ..signatures.trust import RegistryTrustSource, check_trust
+from ..skopeo.check import check_policy
+from ..skopeo.command import Access
+from ..skopeo.find import find_skopeo
+from .network import Network
+from .resolve import Resolved
+from .ruling import Ruling, Sources
+
+
+async def sources_of(found: Resolved, network: Network, policy: PolicyOptions) -> Sources:
+    """Where the signatures of ``found`` are. Asks nothing yet. Raises RegistriesConfError."""
+    if found.registry is not None:
+        registry = (await network.site(found.registry)).answered
+        image = registry.reference  # of the endpoint that gave the manifest: a mirror has its own
+        configured = await in_thread(SignatureConfig.read, policy.registries_d)
+        places = configured.places(image)
+        lookaside = LookasideSignatures(network.transport, image, places)
+        kept: list[SignatureSource] = [RegistrySignatures(registry, image, lookaside)]
+        if places.attachments:
+            kept.append(RegistryAttachments(registry, image.name))
+        return Sources(_All(kept), RegistryTrustSource(registry, image.name))
+    if found.stored is not None:
+        return Sources(_InStore(found.stored), name=_stored_name(found.stored))
+    return Sources()
+
+
+class _All:
+    """Those of all of ``sources``."""
+
+    def __init__(self, sources: Sequence[SignatureSource]) -> None:
+        self._sources = sources
+
+    async def signatures(self, digest: Digest) -> list[Signature]:
+        """As ``SignatureSource.signatures``."""
+        found = [one for source in self._sources for one in await source.signatures(digest)]
+        if len(found) > MAX_SIGNATURES:
+            raise PolicyRefused(f"there are more than {MAX_SIGNATURES} signatures of {digest}")
+        return found
+
+
+class _InStore:
+    """Those that podman's store kept of an image."""
+
+    def __init__(self, image: StorageImage) -> None:
+        self._image = image
+
+    async def signatures(self, digest: Digest) -> list[Signature]:
+        """As ``SignatureSource.signatures``."""
+        blobs = self._image.signatures.get(digest, ())
+        place = f"image {self._image.image_id[:12]} of podman's store"
+        return [stored_signature(blob, place) for blob in blobs]
+
+
+async def verify(
+    ruling: Ruling,
+    image: ImageReference | str,
+    manifest: Manifest,
+    index: Index | None,
+    sources: Sources,
+    options: Options,
+    platform: Platform,
+) -> tuple[Verified, ...]:
+    """What is verified of ``image``, whose ``manifest`` was chosen from ``index``, if all of ``ruling`` hold.
+
+    Raises PolicyRefused, which names the file and the section; and what the network failed with.
+    """
+    found = _subjects(manifest, index, image if isinstance(image, Reference) else sources.name)
+    verified: list[Verified] = []
+    once = AskedOnce(sources.signatures) if sources.signatures is not None else None
+    for policy, one in ruling.found:
+        if one.verdict is not Verdict.SIGNATURES:
+            continue
+        where = f"{ruling.name} is not taken under {policy.path}, {one.section}"
+        if options.policy.signatures_by is SignaturesBy.SKOPEO:
+            await _ask_skopeo(image, policy, manifest, options, platform)
+            verified.append(Verified(kind="skopeo", signed=manifest.digest, place=str(policy.path)))
+            continue
+        if once is None:
+            raise PolicyRefused(f"{where}: it wants signatures, and images of this kind have none")
+        try:
+            verified += (await judge(one.requirements, found, once)).verified
+        except PolicyRefused as exc:
+            raise PolicyRefused(f"{where}: {exc}") from exc
+    if any(rules.asks_for_signatures for rules in ruling.trust):
+        assert sources.trust is not None  # the scopes of trust.toml are of images in registries
+        verified += await check_trust(ruling.trust, found, sources.trust)
+    return tuple(verified)
+
+
+def _stored_name(image: StorageImage) -> Reference | None:
+    """As the image was asked for in podman's store; None for one that was named by its id."""
+    if image.asked is None:
+        return None
+    found = parse_reference(f"docker://{image.asked}")
+    return found if isinstance(found, Reference) else None
+
+
+def _subjects(manifest: Manifest, index: Index | None, name: Reference | None) -> Sequence[Subject]:
+    """What a signature may be for, the index first. ``name``: the image's, as it was asked for."""
+    chosen = Subject(manifest.raw, manifest.digest, name)
+    if index is None:
+        return (chosen,)
+    return (Subject(index.raw, index.digest, name, is_index=True), chosen)
+
+
+async def _ask_skopeo(
+    image: ImageReference | str, policy: Policy, manifest: Manifest, options: Options, platform: Platform
+) -> None:
+    access = Access(
+        options.authfile,
+        options.anonymous,
+        options.cert_dir,
+        options.tls_verify,
+        options.policy.registries_d,
+        options.registries_conf,
+    )
+    skopeo: Path | None = await in_thread(find_skopeo, options.policy.skopeo)
+    await check_policy(skopeo, image, policy, manifest, platform=platform, access=access)
