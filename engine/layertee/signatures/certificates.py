@@ -31,6 +31,7 @@ from cryptography.x509.verification import (
 from ..errors import DocumentError, PolicyRefused
 from ..image.strictjson import printable
 from .armour import blocks
+from .der import IA5_STRING, PRINTABLE_STRING, SEQUENCE, UTF8_STRING, Element, elements, only
 from .publickeys import PublicKey, der_of, usable
 
 # Nobody who verifies a signature can mend an odd certificate in it, or in a bundle of authorities.
@@ -43,17 +44,26 @@ _MAX_PEM: Final = 256 << 10
 _MAX_TRUSTED: Final = 2048  # in one file of policy.json; all authorities of the web are some 150
 _KIND: Final = "CERTIFICATE"
 _USAGES: Final = (ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _NEVER_CRITICAL: Final = (
     x509.SubjectKeyIdentifier,
     x509.AuthorityKeyIdentifier,
     x509.AuthorityInformationAccess,
 )
-_REFUSED: Final = {  # what only one of two libraries evaluates, and what messages call it
+_REFUSED: Final = {  # critical or not: only one of two libraries evaluates them, or each in its way
     "2.5.29.30": "name constraints",
     "2.5.29.33": "policy mappings",
     "2.5.29.36": "policy constraints",
     "2.5.29.54": "inhibitAnyPolicy",
 }
+_PRINTABLE: Final = re.compile(rb"[A-Za-z0-9 '()+,./:=?*&-]*")  # with two that Go lets pass
 # URLs that every parser reads alike: no user, no spaces, no brackets, and only whole percent-encodings.
 _URL: Final = re.compile(
     r"[a-z][a-z0-9+.-]*://[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*(?::[0-9]{1,5})?"
@@ -116,21 +126,22 @@ def key_of(certificate: x509.Certificate) -> PublicKey:
 def _read(der: bytes, what: str) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
+        if certificate.version is not x509.Version.v3:
+            raise DocumentError(f"{what} has a certificate that is not of version 3")
+        _check_form(certificate, der, what)
         _check(certificate, what)
-    except (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm) as exc:
+    except _UNREADABLE as exc:
         raise DocumentError(f"{what} has a certificate that cannot be read") from exc
-    except x509.UnsupportedGeneralNameType as exc:
-        raise DocumentError(f"{what} has a certificate with a name of an unknown kind") from exc
     return certificate
 
 
 def _check(certificate: x509.Certificate, what: str) -> None:
-    """What Go's parser demands, as far as the library's does not."""
-    if certificate.version is not x509.Version.v3 or certificate.serial_number < 0:
-        raise DocumentError(f"{what} has a certificate that is not of version 3, or without serial number")
-    if der_of(key_of(certificate)) not in certificate.tbs_certificate_bytes:
-        raise DocumentError(f"{what} has a certificate whose key is in an encoding that is not the usual one")
+    """What Go's parser demands of what a certificate says."""
+    if certificate.serial_number < 0:
+        raise DocumentError(f"{what} has a certificate with a negative serial number")
     for extension in certificate.extensions:  # parses all that are known, and refuses what is twice there
+        if extension.oid.dotted_string in _REFUSED:
+            raise DocumentError(f"{what} has a certificate with {_REFUSED[extension.oid.dotted_string]}")
         match extension.value:
             case x509.SubjectAlternativeName() as names:
                 _check_names(names, what)
@@ -139,6 +150,34 @@ def _check(certificate: x509.Certificate, what: str) -> None:
                     raise DocumentError(f"{what} has a certificate with a policy twice")
             case value if extension.critical and isinstance(value, _NEVER_CRITICAL):
                 raise DocumentError(f"{what} has a certificate with a critical {extension.oid.dotted_string}")
+
+
+def _check_form(certificate: x509.Certificate, der: bytes, what: str) -> None:
+    """What the library reads more widely than Go: algorithms, the encoding of the key, texts of names."""
+    parts = elements(only(der, SEQUENCE, what).content, what)
+    fields = elements(
+        parts[0].content, what
+    )  # version, serial number, algorithm, issuer, validity, subject, key
+    if fields[2].whole != parts[1].whole:
+        raise DocumentError(f"{what} has a certificate with two algorithms for one signature")
+    if fields[6].whole != der_of(key_of(certificate)):
+        raise DocumentError(f"{what} has a certificate whose key is in an encoding that is not the usual one")
+    for name in (fields[3], fields[5]):
+        for relative in elements(name.content, what):
+            for attribute in elements(relative.content, what):
+                _check_text(elements(attribute.content, what)[1], what)
+    certificate.subject.public_bytes()  # parsed now, not when it is looked at
+    certificate.issuer.public_bytes()
+
+
+def _check_text(text: Element, what: str) -> None:
+    good = (
+        text.tag == UTF8_STRING
+        or (text.tag == IA5_STRING and text.content.isascii())
+        or (text.tag == PRINTABLE_STRING and _PRINTABLE.fullmatch(text.content))
+    )
+    if not good:
+        raise DocumentError(f"{what} has a certificate with an unusual name")
 
 
 def _check_names(names: x509.SubjectAlternativeName, what: str) -> None:
@@ -192,21 +231,13 @@ def verify_path(
         raise PolicyRefused(f"its certificate is not accepted: {_reason(exc)}") from exc
     except (ValueError, OverflowError) as exc:
         raise PolicyRefused("its certificate cannot be verified for that time") from exc
-    for one in chain:
-        for extension in one.extensions:
-            if extension.oid.dotted_string in _REFUSED:  # whether critical or not: Go heeds them
-                name = _REFUSED[extension.oid.dotted_string]
-                raise PolicyRefused(f"its certificate is not accepted: {name} in the path")
     if any(at > one.not_valid_after_utc for one in chain):  # the library counts in whole seconds
         raise PolicyRefused("its certificate is not accepted: it is not valid any more")
 
 
 def _reason(exc: VerificationError) -> str:
     text = str(exc).removeprefix("validation failed: ").partition(" (encountered processing ")[0]
-    text = text.removeprefix("candidates exhausted: ").partition(": AlgorithmIdentifier")[0]
-    for oid, name in _REFUSED.items():
-        text = text.replace(f"{oid}:", f"{name}:")
-    return printable(text, 200)
+    return printable(text.removeprefix("candidates exhausted: ").partition(": AlgorithmIdentifier")[0], 200)
 
 
 def _authority() -> ExtensionPolicy:
@@ -228,10 +259,8 @@ def _signer(any_critical_name: bool) -> ExtensionPolicy:
 
 
 def _common() -> ExtensionPolicy:
-    return (
-        ExtensionPolicy.permit_all()
-        .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_code)
-        .require_not_present(x509.NameConstraints)
+    return ExtensionPolicy.permit_all().may_be_present(
+        x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_code
     )
 
 

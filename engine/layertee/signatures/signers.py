@@ -29,6 +29,7 @@ from .certificates import (
     trusted_intermediates,
     verify_path,
 )
+from .der import UTF8_STRING, only
 from .publickeys import PublicKey, der_of, fingerprint, load_keys, load_log_keys, read_material, signer
 from .rekor import LogEntry, parse_bundle
 from .signature import Attachment
@@ -114,7 +115,7 @@ class _Keyless:
 
     def candidate(self, one: Attachment, signature: bytes) -> Candidate:
         entry = parse_bundle(_annotation(one, BUNDLE), self.logs)
-        pem = _annotation(one, CERTIFICATE).encode()
+        pem = _bytes(_annotation(one, CERTIFICATE))
         with _refusing():
             block = only_block(pem, "the certificate")
             entry.refuse_other(block.der, signature, one.payload)
@@ -170,12 +171,17 @@ def _annotation(one: Attachment, key: str) -> str:
     return value
 
 
+def _bytes(text: str) -> bytes:
+    """``text`` as bytes that are no PEM where it has half a character."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _presented(one: Attachment) -> tuple[x509.Certificate, list[x509.Certificate]]:
     """The certificate that comes with a signature, and the intermediates: its chain without the last."""
-    leaves = read_certificates(_annotation(one, CERTIFICATE).encode(), "the certificate")
+    leaves = read_certificates(_bytes(_annotation(one, CERTIFICATE)), "the certificate")
     if len(leaves) != 1:
         raise DocumentError(f"there are {len(leaves)} certificates in place of one")
-    chain = read_certificates(one.annotations.get(CHAIN, "").encode(), "the certificate's chain")
+    chain = read_certificates(_bytes(one.annotations.get(CHAIN, "")), "the certificate's chain")
     return leaves[0], chain[:-1]
 
 
@@ -213,18 +219,13 @@ def _issuer(leaf: x509.Certificate) -> bytes:
 
 
 def _utf8_string(raw: bytes) -> bytes:
-    """What a DER UTF8String holds, and nothing follows it (X.690 §8.1.3, §10.1)."""
-    size, head = (raw[1], 2) if len(raw) > 1 and raw[1] < 128 else (0, 0)
-    if raw[1:2] in (b"\x81", b"\x82"):
-        head = 2 + raw[1] - 0x80
-        size = int.from_bytes(raw[2:head], "big")
-    text = raw[head:]
-    if raw[:1] != b"\x0c" or not head or len(text) != size or (head > 2 and size < (128, 256)[head - 3]):
-        raise DocumentError("the OIDC issuer in the certificate is not a UTF8String")
+    """What a DER UTF8String holds."""
+    what = "the OIDC issuer in the certificate"
+    text = only(raw, UTF8_STRING, what).content
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as exc:
-        raise DocumentError("the OIDC issuer in the certificate is not UTF-8") from exc
+        raise DocumentError(f"{what} is not UTF-8") from exc
     return text
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
+import subprocess
+import sys
 
 import pytest
 from cryptography import x509
@@ -17,6 +19,7 @@ from layertee.signatures.certificates import (
     MAX_CHAIN,
     read_certificates,
     trusted_certificates,
+    trusted_intermediates,
     verify_path,
 )
 from layertee.signatures.signers import is_for_host
@@ -95,22 +98,14 @@ def test_it_is_valid_from_its_first_second_to_its_last() -> None:
             refused("valid", leaf, CA.certificate, at=at)
 
 
-NAME_CONSTRAINTS = (x509.NameConstraints([x509.RFC822Name("example.com")], None), True)
-
-
 @pytest.mark.parametrize(
     ("extension", "match"),
     [
-        (NAME_CONSTRAINTS, "name constraints"),
-        ((x509.NameConstraints(None, [x509.DNSName("example.org")]), False), "name constraints"),
-        ((x509.PolicyConstraints(0, None), False), "policy constraints"),
-        ((x509.InhibitAnyPolicy(0), False), "inhibitAnyPolicy"),
-        ((x509.UnrecognizedExtension(OID("2.5.29.33"), b"\x30\x00"), False), "policy mappings"),
         ((x509.UnrecognizedExtension(OID("1.2.3.4"), b"\x05\x00"), True), "critical extension"),
         ((x509.SubjectAlternativeName([x509.RegisteredID(OID("1.2.3"))]), True), "critical names"),
     ],
 )
-def test_what_only_one_of_two_libraries_evaluates_is_refused(extension: kit.Extension, match: str) -> None:
+def test_what_is_critical_and_not_understood_is_refused(extension: kit.Extension, match: str) -> None:
     authority = ROOT.intermediate(extensions=[extension])
     refused(match, leaf_of(authority), authority.certificate)
     refused(match, leaf_of(names=(), extensions=[extension]), CA.certificate)
@@ -195,6 +190,83 @@ def test_names_that_go_may_not_read_are_refused(name: x509.GeneralName) -> None:
 def test_extensions_that_go_does_not_read_are_refused(extension: kit.Extension) -> None:
     with pytest.raises(DocumentError, match="it has a certificate"):
         read(leaf_of(extensions=[extension]))
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (x509.NameConstraints([x509.RFC822Name("example.com")], None), "name constraints"),
+        (x509.NameConstraints(None, [x509.DNSName("example.org")]), "name constraints"),
+        (x509.PolicyConstraints(0, None), "policy constraints"),
+        (x509.InhibitAnyPolicy(0), "inhibitAnyPolicy"),
+        (x509.UnrecognizedExtension(OID("2.5.29.33"), b"\x30\x00"), "policy mappings"),
+    ],
+)
+@pytest.mark.parametrize("critical", [True, False])
+def test_what_only_one_of_two_libraries_evaluates_is_refused(
+    value: x509.ExtensionType, match: str, critical: bool
+) -> None:
+    authority = ROOT.intermediate(extensions=[(value, critical)])
+    for certificate in (authority.certificate, leaf_of(extensions=[(value, critical)])):
+        with pytest.raises(DocumentError, match=match):
+            read(certificate)
+    good = trusted_certificates(authority.pem + ROOT.pem, "it")
+    assert good == [ROOT.certificate]
+    with pytest.raises(PolicyRefused, match=match):
+        trusted_intermediates(CA.pem + authority.pem, "it")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        (b"\x0c\x04root", b"\x13\x04root", None),
+        (b"\x0c\x04root", b"\x16\x04root", None),
+        (b"\x0c\x04root", b"\x13\x04ro@t", "unusual name|cannot be read"),
+        (b"\x0c\x04root", b"\x16\x04ro\xe4t", "unusual name|cannot be read"),
+        (b"\x0c\x04root", b"\x0c\x04ro\xe4t", "cannot be read"),
+        (b"\x0c\x04root", b"\x14\x04root", "unusual name"),
+        (b"\x0c\x04root", b"\x04\x04root", "certificate"),
+        (b"\x02\x01\x02\x02", b"\x02\x01\x01\x02", "not of version 3|cannot be read"),
+        (b"\x02\x01\x02\x02", b"\x02\x01\x03\x02", "cannot be read"),
+    ],
+)
+def test_names_and_versions_are_those_that_go_reads(old: bytes, new: bytes, match: str | None) -> None:
+    der = ROOT.certificate.public_bytes(Encoding.DER)
+    assert old in der
+    pem = kit.pem(der.replace(old, new, 2))
+    if match is None:
+        assert len(read_certificates(pem, "it")) == 1
+    else:
+        with pytest.raises(DocumentError, match=match):
+            read_certificates(pem, "it")
+
+
+def test_both_mentions_of_the_algorithm_are_the_same() -> None:
+    der = ROOT.certificate.public_bytes(Encoding.DER)
+    sha256, sha384 = (bytes.fromhex(f"06082a8648ce3d0403{last}") for last in ("02", "03"))
+    assert der.count(sha256) == 2
+    for count in (1, 2):
+        pem = kit.pem(der.replace(sha256, sha384, count))
+        if count == 2:
+            assert len(read_certificates(pem, "it")) == 1
+        else:
+            with pytest.raises(DocumentError, match="two algorithms"):
+                read_certificates(pem, "it")
+
+
+def test_an_odd_serial_number_is_refused_and_nothing_is_printed() -> None:
+    der = ROOT.certificate.public_bytes(Encoding.DER)
+    at = der.index(b"\xa0\x03\x02\x01\x02\x02") + 7  # the first byte of the serial number
+    negative = kit.pem(der[:at] + b"\xff" + der[at + 1 :])
+    code = (
+        "import sys\n"
+        "from layertee.errors import DocumentError\n"
+        "from layertee.signatures.certificates import read_certificates\n"
+        "try: read_certificates(sys.stdin.buffer.read(), 'it')\n"
+        "except DocumentError: sys.exit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=negative, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"")
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256K1(), ec.SECP224R1()])

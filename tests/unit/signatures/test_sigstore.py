@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -304,19 +305,23 @@ KEYLESS: dict[str, tuple[Callable[[], Attachment], str]] = {
     ),
     "an issuer without its type": (
         lambda: kit.keyless(CA, LOG, PAYLOAD, extensions=kit.issuers(None, kit.ISSUER.encode())),
-        "not a UTF8String",
+        "OIDC issuer in the certificate ends early",
     ),
     "an issuer and more": (
         lambda: kit.keyless(CA, LOG, PAYLOAD, extensions=kit.issuers(None, b"\x0c\x01a\x00")),
-        "not a UTF8String",
+        "OIDC issuer in the certificate is not DER",
     ),
     "an issuer of a length in long form": (
         lambda: kit.keyless(CA, LOG, PAYLOAD, extensions=kit.issuers(None, b"\x0c\x81\x01a")),
-        "not a UTF8String",
+        "shortest form",
     ),
     "an issuer of nothing": (
         lambda: kit.keyless(CA, LOG, PAYLOAD, extensions=kit.issuers(None, b"")),
-        "not a UTF8String",
+        "not of the type",
+    ),
+    "an issuer in a PrintableString": (
+        lambda: kit.keyless(CA, LOG, PAYLOAD, extensions=kit.issuers(None, b"\x13\x01a")),
+        "not of the type",
     ),
     "an issuer that is no text": (
         lambda: kit.keyless(CA, LOG, PAYLOAD, extensions=kit.issuers(None, b"\x0c\x01\xff")),
@@ -414,6 +419,57 @@ def test_a_damaged_certificate_is_refused_at_every_byte() -> None:
         bundle = LOG.saw(pem, signature, PAYLOAD)
         signed = kit.attachment(PAYLOAD, signature, bundle=bundle, certificate=pem, chain=CA.chain_pem)
         refused(fulcio(), signed, match="certificate|OIDC")
+
+
+def damaged(text: str, chance: random.Random) -> str:
+    """``text`` with a few of its characters changed, removed, repeated, or followed by others."""
+    for _ in range(chance.randrange(1, 4)):
+        at = chance.randrange(len(text))
+        more = chance.choice(
+            ["\0", "\n", "-----", "{", "}", '"', "\\", "=", ":", "\ud800", "é", text[:40], ""]
+        )
+        text = text[:at] + more + text[at + chance.randrange(3) :]
+    return text
+
+
+def damaged_pem(text: str, chance: random.Random) -> str:
+    """PEM blocks with a few bytes changed in what they hold."""
+    found = b""
+    for one in x509.load_pem_x509_certificates(text.encode()):
+        der = bytearray(one.public_bytes(Encoding.DER))
+        for _ in range(chance.randrange(1, 3)):
+            der[chance.randrange(len(der))] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
+        found += kit.pem(bytes(der))
+    return found.decode()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_damaged_is_refused_or_no_matter(seed: int) -> None:
+    """No other error than a refusal, whichever bytes a stranger sends."""
+    chance = random.Random(seed)
+    good = [
+        (keys(kit.public_pem(KEY), rekor=of(LOG.pem)), kit.by_key(KEY, PAYLOAD, log=LOG)),
+        (fulcio(), kit.keyless(CA, LOG, PAYLOAD, key=KEY)),
+        (pki(), kit.by_certificate(CA, PAYLOAD)),
+    ]
+    refusals = 0
+    for _ in range(150):
+        requirement, one = chance.choice(good)
+        key = chance.choice(sorted(one.annotations))
+        value = one.annotations[key]
+        in_der = key in (kit.CERTIFICATE, kit.CHAIN) and chance.random() < 0.6
+        value = damaged_pem(value, chance) if in_der else damaged(value, chance)
+        changed = kit.with_annotation(one, key, value)
+        if requirement.fulcio and key == kit.CERTIFICATE and "\ud800" not in value:
+            signature = kit.sign(KEY, PAYLOAD)  # the log saw what was damaged before
+            bundle = LOG.saw(value.encode(), signature, PAYLOAD)
+            changed = kit.with_annotation(changed, kit.SIGNATURE, kit.b64(signature))
+            changed = kit.with_annotation(changed, kit.BUNDLE, bundle)
+        try:
+            assert verified(requirement, changed).signed == DIGEST
+        except PolicyRefused:
+            refusals += 1
+    assert refusals > 100
 
 
 @pytest.mark.parametrize("at", [-1, 0, 1 << 40, (1 << 53) - 1, -62135596800])
