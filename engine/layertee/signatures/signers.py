@@ -77,16 +77,24 @@ def signers_of(requirement: SigstoreSigned) -> Signers:
         case SigstoreSigned(keys=Material() as keys, fulcio=None, pki=None):
             return _Keys(load_keys(keys, "the public key"), logs)
         case SigstoreSigned(keys=None, fulcio=Fulcio() as fulcio, pki=None) if logs is not None:
-            (ca,) = read_material(fulcio.ca, "fulcio: ca")
+            ca = _one(fulcio.ca, "fulcio: ca")
             return _Keyless(fulcio, trusted_certificates(ca, "fulcio: ca"), logs)
         case SigstoreSigned(keys=None, fulcio=None, pki=PKI() as pki) if logs is None:
-            (roots,) = read_material(pki.roots, "pki: caRoots")
+            roots = _one(pki.roots, "pki: caRoots")
             between: list[x509.Certificate] = []
             if pki.intermediates is not None:
-                (raw,) = read_material(pki.intermediates, "pki: caIntermediates")
+                raw = _one(pki.intermediates, "pki: caIntermediates")
                 between = trusted_intermediates(raw, "pki: caIntermediates")
             return _Certified(pki, trusted_certificates(roots, "pki: caRoots"), between)
     raise PolicyRefused("policy.json: sigstoreSigned names no signers, or several kinds of them")
+
+
+def _one(material: Material, what: str) -> bytes:
+    """The one file or text that ``material`` is. Raises PolicyRefused."""
+    found = read_material(material, what)
+    if len(found) != 1:
+        raise PolicyRefused(f"policy.json: {what} is {len(found)} files or texts in place of one")
+    return found[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -572,6 +572,8 @@ GOOD = kit.by_key(KEY, PAYLOAD, log=LOG)
         (pki(b""), "no certificate that can be used"),
         (pki(between=kit.pem(b"x")), "cannot be read"),
         (SigstoreSigned(None, None, None, None, Identity()), "names no signers"),
+        (SigstoreSigned(None, Fulcio(of(), "i", "e"), None, of(LOG.pem), Identity()), "0 files or texts"),
+        (SigstoreSigned(None, None, PKI(of(b"", b""), None, "e", ""), None, Identity()), "2 files or texts"),
         (SigstoreSigned(of(LOG.pem), fulcio().fulcio, None, of(LOG.pem), Identity()), "names no signers"),
         (SigstoreSigned(None, fulcio().fulcio, None, None, Identity()), "names no signers"),
         (SigstoreSigned(None, None, pki().pki, of(LOG.pem), Identity()), "names no signers"),
