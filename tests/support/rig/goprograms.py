@@ -31,6 +31,11 @@ def imagecopy() -> Path:
     return _ours("imagecopy")
 
 
+def imagepolicy() -> Path:
+    """Which images containers/image takes by policy.json, asked over JSON lines. Raises as ``_ours``."""
+    return _ours("imagepolicy")
+
+
 def registriesconf() -> Path:
     """What containers/image reads in registries.conf, asked over JSON lines. Raises as ``_ours``."""
     return _ours("registriesconf")

@@ -26,6 +26,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "ostreeclient": ostreeclient.build,
     "ostree-ext-tests": ostreeclient.build_tests,
     "imagecopy": goprograms.imagecopy,
+    "imagepolicy": goprograms.imagepolicy,
     "proxyrules": goprograms.proxyrules,
     "registriesconf": goprograms.registriesconf,
     "storageconf": goprograms.storageconf,
