@@ -109,7 +109,10 @@ def tree_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 @dataclass
 class Rekor:
-    """A transparency log: of version 1, with promises, or 2, without. ``n_before`` entries come first."""
+    """A transparency log: of version 1, with promises, or 2, without. ``n_before`` entries come first.
+
+    In version 1, a log may be made of several trees: this one begins with the entry ``index_of_first``.
+    """
 
     key: PrivateKey = field(default_factory=new_key)
     origin: str = "rekor.test.example.com - 4711"
@@ -127,7 +130,7 @@ class Rekor:
         leaves = [hashlib.sha256(b"\0" + bytes([n])).digest() for n in range(self.n_before + self.n_after)]
         leaves.insert(self.n_before, hashlib.sha256(b"\0" + raw).digest())
         root = tree_root(leaves)
-        index = self.index_of_first + self.n_before
+        index = self.n_before + (self.index_of_first if at is not None else 0)
         found: dict[str, Any] = {
             "logIndex": str(index),
             "logId": {"keyId": b64(self.log_id)},

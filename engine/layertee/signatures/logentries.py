@@ -43,9 +43,14 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """As a bundle has it; nothing of it was verified. ``promise`` signs ``body``, time and index."""
+    """As a bundle has it; nothing of it was verified. ``promise`` signs ``body``, time and index.
+
+    ``kind`` is that of the body, and its version. ``index`` is in the whole log, ``proof`` is of one of the
+    trees that it is made of.
+    """
 
     body: bytes = field(repr=False)
+    kind: tuple[str, str]
     index: int
     log_id: bytes
     time: int | None
@@ -66,6 +71,9 @@ class LogEntry:
             if not _is_checkpoint(self.proof, log.key):
                 continue
             if self.promise is None:
+                # Without it, nothing signs for the index but the place in the tree.
+                if self.index != self.proof.index:
+                    raise PolicyRefused("its log entry has two places in the log")
                 _refuse_disused(log, now)
                 return None
             return self._promised(log)
@@ -98,6 +106,8 @@ class LogEntry:
         try:
             body = load_object(self.body, "the log entry", limit=MAX_BODY, maps=None)
             kind = as_text(body.get("kind"), "kind"), as_text(body.get("apiVersion"), "apiVersion")
+            if kind != self.kind:
+                raise DocumentError("it is of two kinds")
             read = _BODIES.get(kind)
             if read is None:
                 raise DocumentError(
@@ -124,10 +134,12 @@ def parse_entry(value: object) -> LogEntry:
     note = as_text(checkpoint.get("envelope"), f"{what}: checkpoint")
     if len(note) > MAX_CHECKPOINT:
         raise DocumentError(f"{what} has too long a checkpoint")
+    kind = as_object(found.get("kindVersion"), f"{what}: kindVersion")
     promise = found.get("inclusionPromise")
     time = _number(found.get("integratedTime"), f"{what}: integratedTime")
     return LogEntry(
         from_base64(found.get("canonicalizedBody"), f"{what}: canonicalizedBody"),
+        (as_text(kind.get("kind"), f"{what}: kind"), as_text(kind.get("version"), f"{what}: version")),
         _number(found.get("logIndex"), f"{what}: logIndex"),
         from_base64(log_id.get("keyId"), f"{what}: keyId"),
         time or None,

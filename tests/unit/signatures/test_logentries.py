@@ -81,7 +81,8 @@ def test_an_entry_without_a_promise_has_no_time() -> None:
     assert parse_entry(rekor.entry(BODY, at=None)).verify(root_of(rekor), NOW) is None
     entry = rekor.entry(BODY)
     del entry["inclusionPromise"]
-    assert parse_entry(entry).verify(root_of(rekor), NOW) is None
+    assert "two places" in refused(rekor, entry)  # nothing signs for the place in the whole log
+    assert parse_entry({**entry, "logIndex": "5"}).verify(root_of(rekor), NOW) is None
     entry = rekor.entry(BODY)
     del entry["integratedTime"]
     assert "no time" in refused(rekor, entry)
@@ -177,6 +178,7 @@ def test_entries_of_every_kind_are_about_their_signature() -> None:
     "body",
     [
         {**BODY, "kind": "intoto"},
+        {**BODY, "kind": "hashedrekord"},
         {**BODY, "apiVersion": "0.0.9"},
         {**BODY, "spec": None},
         {**BODY, "spec": {}},
@@ -191,6 +193,13 @@ def test_entries_that_cannot_be_read_are_refused(body: dict[str, Any]) -> None:
     entry = parse_entry(Rekor().entry(body))
     with pytest.raises(PolicyRefused, match="cannot be read"):
         entry.check_envelope(load_pem(public_pem(KEY)), PAYLOAD, SIGNATURE, pae(PAYLOAD))
+
+
+def test_an_entry_is_of_the_kind_that_it_says() -> None:
+    for change in ({"kind": "hashedrekord", "version": "0.0.1"}, {"kind": "dsse", "version": "0.0.2"}):
+        entry = parse_entry({**Rekor().entry(BODY), "kindVersion": change})
+        with pytest.raises(PolicyRefused, match="two kinds"):
+            entry.check_envelope(load_pem(public_pem(KEY)), PAYLOAD, SIGNATURE, pae(PAYLOAD))
 
 
 def test_a_bundle_has_few_entries() -> None:
