@@ -16,6 +16,8 @@ from pathlib import Path
 from .home import User, uid_outside
 
 ADMIN, VENDOR = Path("/etc/containers"), Path("/usr/share/containers")
+OWN = Path("/etc/layertee")
+"""What the administrator has written for this program alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ..image.grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
 from ..image.strictjson import printable
 from .reading import read_file
 from .registries_file import Whence
+from .search import OWN
 from .tomlfile import NotToml, TomlFile, parse_toml
 from .trustpattern import parse_pattern
 from .trustrules import (
@@ -37,7 +38,6 @@ from .trustrules import (
     TrustRules,
 )
 
-DIRECTORY: Final = Path("/etc/layertee")
 NAME: Final = "trust.toml"
 DROP_INS: Final = "trust.d"
 LIMIT: Final = 1 << 20
@@ -68,7 +68,7 @@ def read_trust(
     given: Path | None = None,
     *,
     check: Callable[[Path], None],
-    directory: Path = DIRECTORY,
+    directory: Path = OWN,
 ) -> TrustRules:
     """The rules in the file ``given`` alone, or those of this machine; without any file, none. Blocks.
 

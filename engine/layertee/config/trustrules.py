@@ -141,6 +141,16 @@ class ScopeRules:
     max_age_s: int | None = None
 
     @property
+    def refuses_older(self) -> bool:
+        """Whether an image older than one that was seen is refused."""
+        return self.downgrade is Action.REFUSE
+
+    @property
+    def refuses_stale(self) -> bool:
+        """Whether an image older than ``max_age_s`` is refused."""
+        return self.freeze is Action.REFUSE
+
+    @property
     def asks_for_signatures(self) -> bool:
         return bool(self.signers or self.attestations)
 

@@ -10,14 +10,15 @@ Trust.toml can only refuse more: what policy.json does not take, it cannot bring
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..aio import in_thread
 from ..config.policy import Policy, no_policy, read_policies
-from ..config.trustfile import read_trust
-from ..config.trustrules import Action, TrustRules
+from ..config.search import OWN
 from ..disk.trusted import refuse_reachable
 from ..errors import DowngradeRefused, LocalError, PolicyRefused
 from ..image.document import Index, Manifest
@@ -30,6 +31,9 @@ from .consent import Consent
 from .freshness import Freshness, compare
 from .imageplan import ImagePlan
 from .ruling import Ruling, Sources
+
+if TYPE_CHECKING:
+    from ..config.trustrules import ScopeRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,8 @@ class Judge:
             max_age_s=min(ages) if ages else None,
         )
         warnings = [f"{image}: {note}" for note in freshness.notes]
-        older = freshness.older and any(rule.downgrade is Action.REFUSE for rule in rules)
-        stale = freshness.stale and any(rule.freeze is Action.REFUSE for rule in rules)
+        older = freshness.older and any(rule.refuses_older for rule in rules)
+        stale = freshness.stale and any(rule.refuses_stale for rule in rules)
         refused = "; ".join(warnings) if (older and not policy.allow_downgrade) or stale else None
         return Examined(consent, freshness, refused, (*((damaged,) if damaged else ()), *warnings))
 
@@ -124,7 +128,7 @@ class Judge:
         if self._policy.insecure:
             return Ruling(str(image), True, ())
         found = tuple((policy, policy.judge(image)) for policy in self._policies_read())
-        trust = self._trust_read().of(image) if isinstance(image, Reference) else ()
+        trust = self._trust(image) if isinstance(image, Reference) else ()
         return Ruling(str(image), False, found, trust)
 
     def _other(self, transport: str, details: str) -> Ruling:
@@ -140,8 +144,13 @@ class Judge:
             raise no_policy()
         return policies
 
-    def _trust_read(self) -> TrustRules:
-        return read_trust(self._policy.trust_file, check=refuse_reachable)
+    def _trust(self, image: Reference) -> tuple[ScopeRules, ...]:
+        given = self._policy.trust_file
+        if given is None and not os.path.lexists(OWN):
+            return ()
+        from ..config.trustfile import read_trust  # 10 ms, and few machines have such a file
+
+        return read_trust(given, check=refuse_reachable).of(image)
 
 
 def remember(store: Store, plan: ImagePlan, platform: Platform, policy: PolicyOptions) -> tuple[str, ...]:

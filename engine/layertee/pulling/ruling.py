@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..config.policy import Judgement, Policy
 from ..config.requirements import Verdict
-from ..config.trustrules import ScopeRules
 from ..image.reference import Reference
 from ..signatures.signature import SignatureSource
 from .consent import Consent, Section
 
 if TYPE_CHECKING:
+    from ..config.trustrules import ScopeRules
     from ..signatures.trust import TrustSource
 
 
