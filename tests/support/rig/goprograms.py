@@ -54,6 +54,14 @@ def proxyrules() -> Path:
     return _ours("proxyrules")
 
 
+def cosign3() -> Path:
+    """Cosign 3, of a version whose options the tests know. Raises as ``_ours``."""
+    package = "github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3"
+    into = kept.root() / "go" / "cosign3"
+    into.mkdir(parents=True, exist_ok=True)
+    return kept.kept("cosign3", [package.encode()], lambda: install("cosign", package, into, into))
+
+
 def _ours(name: str) -> Path:
     """The program in the directory ``name`` beside this file.
 
