@@ -30,7 +30,7 @@ LIMIT_S: Final = 20.0
 
 _NAMES: Final = ("gpg", "gpg2")  # some have an older one under the first name, and nobody the other way round
 _STATUS: Final = "status"
-_PROBED: Final = 8192
+_MAX_SAID: Final = 8192  # bytes: what it puts out when it takes keys, which is nothing
 _OPTIONS: Final = (
     *("--no-options", "--batch", "--no-tty", "--quiet", "--no-greeting", "--display-charset", "utf-8"),
     # Nobody is started or asked, on this machine or another.
@@ -82,13 +82,19 @@ class Keyring:
         self._limit_s = limit_s
         self._keys: frozenset[str] = frozenset()
 
-    async def add(self, keys: Keys) -> None:
-        """Take ``keys``. Raises PolicyRefused if there are none, or not all can be taken."""
-        _, status = await self._run("--import", given=keys.data, most=_PROBED)
+    async def add(self, keys: Keys) -> bool:
+        """Take ``keys``; False if gpg did not even begin, and nothing is known of them.
+
+        Raises PolicyRefused if there are none, or not all can be taken.
+        """
+        _, status = await self._run("--import", given=keys.data, most=_MAX_SAID)
+        if not status:  # it says how many keys there were even where there was none
+            return False
         try:
             self._keys |= imported_keys(status)
         except PolicyRefused as exc:
             raise PolicyRefused(f"{keys.place}: {exc}") from exc
+        return True
 
     async def verify(self, message: bytes) -> Signed:
         """What ``message`` signs, by one of the keys. Raises PolicyRefused, saying why it proves nothing."""
@@ -118,7 +124,9 @@ class Keyring:
 async def keyring(
     keys: Sequence[Keys], *, gpg: Path | None = None, limit_s: float = LIMIT_S
 ) -> AsyncIterator[Keyring]:
-    """A keyring with ``keys``, gone afterwards. ``gpg`` is the program, else the one on PATH.
+    """A keyring with ``keys``, of which there is one at least. ``gpg`` is the program, else the one on PATH.
+
+    It is gone afterwards.
 
     Raises PolicyRefused if there is no gpg or not all keys can be taken, UnsafePath if another user could
     change that program, LocalError if there is no room for a few files.
@@ -128,22 +136,21 @@ async def keyring(
     home = _Home()
     try:
         await in_thread(home.make)
-        ring = Keyring(program, await _wrapper(program, home.path, limit_s), home.path, limit_s)
-        for each in keys:
-            await ring.add(each)
+        ring = await _begun(program, home.path, limit_s, keys[0])
+        for each in keys[1:]:
+            if not await ring.add(each):
+                raise PolicyRefused(f"{each.place}: gpg did not begin to read it")
         yield ring
     finally:
         await in_thread(home.remove)
 
 
-async def _wrapper(program: Path, home: Path, limit_s: float) -> tuple[str, ...]:
-    """The best of what may stand before a command that the kernel lets this user do."""
+async def _begun(program: Path, home: Path, limit_s: float, keys: Keys) -> Keyring:
+    """A keyring with ``keys``, behind the best wrapper that the kernel lets this user have."""
     for wrapper in await in_thread(wrappers):
-        tried = await run_confined(
-            *wrapper, str(program), "--version", directory=home, most=_PROBED, limit_s=limit_s
-        )
-        if tried.status == 0 and tried.output.startswith(b"gpg (GnuPG"):
-            return wrapper
+        ring = Keyring(program, wrapper, home, limit_s)
+        if await ring.add(keys):
+            return ring
     raise PolicyRefused(f"{program} is not GnuPG's gpg, or does not run")
 
 

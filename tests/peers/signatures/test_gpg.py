@@ -279,6 +279,31 @@ def test_another_program_is_not_taken_for_gpg(tmp_path: Path) -> None:
         verified([], b"", gpg=program)
 
 
+def test_without_what_the_kernel_does_not_allow_it_is_checked_all_the_same(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that cannot be begun behind the first wrapper is begun behind the next, or without one."""
+    if os.geteuid() != 0:
+        pytest.skip("only a program of root's can start another")
+    program = tmp_path / "gpg"
+    program.write_text(
+        f'#!/bin/sh\ngrep -q "NoNewPrivs:.1" /proc/self/status && exit 9\nexec {find_gpg()} "$@"\n'
+    )
+    program.chmod(0o755)
+    found = verified([rig.signer.sign(CONTENT, "rsa")], rig.public, gpg=program)
+    assert found == [Signed(CONTENT, rig.fingerprint("rsa"))]
+
+
+def test_a_gpg_that_ends_between_two_files_of_keys_is_not_believed(rig: Rig, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only a program of root's can start another")
+    program = tmp_path / "gpg"
+    program.write_text(f'#!/bin/sh\nset -e\nmkdir "$HOME/one" || exit 0\nexec {find_gpg()} "$@"\n')
+    program.chmod(0o755)
+    with pytest.raises(PolicyRefused, match="key1: gpg did not begin to read it"):
+        verified([], rig.public, rig.public, gpg=program)
+
+
 def test_a_gpg_that_fails_is_not_believed(rig: Rig, tmp_path: Path) -> None:
     """It says all that is wanted, but ends badly."""
     program = tmp_path / "gpg"
