@@ -83,6 +83,7 @@ HOMES: dict[str, set[str]] = {
         "signatures.transparency",
     },
     "sigstore": {"signatures.keyless", "signatures.trustmaterial"},
+    "platformdirs": {"signatures.trustmaterial"},
     "rfc3161_client": {"signatures.timestamps"},
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},

@@ -96,17 +96,22 @@ def _read(path: Path, limit: int, whence: str) -> bytes:
 
 def _by_tuf(root: TrustedRoot, whence: str) -> bytes:
     require_library()
+    import platformdirs  # which the library keeps its files by
     from sigstore.errors import Error
     from sigstore.models import ClientTrustConfig
 
+    kept = platformdirs.user_cache_path("sigstore-python", "sigstore")
+    if kept.exists():
+        refuse_unsafe(kept)
     try:
         if root.url:
             config = ClientTrustConfig.from_tuf(root.url, offline=not root.refresh)
         else:
             config = ClientTrustConfig.production(offline=not root.refresh)
         # The library has no other way to what it has verified.
-        return config._inner.trusted_root.to_json().encode()
+        raw: bytes = config._inner.trusted_root.to_json().encode()
     except (Error, OSError, ValueError, AttributeError) as exc:
         raise TrustFileError(
             f"{whence}: the trusted root cannot be had by TUF: {printable(str(exc))}"
         ) from exc
+    return raw
