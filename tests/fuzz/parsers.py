@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.fuzz import configuration, documents, foreign, messages
+from tests.fuzz import configuration, documents, foreign, messages, signing
 from tests.fuzz.target import Target
 
 PARSERS: Final[Mapping[str, Target]] = {
     target.name: target
-    for target in (*documents.TARGETS, *foreign.TARGETS, *configuration.TARGETS, *messages.TARGETS)
+    for target in (
+        *documents.TARGETS,
+        *foreign.TARGETS,
+        *configuration.TARGETS,
+        *messages.TARGETS,
+        *signing.TARGETS,
+    )
 }
