@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from layertee.config.trustfile import SCOPE_KEYS, SIGNER_KEYS, parse_trust
+from layertee.config.trustrules import Action, Form
 from tests.support.ccore import ROOT
 from tests.support.pages import DOCS, PACKAGE, PAGES, PARTS, marks, replaced, table
 
@@ -133,6 +135,26 @@ def test_every_key_that_is_read_is_on_the_page_about_configuration() -> None:
         keys -= {"registry.mirror", "digest-only", "tag-only", "rootful", "rootless", "problem_mark"}
         assert len(keys) >= least, (module, sorted(keys))
         assert sorted(key for key in keys if key not in page) == []
+
+
+def test_every_key_of_trust_toml_is_on_its_page() -> None:
+    page = text_of(DOCS / "reference/trust.md")
+    keys = {
+        *SCOPE_KEYS,
+        *SIGNER_KEYS,
+        "predicate-type",
+        *(form.value for form in Form),
+        *(action.value for action in Action),
+    }
+    assert len(keys) > 40
+    assert sorted(key for key in keys if f"`{key}`" not in page and f'`"{key}"`' not in page) == []
+
+
+def test_the_examples_of_trust_toml_are_understood() -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```$", text_of(DOCS / "reference/trust.md"), re.S | re.M)
+    assert len(blocks) >= 3
+    for block in blocks:
+        assert parse_trust(Path("/etc/layertee/trust.toml"), block.encode())
 
 
 def test_every_page_is_reached_from_the_index() -> None:

@@ -51,7 +51,7 @@ _SCOPE: Final = re.compile(
     rf"(?P<wildcard>\*\.{DOMAIN})|(?P<host>{DOMAIN}(?::[0-9]+)?|\[[a-f0-9:]+\](?::[0-9]+)?)"
     rf"(?:/(?P<repository>{REPOSITORY})(?::{TAG}|@sha256:[a-f0-9]{{64}}|@sha512:[a-f0-9]{{128}})?)?"
 )
-_SCOPE_KEYS: Final = frozenset(
+SCOPE_KEYS: Final = frozenset(
     {
         *("signer", "threshold", "forms", "transparency-log", "timestamp", "trusted-root", "tuf", "tuf-url"),
         *("tuf-refresh", "attestation", "downgrade", "max-age", "freeze"),
@@ -59,6 +59,9 @@ _SCOPE_KEYS: Final = frozenset(
 )
 _SUBJECTS: Final = ("subject", "subject-prefix", "subject-pattern")
 _CLAIMS: Final[Mapping[str, Claim]] = {claim.value: claim for claim in Claim if claim is not Claim.ISSUER}
+_KEY_KEYS: Final = frozenset({"name", "key", "key-data"})
+_IDENTITY_KEYS: Final = frozenset({"name", "issuer", *_SUBJECTS, *_CLAIMS})
+SIGNER_KEYS: Final = _KEY_KEYS | _IDENTITY_KEYS
 _MAX_TEXT: Final = 4096
 
 Table = Mapping[str, object]
@@ -159,7 +162,7 @@ class _File:
             yield scope, self._scope(scope, whence, _table(table, at), at)
 
     def _scope(self, scope: str, whence: str, table: Table, at: str) -> ScopeRules:
-        _check_keys(table, _SCOPE_KEYS, at)
+        _check_keys(table, SCOPE_KEYS, at)
         signers, threshold = self._signers(table, at)
         attestations = tuple(
             self._attestation(each, f"{at}attestation {n}: ")
@@ -236,8 +239,7 @@ class _File:
 
     def _signer(self, table: Table, n: int, at: str) -> Signer:
         is_key = "key" in table or "key-data" in table
-        keys = {"name", "key", "key-data"} if is_key else {"name", "issuer", *_SUBJECTS, *_CLAIMS}
-        _check_keys(table, keys, at)
+        _check_keys(table, _KEY_KEYS if is_key else _IDENTITY_KEYS, at)
         name = _text(table, "name", at) if "name" in table else f"signer {n}"
         if is_key:
             _one_of(table, ("key", "key-data"), at)
