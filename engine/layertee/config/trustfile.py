@@ -23,6 +23,7 @@ from .search import OWN
 from .tomlfile import NotToml, TomlFile, parse_toml
 from .trustpattern import parse_pattern
 from .trustrules import (
+    SIGNED,
     Action,
     Attestation,
     Claim,
@@ -282,9 +283,10 @@ class _File:
         signers, threshold = self._signers(table, at)
         if not signers:
             _fail(at, "it has no signer")
-        return Attestation(
-            predicate_type=_text(table, "predicate-type", at), signers=signers, threshold=threshold
-        )
+        predicate_type = _text(table, "predicate-type", at)
+        if predicate_type == SIGNED:
+            _fail(at, "that is a signature, no attestation: name its signers with signer")
+        return Attestation(predicate_type=predicate_type, signers=signers, threshold=threshold)
 
     def _forms(self, table: Table, at: str) -> frozenset[Form]:
         if "forms" not in table:

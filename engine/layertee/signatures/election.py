@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from ..config.trustrules import Form, KeylessSigner, ScopeRules
+from ..config.trustrules import SIGNED, Form, KeylessSigner, ScopeRules
 from ..errors import PolicyRefused
 from ..image.strictjson import printable
 from .attached import AttachedSignature, parse_attachment
@@ -19,7 +19,7 @@ from .bundles import SignedEnvelope, parse_bundle
 from .claims import Identity
 from .keyless import require_library, verify_keyless
 from .signature import Attachment, Bundle, Subject, Verified
-from .statements import SIGNED, parse_statement
+from .statements import parse_statement
 from .timestamps import stamped_at
 from .trustedroot import RootDocument
 from .trustmaterial import Key, Signers, load_root, load_signers
@@ -57,9 +57,8 @@ class Election:
         """
         self._rules = rules
         self._now = now
-        lists = {each.predicate_type: (each.signers, each.threshold) for each in rules.attestations}
-        if rules.signers:
-            lists[SIGNED] = (rules.signers, rules.threshold)
+        lists = {SIGNED: (rules.signers, rules.threshold)} if rules.signers else {}
+        lists |= {each.predicate_type: (each.signers, each.threshold) for each in rules.attestations}
         everyone = [signer for signers, _ in lists.values() for signer in signers]
         is_keyless = any(isinstance(signer, KeylessSigner) for signer in everyone)
         if rules.needs_timestamp or (is_keyless and Form.BUNDLE in rules.forms):

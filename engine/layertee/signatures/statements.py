@@ -15,8 +15,6 @@ from ..image.strictjson import as_list, as_object, as_text, as_text_map, check_f
 from .signature import MAX_SIGNATURE, Subject
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-SIGNED: Final = "https://sigstore.dev/cosign/sign/v1"
-"""The predicate type of a plain signature of an image."""
 MAX_SUBJECTS: Final = 1024
 _TYPES: Final = frozenset({"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"})
 

@@ -10,6 +10,7 @@ import pytest
 from layertee.config.trustfile import LIMIT, MAX_FILES, parse_trust, read_trust
 from layertee.config.trustpattern import parse_pattern
 from layertee.config.trustrules import (
+    SIGNED,
     Action,
     Claim,
     ExactSubject,
@@ -222,6 +223,10 @@ MISTAKES = [
     (scope('tuf = true\ntuf-url = "ftp://x"\nsigner = [{key = "a"}]'), "no URL"),
     (scope('trusted-root = "a\\u0000"\nsigner = [{key = "a"}]'), "NUL"),
     (scope("tuf = true\nattestation = [{}]"), "no predicate-type"),
+    (
+        scope(f'tuf = true\nattestation = [{{predicate-type = "{SIGNED}", signer = [{{key = "a"}}]}}]'),
+        "a signature, no attestation",
+    ),
     (scope('tuf = true\nattestation = [{predicate-type = "x"}]'), "no signer"),
     (scope('tuf = true\nattestation = [{predicate-type = "x", threshold = 1}]'), "number of signers, 0"),
     (
