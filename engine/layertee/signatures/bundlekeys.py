@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import (
@@ -63,23 +63,20 @@ def fingerprint(key: PublicKey) -> str:
 def is_signed(key: PublicKey, signature: bytes, message: bytes) -> bool:
     """Whether ``signature`` is that of ``message`` by ``key``."""
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return any(_is_ecdsa(key, signature, message, each) for each in _HASHES[key.curve.name])
-    try:
-        if isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(signature, message)
-        else:
-            key.verify(signature, message, padding.PKCS1v15(), SHA256())
-    except InvalidSignature:
-        return False
-    return True
+        return any(_is_made(key, signature, message, each) for each in _HASHES[key.curve.name])
+    return _is_made(key, signature, message, SHA256())
 
 
-def _is_ecdsa(
-    key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes, hash_of: SHA256 | SHA384 | SHA512
-) -> bool:
+def _is_made(key: PublicKey, signature: bytes, message: bytes, hash_of: SHA256 | SHA384 | SHA512) -> bool:
     try:
-        key.verify(signature, message, ec.ECDSA(hash_of))
-    except InvalidSignature:
+        match key:
+            case ec.EllipticCurvePublicKey():
+                key.verify(signature, message, ec.ECDSA(hash_of))
+            case ed25519.Ed25519PublicKey():
+                key.verify(signature, message)
+            case rsa.RSAPublicKey():
+                key.verify(signature, message, padding.PKCS1v15(), hash_of)
+    except (InvalidSignature, InternalError, ValueError):
         return False
     return True
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from cryptography import x509
 
 from ..config.trustrules import Claim, KeylessSigner
 from ..errors import PolicyRefused
-
-if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
 
 _ARC: Final = "1.3.6.1.4.1.57264.1"
 _ISSUER_V1: Final = 1
@@ -43,6 +42,7 @@ _NUMBERS: Final = {
 _BARE: Final = 7  # up to this number, texts are not in DER
 _UTF8_STRING: Final = 0x0C
 _MAX_TEXT: Final = 4096
+_UNREADABLE: Final = (x509.DuplicateExtension, x509.UnsupportedGeneralNameType)  # which are no ValueErrors
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Identity:
         return None
 
 
-def identity_of(certificate: Certificate) -> Identity:
+def identity_of(certificate: x509.Certificate) -> Identity:
     """Raises PolicyRefused for a certificate with no or several subjects or issuers, or unreadable claims."""
     claims = {}
     older = None
@@ -85,23 +85,19 @@ def identity_of(certificate: Certificate) -> Identity:
     return Identity(_subject(certificate), issuer, claims)
 
 
-def _subject(certificate: Certificate) -> str:
-    from cryptography import x509
-
+def _subject(certificate: x509.Certificate) -> str:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         found = [name for name in names if isinstance(name, x509.RFC822Name | x509.UniformResourceIdentifier)]
         if len(found) == 1 == len(list(names)):
             return str(found[0].value)
-    except (ValueError, x509.ExtensionNotFound) as exc:
+    except (ValueError, x509.ExtensionNotFound, *_UNREADABLE) as exc:
         raise PolicyRefused(f"the subject of its certificate cannot be read: {exc}") from exc
     raise PolicyRefused("its certificate is not for exactly one URI or e-mail address")
 
 
-def _extensions(certificate: Certificate) -> list[tuple[int, bytes]]:
+def _extensions(certificate: x509.Certificate) -> list[tuple[int, bytes]]:
     """Those of Fulcio: their last number, and their value as it is."""
-    from cryptography import x509
-
     found = []
     try:
         for extension in certificate.extensions:
@@ -109,7 +105,7 @@ def _extensions(certificate: Certificate) -> list[tuple[int, bytes]]:
             arc, _, number = dotted.rpartition(".")
             if arc == _ARC and isinstance(value, x509.UnrecognizedExtension):
                 found.append((int(number), value.value))
-    except (ValueError, x509.DuplicateExtension) as exc:
+    except (ValueError, *_UNREADABLE) as exc:
         raise PolicyRefused(f"the extensions of its certificate cannot be read: {exc}") from exc
     return found
 
