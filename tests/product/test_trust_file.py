@@ -25,6 +25,7 @@ from tests.support.sigstorekit import ISSUER, new_key, public_pem
 pytestmark = pytest.mark.slow
 
 ANYTHING = {"default": [{"type": "insecureAcceptAnything"}]}
+PULL = ("pull", PLAIN)
 KEYLESS = f'signer = [{{issuer = "{ISSUER}", subject = "{WORKFLOW}"}}]'
 
 
@@ -171,6 +172,8 @@ def test_a_file_that_is_not_understood_stops_the_command(
     said = user.run("pull", PLAIN, *machine.options, machine.name, code=1)
     assert "[TRUST_FILE]" in said.err
     assert "'signers' is not known" in said.err
+    said = user.run(*(*PULL, "--trust-file", str(machine.directory / "missing"), machine.name), code=1)
+    assert "[TRUST_FILE]" in said.err
     machine.trust.chmod(0o666)
     said = user.run("pull", PLAIN, *machine.options, machine.name, code=1)
     assert "[UNSAFE_PATH]" in said.err

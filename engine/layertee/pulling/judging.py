@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from ..aio import in_thread
 from ..config.policy import Policy, no_policy, read_policies
 from ..config.search import OWN
-from ..disk.trusted import refuse_reachable
 from ..errors import DowngradeRefused, LocalError, PolicyRefused
 from ..image.document import Index, Manifest
 from ..image.platform import Platform
@@ -148,9 +147,9 @@ class Judge:
         given = self._policy.trust_file
         if given is None and not os.path.lexists(OWN):
             return ()
-        from ..config.trustfile import read_trust  # 10 ms, and few machines have such a file
+        from ..signatures.trustfiles import load_trust  # 10 ms, and few machines have such a file
 
-        return read_trust(given, check=refuse_reachable).of(image)
+        return load_trust(given).of(image)
 
 
 def remember(store: Store, plan: ImagePlan, platform: Platform, policy: PolicyOptions) -> tuple[str, ...]:
