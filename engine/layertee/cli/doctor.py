@@ -9,10 +9,12 @@ from ..config.registries import Registries
 from ..config.registries_d import SignatureConfig
 from ..config.requirements import Verdict, verdict
 from ..config.storage import storage_files
+from ..config.trustfile import read_trust
 from ..core.loading import core_report
 from ..disk.files import is_directory
 from ..disk.space import KeepFree, free_space, human
-from ..errors import LocalError, PolicyRefused, RegistriesConfError
+from ..disk.trusted import refuse_reachable
+from ..errors import LocalError, PolicyRefused, RegistriesConfError, UnsafePath
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
 from .exits import EXIT_ERROR, EXIT_OK
@@ -22,7 +24,7 @@ from .shared import root_of
 _BY_DEFAULT = {
     Verdict.ACCEPT: "accept",
     Verdict.REJECT: "reject",
-    Verdict.SIGNATURES: "signatures are checked by the real skopeo",
+    Verdict.SIGNATURES: "signatures decide",
 }
 
 
@@ -79,6 +81,8 @@ def skopeo_report() -> list[str]:
             lines.append("    both hold: older programs look only into ~/.config and /etc for it")
         if not policies:
             lines.append(f"  image-proxy will open no image, pull takes any: {no_policy()}")
-    except PolicyRefused as exc:
+        trust = read_trust(check=refuse_reachable)
+        lines += [f"  policy, besides: {path}" for path in trust.files]
+    except (PolicyRefused, UnsafePath) as exc:
         lines.append(f"  no image will be opened: {exc}")
     return lines

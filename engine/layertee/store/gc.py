@@ -54,6 +54,7 @@ def gc(
         sweep_ingest(store.room, report)
         sweep_parts(store.parts, keep_parts, report)
         report.parts_removed += store.layout.remove_leftovers()
+        report.parts_removed += store.seen.remove_leftovers()
         if not keep_quarantine:
             sweep_quarantine(store.room, report)
         present = set(store.layout.blobs())

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from ..disk.files import disk_error
-from ..disk.part import write_file
+from ..disk.part import PART_SUFFIX, write_file
 from ..errors import DocumentError
 from ..image.document import Digest
 from ..image.strictjson import as_text, load_object, printable
 
 LIMIT: Final = 64 << 10  # bytes of one file; it has some hundred
+_WRITER_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,22 @@ class SeenImages:
             raise disk_error(exc, "making the directory", self._directory) from exc
         path = self._path(name, platform)
         write_file(self._directory, path.name, json.dumps(document, indent=1).encode(), mode=0o600)
+
+    def remove_leftovers(self) -> int:
+        """Remove temporary files of writers that died; return how many. Raises LocalError.
+
+        One that is a minute old is of a writer that died: nothing is locked while a file is replaced.
+        """
+        count = 0
+        try:
+            for path in self._directory.glob(f".*{PART_SUFFIX}"):
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _WRITER_S:
+                        path.unlink()
+                        count += 1
+        except OSError as exc:
+            raise disk_error(exc, "cleaning up in", self._directory) from exc
+        return count
 
     def _path(self, name: str, platform: str) -> Path:
         return self._directory / (hashlib.sha256(f"{name}\n{platform}".encode()).hexdigest() + ".json")

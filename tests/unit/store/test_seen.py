@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,19 @@ def test_a_file_that_makes_no_sense_is_none_and_that_is_said(tmp_path: Path) -> 
     file.unlink()
     file.mkdir()
     assert "Is a directory" in (seen.newest(NAME, PLATFORM)[1] or "")
+
+
+def test_what_a_writer_that_died_left_is_removed(tmp_path: Path) -> None:
+    seen = SeenImages(tmp_path / "seen")
+    assert seen.remove_leftovers() == 0
+    seen.remember(NAME, PLATFORM, SEEN)
+    old, new = (tmp_path / "seen" / f".{name}.json-1-2.part" for name in ("old", "new"))
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    assert seen.remove_leftovers() == 1
+    assert not old.exists() and new.exists()
+    assert seen.newest(NAME, PLATFORM) == (SEEN, None)
 
 
 def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
