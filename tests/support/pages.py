@@ -26,8 +26,12 @@ from layertee.cli.arguments import GROUPS, parser_of
 from layertee.cli.exits import exit_code
 from layertee.cli.topics import TOPICS
 from layertee.errors import LayerteeError
-from layertee.options import Budget
+from layertee.options import Budget, PolicyOptions
+from layertee.pulling.consent import Consent
+from layertee.pulling.freshness import Freshness
 from layertee.pulling.plan import Source
+from layertee.signatures.signature import Verified
+from layertee.store.seen import Seen
 from tests.support.ccore import ROOT
 
 PACKAGE = ROOT / "engine" / "layertee"
@@ -231,6 +235,10 @@ VALUES = (
     layertee.LayerResult,
     layertee.Progress,
     layertee.Inspection,
+    Consent,
+    Verified,
+    Freshness,
+    Seen,
     layertee.TeeResult,
 )
 
@@ -249,6 +257,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "limits": ("docs/reference/library.md", lambda: fields_of(layertee.FetchLimits)),
     "values": ("docs/reference/library.md", values),
     "budget": ("docs/reference/library.md", lambda: fields_of(Budget)),
+    "policy": ("docs/reference/library.md", lambda: fields_of(PolicyOptions)),
 }
 
 
