@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from layertee.config.logins import Credentials
 from layertee.config.trustfile import parse_trust
@@ -18,7 +20,7 @@ from layertee.image.digest import Digest
 from layertee.image.reference import Reference, parse_reference
 from layertee.registry.client import Registry
 from layertee.registry.http import TLSPolicy, Transport
-from layertee.signatures.signature import Subject, Verified
+from layertee.signatures.signature import Attachment, Subject, Verified
 from layertee.signatures.trust import RegistryTrustSource, check_trust
 from tests.support.bundlekit import PROVENANCE, WORKFLOW, Sigstore, flip, statement
 from tests.support.rig.beside import Beside
@@ -26,7 +28,20 @@ from tests.support.rig.cosign import Cosign
 from tests.support.rig.images import BuiltImage, build_image, upload
 from tests.support.rig.layers import text_layer
 from tests.support.rig.registry import RegistryServer
-from tests.support.sigstorekit import ISSUER, SIGNED, new_key, public_pem
+from tests.support.sigstorekit import (
+    ISSUER,
+    SIGNED,
+    Log,
+    attachment,
+    certificate_pem,
+    manifest,
+    new_key,
+    payload,
+    public_pem,
+    sign,
+    tag_of,
+)
+from tests.support.sigstorekit import by_key as signed_by_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.builds("cosign3")]
 
@@ -186,3 +201,84 @@ def test_nothing_is_accepted_that_cosign_refuses(bench: Bench) -> None:
             narrower.append(what)
     assert n > 80 and n_accepted >= 2
     assert (wider, narrower) == ([], [])
+
+
+# --- the older way ---
+
+
+def attached(
+    sigstore: Sigstore, text: bytes, *, log: Log | None = None, at: int = SIGNED, **changes: Any
+) -> Attachment:
+    """A signature by an identity. ``changes`` are those of ``Sigstore.leaf``, or ``key`` and ``leaf``."""
+    key = changes.pop("key", None) or new_key()
+    leaf = changes.pop("leaf", None) or sigstore.leaf(key, changes.pop("subject", WORKFLOW), **changes)
+    signature, pem = sign(key, text), certificate_pem(leaf)
+    saw = (log or Log(sigstore.rekor.key)).saw(pem, signature, text, at=at)
+    return attachment(text, signature, bundle=saw, certificate=pem)
+
+
+def changed(one: Attachment) -> Iterator[tuple[str, Attachment]]:
+    """``one`` with each of its annotations left out, and with other letters in it."""
+    for name, text in one.annotations.items():
+        others = {key: value for key, value in one.annotations.items() if key != name}
+        yield f"without {name}", dataclasses.replace(one, annotations=others)
+        for at in (len(text) // 3, len(text) // 2, 2 * len(text) // 3, len(text) - 20):
+            other = text[:at] + ("B" if text[at] == "A" else "A") + text[at + 1 :]
+            yield f"{name} at {at}", dataclasses.replace(one, annotations={**others, name: other})
+
+
+def attachments(sigstore: Sigstore, key: Any, digest: str) -> Iterator[tuple[str, bool, Attachment]]:
+    """Names, whether it is by the key, and attachments."""
+    log, text, elsewhere = Log(sigstore.rekor.key), payload(digest, "x/y"), payload(Digest.of(b"else"), "x/y")
+    by_key, by_identity = signed_by_key(key, text, log=log), attached(sigstore, text)
+    yield "good", True, by_key
+    yield "good", False, by_identity
+    yield "in no log", True, signed_by_key(key, text)
+    yield "in another log", True, signed_by_key(key, text, log=Log())
+    yield "by another key", True, signed_by_key(new_key(), text, log=log)
+    yield "of another image", True, signed_by_key(key, elsewhere, log=log)
+    yield "of another image", False, attached(sigstore, elsewhere)
+    yield "by another authority", False, attached(Sigstore(), text, log=log)
+    yield "too late", False, attached(sigstore, text, at=SIGNED + 700)
+    yield "too early", False, attached(sigstore, text, at=SIGNED - 70)
+    yield "by another identity", False, attached(sigstore, text, subject="https://elsewhere.example.com/")
+    yield "by another issuer", False, attached(sigstore, text, issuer="https://elsewhere.example.com")
+    ephemeral = new_key()
+    bare = sigstore.issuer.leaf(
+        ephemeral.public_key(), names=[x509.UniformResourceIdentifier(WORKFLOW)], since=SIGNED - 60
+    )
+    yield (
+        "without the word of a log of certificates",
+        False,
+        attached(sigstore, text, key=ephemeral, leaf=bare),
+    )
+    other = Sigstore(root=sigstore.root)
+    other.issuer = sigstore.issuer
+    yield "with the word of another one", False, attached(other, text, log=log)
+    for is_by_key, one in ((True, by_key), (False, by_identity)):
+        for what, each in changed(one):
+            yield what, is_by_key, each
+
+
+def test_nothing_in_the_older_way_is_accepted_that_cosign_refuses(bench: Bench) -> None:
+    sigstore, key = Sigstore(), new_key()
+    (bench.directory / "root.json").write_bytes(sigstore.trusted_root())
+    (bench.directory / "k.pub").write_bytes(public_pem(key))
+    cosign = Cosign(bench.directory)
+    differ, n_accepted = [], 0
+    for n, (what, by_key, one) in enumerate(attachments(sigstore, key, bench.image.digest)):
+        name = bench.put(f"case/{n}")
+        beside = Beside(bench.server, f"case/{n}")
+        raw, blobs = manifest([one])
+        for blob in blobs.values():
+            beside.put_blob(blob)
+        beside.put_manifest(tag_of(Digest(bench.image.digest)), raw)
+        ours = bench.accepts(name, 'forms = ["attachment"]\n' + (LOGGED_KEY if by_key else KEYLESS))
+        options = BY_KEY if by_key else BY_IDENTITY
+        theirs = cosign.accepts(name, "--new-bundle-format=false", *options)
+        n_accepted += ours
+        assert what != "good" or (ours and theirs), (by_key, ours, theirs)
+        if ours is not theirs:
+            differ.append((what, by_key, ours))
+    assert n >= 35 and n_accepted >= 2
+    assert differ == []
