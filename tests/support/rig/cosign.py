@@ -28,10 +28,14 @@ class Cosign:
         self._succeed("generate-key-pair")
         return self._directory / "cosign.pub"
 
-    def sign(self, image: str, *, bundle: bool = True) -> None:
-        """Sign ``host/repository@digest`` by the key, in a bundle or in the older way."""
-        form = f"--new-bundle-format={'true' if bundle else 'false'}"
-        self._succeed("sign", "--key", "cosign.key", form, *_NO_SERVICES, image)
+    def sign(self, image: str, *, bundle: bool = True, recursive: bool = False) -> None:
+        """Sign ``host/repository@digest`` or ``:tag`` by the key, in a bundle or in the older way.
+
+        ``recursive`` signs all that is in an index, too.
+        """
+        form = [f"--new-bundle-format={'true' if bundle else 'false'}"]
+        form += ["--recursive"] if recursive else []
+        self._succeed("sign", "--key", "cosign.key", *form, *_NO_SERVICES, image)
 
     def attest(self, image: str, predicate_type: str, predicate: Path) -> None:
         """Attest ``predicate``, a file with JSON, by the key."""
