@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.fuzz import configuration, documents, foreign, messages, signing, trusting
+from tests.fuzz import configuration, documents, foreign, messages, signing, sigstore, trusting
 from tests.fuzz.target import Target
 
 PARSERS: Final[Mapping[str, Target]] = {
@@ -16,6 +16,7 @@ PARSERS: Final[Mapping[str, Target]] = {
         *configuration.TARGETS,
         *messages.TARGETS,
         *signing.TARGETS,
+        *sigstore.TARGETS,
         *trusting.TARGETS,
     )
 }
