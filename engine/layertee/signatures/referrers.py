@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, unquote
 
+from ..aio import unwrapped_group
 from ..errors import DocumentError, NotInRegistry, PolicyRefused, RegistryError, Timeout
 from ..image.digest import Digest
 from ..image.media import OCI_INDEX, OCI_MANIFEST
@@ -43,6 +44,10 @@ _BUNDLE_FAMILY: Final = "application/vnd.dev.sigstore.bundle"
 _UNSAID: Final = frozenset({"", "application/vnd.oci.empty.v1+json"})
 # By these, registries say that they have no such API. 404 also if there is nothing.
 _NO_API: Final = frozenset({400, 404, 405, 406, 501})
+_AT_ONCE: Final = 4
+
+T = TypeVar("T")
+V = TypeVar("V")
 _NEXT: Final = re.compile(r'<([^<>]+)>\s*;(?:[^,]*;)?\s*rel="?next"?', re.IGNORECASE)
 
 
@@ -81,18 +86,12 @@ class Referrers:
                 f"{subject} has {len(entries)} artifacts that may be signatures; at most {MAX_SIGNATURES} are"
                 " looked at"
             )
-        found: dict[Digest, Bundle] = {}
-        nbytes = 0
-        for entry in entries:
-            layer = await self._layer(entry, subject)
-            if layer is None or layer.digest in found:
-                continue
-            nbytes += layer.size
-            if layer.size > MAX_SIGNATURE or nbytes > MAX_BYTES:
-                raise PolicyRefused(f"the bundles of {subject} are larger than is looked at")
-            raw = await self._blob(layer, entry)
-            found[layer.digest] = Bundle(raw, f"bundle {layer.digest} in {entry.digest}")
-        return list(found.values())
+        held = await _each(entries, lambda entry: self._layer(entry, subject))
+        layers = {layer.digest: (layer, entry) for entry, layer in zip(entries, held, strict=True) if layer}
+        sizes = [layer.size for layer, _ in layers.values()]
+        if max(sizes, default=0) > MAX_SIGNATURE or sum(sizes) > MAX_BYTES:
+            raise PolicyRefused(f"the bundles of {subject} are larger than is looked at")
+        return list(await _each(layers.values(), lambda found: self._bundle(*found)))
 
     async def _listed(self, subject: Digest) -> AsyncIterator[_Entry]:
         """Entries that are bundles or may be."""
@@ -165,11 +164,24 @@ class Referrers:
             return None
         return _Entry(Digest.parse(layer.get("digest"), f"{what}: layer"), _size(layer, what))
 
-    async def _blob(self, layer: _Entry, entry: _Entry) -> bytes:
+    async def _bundle(self, layer: _Entry, entry: _Entry) -> Bundle:
         what = f"the bundle {layer.digest} of {entry.digest}"
         answer = await self._registry.small(f"blobs/{layer.digest}", "*/*", limit=layer.size, what=what)
         layer.digest.check(answer.body, what)
-        return answer.body
+        return Bundle(answer.body, f"bundle {layer.digest} in {entry.digest}")
+
+
+async def _each(values: Iterable[T], ask: Callable[[T], Awaitable[V]]) -> list[V]:
+    """What ``ask`` has for each of ``values``, in their order; a few are asked for at once."""
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def asked(value: T) -> V:
+        async with turn:
+            return await ask(value)
+
+    async with unwrapped_group() as group:
+        tasks = [group.create_task(asked(value)) for value in values]
+    return [task.result() for task in tasks]
 
 
 def _is_index(answer: WholeResponse) -> bool:
