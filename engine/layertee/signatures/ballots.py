@@ -17,14 +17,17 @@ class Ballot:
     def __init__(self, n_signers: int, threshold: int) -> None:
         self.n_signers = n_signers
         self.threshold = threshold
-        self._fits: dict[Hashable, frozenset[int]] = {}
-        self._verified: dict[Hashable, Verified] = {}
+        self._fits: dict[Hashable, dict[int, Verified]] = {}
 
     def add(self, who: Hashable, fits: Iterable[int], verified: Verified) -> None:
-        """``who`` has signed, and fits the signers of these numbers. The first signature of each counts."""
-        if who not in self._fits:
-            self._fits[who] = frozenset(fits)
-            self._verified[who] = verified
+        """``who`` has signed, and fits the signers of these numbers by this signature.
+
+        By another one, with other claims, the same may fit others as well. Of several by which it fits one
+        signer, the first is told.
+        """
+        found = self._fits.setdefault(who, {})
+        for signer in fits:
+            found.setdefault(signer, verified)
 
     @property
     def count(self) -> int:
@@ -38,7 +41,7 @@ class Ballot:
     @property
     def verified(self) -> tuple[Verified, ...]:
         """What was verified, of those that count."""
-        return tuple(self._verified[who] for who in self._paired().values())
+        return tuple(self._fits[who][signer] for signer, who in self._paired().items())
 
     def _paired(self) -> dict[int, Hashable]:
         """A largest pairing of signers with those who fit them, found by augmenting paths."""
@@ -49,7 +52,7 @@ class Ballot:
 
     def _augment(self, who: Hashable, paired: dict[int, Hashable], tried: set[int]) -> bool:
         """Find a signer for ``who``, moving others if need be. As deep as there are signers, at most."""
-        for signer in sorted(self._fits[who] - tried):
+        for signer in sorted(self._fits[who].keys() - tried):
             tried.add(signer)
             if signer not in paired or self._augment(paired[signer], paired, tried):
                 paired[signer] = who

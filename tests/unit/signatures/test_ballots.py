@@ -37,6 +37,14 @@ def test_who_fits_two_signers_leaves_one_to_another() -> None:
     assert not ballot(2, 2, {"one": {0}, "other": {0}}).is_enough
 
 
+def test_who_fits_others_by_another_signature_fits_both() -> None:
+    found = ballot(2, 2, {"a": {1}, "b": {1}})
+    assert not found.is_enough
+    found.add("a", {0}, verified("a again"))
+    assert found.is_enough
+    assert {one.place for one in found.verified} == {"a again", "b"}
+
+
 def test_those_that_count_are_told() -> None:
     found = ballot(2, 2, {"a": {0}, "b": {0}, "c": {0, 1}})
     assert found.count == 2
