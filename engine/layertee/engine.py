@@ -303,7 +303,9 @@ class Engine:
             return await sources_of(found, self._network, self._options.policy)
 
         image = found.image
-        consent = await judge.consent(ruling, named, image.manifest, image.index, sources)
+        # A list that podman's store has beside an image is not what was asked for there.
+        index = image.index if found.stored is None else None
+        consent = await judge.consent(ruling, named, image.manifest, index, sources)
         examined = await in_thread(judge.examined, ruling, named, found.image, consent, self.store)
         if enforce:
             examined.check()

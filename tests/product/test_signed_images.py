@@ -346,3 +346,23 @@ def test_the_library_refuses_a_downgrade_by_its_own_class(machine: Machine, tmp_
             assert told.plan.freshness is not None and told.plan.freshness.older
 
     run(main())
+
+
+def test_an_older_pull_that_ends_later_does_not_become_the_newest(machine: Machine, tmp_path: Path) -> None:
+    new = made(tmp_path / "new", "new", "2026-06-01T00:00:00Z")
+    old = made(tmp_path / "old", "old", "2026-01-01T00:00:00Z")
+    options = Options(tls_verify=False, policy=PolicyOptions(insecure=True))
+    name = f"{machine.server.host}/rig/os:stable"
+
+    async def main() -> None:
+        async with Engine(tmp_path / "store", options=options) as engine:
+            machine.server.add(old, "rig/os", "stable")
+            first = await engine.plan(name)
+            machine.server.add(new, "rig/os", "stable")
+            await engine.pull(await engine.plan(name))
+            await engine.pull(first)
+            again = (await engine.plan(name)).freshness
+            assert again is not None and again.newest is not None
+            assert again.newest.digest == new.digest
+
+    run(main())

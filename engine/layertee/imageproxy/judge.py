@@ -7,6 +7,7 @@ transports that are left to it, ``dir:`` alone keeps signatures where they can b
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -24,21 +25,34 @@ from ..image.document import (
     choose_platform,
     parse_document,
 )
+from ..image.reference import parse_reference
 from ..pulling.judging import Judge
 from ..pulling.ruling import Sources
+
+log = logging.getLogger(__name__)
 
 DIRECTORY: Final = "dir"
 
 
-async def taken_as(name: str, engine: Engine) -> Digest | None:
+async def taken_as(name: str, engine: Engine, *, readable: bool) -> Digest | None:
     """The digest of the manifest as which ``name``, ``transport:details``, is taken; None if any is.
+
+    ``readable``: the engine can resolve it, though its layers are left to skopeo.
 
     Raises PolicyRefused, TrustFileError; NotFound and DocumentError for a directory that is no image.
     """
     transport, _, details = name.partition(":")
     judge = Judge(engine.options, engine.platform)
-    ruling = await judge.other(transport, details)
+    if readable:
+        ruling = await judge.by_name(parse_reference(name))
+    else:
+        ruling = await judge.other(transport, details)
     ruling.consent.check()
+    if readable and (ruling.wants_signatures or ruling.trust):
+        plan = (await engine.inspect(name, enforce=True)).plan
+        for warning in (*plan.warnings, *await engine.remember(plan)):
+            log.warning("%s: %s", name, warning)
+        return plan.manifest.digest
     if not ruling.wants_signatures:
         return None
     if transport != DIRECTORY:

@@ -64,9 +64,7 @@ class Session:
                 f"{name!r:.200}: {transport}: is not served here ({', '.join(SERVED)} are), and there is no"
                 " skopeo on this machine to leave it to"
             )
-        taken = (
-            await taken_as(name, self._engine) if transport not in SERVED else await self._as_resolved(name)
-        )
+        taken = await taken_as(name, self._engine, readable=transport in SERVED)
         if not self._real.alive:
             await self._real.close()
             self._real = self._real.again()
@@ -76,11 +74,6 @@ class Session:
     async def close(self) -> None:
         if self._real is not None:
             await self._real.close()
-
-    async def _as_resolved(self, name: str) -> Digest:
-        """The manifest of ``name`` that the policy takes, though the image is not served here."""
-        found = await self._engine.inspect(name, enforce=True)
-        return found.plan.manifest.digest
 
     async def _open_here(self, name: str) -> Image:
         async def examine(found: Inspection) -> None:

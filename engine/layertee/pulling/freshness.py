@@ -91,7 +91,7 @@ def compare(
         newest.first if newest is not None else now,
         now,
     )
-    older = newest is not None and _is_older(found, newest)
+    older = newest is not None and is_older(found, newest)
     if newest is not None and older:
         notes.append(f"it is older than what was seen here before: {_named(found)} after {_named(newest)}")
     made = max((time for time in (found.created, found.log_time) if time is not None), default=None)
@@ -109,7 +109,8 @@ def compare(
     return Freshness(found, newest, older, stale, tuple(notes))
 
 
-def _is_older(image: Seen, newest: Seen) -> bool:
+def is_older(image: Seen, newest: Seen) -> bool:
+    """Whether ``image`` was made before ``newest``, or may have been."""
     if image.digest == newest.digest:
         return False
     if image.created is not None and newest.created is not None and image.created != newest.created:

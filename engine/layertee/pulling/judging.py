@@ -27,7 +27,7 @@ from ..image.resolved import ResolvedImage
 from ..options import Options, PolicyOptions
 from ..store.store import Store
 from .consent import Consent
-from .freshness import Freshness, compare
+from .freshness import Freshness, compare, is_older
 from .imageplan import ImagePlan
 from .ruling import Ruling, Sources
 
@@ -162,8 +162,12 @@ def remember(store: Store, plan: ImagePlan, platform: Platform, policy: PolicyOp
     seen = plan.freshness.to_remember(allow_downgrade=policy.allow_downgrade)
     if seen is None:
         return ()
+    name = str(parse_reference(plan.reference))
+    newest, _ = store.seen.newest(name, str(platform))
+    if newest != plan.freshness.newest and newest is not None and is_older(seen, newest):
+        return ()  # a newer one was taken meanwhile, by another process
     try:
-        store.seen.remember(str(parse_reference(plan.reference)), str(platform), seen)
+        store.seen.remember(name, str(platform), seen)
     except LocalError as exc:
         return (f"what was seen of {plan.reference} cannot be kept: {exc}",)
     return ()
