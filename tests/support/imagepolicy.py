@@ -7,10 +7,24 @@ import json
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ImagePolicy", "imagepolicy"]
+__all__ = ["Document", "ImagePolicy", "imagepolicy"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A manifest or an index, and the signatures that are found for it, as lookaside servers keep them."""
+
+    raw: bytes
+    signatures: tuple[bytes, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As the program reads it."""
+        encoded = [base64.b64encode(each).decode() for each in (self.raw, *self.signatures)]
+        return {"manifest": encoded[0], "signatures": encoded[1:]}
 
 
 class ImagePolicy:
@@ -26,10 +40,25 @@ class ImagePolicy:
     def refusal(
         self, policy: dict[str, Any], name: str, manifest: bytes, signatures: Sequence[bytes]
     ) -> str | None:
-        """Why the image is not taken; None if it is. ``name`` is empty for an image without one."""
-        encoded = [base64.b64encode(each).decode() for each in (manifest, *signatures)]
-        asked = {"policy": policy, "name": name, "manifest": encoded[0], "signatures": encoded[1:]}
-        return str(self._ask(**asked)["error"]) or None
+        """Why the image with simple ``signatures`` is not taken; None if it is.
+
+        ``name`` is empty for an image without one.
+        """
+        stored = tuple(b"\0simple-signing\n" + each for each in signatures)
+        return self.refusals(policy, name, [Document(manifest, stored)])[0]
+
+    def refusals(
+        self, policy: dict[str, Any], name: str, documents: Sequence[Document]
+    ) -> tuple[str | None, ...]:
+        """The same for each of ``documents``: an image, or an index and the manifest chosen from it.
+
+        As skopeo's image-proxy has it, an image is taken if one of its documents is.
+        """
+        asked = documents[0].to_json() | {"policy": policy, "name": name}
+        if len(documents) > 1:
+            asked["instance"] = documents[1].to_json()
+        answer = self._ask(**asked)
+        return tuple(str(answer[key]) or None for key in ("error", "instance")[: len(documents)])
 
     def _ask(self, **question: object) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -74,8 +74,18 @@ class Signer:
 
     def revoke(self, user: str) -> None:
         """With the certificate that gpg has made along with the key."""
+        self.gpg("--import", given=self._revocation(user))
+
+    def revoked(self, user: str) -> bytes:
+        """The public key as it is after it was revoked, which it is not here: it still signs."""
+        with signer() as elsewhere:
+            elsewhere.gpg("--import", given=self.public(user))
+            elsewhere.gpg("--import", given=self._revocation(user))
+            return elsewhere.public(user)
+
+    def _revocation(self, user: str) -> bytes:
         made = self.home / "openpgp-revocs.d" / f"{self.fingerprints(user)[0]}.rev"
-        self.gpg("--import", given=made.read_bytes().replace(b":-----BEGIN", b"-----BEGIN"))
+        return made.read_bytes().replace(b":-----BEGIN", b"-----BEGIN")
 
 
 def _exactly(key: str) -> str:

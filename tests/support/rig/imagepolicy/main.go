@@ -2,51 +2,47 @@
 // policy.json: the package by which podman, skopeo and CRI-O do, with the signatures of an image given.
 //
 // It reads one JSON object a line and answers with one a line. One with a "text" asks what that is as the name of
-// an image, and nothing else. Bytes are in base64.
+// an image, and nothing else. Bytes are in base64. An "instance" is what was chosen from the image, an index: it
+// is judged as well, by the same rules, and that has an answer of its own.
 package main
 
 import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/directory"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/docker/reference"
+	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/manifest"
 	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
 )
 
+type document struct {
+	Manifest   []byte   `json:"manifest"`
+	Signatures [][]byte `json:"signatures"`
+}
+
 type question struct {
-	Policy     json.RawMessage `json:"policy"`
-	Name       string          `json:"name"` // "": an image that has none
-	Manifest   []byte          `json:"manifest"`
-	Signatures [][]byte        `json:"signatures"`
-	Text       *string         `json:"text"`
+	document
+	Policy   json.RawMessage `json:"policy"`
+	Name     string          `json:"name"` // "": an image that has none
+	Instance *document       `json:"instance"`
+	Text     *string         `json:"text"`
 }
 
 type answer struct {
-	Error string `json:"error"` // "": it is taken
-	Named string `json:"named"` // the text in full
+	Error    string `json:"error"`    // "": it is taken
+	Instance string `json:"instance"` // the same for the instance
+	Named    string `json:"named"`    // the text in full
 }
-
-// given is an image of which all that a policy looks at was given.
-type given struct {
-	reference  types.ImageReference
-	manifest   []byte
-	signatures [][]byte
-}
-
-func (g *given) Reference() types.ImageReference { return g.reference }
-
-func (g *given) Manifest(context.Context) ([]byte, string, error) {
-	return g.manifest, manifest.GuessMIMEType(g.manifest), nil
-}
-
-func (g *given) Signatures(context.Context) ([][]byte, error) { return g.signatures, nil }
 
 func main() {
 	in := json.NewDecoder(bufio.NewReader(os.Stdin))
@@ -71,13 +67,25 @@ func answered(q question) answer {
 		}
 		return answer{Named: named.String()}
 	}
-	if err := taken(q); err != nil {
-		return answer{Error: err.Error()}
+	found := answer{Error: said(taken(q, nil))}
+	if q.Instance != nil {
+		chosen, err := manifest.Digest(q.Instance.Manifest)
+		if err == nil {
+			err = taken(q, &chosen)
+		}
+		found.Instance = said(err)
 	}
-	return answer{}
+	return found
 }
 
-func taken(q question) error {
+func said(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func taken(q question, instance *digest.Digest) error {
 	policy, err := signature.NewPolicyFromBytes(q.Policy)
 	if err != nil {
 		return err
@@ -96,6 +104,48 @@ func taken(q question) error {
 		return err
 	}
 	defer judge.Destroy()
-	_, err = judge.IsRunningImageAllowed(context.Background(), &given{name, q.Manifest, q.Signatures})
+	// In a directory: sources that are made outside of the library have no signatures but simple ones.
+	root, err := os.MkdirTemp("", "imagepolicy-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(root)
+	return takenFrom(root, q, instance, name, judge)
+}
+
+func takenFrom(
+	root string, q question, instance *digest.Digest, name types.ImageReference, judge *signature.PolicyContext,
+) error {
+	ctx := context.Background()
+	err := write(root, "", q.document)
+	if err == nil && instance != nil {
+		err = write(root, instance.Encoded()+".", *q.Instance)
+	}
+	if err != nil {
+		return err
+	}
+	reference, err := directory.NewReference(root)
+	if err != nil {
+		return err
+	}
+	source, err := reference.NewImageSource(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	asked := image.UnparsedInstanceWithReference(image.UnparsedInstance(source, instance), name)
+	allowed, err := judge.IsRunningImageAllowed(ctx, asked)
+	if err == nil && !allowed {
+		return errors.New("it is not allowed")
+	}
+	return err
+}
+
+func write(root, prefix string, d document) error {
+	err := os.WriteFile(filepath.Join(root, prefix+"manifest.json"), d.Manifest, 0o600)
+	for n, blob := range d.Signatures {
+		name := fmt.Sprintf("%ssignature-%d", prefix, n+1)
+		err = errors.Join(err, os.WriteFile(filepath.Join(root, name), blob, 0o600))
+	}
 	return err
 }
