@@ -300,7 +300,7 @@ class Engine:
         async def sources() -> Sources:
             from .pulling.signing import sources_of  # where signatures decide, and not before
 
-            return await sources_of(found, self._network, self._options.policy)
+            return await sources_of(ruling, found, self._network, self._options.policy)
 
         image = found.image
         # A list that podman's store has beside an image is not what was asked for there.

@@ -40,9 +40,12 @@ class Ruling:
     @property
     def wants_signatures(self) -> bool:
         """Whether they decide."""
-        return any(one.verdict is Verdict.SIGNATURES for _, one in self.found) or any(
-            rules.asks_for_signatures for rules in self.trust
-        )
+        return self.wants_trust or any(one.verdict is Verdict.SIGNATURES for _, one in self.found)
+
+    @property
+    def wants_trust(self) -> bool:
+        """Whether trust.toml wants signatures."""
+        return any(rules.asks_for_signatures for rules in self.trust)
 
 
 @dataclass(frozen=True, slots=True)

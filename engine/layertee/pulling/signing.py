@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..aio import in_thread
 from ..config.policy import Policy
@@ -24,7 +25,6 @@ from ..signatures.judge import AskedOnce, judge
 from ..signatures.signature import MAX_SIGNATURES, Signature, SignatureSource, Subject, Verified
 from ..signatures.stored import stored_signature
 from ..signatures.stores import LookasideSignatures, RegistrySignatures
-from ..signatures.trust import RegistryTrustSource, check_trust
 from ..skopeo.check import check_policy
 from ..skopeo.command import Access
 from ..skopeo.find import find_skopeo
@@ -32,9 +32,16 @@ from .network import Network
 from .resolve import Resolved
 from .ruling import Ruling, Sources
 
+if TYPE_CHECKING:
+    from ..registry.client import Registry
+    from ..signatures.trust import TrustSource
 
-async def sources_of(found: Resolved, network: Network, policy: PolicyOptions) -> Sources:
-    """Where the signatures of ``found`` are. Asks nothing yet. Raises RegistriesConfError."""
+
+async def sources_of(ruling: Ruling, found: Resolved, network: Network, policy: PolicyOptions) -> Sources:
+    """Where the signatures of ``found`` are that ``ruling`` wants. Asks nothing yet.
+
+    Raises RegistriesConfError.
+    """
     if found.registry is not None:
         registry = (await network.site(found.registry)).answered
         image = registry.reference  # of the endpoint that gave the manifest: a mirror has its own
@@ -44,10 +51,18 @@ async def sources_of(found: Resolved, network: Network, policy: PolicyOptions) -
         kept: list[SignatureSource] = [RegistrySignatures(registry, image, lookaside)]
         if places.attachments:
             kept.append(RegistryAttachments(registry, image.name))
-        return Sources(_All(kept), RegistryTrustSource(registry, image.name))
+        return Sources(_All(kept), _trust_source(ruling, registry, image.name))
     if found.stored is not None:
         return Sources(_InStore(found.stored), name=_stored_name(found.stored))
     return Sources()
+
+
+def _trust_source(ruling: Ruling, registry: Registry, name: str) -> TrustSource | None:
+    if not ruling.wants_trust:
+        return None
+    from ..signatures.trust import RegistryTrustSource  # 50 ms, and few images need it
+
+    return RegistryTrustSource(registry, name)
 
 
 class _All:
@@ -107,7 +122,9 @@ async def verify(
             verified += (await judge(one.requirements, found, once)).verified
         except PolicyRefused as exc:
             raise PolicyRefused(f"{where}: {exc}") from exc
-    if any(rules.asks_for_signatures for rules in ruling.trust):
+    if ruling.wants_trust:
+        from ..signatures.trust import check_trust
+
         assert sources.trust is not None  # the scopes of trust.toml are of images in registries
         verified += await check_trust(ruling.trust, found, sources.trust)
     return tuple(verified)

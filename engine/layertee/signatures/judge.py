@@ -24,8 +24,6 @@ from ..config.requirements import (
 from ..errors import LayerteeError, PolicyRefused
 from ..image.document import Digest
 from .signature import Signature, SignatureSource, Subject, Verified
-from .sigstore import verify_sigstore_signed
-from .simple import verify_signed_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +73,15 @@ async def _all_hold(
             raise PolicyRefused("signedBaseLayer cannot be checked, by any program")
         if asked is None:
             asked = await source.signatures(subject.digest)
+        # Each kind is imported where it is asked for: keys and certificates take 50 ms, OpenPGP needs none.
         if isinstance(requirement, SignedBy):
+            from .simple import verify_signed_by
+
             verified.append(await verify_signed_by(requirement, subject, asked))
         else:
             assert isinstance(requirement, SigstoreSigned)
+            from .sigstore import verify_sigstore_signed
+
             verified.append(await in_thread(verify_sigstore_signed, requirement, subject, asked))
     return tuple(verified)
 
