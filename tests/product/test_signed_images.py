@@ -5,6 +5,8 @@ asked for, and what passes says by what.
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,15 +226,27 @@ def test_rejected_by_name_costs_no_request(user: Cli, machine: Machine) -> None:
     assert machine.server.requests() == []
 
 
-def test_a_machine_without_a_policy_is_told_so(
-    user: Cli, machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine.policy.write_text(json.dumps({"default": ACCEPT}))
-    said = user.run("pull", PLAIN, *machine.options, machine.server.reference)
-    assert "policy.json" not in said.err
-    said = user.run("pull", PLAIN, "--insecure-policy", machine.server.reference)
-    assert "policy.json" not in said.err
-    assert user.pull("--insecure-policy", machine.server.reference).json["policy"]["insecure"] is True
+NO_POLICY = "for d in /etc/containers /usr/share/containers; do mount -t tmpfs none $d; done; exec "
+
+
+@pytest.mark.needs_root("mounts")
+def test_a_machine_without_a_policy_is_told_so(user: Cli, machine: Machine) -> None:
+    """In a mount namespace of its own, where neither /etc nor /usr/share has a policy.json."""
+    words = shlex.join(user.command("pull", PLAIN, machine.server.reference))
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", NO_POLICY + words],
+        env=user.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("this machine has no policy.json: signatures are not required here") == 1
+    for options in (["--insecure-policy"], ["--policy", str(machine.policy)]):
+        machine.policy.write_text(json.dumps({"default": ACCEPT}))
+        assert "policy.json" not in user.run("pull", PLAIN, *options, machine.server.reference).err
+    found = user.pull("--insecure-policy", machine.server.reference).json["policy"]
+    assert (found["insecure"], found["sections"], found["by"]) == (True, [], None)
 
 
 def test_two_files_hold_where_programs_differ(user: Cli, machine: Machine, image: BuiltImage) -> None:
