@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self
 
 from ..aio import in_thread
@@ -130,20 +130,12 @@ class LeftToSkopeo:
 
     async def check(self) -> None:
         """Raise PolicyRefused unless skopeo has the manifest that was taken."""
-        answer = await self.manifest()
-        assert answer.pipe is not None
-        try:
-            await in_thread(_drain, answer.pipe.fd)
-            if answer.pipe.finish is not None:
-                await answer.pipe.finish()
-        finally:
-            os.close(answer.pipe.fd)
+        await _drop(await self.manifest())
 
     async def manifest(self) -> Answer:
         answer = await self._forward("GetManifest")
         if self._taken is not None and answer.value != self._taken:
-            if answer.pipe is not None:
-                os.close(answer.pipe.fd)
+            await _drop(answer)
             raise PolicyRefused(
                 f"the image was checked as {self._taken}, and skopeo has {answer.value!r:.100} there: it has"
                 " changed meanwhile"
@@ -187,10 +179,18 @@ class LeftToSkopeo:
         return Answer(got.value, Pipe(got.fds[0], finish))
 
 
-def _drain(fd: int) -> None:
-    """Read to the end what nobody wants. Blocks."""
-    while os.read(fd, 1 << 16):
-        pass
+async def _drop(answer: Answer) -> None:
+    """Of an answer of skopeo's, what comes through the pipe is not wanted. That skopeo says so is no error.
+
+    Its end is closed when it was asked to finish, and not before: who waited for that first would wait for
+    ever.
+    """
+    if answer.pipe is None:
+        return
+    os.close(answer.pipe.fd)
+    if answer.pipe.finish is not None:
+        with suppress(RequestError):
+            await answer.pipe.finish()
 
 
 @contextmanager
