@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -80,7 +80,7 @@ class Enforced:
         (self.registries_d / "all.yaml").write_text(json.dumps({"default-docker": section}))
 
 
-def run_with(environment: dict[str, str | Path], *command: str) -> str:
+def run_with(environment: Mapping[str, str | Path], *command: str) -> str:
     """A program of the machine with these variables; what it prints. Raises RigError."""
     return run_tool("env", *(f"{name}={value}" for name, value in environment.items()), *command)
 
