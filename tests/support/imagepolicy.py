@@ -60,6 +60,14 @@ class ImagePolicy:
         answer = self._ask(**asked)
         return tuple(str(answer[key]) or None for key in ("error", "instance")[: len(documents)])
 
+    def scopes(self, image: str, policy: dict[str, Any]) -> tuple[list[str], bool] | None:
+        """By what a policy knows ``transport:details``, and whether ``policy`` takes that, unseen.
+
+        None for what is no name of an image. Paths are those of the directory that the program runs in.
+        """
+        answer = self._ask(image=image, policy=policy)
+        return None if answer["unread"] else (list(answer["scopes"]), not answer["error"])
+
     def _ask(self, **question: object) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(question).encode() + b"\n")

@@ -73,15 +73,15 @@ class Policy:
         if isinstance(image, DockerArchiveReference):
             return self._search(DOCKER_ARCHIVE, [])
         transport = "oci" if isinstance(image, LayoutReference) else ARCHIVE
-        scopes = _on_disk(path_scopes, image.path, str(image))
+        known = _on_disk(path_scopes, image.path, str(image))
         # The manual has scopes with a reference name; containers/image has not.
-        beside = {f"{scopes[0]}:{image.ref}": "skopeo does not apply it"} if image.ref and scopes else {}
-        return self._search(transport, scopes, beside)
+        named = [f"{scopes[0]}:{image.ref}" for scopes in known if image.ref and scopes]
+        return self._search_each(transport, known, dict.fromkeys(named, "skopeo does not apply it"))
 
     def judge_other(self, transport: str, details: str) -> Judgement:
         """What holds for ``transport:details`` that is not read here. Raises as ``judge``; blocks."""
-        scopes = _on_disk(lambda rest: other_scopes(transport, rest), details, f"{transport}:{details}")
-        return self._unknown(transport) if scopes is None else self._search(transport, scopes)
+        known = _on_disk(lambda rest: other_scopes(transport, rest), details, f"{transport}:{details}")
+        return self._unknown(transport) if known is None else self._search_each(transport, known)
 
     def _judge_docker(self, image: Reference) -> Judgement:
         scopes = docker_scopes(image)
@@ -102,16 +102,7 @@ class Policy:
             known = storage_scopes(image)
         except LayerteeError as exc:
             raise PolicyRefused(f"{image} cannot be found in the policy: {exc}") from exc
-        if known is None:
-            return self._unknown(STORAGE)
-        found = [self._search(STORAGE, scopes) for scopes in known]
-        different = [
-            one
-            for at, one in enumerate(found)
-            if one.requirements not in [other.requirements for other in found[:at]]
-        ]
-        every = tuple(requirement for one in different for requirement in one.requirements)
-        return Judgement(every, " and ".join(dict.fromkeys(one.section for one in different)))
+        return self._unknown(STORAGE) if known is None else self._search_each(STORAGE, known)
 
     def _unknown(self, transport: str) -> Judgement:
         """For an image whose scopes are not known: accepted only where every section would accept it."""
@@ -121,6 +112,19 @@ class Policy:
                 where = _section(transport, scope)
                 return Judgement((RejectAll(),), f"{where} (which may be about it: that is not known here)")
         return general
+
+    def _search_each(
+        self, transport: str, known: Sequence[Iterable[str]], beside: Mapping[str, str] | None = None
+    ) -> Judgement:
+        """For an image that may be known by one or another list of scopes: what holds for each."""
+        found = [self._search(transport, scopes, beside) for scopes in known]
+        different = [
+            one
+            for at, one in enumerate(found)
+            if one.requirements not in [other.requirements for other in found[:at]]
+        ]
+        every = tuple(requirement for one in different for requirement in one.requirements)
+        return Judgement(every, " and ".join(dict.fromkeys(one.section for one in different)))
 
     def _search(
         self, transport: str, scopes: Iterable[str], beside: Mapping[str, str] | None = None

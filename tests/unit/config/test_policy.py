@@ -140,6 +140,21 @@ def test_paths_are_compared_without_symlinks(tmp_path: Path, transport: str) -> 
         assert verdict(policy(R, **{key: {f"{real}/images:1": A}}), f"{transport}:{path}:1") is R
 
 
+def test_a_path_that_goes_up_behind_a_symlink_has_two_names_and_both_have_to_be_accepted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a/b")
+    up = f"{tmp_path}/link/../image"  # a/image, and by the text alone: image
+    for scope in (f"{tmp_path}/a", f"{tmp_path}/image"):
+        assert verdict(policy(A, oci={scope: R}), f"oci:{up}") is R
+        assert policy(A, dir={scope: R}).judge_other("dir", up).verdict is R
+        assert policy(A, dir={scope: S}).judge_other("dir", up).verdict is S
+        assert policy(R, dir={scope: A}).judge_other("dir", up).verdict is R
+    assert policy(R, dir={f"{tmp_path}/a": A, f"{tmp_path}/image": A}).judge_other("dir", up).verdict is A
+    assert policy(A, dir={f"{tmp_path}/a/b": R}).judge_other("dir", up).verdict is A
+
+
 def test_where_the_scopes_are_not_known_every_section_has_to_accept() -> None:
     found = policy(A, containers_storage={"": A, "[overlay@/x]abc": S}, atomic={"h/x": R}, ostree={"": R})
     assert verdict(found, "containers-storage:[overlay@/y]0123456789ab") is R
@@ -160,6 +175,20 @@ def test_the_scopes_of_other_transports(tmp_path: Path) -> None:
     assert {name: found.judge_other("docker-daemon", name).verdict for name in daemon} == daemon
 
 
+def test_a_name_in_the_daemon_is_as_it_is_written() -> None:
+    names = {
+        "H.io/x:1": "H.io/x",
+        "sha512:1": "docker.io/library/sha512",
+        f"x@sha256:{HEX}": "docker.io/library/x",
+    }
+    for name, scope in names.items():
+        assert policy(A, docker_daemon={scope: R}).judge_other("docker-daemon", name).verdict is R
+        assert policy(R, docker_daemon={scope: A}).judge_other("docker-daemon", name).verdict is A
+    # The daemon takes none of these, so nothing is known of them: every section has to accept.
+    for name in (f"x:1@sha256:{HEX}", HEX, f"x@sha256:{HEX[1:]}", "X", "-"):
+        assert policy(A, docker_daemon={"h.io": R}).judge_other("docker-daemon", name).verdict is R
+
+
 def test_the_scopes_of_podmans_store() -> None:
     sections = {
         "[overlay@/s]docker.io/library/x:1": R,
@@ -178,6 +207,8 @@ def test_the_scopes_of_podmans_store() -> None:
         "[vfs@/s]x:1": S,
         "[overlay@/t]x": A,
         "[/t]x": R,  # the driver is not named: both hold
+        "[overlay@//s]x:1": R,
+        "[overlay@/t/../s/.]x:1": R,
     }
     assert {name: verdict(found, f"containers-storage:{name}") for name in names} == names
 

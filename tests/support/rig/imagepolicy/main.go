@@ -3,7 +3,8 @@
 //
 // It reads one JSON object a line and answers with one a line. One with a "text" asks what that is as the name of
 // an image, and nothing else. Bytes are in base64. An "instance" is what was chosen from the image, an index: it
-// is judged as well, by the same rules, and that has an answer of its own.
+// is judged as well, by the same rules, and that has an answer of its own. One with an "image" asks by which names
+// a policy knows it (scopes.go).
 package main
 
 import (
@@ -36,12 +37,15 @@ type question struct {
 	Name     string          `json:"name"` // "": an image that has none
 	Instance *document       `json:"instance"`
 	Text     *string         `json:"text"`
+	Image    *string         `json:"image"` // transport:details
 }
 
 type answer struct {
-	Error    string `json:"error"`    // "": it is taken
-	Instance string `json:"instance"` // the same for the instance
-	Named    string `json:"named"`    // the text in full
+	Error    string   `json:"error"`    // "": it is taken
+	Instance string   `json:"instance"` // the same for the instance
+	Named    string   `json:"named"`    // the text in full
+	Scopes   []string `json:"scopes"`
+	Unread   bool     `json:"unread"` // the image is none
 }
 
 func main() {
@@ -60,6 +64,9 @@ func main() {
 }
 
 func answered(q question) answer {
+	if q.Image != nil {
+		return scopesOf(q)
+	}
 	if q.Text != nil {
 		named, err := reference.ParseNormalizedNamed(*q.Text)
 		if err != nil {
