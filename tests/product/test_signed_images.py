@@ -170,7 +170,9 @@ def test_a_signature_of_something_else_is_none(
 def test_registries_d_says_whether_attachments_count(user: Cli, machine: Machine, image: BuiltImage) -> None:
     machine.sign(image.digest, machine.by(KEY, image.digest))
     (machine.registries_d / "all.yaml").write_text("default-docker: {use-sigstore-attachments: false}")
-    assert "[POLICY]" in user.run("pull", PLAIN, *machine.options, machine.server.reference, code=1).err
+    said = user.run("pull", PLAIN, *machine.options, machine.server.reference, code=1).err
+    assert "[POLICY]" in said
+    assert "registries.d has no 'use-sigstore-attachments: true'" in said
     machine.nothing_was_fetched(image)
 
 

@@ -52,12 +52,14 @@ class Ruling:
 class Sources:
     """Where the signatures of one image are: those that policy.json is about, and those of trust.toml.
 
-    None for an image of a kind that has none. ``name`` is that of an image of podman's store.
+    None for an image of a kind that has none. ``name`` is that of an image of podman's store. ``hint`` is
+    what people should know of where they are looked for, if that may be why one is missing.
     """
 
     signatures: SignatureSource | None = None
     trust: TrustSource | None = None
     name: Reference | None = None
+    hint: str = ""
 
 
 def _verdict(rules: ScopeRules) -> Verdict:

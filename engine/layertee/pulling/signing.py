@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..aio import in_thread
 from ..config.policy import Policy
 from ..config.registries_d import SignatureConfig
-from ..config.requirements import Verdict
+from ..config.requirements import SigstoreSigned, Verdict
 from ..errors import PolicyRefused
 from ..image.document import Digest, Index, Manifest
 from ..image.platform import Platform
@@ -51,10 +51,25 @@ async def sources_of(ruling: Ruling, found: Resolved, network: Network, policy: 
         kept: list[SignatureSource] = [RegistrySignatures(registry, image, lookaside)]
         if places.attachments:
             kept.append(RegistryAttachments(registry, image.name))
-        return Sources(_All(kept), _trust_source(ruling, registry, image.name))
+        hint = _hint(ruling, found.registry, image, attachments=places.attachments)
+        return Sources(_All(kept), _trust_source(ruling, registry, image.name), hint=hint)
     if found.stored is not None:
         return Sources(_InStore(found.stored), name=_stored_name(found.stored))
     return Sources()
+
+
+def _hint(ruling: Ruling, asked: Reference, answered: Reference, *, attachments: bool) -> str:
+    """For an image that was ``asked`` for, whose manifest came from ``answered``."""
+    hints = []
+    if answered.name != asked.name:
+        hints.append(
+            f"its signatures were looked for where its manifest came from, at {answered.name}: a mirror has"
+            " to have them, too"
+        )
+    wanted = (each for _, one in ruling.found for each in one.requirements)
+    if not attachments and any(isinstance(each, SigstoreSigned) for each in wanted):
+        hints.append(f"registries.d has no 'use-sigstore-attachments: true' for {answered.name}")
+    return "; ".join(hints)
 
 
 def _trust_source(ruling: Ruling, registry: Registry, name: str) -> TrustSource | None:
@@ -121,13 +136,20 @@ async def verify(
         try:
             verified += (await judge(one.requirements, found, once)).verified
         except PolicyRefused as exc:
-            raise PolicyRefused(f"{where}: {exc}") from exc
+            raise PolicyRefused(_with_hint(f"{where}: {exc}", sources)) from exc
     if ruling.wants_trust:
         from ..signatures.trust import check_trust
 
         assert sources.trust is not None  # the scopes of trust.toml are of images in registries
-        verified += await check_trust(ruling.trust, found, sources.trust)
+        try:
+            verified += await check_trust(ruling.trust, found, sources.trust)
+        except PolicyRefused as exc:
+            raise PolicyRefused(_with_hint(str(exc), sources)) from exc
     return tuple(verified)
+
+
+def _with_hint(text: str, sources: Sources) -> str:
+    return f"{text} ({sources.hint})" if sources.hint else text
 
 
 def _stored_name(image: StorageImage) -> Reference | None:
