@@ -1,7 +1,8 @@
 // Command imagecopy copies one image as `skopeo copy` does, through the library that skopeo is a front for.
 //
 // It is for benchmarks and tests, where the newest skopeo itself can't be had: the same defaults, any image
-// accepted without a signature, no progress.
+// accepted without a signature, no progress. A key of cosign's for -sign-by-sigstore-private-key is one without a
+// password.
 package main
 
 import (
@@ -28,6 +29,8 @@ func main() {
 	format := flag.String("dest-compress-format", "", "compress layers anew: gzip, zstd, zstd:chunked")
 	verify := flag.Bool("src-tls-verify", true, "require HTTPS and a good certificate")
 	certificates := flag.String("src-cert-dir", "", "directory with the registry's ca.crt")
+	registries := flag.String("registries.d", "", "directory that says where signatures are put")
+	key := flag.String("sign-by-sigstore-private-key", "", "sign with the key in this file")
 	version := flag.Bool("version", false, "print the version of the library")
 	flag.Parse()
 	if *version {
@@ -42,14 +45,24 @@ func main() {
 		DockerCertPath:              *certificates,
 		DockerInsecureSkipTLSVerify: types.NewOptionalBool(!*verify),
 	}
-	destination := &types.SystemContext{DirForceDecompress: *decompress}
-	if err := copyImage(source, destination, *format, flag.Arg(0), flag.Arg(1)); err != nil {
+	destination := &types.SystemContext{
+		DirForceDecompress:          *decompress,
+		DockerInsecureSkipTLSVerify: source.DockerInsecureSkipTLSVerify,
+		RegistriesDirPath:           *registries,
+	}
+	options := &copy.Options{
+		SourceCtx:                        source,
+		DestinationCtx:                   destination,
+		SignBySigstorePrivateKeyFile:     *key,
+		SignSigstorePrivateKeyPassphrase: []byte{},
+	}
+	if err := copyImage(options, *format, flag.Arg(0), flag.Arg(1)); err != nil {
 		fmt.Fprintln(os.Stderr, "imagecopy:", err)
 		os.Exit(1)
 	}
 }
 
-func copyImage(source, destination *types.SystemContext, format, from, to string) error {
+func copyImage(options *copy.Options, format, from, to string) error {
 	fromRef, err := parse(from)
 	if err != nil {
 		return err
@@ -58,13 +71,12 @@ func copyImage(source, destination *types.SystemContext, format, from, to string
 	if err != nil {
 		return err
 	}
-	options := &copy.Options{SourceCtx: source, DestinationCtx: destination}
 	if format != "" {
 		algorithm, err := compression.AlgorithmByName(format)
 		if err != nil {
 			return err
 		}
-		destination.CompressionFormat = &algorithm
+		options.DestinationCtx.CompressionFormat = &algorithm
 		options.ForceCompressionFormat = true
 	}
 	policy, err := signature.NewPolicyContext(&signature.Policy{
