@@ -116,10 +116,10 @@ class OSTreeClient:
         return self.run(*pull_words(repo, image), *options, **env)
 
 
-def pull_words(repo: OSTreeRig, image: str) -> list[str]:
-    """The arguments of an import."""
+def pull_words(repo: OSTreeRig, image: str, *, signed: bool = False) -> list[str]:
+    """The arguments of an import; ``signed`` has the importer demand a policy that rejects by default."""
     words = ["container", "image", "pull", "--quiet", "--insecure-skip-tls-verification"]
-    return [*words, str(repo.root), f"ostree-unverified-image:{image}"]
+    return [*words, str(repo.root), f"ostree-{'image-signed' if signed else 'unverified-image'}:{image}"]
 
 
 def encapsulate(
