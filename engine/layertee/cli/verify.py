@@ -6,6 +6,7 @@ import argparse
 
 from ..disk.space import human
 from ..engine import Engine
+from ..errors import LayerteeError
 from ..pulling.plan import Keep, Want
 from ..pulling.report import PullResult
 from ..pulling.verify import VerifyReport
@@ -19,16 +20,23 @@ def verify(args: argparse.Namespace) -> int:
     """Raises NotFound, StoreBusy, StoreCorrupt, LocalError; with an image, what a pull of it raises."""
     with open_store(args) as store:
 
-        async def main() -> tuple[VerifyReport, PullResult | None]:
+        async def main() -> tuple[VerifyReport, PullResult | LayerteeError | None]:
             async with Engine(store, options=options_of(args)) as engine:
                 report = await engine.verify()
                 if not args.image:
                     return report, None
                 want = Want(keep=Keep.STORE, trust=engine.options.trust)
-                return report, await engine.pull(await engine.plan(args.image, want))
+                try:
+                    return report, await engine.pull(await engine.plan(args.image, want))
+                except LayerteeError as exc:
+                    return report, exc
 
         report, repaired = run(main())
     warn(report.warnings)
+    if isinstance(repaired, LayerteeError):
+        if not args.json:
+            _print(report, None)  # what is wrong was put aside, and is not found again
+        raise repaired
     if args.json:
         print_json(_json(report, repaired))
     else:

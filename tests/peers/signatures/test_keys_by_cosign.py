@@ -142,6 +142,7 @@ def test_a_repair_is_held_to_the_policy(publisher: Publisher, machine: Enforced,
     publisher.server.reset()
     said = user.run(*repair, publisher.name("other"), code=1)
     assert "[POLICY]" in said.err
+    assert f"bad: {layer.digest}: " in said.out
     assert publisher.layers_asked_for() == []
     assert not user.blob(layer.digest).exists()
     user.run(*repair, publisher.name("alone"))
