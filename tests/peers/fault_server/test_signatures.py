@@ -5,10 +5,12 @@ Whatever they do, the command ends in a few seconds, says why, keeps to its memo
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from layertee.image.document import Digest
 from tests.support import sigstorekit as kit
 from tests.support.enforced import ACCEPT, Enforced, by_gpg, by_sigstore
+from tests.support.fakes.exchange import Exchange
 from tests.support.fakes.fault_server import FaultServer, Rule, on
 from tests.support.fakes.faults import Behaviour, Replace, Stall
 from tests.support.fakes.floods import Endless
@@ -36,6 +39,23 @@ PEAK = 200 << 20  # bytes
 STALL_S = 0.3
 IN_TIME_S = 25  # three tries of STALL_S, pauses between them, and a busy machine
 OK_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n\r\n"
+
+
+@functools.cache
+def bomb() -> bytes:
+    """512 MiB of spaces, gzipped. It takes a second."""
+    packer = zlib.compressobj(1, wbits=31)
+    return b"".join(packer.compress(b" " * (1 << 20)) for _ in range(512)) + packer.flush()
+
+
+class Bomb:
+    """A body that is small, and large once it is unpacked."""
+
+    async def respond(self, exchange: Exchange) -> None:
+        """Send it."""
+        headers = (("Content-Encoding", "gzip"), ("Content-Type", kit.OCI_MANIFEST))
+        await Status(200, headers, bomb()).respond(exchange)
+
 
 # A process of its own: the peak of a child counts that of the process that it was forked from.
 _MEASURE = (
@@ -176,8 +196,9 @@ def test_too_many_signatures_are_refused_before_one_is_asked_for(machine: Machin
         (Status(401), "UNAUTHORIZED"),
         (Status(404, (), b'{"errors":[{"code":"DENIED","message":"no"}]}'), "POLICY"),
         (Status(200, (), b"<html>"), "WEB_PAGE"),
+        (Bomb(), "larger than"),
     ],
-    ids=["silent", "endless", "endless interim", "401", "404 for another reason", "a page"],
+    ids=["silent", "endless", "endless interim", "401", "404 for another reason", "a page", "a bomb"],
 )
 def test_a_registry_that_answers_all_but_for_signatures(
     machine: Machine, behaviour: Behaviour, says: str
@@ -276,8 +297,8 @@ def test_a_registry_that_answers_all_but_for_referrers(
 
 @pytest.mark.parametrize(
     "behaviour",
-    [Stall(), Endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x"), Status(401), Status(404)],
-    ids=["silent", "endless", "401", "404"],
+    [Stall(), Endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x"), Status(401), Status(404), Bomb()],
+    ids=["silent", "endless", "401", "404", "a bomb"],
 )
 def test_a_lookaside_server_that_gives_no_signature(machine: Machine, behaviour: Behaviour) -> None:
     with signer() as home:
