@@ -60,6 +60,10 @@ class ImagePolicy:
         answer = self._ask(**asked)
         return tuple(str(answer[key]) or None for key in ("error", "instance")[: len(documents)])
 
+    def refusal_from_registry(self, policy: dict[str, Any], name: str, registries_d: Path) -> str | None:
+        """Why the image ``name`` is not taken as it is in its registry, with the signatures found for it."""
+        return str(self._ask(policy=policy, name=name, found=str(registries_d))["error"]) or None
+
     def scopes(self, image: str, policy: dict[str, Any]) -> tuple[list[str], bool] | None:
         """By what a policy knows ``transport:details``, and whether ``policy`` takes that, unseen.
 

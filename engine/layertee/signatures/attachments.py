@@ -3,7 +3,8 @@
 cosign's specs/SIGNATURE_SPEC.md; found as containers/image finds them (docker/docker_client.go), where
 registries.d says ``use-sigstore-attachments``. Rules of this file: the tag is asked for once, and every layer
 of what it names counts, of whatever kind; sizes and counts are looked at before a layer is asked for, its
-bytes are hashed, and all of it together has one time limit. URLs in the manifest are not followed.
+bytes are hashed, and all of it together has one time limit. A layer that is elsewhere, by URLs, is refused:
+containers/image would fetch it there alone.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ def _check(layers: Sequence[Descriptor], what: str) -> None:
         raise PolicyRefused(f"{what} are {len(layers)}; at most {MAX_SIGNATURES} are looked at")
     sizes: dict[Digest, int] = {}
     for layer in layers:
+        if layer.urls:
+            raise PolicyRefused(f"{what}: one is said to be elsewhere, at URLs")
         if layer.size > MAX_SIGNATURE:
             raise PolicyRefused(f"{what}: one is larger than {MAX_SIGNATURE} bytes")
         if sizes.setdefault(layer.digest, layer.size) != layer.size:

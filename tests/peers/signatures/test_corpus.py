@@ -46,6 +46,10 @@ NARROWER = {
     "a long chain": "the certificate's chain has more than 16 certificates",
 }
 
+# The build of containers/image for tests reads OpenPGP by itself, and damaged messages in its own way; what
+# counts as signed in one is compared in test_imagepolicy.py.
+DAMAGED = "message damaged"
+
 
 @dataclass(frozen=True)
 class Rig:
@@ -116,6 +120,8 @@ def test_nothing_is_accepted_that_containers_image_refuses(rig: Rig, part: int) 
             seen["accepted"] += 1
         elif here is not None and there is not None:
             seen["refused"] += 1
+        elif any(DAMAGED in what for what in case.what):
+            seen["damaged messages"] += 1
         elif here is None:
             wrong.append(f"wider: {case.name!r}, {case.what}: {there}")
         elif not (known := [name for name, text in NARROWER.items() if text in here]):

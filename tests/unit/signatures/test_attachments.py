@@ -211,13 +211,14 @@ def test_what_would_cost_much_is_refused_before_a_layer_is_asked_for(
     assert rig.urls() == [rig.tag]
 
 
-def test_urls_in_the_manifest_are_not_followed() -> None:
+def test_a_layer_with_urls_is_refused_and_they_are_not_followed() -> None:
     rig = Beside(ONE)
     document = json.loads(rig.raw)
     document["layers"][0]["urls"] = ["http://127.0.0.1/secret"]
     rig.transport.on(rig.tag, Answer(200, json.dumps(document).encode(), {"Content-Type": OCI_MANIFEST}))
-    assert len(rig.found()) == 1
-    assert all(url.startswith(rig.base) for url in rig.urls())
+    with pytest.raises(PolicyRefused, match="elsewhere"):
+        rig.found()
+    assert rig.urls() == [rig.tag]
 
 
 def test_a_layer_may_be_elsewhere_but_not_in_the_clear() -> None:

@@ -37,6 +37,7 @@ type question struct {
 	Name     string          `json:"name"` // "": an image that has none
 	Instance *document       `json:"instance"`
 	Text     *string         `json:"text"`
+	Found    string          `json:"found"` // a registries.d: documents and signatures are those of the registry
 	Image    *string         `json:"image"` // transport:details
 }
 
@@ -117,35 +118,46 @@ func taken(q question, instance *digest.Digest) error {
 		return err
 	}
 	defer os.RemoveAll(root)
-	return takenFrom(root, q, instance, name, judge)
-}
-
-func takenFrom(
-	root string, q question, instance *digest.Digest, name types.ImageReference, judge *signature.PolicyContext,
-) error {
-	ctx := context.Background()
-	err := write(root, "", q.document)
-	if err == nil && instance != nil {
-		err = write(root, instance.Encoded()+".", *q.Instance)
+	source, err := given(root, q, instance)
+	if q.Found != "" {
+		source, err = found(root, q, name)
 	}
-	if err != nil {
-		return err
-	}
-	reference, err := directory.NewReference(root)
-	if err != nil {
-		return err
-	}
-	source, err := reference.NewImageSource(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
 	asked := image.UnparsedInstanceWithReference(image.UnparsedInstance(source, instance), name)
-	allowed, err := judge.IsRunningImageAllowed(ctx, asked)
+	allowed, err := judge.IsRunningImageAllowed(context.Background(), asked)
 	if err == nil && !allowed {
 		return errors.New("it is not allowed")
 	}
 	return err
+}
+
+// found is the image in its registry, by no configuration but what was asked for.
+func found(root string, q question, name types.ImageReference) (types.ImageSource, error) {
+	return name.NewImageSource(context.Background(), &types.SystemContext{
+		RegistriesDirPath:           q.Found,
+		SystemRegistriesConfPath:    os.DevNull,
+		SystemRegistriesConfDirPath: root,
+		AuthFilePath:                filepath.Join(root, "no-auth.json"),
+		DockerInsecureSkipTLSVerify: types.OptionalBoolTrue,
+	})
+}
+
+func given(root string, q question, instance *digest.Digest) (types.ImageSource, error) {
+	err := write(root, "", q.document)
+	if err == nil && instance != nil {
+		err = write(root, instance.Encoded()+".", *q.Instance)
+	}
+	if err != nil {
+		return nil, err
+	}
+	reference, err := directory.NewReference(root)
+	if err != nil {
+		return nil, err
+	}
+	return reference.NewImageSource(context.Background(), nil)
 }
 
 func write(root, prefix string, d document) error {
