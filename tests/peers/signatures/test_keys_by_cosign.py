@@ -12,7 +12,7 @@ import pytest
 from layertee import Engine
 from layertee.errors import PolicyRefused
 from layertee.sync import run
-from tests.support.enforced import Enforced, by_sigstore, layer_requests
+from tests.support.enforced import ACCEPT, Enforced, by_sigstore, layer_requests
 from tests.support.process import PLAIN, Cli, flip_a_byte
 from tests.support.rig.cosign import Cosign
 from tests.support.rig.images import BuiltIndex, build_image, build_index, push_index
@@ -28,7 +28,8 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 @dataclass(frozen=True)
 class Publisher:
     """A registry with an image for two platforms, which is signed as a whole at ``os/alone``, by another key
-    at ``os/other``, with all that is in it at ``os/all``, and not at all at ``os/none``.
+    at ``os/other``, with all that is in it at ``os/all``, in a bundle at ``os/bundle``, and not at all at
+    ``os/none``.
     """
 
     server: RegistryServer
@@ -54,11 +55,12 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publisher]:
         cosigns[name].make_key()
     with RegistryServer() as server:
         found = Publisher(server, index, root / "ours" / "cosign.pub")
-        for repository in ("alone", "other", "all", "none"):
+        for repository in ("alone", "other", "all", "bundle", "none"):
             push_index(index, f"os/{repository}:stable", server)
         cosigns["ours"].sign(found.name("alone"), bundle=False)
         cosigns["other"].sign(found.name("other"), bundle=False)
         cosigns["ours"].sign(found.name("all"), bundle=False, recursive=True)
+        cosigns["ours"].sign(found.name("bundle"))
         server.reset()
         yield found
 
@@ -119,6 +121,35 @@ def test_another_key_or_none_is_refused_before_a_layer_is_asked_for(
     assert f"its index: {why}" in said
     assert publisher.layers_asked_for() == []
     assert list((user.store / "blobs" / "sha256").iterdir()) == []
+
+
+TRUST = """\
+[scope."{host}/os"]
+transparency-log = false
+forms = ["bundle"]
+[[scope."{host}/os".signer]]
+key = "{key}"
+"""
+
+
+def test_a_bundle_counts_where_trust_toml_asks_for_one(
+    publisher: Publisher, machine: Enforced, user: Cli, tmp_path: Path
+) -> None:
+    """policy.json has no words for it, and leaves these images to trust.toml."""
+    trust = tmp_path / "trust.toml"
+    trust.write_text(TRUST.format(host=publisher.server.host, key=publisher.key))
+    options = [*machine.options, "--trust-file", str(trust)]
+    said = user.run("pull", PLAIN, *options, publisher.name("bundle"), code=1).err
+    assert str(machine.policy) in said  # trust.toml takes nothing that policy.json does not take
+    machine.want("docker", publisher.server.host, ACCEPT)
+    for what in ("none", "alone"):
+        said = user.run("pull", PLAIN, *options, publisher.name(what), code=1).err
+        assert "[POLICY]" in said
+        assert str(trust) in said
+    assert publisher.layers_asked_for() == []
+    found = user.pull(*options, publisher.name("bundle")).json
+    assert [one["kind"] for one in found["policy"]["verified"]] == ["bundle"]
+    assert found["policy"]["signed"] == [publisher.index.digest]
 
 
 @pytest.mark.skipif(shutil.which("ostree") is None, reason="ostree is not installed")
