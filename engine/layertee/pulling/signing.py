@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..aio import in_thread
 from ..config.policy import Policy
-from ..config.registries_d import SignatureConfig
-from ..config.requirements import SigstoreSigned, Verdict
+from ..config.registries_d import SignatureConfig, SignaturePlaces
+from ..config.requirements import SignedBy, SigstoreSigned, Verdict
 from ..errors import PolicyRefused
 from ..image.document import Digest, Index, Manifest
 from ..image.platform import Platform
@@ -51,24 +51,26 @@ async def sources_of(ruling: Ruling, found: Resolved, network: Network, policy: 
         kept: list[SignatureSource] = [RegistrySignatures(registry, image, lookaside)]
         if places.attachments:
             kept.append(RegistryAttachments(registry, image.name))
-        hint = _hint(ruling, found.registry, image, attachments=places.attachments)
+        hint = _hint(ruling, found.registry, image, places)
         return Sources(_All(kept), _trust_source(ruling, registry, image.name), hint=hint)
     if found.stored is not None:
         return Sources(_InStore(found.stored), name=_stored_name(found.stored))
     return Sources()
 
 
-def _hint(ruling: Ruling, asked: Reference, answered: Reference, *, attachments: bool) -> str:
-    """For an image that was ``asked`` for, whose manifest came from ``answered``."""
+def _hint(ruling: Ruling, asked: Reference, answered: Reference, places: SignaturePlaces) -> str:
+    """For an image that was ``asked`` for, whose manifest came from ``answered``; ``places`` are for that."""
     hints = []
     if answered.name != asked.name:
         hints.append(
             f"its signatures were looked for where its manifest came from, at {answered.name}: a mirror has"
             " to have them, too"
         )
-    wanted = (each for _, one in ruling.found for each in one.requirements)
-    if not attachments and any(isinstance(each, SigstoreSigned) for each in wanted):
+    wanted = {type(each) for _, one in ruling.found for each in one.requirements}
+    if SigstoreSigned in wanted and not places.attachments:
         hints.append(f"registries.d has no 'use-sigstore-attachments: true' for {answered.name}")
+    if SignedBy in wanted and places.lookaside_file is None:
+        hints.append(f"registries.d has no 'lookaside' for {answered.name}")
     return "; ".join(hints)
 
 

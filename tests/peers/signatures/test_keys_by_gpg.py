@@ -152,6 +152,16 @@ def test_what_is_not_signed_by_the_key_is_refused_before_a_layer_is_asked_for(
     assert publisher.layers_asked_for() == []
 
 
+def test_where_no_lookaside_is_named_the_refusal_says_so(
+    publisher: Publisher, machine: Enforced, user: Cli
+) -> None:
+    machine.find()
+    said = user.run("pull", PLAIN, *machine.options, publisher.name("signed"), code=1).err
+    repository = publisher.name("signed").removesuffix(":stable")
+    assert f"there is none (registries.d has no 'lookaside' for {repository}) [POLICY]" in said
+    assert publisher.layers_asked_for() == []
+
+
 def test_a_name_that_was_not_signed_is_refused(publisher: Publisher, machine: Enforced, user: Cli) -> None:
     """The same manifest, with the same signature beside it, under another tag and at another repository."""
     signed, repository = publisher.name("signed"), publisher.name("renamed").removesuffix(":stable")
