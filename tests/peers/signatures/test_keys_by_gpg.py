@@ -18,7 +18,7 @@ from tests.support.imageproxy import layertee_proxy
 from tests.support.openpgp import Signer, signer
 from tests.support.podman import small_image
 from tests.support.process import PLAIN, Cli
-from tests.support.rig.images import BuiltImage, build_image, push
+from tests.support.rig.images import BuiltImage, build_image, build_index, push
 from tests.support.rig.layers import text_layer
 from tests.support.rig.registry import RegistryServer
 from tests.support.rig.storage import StorageRig
@@ -226,6 +226,42 @@ def test_a_directory_is_verified_and_then_served_by_the_real_skopeo(
         assert digest == publisher.image.digest
         for layer in publisher.image.layers:
             assert digest_of(proxy.blob(number, layer)) == layer.digest
+
+
+def test_a_directory_of_several_platforms_is_served_by_its_signed_manifests(
+    publisher: Publisher, machine: Enforced, user: Cli, tmp_path: Path
+) -> None:
+    """By those of the index alone, and by those of a platform's manifest alone."""
+    images = [
+        build_image(tmp_path / name, [text_layer({"of": name})], platform=f"linux/{name}")
+        for name in ("amd64", "arm64")
+    ]
+    index = build_index(tmp_path / "index", images)
+    name = publisher.name("several")
+    signing = ("--all", "--sign-by", publisher.signer.fingerprints(OURS)[0])
+    to, source = publisher.server.skopeo_options("dest"), publisher.server.skopeo_options("src")
+    publisher.copy(*signing, *to, index.skopeo_name, f"docker://{name}")
+    directory = tmp_path / "dir"
+    publisher.copy("--all", *source, f"docker://{name}", f"dir:{directory}")
+    chosen, other = (image.digest.removeprefix("sha256:") for image in images)
+    of_index, of_chosen = directory / "signature-1", directory / f"{chosen}.signature-1"
+    identity = {"type": "exactRepository", "dockerRepository": name.removesuffix(":stable")}
+    machine.want("dir", "", by_gpg(publisher.key(), **identity))
+    options = ("--override-os", "linux", "--override-arch", "amd64")
+    with layertee_proxy(user.store, *options, policy=machine.policy) as proxy:
+        proxy.value("Initialize")
+        assert (directory / f"{other}.signature-1").exists()
+        for kept, removed in ((of_index, of_chosen), (of_chosen, of_index)):
+            content = removed.read_bytes()
+            removed.unlink()
+            assert kept.exists()
+            number = proxy.open(f"dir:{directory}")
+            assert proxy.manifest(number)[0] == images[0].digest
+            proxy.value("CloseImage", number)
+            removed.write_bytes(content)
+        of_index.unlink()
+        of_chosen.unlink()
+        assert "[POLICY]" in proxy.refused("OpenImage", f"dir:{directory}")
 
 
 def skopeo_after(directory: Path, script: str) -> Path:
