@@ -64,6 +64,9 @@ class Oddities:
                 "old": material.old,
                 "narrow": material.narrow,
                 "below short": material.short.intermediate("below"),
+                "idle": material.idle,
+                "no authority": material.roots[0].intermediate("none", is_ca=chance.choice((False, None))),
+                "bounded": material.bounded,
             }
             which = chance.choice(list(others))
             authority = others[which]
@@ -88,7 +91,8 @@ class Oddities:
             "issuer in v1": {"extensions": kit.issuers(v2=None)},
             "issuer in v2": {"extensions": kit.issuers(v1=None)},
             "other issuer": {"extensions": kit.issuers("https://other.example", "https://other.example")},
-            "issuers differ": {"extensions": kit.issuers(v1="https://other.example")},
+            "first issuer differs": {"extensions": kit.issuers(v1="https://other.example")},
+            "second issuer differs": {"extensions": kit.issuers(v2="https://other.example")},
             "no issuer": {"extensions": ()},
             "issuer and more": {"extensions": kit.issuers(v1=None, v2=b"\x0c\x01ax")},
             "issuer no text": {"extensions": kit.issuers(v1=None, v2=b"\x02\x01\x01")},
@@ -148,6 +152,7 @@ class Oddities:
             "log: kind": lambda: log.bundle(log.entry(record | {"kind": "intoto"}, at=at)),
             "log: version": lambda: log.bundle(log.entry(record | {"apiVersion": "0.0.2"}, at=at)),
             "log: more in the body": lambda: log.bundle(log.entry(record | {"more": 1}, at=at)),
+            "log: a part of the body": lambda: log.bundle(log.entry(self._without_sense(record), at=at)),
             "log: no JSON": lambda: log.bundle(log.entry(b"{", at=at)),
             "log: index": lambda: log.bundle(
                 entry | {"logIndex": chance.choice((-1, 1 << 53, (1 << 53) + 1, 1 << 63, 10**21, 10**30))}
@@ -165,6 +170,36 @@ class Oddities:
         which = chance.choice(list(made))
         self._chance.say(which)
         return made[which]()
+
+    def _without_sense(self, document: dict[str, Any]) -> dict[str, Any]:
+        """``document`` with something else in one place of it, or nothing."""
+        made: dict[str, Any] = json.loads(json.dumps(document))
+        places: list[tuple[dict[str, Any], str]] = []
+        left = [made]
+        while left:
+            part = left.pop()
+            places += [(part, key) for key in part]
+            left += [value for value in part.values() if isinstance(value, dict)]
+        part, key = self._chance.choice(places)
+        old = part.pop(key)
+        text = old if isinstance(old, str) else "x"
+        values: tuple[object, ...] = (
+            None,
+            1,
+            "",
+            {},
+            [],
+            text.upper(),
+            f"{text} ",
+            text[:-1],
+            text[:-2],
+            "sha512",
+            "0.0.2",
+        )
+        if self._chance.random() < 0.9:
+            part[key] = self._chance.choice(values)
+        self._chance.say(f"{key} is {part.get(key, 'not there')!s:.20}")
+        return made
 
     def _written_otherwise(self, text: str, at: int) -> str:
         """The same JSON, or nearly, in other characters: the log's signature is over a form of its own."""

@@ -196,6 +196,9 @@ class Cases:
             keys += [material.public[chance.choice(("expired", "revoked", user))]]
         chance.shuffle(keys)
         requirement: Requirement = {"type": "signedBy", "keyType": "GPGKeys"}
+        if self._chance.seldom(0.03):
+            self._chance.say("another type of keys")
+            requirement["keyType"] = chance.choice(("signedByGPGKeys", "X509Certificates", "signedByX509CAs"))
         if chance.random() < 0.5:
             requirement["keyData"] = kit.b64(b"".join(keys))
         else:

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography import x509
+
 from layertee.image.digest import Digest
 from layertee.signatures.signature import Attachment
 
@@ -69,6 +71,9 @@ class Material:
         self.between = tuple(root.intermediate() for root in self.roots)
         self.short = self.roots[0].intermediate("short", path_length=0)
         self.old = self.roots[0].intermediate("old", since=kit.FROM, until=kit.SIGNED - kit.DAY_S)
+        self.idle = self.roots[0].intermediate("idle", key_usage=kit.usage(sign_certificates=False))
+        bounds = x509.NameConstraints([x509.RFC822Name("example.com")], None)
+        self.bounded = self.roots[0].intermediate("bounded", extensions=[(bounds, True)])
         self.narrow = self.roots[0].intermediate("narrow", usages=[kit.SERVER_AUTH])
 
     def simple(self, content: bytes, user: str) -> bytes:
