@@ -35,6 +35,8 @@ NARROWER = {
     "a number that is not a whole one": "numbers with a point or an exponent",
     "two certificates of its chain are of the same name": "two of one name",
     "the certificate's chain has more than 16 certificates": "more than 16 certificates",
+    "is missing or not a string": "`null` in place of a number or a text",
+    "is not an integer": "`null` in place of a number or a text",
     "name constraints": "with name constraints",
 }
 
@@ -78,7 +80,7 @@ def why_narrower(case: Case, here: str) -> str | None:
     return "one of many" if unsaid else None
 
 
-@pytest.mark.parametrize("words", NARROWER.values())
+@pytest.mark.parametrize("words", sorted(set(NARROWER.values())))
 def test_what_is_refused_here_alone_is_in_the_manual(words: str) -> None:
     assert words in documented()
 
