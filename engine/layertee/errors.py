@@ -197,9 +197,17 @@ class Unauthorized(RegistryError):
 
 
 class NotInRegistry(RegistryError, NotFound):
-    """404: the registry does not have the image, or a part of it."""
+    """404: the registry does not have the image, or a part of it.
+
+    ``is_plain``: it said that and no more, or that there is no such manifest. Otherwise it gave another
+    reason, under which the thing may well be there.
+    """
 
     code = "NOT_FOUND"
+
+    def __init__(self, message: str, *, status: int = 404, url: str = "", is_plain: bool = True) -> None:
+        super().__init__(message, status=status, url=url)
+        self.is_plain = is_plain
 
 
 class RateLimited(RegistryError):

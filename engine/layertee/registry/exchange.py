@@ -37,6 +37,7 @@ from .statuses import (
     MAX_ERROR_BODY,
     is_page,
     is_page_type,
+    is_plainly_absent,
     page_instead,
     server_says,
     status_error,
@@ -314,7 +315,7 @@ class Exchange:
         if answer.status == 404:
             kind = "blob" if "/blobs/" in walk.url else "manifest"
             message = f"{what} is not at {self._reference.api_host}: {says or f'{kind} unknown'}"
-            return NotInRegistry(message, status=404, url=walk.url)
+            return NotInRegistry(message, url=walk.url, is_plain=is_plainly_absent(body))
         error = status_error(answer.status, walk.url, what, says=says, wait=wait, date=date)
         if isinstance(error, Unauthorized) and self._auth is not None:
             return self._auth.explain(error)

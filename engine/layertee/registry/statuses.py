@@ -31,6 +31,16 @@ MAX_ERROR_BODY = 64 << 10
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 300.0
 _GZIP = b"\x1f\x8b"
 _RETRY_DEFAULT_S = 2.0  # containers/image starts here
+_NO_MANIFEST = "MANIFEST_UNKNOWN"
+# The other codes of distribution-spec and of docker/distribution, which mean something else.
+_OTHER_REASONS = frozenset(
+    {
+        *("BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DENIED", "DIGEST_INVALID"),
+        *("MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNVERIFIED", "NAME_INVALID", "NAME_UNKNOWN"),
+        *("PAGINATION_NUMBER_INVALID", "RANGE_INVALID", "SIZE_INVALID", "TAG_INVALID", "TOOMANYREQUESTS"),
+        *("UNAUTHORIZED", "UNAVAILABLE", "UNSUPPORTED"),
+    }
+)
 
 
 def retry_after(value: str | None, *, date: str | None = None, now: float | None = None) -> float | None:
@@ -124,6 +134,28 @@ def server_says(body: bytes) -> str:
         return ""
     keys = ("message", "details", "error_description", "code", "error")
     return next((printable(text) for key in keys if isinstance(text := found.get(key), str) and text), "")
+
+
+def is_plainly_absent(body: bytes) -> bool:
+    """Whether the body of a 404 says that there is no such manifest, or gives no reason at all.
+
+    containers/image goes by the same (docker/docker_client.go, isManifestUnknownError): some registries have
+    a code of their own, with "not found" in the message.
+    """
+    try:
+        document = loads(body, "error", limit=MAX_ERROR_BODY)
+    except DocumentError:
+        return True
+    errors = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(errors, list) or not errors:
+        return True
+    first = errors[0]
+    if not isinstance(first, dict):
+        return False
+    code, message = first.get("code"), first.get("message")
+    if code == _NO_MANIFEST:
+        return True
+    return code not in _OTHER_REASONS and isinstance(message, str) and "not found" in message.lower()
 
 
 def status_error(

@@ -64,7 +64,9 @@ class RegistryAttachments:
     async def _manifest(self, tag: str, what: str) -> Manifest | None:
         try:
             response = await self._registry.small(f"manifests/{tag}", _ACCEPT, limit=MAX_DOCUMENT, what=what)
-        except NotInRegistry:
+        except NotInRegistry as exc:
+            if not exc.is_plain:
+                raise PolicyRefused(f"whether there are signatures is not known: {exc}") from exc
             return None
         except DocumentError as exc:
             raise PolicyRefused(f"{what} cannot be read: {exc}") from exc

@@ -18,7 +18,14 @@ from layertee.errors import (
     Timeout,
     Unauthorized,
 )
-from layertee.registry.statuses import is_page, retry_after, server_says, status_error, unpacked
+from layertee.registry.statuses import (
+    is_page,
+    is_plainly_absent,
+    retry_after,
+    server_says,
+    status_error,
+    unpacked,
+)
 
 NOW = 1_800_000_000.0
 
@@ -148,3 +155,24 @@ def test_gzip_is_taken_off_within_bounds() -> None:
     ):
         with pytest.raises(DocumentError):
             unpacked(broken, "gzip", limit)
+
+
+@pytest.mark.parametrize(
+    ("body", "plain"),
+    [
+        (b"", True),
+        (b"<html>", True),
+        (b"[]", True),
+        (b'{"errors":[]}', True),
+        (b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}', True),
+        (b'{"errors":[{"code":"UNKNOWN","message":"Not Found"}]}', True),
+        (b'{"errors":[{"code":"NOT_FOUND","message":"artifact os:sha256-0.sig not found"}]}', True),
+        (b'{"errors":[{"code":"NAME_UNKNOWN","message":"repository not found"}]}', False),
+        (b'{"errors":[{"code":"DENIED","message":"no"}]}', False),
+        (b'{"errors":[{"code":"TAG_EXPIRED","message":"too late"}]}', False),
+        (b'{"errors":[{"code":"DENIED"},{"code":"MANIFEST_UNKNOWN"}]}', False),
+        (b'{"errors":["MANIFEST_UNKNOWN"]}', False),
+    ],
+)
+def test_what_a_404_without_another_reason_is(body: bytes, plain: bool) -> None:
+    assert is_plainly_absent(body) is plain

@@ -87,6 +87,12 @@ def test_an_image_without_the_tag_has_no_signatures() -> None:
     assert Beside().found() == []  # the tag is there, with nothing in it
 
 
+def test_a_404_for_another_reason_is_not_an_answer() -> None:
+    rig = Beside()
+    rig.transport.on(rig.tag, Answer(404, b'{"errors":[{"code":"NAME_UNKNOWN","message":"not found"}]}'))
+    rig.refused(PolicyRefused)
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
