@@ -11,7 +11,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from ..config.requirements import Identity
+from ..config.requirements import Identity, IdentityKind
 from ..errors import DocumentError, PolicyRefused
 from ..image.digest import Digest
 from ..image.strictjson import as_object, as_text, load_object, printable
@@ -20,6 +20,7 @@ from .signature import Subject
 
 _WHAT: Final = "the payload of the signature"
 _INT64: Final = 1 << 63
+_REPOSITORY: Final = Identity(IdentityKind.MATCH_REPOSITORY)
 
 
 class PayloadType(enum.Enum):
@@ -48,9 +49,11 @@ class Payload:
         if not accepts(identity, subject.name, self.docker_reference):
             name = subject.name if subject.name is not None else "an image without a name"
             signed = printable(self.docker_reference)
-            raise PolicyRefused(
-                f"it is for the name {signed!r}, which {identity.kind.value} refuses for {name}"
-            )
+            text = f"it is for the name {signed!r}, which {identity.kind.value} refuses for {name}"
+            is_bare = not {":", "@"} & set(self.docker_reference.rpartition("/")[2])
+            if is_bare and accepts(_REPOSITORY, subject.name, self.docker_reference):
+                text += "; cosign signs for a repository, which signedIdentity matchRepository takes"
+            raise PolicyRefused(text)
 
 
 def parse_payload(raw: bytes, kind: PayloadType) -> Payload:

@@ -168,6 +168,18 @@ def test_a_payload_is_for_one_manifest_and_one_name() -> None:
         payload.refuse_other(subject(name=None), identity)
 
 
+def test_a_name_without_a_tag_is_said_to_be_as_cosign_signs() -> None:
+    identity = Identity(IdentityKind.MATCH_REPO_DIGEST_OR_EXACT)
+    bare = parsed(document(identity={"docker-reference": "quay.io/a/b"}))
+    with pytest.raises(PolicyRefused, match="signedIdentity matchRepository"):
+        bare.refuse_other(subject(), identity)
+    for name in ("quay.io/a/other", "quay.io/a/b:2"):
+        other = parsed(document(identity={"docker-reference": name}))
+        with pytest.raises(PolicyRefused) as caught:
+            other.refuse_other(subject(), identity)
+        assert "matchRepository" not in str(caught.value)
+
+
 def test_the_digest_may_be_of_another_algorithm_than_the_name_of_the_manifest() -> None:
     for raw, matches in ((b"manifest", True), (b"other", False)):
         other = f"sha512:{hashlib.sha512(raw).hexdigest()}"
