@@ -21,6 +21,7 @@ from .signedmaterial import Material, stored
 
 _DAMAGES_OF_TEXT = ("flip", "cut", "empty", "double", "lines", "other", "gone", "space")
 _LARGE = 300 << 10
+_SHARES = 2.2  # of all that may be odd of a case with one requirement, as they are given below, together
 
 
 class Chance(random.Random):
@@ -29,16 +30,24 @@ class Chance(random.Random):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self._wild = 0.0
+        self._until = 0.0
         self.what: list[str] = []
 
     def begin(self) -> None:
-        """A new case, in which much or little is odd: of many, one thing is, and of some, nothing."""
+        """A new case: in most, one thing is odd, and that alone; in others nothing is, or some things are."""
         self.what = []
-        self._wild = self.choice((0.2, 0.3, 0.3, 0.4, 0.6, 1))
+        self._wild, self._until = 0.0, 0.0
+        if self.random() < 0.6:
+            self._until = self.uniform(0, _SHARES)
+        else:
+            self._wild = self.choice((0.2, 0.3, 0.3, 0.4, 0.6, 1))
 
     def seldom(self, share: float) -> bool:
-        """In that share of the oddest cases."""
-        return self.random() < share * self._wild
+        """In that share of the oddest cases; where one thing is odd, things are by their shares."""
+        if not self._until:
+            return self.random() < share * self._wild
+        before, self._until = self._until, max(0.0, self._until - share)
+        return before > 0 and not self._until
 
     def say(self, what: str) -> None:
         """For messages."""
