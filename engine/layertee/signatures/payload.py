@@ -44,7 +44,8 @@ class Payload:
 
     def refuse_other(self, subject: Subject, identity: Identity) -> None:
         """Raise PolicyRefused unless this is for ``subject``, under a name that ``identity`` accepts."""
-        if not subject.is_named(self.digest):
+        # SHA-256 whatever the image was asked for by: containers/image takes no other digest here.
+        if self.digest != Digest.of(subject.raw):
             raise PolicyRefused(f"it is for {self.digest}, not for {subject.digest}")
         if not accepts(identity, subject.name, self.docker_reference):
             name = subject.name if subject.name is not None else "an image without a name"
