@@ -245,6 +245,8 @@ class Oddities:
         chance = self._chance
         document = json.loads(content)
         critical = document["critical"]
+        types = ("atomic container signature", "cosign container image signature")
+        other = types[critical["type"] == types[0]]
         edits: dict[str, Callable[[], bytes]] = {
             "more in critical": lambda: json.dumps({**document, "critical": critical | {"x": 1}}).encode(),
             "more beside critical": lambda: json.dumps(document | {"x": 1}).encode(),
@@ -257,7 +259,7 @@ class Oddities:
             "creator is a number": lambda: json.dumps({**document, "optional": {"creator": 5}}).encode(),
             "time has a fraction": lambda: json.dumps({**document, "optional": {"timestamp": 5.5}}).encode(),
             "type of the other": lambda: json.dumps(
-                {**document, "critical": critical | {"type": "cosign container image signature"}}
+                {**document, "critical": critical | {"type": other}}
             ).encode(),
             "type unknown": lambda: json.dumps({**document, "critical": critical | {"type": "x"}}).encode(),
             "capitals": lambda: content.replace(b'"type"', b'"Type"'),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha512
 from typing import Any
 
 from cryptography import x509
@@ -57,6 +58,7 @@ class Cases:
         self._material = material
         self._chance = Chance(seed)
         self._odd = Oddities(material, self._chance)
+        self._raws: tuple[bytes, ...] = ()
 
     def next(self) -> Case:
         """One more."""
@@ -68,6 +70,7 @@ class Cases:
             raws.insert(0, index(manifest(number), manifest(number + 10)))
             self._chance.say("index")
         name = self._name(raws)
+        self._raws = (*raws, manifest(number + 10))
         n = chance.choice((1, 1, 1, 1, 1, 2, 2, 3))
         requirements: list[Requirement] = []
         blobs: list[list[bytes]] = [[] for _ in raws]
@@ -178,10 +181,21 @@ class Cases:
         chance = self._chance
         if not self._chance.seldom(0.1):
             return str(Digest.of(raw))
+        if chance.random() < 0.6:
+            self._chance.say("of another image")
+            other = chance.choice([one for one in self._raws if one != raw])
+            return f"sha512:{sha512(other).hexdigest()}" if chance.random() < 0.3 else str(Digest.of(other))
         self._chance.say("of another digest")
         good = str(Digest.of(raw))
-        others = (Digest.of(b"another"), good[:-1], good.upper(), f"{good} ", f"sha512:{good[7:]}", "")
-        return str(chance.choice(others))
+        others = (
+            f"sha512:{sha512(raw).hexdigest()}",
+            good[:-1],
+            good.upper(),
+            f"{good} ",
+            f"sha512:{good[7:]}",
+            "",
+        )
+        return chance.choice(others)
 
     def _by_gpg(self, digest: str, signed: str) -> tuple[Requirement, list[bytes]]:
         chance, material = self._chance, self._material
