@@ -1,4 +1,4 @@
-"""Cosign 3, signing and verifying what is in a registry of the tests: no services, and no network."""
+"""Cosign, signing and verifying what is in a registry of the tests: no services, and no network."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NO_SERVICES = ("--tlog-upload=false", "--use-signing-config=false", "--allow-ht
 class Cosign:
     """The program, with ``directory`` as its home, where its key is: ``cosign.key`` and ``cosign.pub``.
 
-    Tests that use it are marked with ``builds("cosign3")``.
+    Tests that use it are marked with ``builds("cosign3")``, or that of the ``version`` they ask for.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, version: int = 3) -> None:
         self._directory = directory
-        self._program = program("cosign3")
+        self._program = program(f"cosign{version}")
 
     def make_key(self) -> Path:
         """A new key pair; the file of its public half."""

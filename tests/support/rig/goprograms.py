@@ -56,10 +56,20 @@ def proxyrules() -> Path:
 
 def cosign3() -> Path:
     """Cosign 3, of a version whose options the tests know. Raises as ``_ours``."""
-    package = "github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3"
-    into = kept.root() / "go" / "cosign3"
+    return _cosign("cosign3", "github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3")
+
+
+def cosign2() -> Path:
+    """Cosign 2, likewise, which takes minutes more: only where ``LAYERTEE_ALL_PEERS`` is set."""
+    if not os.environ.get("LAYERTEE_ALL_PEERS"):
+        raise NoGo("building cosign2 takes minutes, and LAYERTEE_ALL_PEERS=1 to ask for it")
+    return _cosign("cosign2", "github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5")
+
+
+def _cosign(name: str, package: str) -> Path:
+    into = kept.root() / "go" / name
     into.mkdir(parents=True, exist_ok=True)
-    return kept.kept("cosign3", [package.encode()], lambda: install("cosign", package, into, into))
+    return kept.kept(name, [package.encode()], lambda: install("cosign", package, into, into))
 
 
 def _ours(name: str) -> Path:

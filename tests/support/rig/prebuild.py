@@ -25,6 +25,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "containers-image-proxy-tests": proxyclient.build_tests,
     "ostreeclient": ostreeclient.build,
     "ostree-ext-tests": ostreeclient.build_tests,
+    "cosign2": goprograms.cosign2,
     "cosign3": goprograms.cosign3,
     "imagecopy": goprograms.imagecopy,
     "imagepolicy": goprograms.imagepolicy,
