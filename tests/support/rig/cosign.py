@@ -37,6 +37,13 @@ class Cosign:
         form += ["--recursive"] if recursive else []
         self._succeed("sign", "--key", "cosign.key", *form, *_NO_SERVICES, image)
 
+    def sign_certified(self, image: str, certificate: Path, chain: Path) -> None:
+        """Sign in the older way by the key, for which ``certificate`` is; all above that is in ``chain``."""
+        files = ("--certificate", str(certificate), "--certificate-chain", str(chain))
+        self._succeed(
+            "sign", "--key", "cosign.key", "--new-bundle-format=false", *files, *_NO_SERVICES, image
+        )
+
     def attest(self, image: str, predicate_type: str, predicate: Path) -> None:
         """Attest ``predicate``, a file with JSON, by the key."""
         what = ("--type", predicate_type, "--predicate", str(predicate))
