@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -43,7 +43,7 @@ class Node:
 
     tag: int
     content: bytes = b""
-    children: list[Node] | None = field(default=None)
+    children: list[Node] | None = None
     long_length: bool = False
 
     def to_der(self) -> bytes:
