@@ -435,7 +435,7 @@ def _planned(
             *(*found.warnings, *found.image.warnings, *warnings, *_mislabelled(made)),
             *examined.warnings,
         ),
-        consent=examined.consent,
+        consent=examined.told,
         freshness=examined.freshness,
     )
 

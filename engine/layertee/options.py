@@ -60,8 +60,8 @@ class PolicyOptions:
     where signatures are, in place of the machine's. ``signatures_by`` is the judge of what policy.json wants;
     ``skopeo`` its program, by default that of PATH. ``trust_file`` is read in place of trust.toml and its
     drop-ins. ``max_age_s``: an image that is older is not taken for the newest, in seconds.
-    ``allow_downgrade``: an image older than what this machine has seen under the name is taken, and is then
-    the newest that was seen.
+    ``allow_downgrade``: an image older than what this machine has seen under the name, or than it may be, is
+    taken, and is then the newest that was seen.
     """
 
     file: Path | None = None

@@ -60,6 +60,8 @@ def test_it_says_for_each_endpoint_what_would_be_used_there(user: Cli) -> None:
         "certificate_files": ["ca.crt"],
         "logins": [],
         "proxy": None,
+        "lookaside": "file:///var/lib/containers/sigstore",
+        "attachments": False,
         "problem": None,
     }
     assert (second["name"], second["insecure"], second["from"]) == ("second.test/f/os", False, f"{conf}:8")
@@ -72,7 +74,7 @@ def test_it_says_for_each_endpoint_what_would_be_used_there(user: Cli) -> None:
         "section": "transports.docker.'quay.test'",
         "verdict": "accept",
     }
-    assert found["policy"] == {"sections": [section], "problem": None}
+    assert found["policy"] == {"sections": [section], "problem": None, "notes": []}
     assert found["signatures"]["lookaside"] == "https://sigs.test"
     assert SECRET not in json.dumps(found)
 

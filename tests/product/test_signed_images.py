@@ -139,7 +139,7 @@ def test_inspect_tells_and_does_not_stop(user: Cli, machine: Machine, image: Bui
     name = machine.server.reference
     found = user.run("inspect", PLAIN, "--json", *machine.options, name).json
     assert found["policy"]["accepted"] is False
-    assert "there is none" in found["policy"]["refused"]
+    assert "is asked for" in found["policy"]["refused"]
     assert "refused:" in user.run("inspect", PLAIN, *machine.options, name).out
     machine.nothing_was_fetched(image)
 

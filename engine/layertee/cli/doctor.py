@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..config.policy import no_policy, read_policies
 from ..config.registries import Registries
@@ -35,7 +36,7 @@ def doctor(args: argparse.Namespace) -> int:
 
         return doctor_image(args)
     say(*core_report().split("\n"))
-    say(*skopeo_report())
+    say(*skopeo_report(args.policy, args.trust_file))
     say(*configuration_report())
     root = root_of(args)
     say(f"store: {root}")
@@ -63,7 +64,7 @@ def configuration_report() -> list[str]:
     return ["configuration, in the order in which it is read:", *(f"  {path}" for path in files)]
 
 
-def skopeo_report() -> list[str]:
+def skopeo_report(policy_file: Path | None = None, trust_file: Path | None = None) -> list[str]:
     """Which skopeo clients start, and what the policy says; a line each."""
     first = first_on_path(search_path(), shims=True)
     if first is None:
@@ -74,14 +75,14 @@ def skopeo_report() -> list[str]:
     real = find_skopeo()
     lines.append(f"  the real one, for other transports: {real or 'there is none'}")
     try:
-        policies = read_policies()
+        policies = read_policies(policy_file)
         for policy in policies:
             lines.append(f"  policy: {policy.path}; by default: {_BY_DEFAULT[verdict(policy.default)]}")
         if len(policies) > 1:
             lines.append("    both hold: older programs look only into ~/.config and /etc for it")
         if not policies:
             lines.append(f"  image-proxy will open no image, pull takes any: {no_policy()}")
-        trust = read_trust(check=refuse_reachable)
+        trust = read_trust(trust_file, check=refuse_reachable)
         lines += [f"  policy, besides: {path}" for path in trust.files]
     except (PolicyRefused, UnsafePath) as exc:
         lines.append(f"  no image will be opened: {exc}")

@@ -63,11 +63,8 @@ def _lines(found: Explanation) -> Iterator[str]:
         yield f"policy: {section.file}, {section.section}: {section.verdict}"
     if len(found.sections) > 1:
         yield "  all of them have to take it"
-    if found.signatures is not None:
-        places = found.signatures
-        yield f"signatures: {places.lookaside} ({places.lookaside_file or 'by default'})"
-        beside = "looked for" if places.attachments else "not looked for"
-        yield f"  sigstore attachments in the registry: {beside} ({places.attachments_file or 'by default'})"
+    for note in found.policy_notes:
+        yield f"  {note}"
 
 
 def _endpoint(number: int, facts: EndpointFacts) -> Iterator[str]:
@@ -83,5 +80,9 @@ def _endpoint(number: int, facts: EndpointFacts) -> Iterator[str]:
     for at, login in enumerate(facts.logins or ("none, anonymous",)):
         yield f"  {'or else' if at else 'login'}: {login}"
     yield f"  proxy: {facts.proxy or 'none'}"
+    places = facts.signatures
+    yield f"  signatures: {places.lookaside} ({places.lookaside_file or 'by default'})"
+    beside = "looked for" if places.attachments else "not looked for"
+    yield f"  sigstore attachments: {beside} ({places.attachments_file or 'by default'})"
     if facts.problem:
         yield f"  problem: {facts.problem}"

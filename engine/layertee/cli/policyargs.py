@@ -51,7 +51,8 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--allow-downgrade",
         action="store_true",
-        help="take an image that is older than one seen here under its name; it is then the newest",
+        help="take an image that is older than one seen here under its name, or than trust.toml allows; it is"
+        " then the newest",
     )
 
 

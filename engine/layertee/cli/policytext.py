@@ -15,6 +15,8 @@ def verdict(image: ImagePlan | PullResult) -> Iterator[tuple[str, str]]:
     consent, fresh = image.consent, image.freshness
     if consent.refused is not None:
         yield "refused", consent.refused
+    if consent.insecure:
+        yield "policy", "set aside: nothing was asked of the image"
     for one in consent.verified:
         yield "signed", _signed(one)
     if fresh is not None and fresh.newest is None and consent.verified:

@@ -24,7 +24,7 @@ from ..image.reference import ARCHIVE, ImageReference, LayoutReference, Referenc
 from ..image.reference_archive import DOCKER_ARCHIVE, DockerArchiveReference
 from ..image.reference_storage import TRANSPORT as STORAGE
 from ..image.reference_storage import StorageReference
-from ..image.strictjson import LIMIT
+from ..image.strictjson import LIMIT, printable
 from .home import User
 from .policyfile import Requirements, Sections, parse_policy
 from .policyscopes import docker_scopes, other_scopes, path_scopes, storage_scopes
@@ -35,6 +35,13 @@ __all__ = ["Judgement", "Policy", "find_policies", "no_policy", "read_policies",
 
 ENVIRONMENT: Final = "CONTAINERS_POLICY_JSON"
 _NAME: Final = "containers/policy.json"
+_TRANSPORTS: Final = frozenset(
+    {
+        *("atomic", "containers-storage", "dir", "docker", "docker-archive", "docker-daemon"),
+        *("oci", "oci-archive"),
+        *("ostree", "sif", "tarball"),
+    }
+)
 SYSTEM: Final = (Path("/etc") / _NAME, Path("/usr/share") / _NAME)
 
 
@@ -77,6 +84,18 @@ class Policy:
         # The manual has scopes with a reference name; containers/image has not.
         named = [f"{scopes[0]}:{image.ref}" for scopes in known if image.ref and scopes]
         return self._search_each(transport, known, dict.fromkeys(named, "skopeo does not apply it"))
+
+    def strange(self) -> list[str]:
+        """What can be about no image, though the file is as it should be."""
+        found = [
+            f"{printable(name, 60)!r} is no transport that is known"
+            for name in self.sections
+            if name not in _TRANSPORTS
+        ]
+        for scope in self.sections.get("docker", {}):
+            if "://" in scope or scope.endswith("/") or "*" in scope.removeprefix("*."):
+                found.append(f"{printable(scope)!r} can be of no image: write host, host/path or *.host")
+        return found
 
     def judge_other(self, transport: str, details: str) -> Judgement:
         """What holds for ``transport:details`` that is not read here. Raises as ``judge``; blocks."""

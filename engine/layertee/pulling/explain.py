@@ -7,7 +7,7 @@ Nothing is asked over the network, and no credential helper is run: files are re
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..options import Options
 from ..registry.proxies import Proxies
 from .consent import Section
 from .judging import Judge
+from .ruling import Ruling
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class EndpointFacts:
     cert_files: tuple[str, ...]
     logins: tuple[str, ...]
     proxy: str | None
+    signatures: SignaturePlaces
     problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +57,8 @@ class EndpointFacts:
             "certificate_files": list(self.cert_files),
             "logins": list(self.logins),
             "proxy": self.proxy,
+            "lookaside": self.signatures.lookaside,
+            "attachments": self.signatures.attachments,
             "problem": self.problem or None,
         }
 
@@ -63,7 +67,8 @@ class EndpointFacts:
 class Explanation:
     """What holds for ``image``. ``files`` are all that were read about registries, in their order.
 
-    ``refused`` says why no endpoint is asked at all; ``policy_problem`` why the policy cannot be applied.
+    ``refused`` says why no endpoint is asked at all; ``policy_problem`` why the policy cannot be applied;
+    ``policy_notes`` what in it may have been meant otherwise.
     """
 
     image: str
@@ -72,6 +77,7 @@ class Explanation:
     refused: str
     sections: tuple[Section, ...]
     policy_problem: str
+    policy_notes: tuple[str, ...]
     signatures: SignaturePlaces | None
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +91,7 @@ class Explanation:
             "policy": {
                 "sections": [section.to_json() for section in self.sections],
                 "problem": self.policy_problem or None,
+                "notes": list(self.policy_notes),
             },
             "signatures": {
                 "lookaside": places.lookaside if places else None,
@@ -123,19 +130,30 @@ async def explain(
         except LayerteeError as exc:
             found, refused = (), str(exc)
         proxies = Proxies(environ)
-        endpoints = tuple([await _facts(each, options, credentials, proxies) for each in found])
+        endpoints = tuple(
+            [
+                await _facts(each, options, credentials, proxies, signatures.places(each.reference))
+                for each in found
+            ]
+        )
     sections: tuple[Section, ...] = ()
     problem = ""
+    notes: tuple[str, ...] = ()
     try:
         ruling = await Judge(options, options.platform or Platform.host()).by_name(image)
         sections = ruling.consent.sections
+        notes = tuple(_notes(ruling))
     except LayerteeError as exc:
         problem = str(exc)
-    return Explanation(str(image), files, endpoints, refused, sections, problem, places)
+    return Explanation(str(image), files, endpoints, refused, sections, problem, notes, places)
 
 
 async def _facts(
-    endpoint: Endpoint, options: Options, credentials: Credentials, proxies: Proxies
+    endpoint: Endpoint,
+    options: Options,
+    credentials: Credentials,
+    proxies: Proxies,
+    places: SignaturePlaces,
 ) -> EndpointFacts:
     image = endpoint.reference
     insecure = endpoint.insecure if options.tls_verify is None else not options.tls_verify
@@ -161,8 +179,19 @@ async def _facts(
         await in_thread(_cert_files, cert_dir),
         logins,
         proxy,
+        places,
         "; ".join(problems),
     )
+
+
+def _notes(ruling: Ruling) -> Iterator[str]:
+    """What a reader of the files may have meant otherwise."""
+    for policy, _ in ruling.found:
+        yield from (f"{policy.path}: {text}" for text in policy.strange())
+    if ruling.wants_trust:
+        yield "trust.toml looks for bundles and attachments in the registry, whatever registries.d says"
+    if ruling.has_trust and not ruling.trust:
+        yield "trust.toml was looked for, and no scope of it is about this image"
 
 
 def _cert_files(directory: Path | None) -> tuple[str, ...]:

@@ -44,6 +44,13 @@ class Examined:
     refused: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> Consent:
+        """The verdict of both."""
+        if self.refused is None or self.consent.refused is not None:
+            return self.consent
+        return replace(self.consent, refused=self.refused)
+
     def check(self) -> None:
         """Raise PolicyRefused (DowngradeRefused) if the image is not taken."""
         self.consent.check()
@@ -118,7 +125,7 @@ class Judge:
         warnings = [f"{image}: {note}" for note in freshness.notes]
         older = freshness.older and any(rule.refuses_older for rule in rules)
         stale = freshness.stale and any(rule.refuses_stale for rule in rules)
-        refused = "; ".join(warnings) if (older and not policy.allow_downgrade) or stale else None
+        refused = "; ".join(warnings) if (older or stale) and not policy.allow_downgrade else None
         return Examined(consent, freshness, refused, (*((damaged,) if damaged else ()), *warnings))
 
     # --- inside ---
@@ -128,7 +135,7 @@ class Judge:
             return Ruling(str(image), True, ())
         found = tuple((policy, policy.judge(image)) for policy in self._policies_read())
         trust = self._trust(image) if isinstance(image, Reference) else ()
-        return Ruling(str(image), False, found, trust)
+        return Ruling(str(image), False, found, trust, has_trust=self._has_trust)
 
     def _other(self, transport: str, details: str) -> Ruling:
         name = f"{transport}:{details}"
@@ -144,12 +151,16 @@ class Judge:
         return policies
 
     def _trust(self, image: Reference) -> tuple[ScopeRules, ...]:
-        given = self._policy.trust_file
-        if given is None and not os.path.lexists(OWN):
+        if not self._has_trust:
             return ()
         from ..signatures.trustfiles import load_trust  # 10 ms, and few machines have such a file
 
-        return load_trust(given).of(image)
+        return load_trust(self._policy.trust_file).of(image)
+
+    @property
+    def _has_trust(self) -> bool:
+        """Whether there may be a trust.toml."""
+        return self._policy.trust_file is not None or os.path.lexists(OWN)
 
 
 def remember(store: Store, plan: ImagePlan, platform: Platform, policy: PolicyOptions) -> tuple[str, ...]:

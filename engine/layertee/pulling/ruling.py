@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What the files say of an image ``name`` without looking at it."""
+    """What the files say of an image ``name`` without looking at it.
+
+    ``has_trust``: trust.toml was looked for, whether or not one of its scopes has the image.
+    """
 
     name: str
     insecure: bool
     found: tuple[tuple[Policy, Judgement], ...]
     trust: tuple[ScopeRules, ...] = ()
+    has_trust: bool = False
 
     @property
     def consent(self) -> Consent:

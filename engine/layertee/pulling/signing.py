@@ -14,7 +14,7 @@ from ..aio import in_thread
 from ..config.policy import Policy
 from ..config.registries_d import SignatureConfig, SignaturePlaces
 from ..config.requirements import SignedBy, SigstoreSigned, Verdict
-from ..errors import PolicyRefused
+from ..errors import LayerteeError, PolicyRefused, redact_url
 from ..image.document import Digest, Index, Manifest
 from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference, parse_reference
@@ -34,6 +34,7 @@ from .ruling import Ruling, Sources
 
 if TYPE_CHECKING:
     from ..registry.client import Registry
+    from ..registry.http import Transport
     from ..signatures.trust import TrustSource
 
 
@@ -47,7 +48,7 @@ async def sources_of(ruling: Ruling, found: Resolved, network: Network, policy: 
         image = registry.reference  # of the endpoint that gave the manifest: a mirror has its own
         configured = await in_thread(SignatureConfig.read, policy.registries_d)
         places = configured.places(image)
-        lookaside = LookasideSignatures(network.transport, image, places)
+        lookaside = _Lookaside(network.transport, image, places)
         kept: list[SignatureSource] = [RegistrySignatures(registry, image, lookaside)]
         if places.attachments:
             kept.append(RegistryAttachments(registry, image.name))
@@ -69,8 +70,15 @@ def _hint(ruling: Ruling, asked: Reference, answered: Reference, places: Signatu
     wanted = {type(each) for _, one in ruling.found for each in one.requirements}
     if SigstoreSigned in wanted and not places.attachments:
         hints.append(f"registries.d has no 'use-sigstore-attachments: true' for {answered.name}")
+    elif SigstoreSigned in wanted:
+        hints.append(
+            f"signatures of Cosign are looked for at the tags sha256-….sig of {answered.name}; Cosign 3 makes"
+            " bundles by default, which trust.toml can ask for and policy.json cannot"
+        )
     if SignedBy in wanted and places.lookaside_file is None:
         hints.append(f"registries.d has no 'lookaside' for {answered.name}")
+    elif SignedBy in wanted:
+        hints.append(f"those of OpenPGP keys are looked for below {redact_url(places.lookaside)}")
     return "; ".join(hints)
 
 
@@ -80,6 +88,22 @@ def _trust_source(ruling: Ruling, registry: Registry, name: str) -> TrustSource 
     from ..signatures.trust import RegistryTrustSource  # 50 ms, and few images need it
 
     return RegistryTrustSource(registry, name)
+
+
+class _Lookaside:
+    """LookasideSignatures, whose failures say where the address is from."""
+
+    def __init__(self, transport: Transport, image: Reference, places: SignaturePlaces) -> None:
+        self._source = LookasideSignatures(transport, image, places)
+        self._from = f"{redact_url(places.lookaside)} ({places.lookaside_file or 'by default'})"
+
+    async def signatures(self, digest: Digest) -> list[Signature]:
+        """As ``SignatureSource.signatures``."""
+        try:
+            return await self._source.signatures(digest)
+        except LayerteeError as exc:
+            exc.add_note(f"signatures of OpenPGP keys were looked for at {self._from}, as registries.d says")
+            raise
 
 
 class _All:

@@ -212,7 +212,7 @@ class Exchange:
         entity = self.entity
         if entity is None:
             return self.plain(
-                404, b'{"errors":[{"code":"NOT_FOUND","message":"not here"}]}', "application/json"
+                404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}', "application/json"
             )
         headers = [
             ("Content-Type", entity.media_type),
