@@ -39,6 +39,7 @@ NARROWER = {
     "the certificate's chain has more than 16 certificates": "more than 16 certificates",
     "is missing or not a string": "`null` in place of a number or a text",
     "is not an integer": "`null` in place of a number or a text",
+    "its JSON is not UTF-8": "JSON that is not UTF-8",
     "name constraints": "with name constraints",
     "the certificate's chain is not in PEM format": "damaged where Go does not mind",
     "the certificate's chain has a certificate": "damaged where Go does not mind",
