@@ -202,7 +202,8 @@ class Engine:
         the plan's ``want.verify`` goes).
 
         Raises IntegrityError (OutputBudgetExceeded and WorkBudgetExceeded among them), TransportError
-        (DeadlineExceeded), RegistryError, LocalError (NoSpace, StoreBusy). Layers
+        (DeadlineExceeded), RegistryError, LocalError (NoSpace, StoreBusy); PolicyRefused for a plan of
+        ``inspect``, of an image that this machine does not take. Layers
         that were finished before a failure stay, and are not fetched again; of the others, what has come
         stays, as long as the engine's options keep it.
         """
@@ -265,7 +266,7 @@ class Engine:
     async def ingest(self, plan: Plan) -> AsyncIterator[Ingest]:
         """The layers of ``plan``, to be brought in one by one in whatever order the caller likes.
 
-        Nothing is removed from the store inside the block. Raises StoreBusy.
+        Nothing is removed from the store inside the block. Raises StoreBusy; PolicyRefused as ``pull``.
         """
         fetcher, ingest = await self._begin(plan)
         shared = await self.store.when_shared()
@@ -357,6 +358,8 @@ class Engine:
 
     async def _begin(self, plan: Plan) -> tuple[Fetcher, Ingest]:
         """What carries ``plan`` out: the transfers from its registry, and the way in for its layers."""
+        if isinstance(plan, ImagePlan):  # ``inspect`` gives plans of images that are not taken
+            plan.consent.check()
         pool = self._workers()
         fetcher = await self._network.fetcher(_registry_of(plan), pool)
         layers = [step.layer for step in plan.layers]

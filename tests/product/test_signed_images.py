@@ -5,6 +5,7 @@ asked for, and what passes says by what.
 from __future__ import annotations
 
 import json
+import pickle
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -360,8 +361,28 @@ def test_the_library_refuses_a_downgrade_by_its_own_class(machine: Machine, tmp_
                 await engine.plan(name)
             told = await engine.inspect(name)
             assert told.plan.freshness is not None and told.plan.freshness.older
+            with pytest.raises(PolicyRefused):
+                await engine.pull(told.plan)
+            machine.nothing_was_fetched(old)
 
     run(main())
+
+
+def test_what_was_only_told_of_a_refused_image_is_no_way_to_its_layers(
+    machine: Machine, image: BuiltImage, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with Engine(tmp_path / "store", options=machine.library) as engine:
+            told = await engine.inspect(f"{machine.server.host}/rig/image:latest")
+            assert told.plan.consent.refused is not None
+            with pytest.raises(PolicyRefused):
+                await engine.pull(pickle.loads(pickle.dumps(told.plan)))
+            with pytest.raises(PolicyRefused):
+                async with engine.ingest(told.plan):
+                    raise AssertionError("it was taken")
+
+    run(main())
+    machine.nothing_was_fetched(image)
 
 
 def test_an_older_pull_that_ends_later_does_not_become_the_newest(machine: Machine, tmp_path: Path) -> None:

@@ -118,7 +118,11 @@ def is_older(image: Seen, newest: Seen) -> bool:
     if image.log_time is not None and newest.log_time is not None:
         return image.log_time < newest.log_time
     # One that hides its age, after one that did not, may be any.
-    return image.created is None and newest.created is not None
+    if image.created is None and newest.created is not None:
+        return True
+    known = newest.created if newest.created is not None else newest.log_time
+    made = image.created if image.created is not None else image.log_time
+    return known is not None and (made is None or made < known)
 
 
 def _created(text: str | None) -> int | None:

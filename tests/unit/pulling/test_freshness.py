@@ -67,6 +67,10 @@ def signed(time: int | None) -> list[Verified]:
         (None, None, seen(NOW - 100 * DAY), True),
         ("nonsense", None, seen(NOW - 100 * DAY), True),
         ("2026-01-01T00:00:00", None, seen(NOW - 100 * DAY), True),
+        # a log alone knows the one, and no log knows the other
+        (None, None, seen(None, NOW - 5 * DAY), True),
+        ("2026-01-01T00:00:00Z", None, seen(None, NOW - 5 * DAY), True),
+        ("2027-01-14T00:00:00Z", None, seen(None, NOW - 5 * DAY), False),
         # the same image again
         ("2026-01-01T00:00:00Z", None, seen(NOW - 100 * DAY, digest=MANIFEST.digest), False),
     ],
