@@ -94,12 +94,14 @@ def compare(
     older = newest is not None and is_older(found, newest)
     if newest is not None and older:
         notes.append(f"it is older than what was seen here before: {_named(found)} after {_named(newest)}")
-    made = max((time for time in (found.created, found.log_time) if time is not None), default=None)
+    # A certificate is valid for minutes. A bare key's old signature can be logged anew, by anybody.
+    times = [found.created, *(one.time for one in verified if one.issuer is not None)]
+    made = max((time for time in times if time is not None), default=None)
     stale = False
     if max_age_s is not None:
         if made is None:
             stale = True
-            notes.append("its age is not known: neither its config nor a log says when it was made")
+            notes.append("its age is not known: its config does not say it, nor a log's time of a certificate")
         elif now - made > max_age_s:
             stale = True
             age = timedelta(seconds=now - made).days

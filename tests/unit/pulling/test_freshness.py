@@ -114,5 +114,11 @@ def test_a_time_that_is_yet_to_come_is_not_remembered() -> None:
     ],
 )
 def test_what_is_too_old(created: str | None, logged: int | None, stale: bool) -> None:
-    assert compare(image(created), signed(logged), None, now=NOW, max_age_s=30 * DAY).stale is stale
-    assert not compare(image(created), signed(logged), None, now=NOW).stale
+    by = [replace(one, issuer="https://issuer.example", subject="somebody") for one in signed(logged)]
+    assert compare(image(created), by, None, now=NOW, max_age_s=30 * DAY).stale is stale
+    assert not compare(image(created), by, None, now=NOW).stale
+
+
+@pytest.mark.parametrize("created", ["2026-01-01T00:00:00Z", None])
+def test_an_old_signature_of_a_key_that_was_logged_anew_makes_nothing_younger(created: str | None) -> None:
+    assert compare(image(created), signed(NOW - DAY), None, now=NOW, max_age_s=30 * DAY).stale
