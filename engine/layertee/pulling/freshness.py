@@ -101,7 +101,9 @@ def compare(
     if max_age_s is not None:
         if made is None:
             stale = True
-            notes.append("its age is not known: its config does not say it, nor a log's time of a certificate")
+            notes.append(
+                "its age is not known: its config does not say it, nor a log's time of a certificate"
+            )
         elif now - made > max_age_s:
             stale = True
             age = timedelta(seconds=now - made).days
