@@ -7,8 +7,10 @@ transports that are left to it, ``dir:`` alone keeps signatures where they can b
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -94,9 +96,15 @@ def _file_name(entry: Descriptor) -> str:
 
 
 def _read(path: Path) -> bytes:
+    """A byte more than a document may have, of a regular file. Raises NotFound."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            with open(fd, "rb", closefd=False) as file:
+                return file.read(MAX_DOCUMENT + 1)
+        finally:
+            os.close(fd)
     except OSError as exc:
         raise NotFound(f"{path}: {exc.strerror}") from exc
-    with open(fd, "rb") as file:
-        return file.read(MAX_DOCUMENT + 1)
