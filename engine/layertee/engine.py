@@ -185,7 +185,10 @@ class Engine:
         Raises as ``plan``; but what the policy says is only told, in the plan's ``consent`` and
         ``freshness``, unless it is to ``enforce`` it.
         """
-        wanted = want or Want(trust=self._options.trust)
+        async with self.in_time():
+            return await self._inspect(reference, want or Want(trust=self._options.trust), enforce)
+
+    async def _inspect(self, reference: str, wanted: Want, enforce: bool) -> Inspection:
         found, examined = await self._examined(reference, enforce=enforce)
         survey, attested = await in_thread(
             look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
@@ -230,7 +233,9 @@ class Engine:
 
         They come from the first source of the step that can be opened, on this machine or at the registry,
         and are kept nowhere. Leaving the block raises IntegrityError unless the stream was read to its end
-        and both digests matched. ValueError for a layer that only a place has that cannot give it back.
+        and both digests matched. ValueError for a layer that only a place has that cannot give it back. A
+        step has no verdict on its image: whoever goes by what ``inspect`` only told looks at ``consent``
+        first.
         """
         layer = step.layer
         source, reader = await in_thread(_first_to_read, step)

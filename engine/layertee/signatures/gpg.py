@@ -100,10 +100,13 @@ class Keyring:
         """What ``message`` signs, by one of the keys. Raises PolicyRefused, saying why it proves nothing."""
         words = ("--no-armor", "--max-output", str(MAX_SIGNATURE), "--output", "-", "--verify", "-")
         ended, status = await self._run(*words, given=message, most=MAX_SIGNATURE)
+        if not status:  # not even that it began: a busy kernel may have no namespace left for a moment
+            ended, status = await self._run(*words, given=message, most=MAX_SIGNATURE)
+        if not status:
+            raise PolicyRefused(f"gpg says nothing of it: {_end_of(ended)}")
         fingerprint = signer(status, self._keys)
         if ended.status != 0:
-            last = printable(ended.said.strip().rpartition("\n")[2], 200)
-            raise PolicyRefused(f"gpg does not accept it: {last or f'it ended with status {ended.status}'}")
+            raise PolicyRefused(f"gpg does not accept it: {_end_of(ended)}")
         return Signed(ended.output, fingerprint)
 
     async def _run(self, *words: str, given: bytes, most: int) -> tuple[Ended, bytes]:
@@ -176,6 +179,11 @@ class _Home:
     def remove(self) -> None:
         if self._path is not None:
             shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _end_of(ended: Ended) -> str:
+    last = printable(ended.said.strip().rpartition("\n")[2], 200)
+    return last or f"it ended with status {ended.status}"
 
 
 def _read_status(path: Path) -> bytes:

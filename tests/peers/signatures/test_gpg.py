@@ -147,7 +147,7 @@ def test_weak_hashes_prove_nothing(rig: Rig) -> None:
         ("two signatures", "more than one signature"),
         ("armored", "no signed OpenPGP message"),
         ("cleartext", "no signed OpenPGP message"),
-        ("detached", "does not say PLAINTEXT"),
+        ("detached", "says nothing of it"),
         ("not signed", "no signed OpenPGP message"),
         ("text", "not a signature of a binary document"),
         ("encrypted", "no proper OpenPGP message|encrypted|no signed OpenPGP message"),
