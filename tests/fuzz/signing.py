@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from layertee.config.requirements import Identity, IdentityKind
 from layertee.errors import InvalidReference, PolicyRefused
 from layertee.image.reference import Reference, parse_reference
-from layertee.signatures.gpgstatus import imported_keys, signer
 from layertee.signatures.identity import accepts
+from layertee.signatures.openpgp.gpgstatus import imported_keys, signer
 from layertee.signatures.payload import PayloadType, parse_payload
 from layertee.signatures.signature import Attachment
 from layertee.signatures.stored import stored_signature

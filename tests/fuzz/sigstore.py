@@ -10,11 +10,11 @@ from layertee.config.requirements import Fulcio, Identity, IdentityKind, Materia
 from layertee.errors import DocumentError, PolicyRefused
 from layertee.image.document import Digest
 from layertee.image.reference import Reference
-from layertee.signatures.certificates import read_certificates
-from layertee.signatures.claims import identity_of
-from layertee.signatures.rekor import parse_bundle as parse_set
+from layertee.signatures.keys.certificates import read_certificates
+from layertee.signatures.keys.rekor import parse_bundle as parse_set
+from layertee.signatures.keys.sigstore import verify_sigstore_signed
 from layertee.signatures.signature import Attachment, Subject
-from layertee.signatures.sigstore import verify_sigstore_signed
+from layertee.signatures.trust.claims import identity_of
 from tests.fuzz.documents import WORDS_OF_JSON
 from tests.fuzz.target import Target, parts_of, text_of
 from tests.support import sigstorekit as kit

@@ -10,11 +10,11 @@ from pathlib import Path
 from layertee.config.trustfile import parse_trust
 from layertee.config.trustpattern import parse_pattern
 from layertee.errors import DocumentError, PolicyRefused, TrustFileError
-from layertee.signatures.bundlekeys import load_pem
-from layertee.signatures.bundles import parse_bundle
 from layertee.signatures.signature import Bundle
-from layertee.signatures.statements import parse_statement
-from layertee.signatures.trustedroot import parse_root
+from layertee.signatures.trust.bundlekeys import load_pem
+from layertee.signatures.trust.bundles import parse_bundle
+from layertee.signatures.trust.root import parse_root
+from layertee.signatures.trust.statements import parse_statement
 from tests.fuzz.documents import WORDS_OF_JSON
 from tests.fuzz.target import Target, parts_of, text_of
 from tests.support.bundlekit import IN_TOTO, Sigstore, statement

@@ -14,7 +14,7 @@ from layertee.errors import PolicyRefused
 from layertee.image.digest import Digest
 from layertee.image.reference import Reference, parse_reference
 from layertee.signatures.signature import Attachment, Bundle, Subject, Verified
-from layertee.signatures.trust import check_trust
+from layertee.signatures.trust.check import check_trust
 from tests.support.bundlekit import Sigstore, found, statement
 from tests.support.sigstorekit import PrivateKey, new_key, public_pem
 

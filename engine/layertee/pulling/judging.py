@@ -153,7 +153,7 @@ class Judge:
     def _trust(self, image: Reference) -> tuple[ScopeRules, ...]:
         if not self._has_trust:
             return ()
-        from ..signatures.trustfiles import load_trust  # 10 ms, and few machines have such a file
+        from ..signatures.trust.files import load_trust  # 10 ms, and few machines have such a file
 
         return load_trust(self._policy.trust_file).of(image)
 

@@ -13,7 +13,7 @@ from .consent import Consent, Section
 
 if TYPE_CHECKING:
     from ..config.trustrules import ScopeRules
-    from ..signatures.trust import TrustSource
+    from ..signatures.trust.check import TrustSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference, parse_reference
 from ..options import Options, PolicyOptions, SignaturesBy
 from ..places.podman.place import StorageImage
-from ..signatures.attachments import RegistryAttachments
 from ..signatures.judge import AskedOnce, judge
+from ..signatures.keys.attachments import RegistryAttachments
 from ..signatures.signature import MAX_SIGNATURES, Signature, SignatureSource, Subject, Verified
 from ..signatures.stored import stored_signature
 from ..signatures.stores import LookasideSignatures, RegistrySignatures
@@ -35,7 +35,7 @@ from .ruling import Ruling, Sources
 if TYPE_CHECKING:
     from ..registry.client import Registry
     from ..registry.http import Transport
-    from ..signatures.trust import TrustSource
+    from ..signatures.trust.check import TrustSource
 
 
 async def sources_of(ruling: Ruling, found: Resolved, network: Network, policy: PolicyOptions) -> Sources:
@@ -85,7 +85,7 @@ def _hint(ruling: Ruling, asked: Reference, answered: Reference, places: Signatu
 def _trust_source(ruling: Ruling, registry: Registry, name: str) -> TrustSource | None:
     if not ruling.wants_trust:
         return None
-    from ..signatures.trust import RegistryTrustSource  # 50 ms, and few images need it
+    from ..signatures.trust.check import RegistryTrustSource  # 50 ms, and few images need it
 
     return RegistryTrustSource(registry, name)
 
@@ -164,7 +164,7 @@ async def verify(
         except PolicyRefused as exc:
             raise PolicyRefused(_with_hint(f"{where}: {exc}", sources)) from exc
     if ruling.wants_trust:
-        from ..signatures.trust import check_trust
+        from ..signatures.trust.check import check_trust
 
         assert sources.trust is not None  # the scopes of trust.toml are of images in registries
         try:

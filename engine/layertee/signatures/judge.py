@@ -75,12 +75,12 @@ async def _all_hold(
             asked = await source.signatures(subject.digest)
         # Each kind is imported where it is asked for: keys and certificates take 50 ms, OpenPGP needs none.
         if isinstance(requirement, SignedBy):
-            from .simple import verify_signed_by
+            from .openpgp.simple import verify_signed_by
 
             verified.append(await verify_signed_by(requirement, subject, asked))
         else:
             assert isinstance(requirement, SigstoreSigned)
-            from .sigstore import verify_sigstore_signed
+            from .keys.sigstore import verify_sigstore_signed
 
             verified.append(await in_thread(verify_sigstore_signed, requirement, subject, asked))
     return tuple(verified)

@@ -15,7 +15,7 @@ from layertee.image.reference import Reference, parse_reference
 from layertee.registry.client import Registry
 from layertee.registry.http import TLSPolicy, Transport
 from layertee.signatures.signature import Subject, Verified
-from layertee.signatures.trust import RegistryTrustSource, check_trust
+from layertee.signatures.trust.check import RegistryTrustSource, check_trust
 from tests.support.bundlekit import WORKFLOW, Sigstore, statement
 from tests.support.rig.beside import Beside
 from tests.support.rig.images import BuiltImage, build_image, upload

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layertee.errors import PolicyRefused
-from layertee.signatures.confined import Ended, run_confined, wrappers
+from layertee.signatures.openpgp.confined import Ended, run_confined, wrappers
 from layertee.sync import run
 from tests.support.process import until, wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from layertee.errors import PolicyRefused, UnsafePath
-from layertee.signatures.gpg import Keys, Signed, find_gpg, keyring
+from layertee.signatures.openpgp.gpg import Keys, Signed, find_gpg, keyring
 from layertee.sync import run
 from tests.support.openpgp import Signer, signer
 

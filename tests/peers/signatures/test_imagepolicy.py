@@ -25,11 +25,11 @@ from layertee.config.requirements import Identity, IdentityKind, SignedBy
 from layertee.errors import LayerteeError, PolicyRefused
 from layertee.image.digest import Digest
 from layertee.image.reference import Reference, parse_reference
-from layertee.signatures.gpg import Keys, keyring
 from layertee.signatures.identity import accepts
+from layertee.signatures.openpgp.gpg import Keys, keyring
+from layertee.signatures.openpgp.simple import verify_signed_by
 from layertee.signatures.payload import PayloadType, parse_payload
 from layertee.signatures.signature import SimpleSignature, Subject
-from layertee.signatures.simple import verify_signed_by
 from layertee.sync import run
 from tests.support.imagepolicy import ImagePolicy, imagepolicy
 from tests.support.openpgp import Signer, payload, signer

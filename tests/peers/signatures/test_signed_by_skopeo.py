@@ -18,8 +18,8 @@ from layertee.errors import PolicyRefused
 from layertee.image.digest import Digest
 from layertee.image.reference import Reference, parse_reference
 from layertee.registry.http import Transport
+from layertee.signatures.openpgp.simple import verify_signed_by
 from layertee.signatures.signature import Signature, SignatureSource, Subject, Verified
-from layertee.signatures.simple import verify_signed_by
 from layertee.signatures.stores import DirectorySignatures, LookasideSignatures
 from layertee.sync import run
 from tests.support.openpgp import Signer, signer

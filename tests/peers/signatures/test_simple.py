@@ -14,6 +14,7 @@ from layertee.config.requirements import Identity, IdentityKind, Material, Signe
 from layertee.errors import PolicyRefused
 from layertee.image.digest import Digest
 from layertee.image.reference import Reference, parse_reference
+from layertee.signatures.openpgp.simple import verify_signed_by
 from layertee.signatures.signature import (
     MAX_SIGNATURES,
     Attachment,
@@ -22,7 +23,6 @@ from layertee.signatures.signature import (
     Subject,
     Verified,
 )
-from layertee.signatures.simple import verify_signed_by
 from layertee.sync import run
 from tests.support.openpgp import Signer, payload, signer
 

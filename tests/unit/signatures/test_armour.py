@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layertee.errors import DocumentError
-from layertee.signatures.armour import Block, blocks, first_block, from_base64, only_block
+from layertee.signatures.keys.armour import Block, blocks, first_block, from_base64, only_block
 from tests.support import sigstorekit as kit
 
 PEM = kit.pem(b"some bytes", "CERTIFICATE")

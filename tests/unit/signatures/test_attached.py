@@ -13,7 +13,7 @@ import pytest
 from layertee.errors import PolicyRefused
 from layertee.image.digest import Digest
 from layertee.signatures.signature import Attachment, Verified
-from layertee.signatures.trust import RegistryTrustSource, check_trust
+from layertee.signatures.trust.check import RegistryTrustSource, check_trust
 from tests.support.bundlekit import WORKFLOW, Sigstore, claim, flip, moment
 from tests.support.fakes.image import Rig
 from tests.support.fakes.transport import Answer

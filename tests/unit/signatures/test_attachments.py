@@ -27,7 +27,7 @@ from layertee.image.digest import Digest
 from layertee.image.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from layertee.registry.client import Registry
 from layertee.registry.http import TLSPolicy, WholeResponse
-from layertee.signatures.attachments import MAX_TOTAL, RegistryAttachments
+from layertee.signatures.keys.attachments import MAX_TOTAL, RegistryAttachments
 from layertee.signatures.signature import MAX_SIGNATURE, MAX_SIGNATURES, Attachment
 from tests.support import sigstorekit as kit
 from tests.support.fakes.image import CDN, Rig, redirect

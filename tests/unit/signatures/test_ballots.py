@@ -6,8 +6,8 @@ import itertools
 import random
 
 from layertee.image.digest import Digest
-from layertee.signatures.ballots import Ballot
 from layertee.signatures.signature import Verified
+from layertee.signatures.trust.ballots import Ballot
 
 
 def verified(place: str) -> Verified:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from layertee.errors import DocumentError
-from layertee.signatures.canonical import canonical
+from layertee.signatures.keys.canonical import canonical
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from layertee.errors import DocumentError, PolicyRefused
-from layertee.signatures.certificates import (
+from layertee.signatures.keys.certificates import (
     MAX_CHAIN,
     read_certificates,
     trusted_certificates,
     trusted_intermediates,
     verify_path,
 )
-from layertee.signatures.signers import is_for_host
+from layertee.signatures.keys.signers import is_for_host
 from tests.support import sigstorekit as kit
 
 KEY = kit.new_key()
@@ -261,7 +261,7 @@ def test_an_odd_serial_number_is_refused_and_nothing_is_printed() -> None:
     code = (
         "import sys\n"
         "from layertee.errors import DocumentError\n"
-        "from layertee.signatures.certificates import read_certificates\n"
+        "from layertee.signatures.keys.certificates import read_certificates\n"
         "try: read_certificates(sys.stdin.buffer.read(), 'it')\n"
         "except DocumentError: sys.exit(7)\n"
     )

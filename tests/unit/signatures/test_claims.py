@@ -9,7 +9,7 @@ from cryptography import x509
 
 from layertee.config.trustrules import Claim, ExactSubject, KeylessSigner, SubjectPrefix
 from layertee.errors import PolicyRefused
-from layertee.signatures.claims import Identity, identity_of
+from layertee.signatures.trust.claims import Identity, identity_of
 from tests.support.bundlekit import WORKFLOW, claim
 from tests.support.sigstorekit import ISSUER, Authority, Extension, issuers, new_key
 

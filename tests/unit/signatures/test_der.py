@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layertee.errors import DocumentError
-from layertee.signatures.der import SEQUENCE, UTF8_STRING, Element, elements, only
+from layertee.signatures.keys.der import SEQUENCE, UTF8_STRING, Element, elements, only
 
 
 def test_values_are_read_one_after_the_other() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from layertee.errors import PolicyRefused
-from layertee.signatures.gpgstatus import MAX_STATUS, imported_keys, signer
+from layertee.signatures.openpgp.gpgstatus import MAX_STATUS, imported_keys, signer
 
 PRIMARY, SUBKEY, OTHER = "A" * 24 + "1" * 16, "B" * 24 + "2" * 16, "C" * 24 + "3" * 16
 GOOD = [

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from layertee.errors import DocumentError, PolicyRefused
-from layertee.signatures.bundlekeys import load_pem
-from layertee.signatures.bundles import parse_bundle
-from layertee.signatures.logentries import MAX_HASHES, parse_entry
-from layertee.signatures.trustedroot import RootDocument, parse_root
+from layertee.signatures.trust.bundlekeys import load_pem
+from layertee.signatures.trust.bundles import parse_bundle
+from layertee.signatures.trust.logentries import MAX_HASHES, parse_entry
+from layertee.signatures.trust.root import RootDocument, parse_root
 from tests.support.bundlekit import (
     Rekor,
     Sigstore,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from layertee.config.requirements import Material
 from layertee.errors import PolicyRefused
-from layertee.signatures.publickeys import PublicKey, fingerprint, load_keys, signer
+from layertee.signatures.keys.publickeys import PublicKey, fingerprint, load_keys, signer
 from tests.support import sigstorekit as kit
 
 MESSAGE = b"message"

@@ -25,8 +25,8 @@ from layertee.image.digest import Digest
 from layertee.image.media import OCI_INDEX, OCI_MANIFEST
 from layertee.registry.client import Registry
 from layertee.registry.http import TLSPolicy, WholeResponse
-from layertee.signatures.referrers import BUNDLE_TYPE, MAX_PAGES, MAX_REFERRERS, Referrers
 from layertee.signatures.signature import MAX_SIGNATURE, MAX_SIGNATURES
+from layertee.signatures.trust.referrers import BUNDLE_TYPE, MAX_PAGES, MAX_REFERRERS, Referrers
 from tests.support.fakes.image import Rig
 from tests.support.fakes.transport import Answer, FakeTransport
 

@@ -13,8 +13,8 @@ import pytest
 
 from layertee.config.requirements import Material
 from layertee.errors import PolicyRefused
-from layertee.signatures.publickeys import load_log_keys
-from layertee.signatures.rekor import LogEntry, parse_bundle
+from layertee.signatures.keys.publickeys import load_log_keys
+from layertee.signatures.keys.rekor import LogEntry, parse_bundle
 from tests.support import sigstorekit as kit
 
 LOG = kit.Log()

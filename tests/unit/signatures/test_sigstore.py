@@ -19,8 +19,8 @@ from layertee.config.requirements import PKI, Fulcio, Identity, IdentityKind, Ma
 from layertee.errors import PolicyRefused
 from layertee.image.digest import Digest
 from layertee.image.reference import Reference, parse_reference
+from layertee.signatures.keys.sigstore import verify_sigstore_signed
 from layertee.signatures.signature import Attachment, SimpleSignature, Subject, Verified
-from layertee.signatures.sigstore import verify_sigstore_signed
 from tests.support import sigstorekit as kit
 
 MANIFEST = b'{"schemaVersion": 2}'
@@ -591,7 +591,7 @@ def test_an_authority_that_cannot_be_used_is_left_out_beside_another() -> None:
 
 def test_the_library_of_keys_is_imported_when_a_signature_is_there_and_not_before() -> None:
     code = (
-        "import sys; import layertee.signatures.sigstore, layertee.signatures.attachments;"
+        "import sys; import layertee.signatures.keys.sigstore, layertee.signatures.keys.attachments;"
         "sys.exit(any(name.partition('.')[0] == 'cryptography' for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

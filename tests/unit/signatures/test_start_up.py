@@ -23,7 +23,7 @@ def imported(program: str) -> set[str]:
         "import layertee",
         "import layertee.cli.main, layertee.cli.pull, layertee.cli.doctor, layertee.cli.image_proxy",
         "import layertee.pulling.judging, layertee.pulling.pull, layertee.imageproxy.server",
-        "from layertee.signatures.trustfiles import load_trust; load_trust()",
+        "from layertee.signatures.trust.files import load_trust; load_trust()",
     ],
 )
 def test_they_are_not_imported_before_a_signature_is_looked_at(program: str) -> None:
@@ -31,6 +31,6 @@ def test_they_are_not_imported_before_a_signature_is_looked_at(program: str) -> 
 
 
 def test_keys_take_one_library_and_identities_the_other() -> None:
-    assert imported("import layertee.signatures.trust") & HEAVY == {"cryptography"}
-    both = imported("from layertee.signatures.keyless import require_library; require_library()")
+    assert imported("import layertee.signatures.trust.check") & HEAVY == {"cryptography"}
+    both = imported("from layertee.signatures.trust.keyless import require_library; require_library()")
     assert {"cryptography", "sigstore"} <= both

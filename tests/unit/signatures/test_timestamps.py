@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from layertee.errors import PolicyRefused
-from layertee.signatures.timestamps import stamped_at
-from layertee.signatures.trustedroot import RootDocument, parse_root
+from layertee.signatures.trust.root import RootDocument, parse_root
+from layertee.signatures.trust.timestamps import stamped_at
 from tests.support.bundlekit import WORKFLOW, Sigstore, moment, pae
 from tests.support.sigstorekit import ISSUER, NOW, SIGNED, b64, new_key
 from tests.support.stampkit import StampAuthority

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from layertee.errors import PolicyRefused, TrustFileError, UnsafePath
 from layertee.image.digest import Digest
 from layertee.signatures.signature import Verified
-from layertee.signatures.trust import check_trust
+from layertee.signatures.trust.check import check_trust
 from tests.support.bundlekit import (
     PROVENANCE,
     WORKFLOW,
@@ -583,7 +583,7 @@ sys.modules["sigstore"] = None
 from pathlib import Path
 from layertee.config.trustfile import parse_trust
 from layertee.errors import PolicyRefused
-from layertee.signatures.trust import check_trust
+from layertee.signatures.trust.check import check_trust
 
 class Source:
     async def bundles(self, digest):

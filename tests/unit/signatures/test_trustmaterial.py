@@ -11,9 +11,9 @@ import pytest
 from layertee.config.trustfile import parse_trust
 from layertee.config.trustrules import ScopeRules
 from layertee.errors import DocumentError, TrustFileError, UnsafePath
-from layertee.signatures.trustedroot import parse_root
-from layertee.signatures.trustfiles import load_trust
-from layertee.signatures.trustmaterial import load_root
+from layertee.signatures.trust.files import load_trust
+from layertee.signatures.trust.material import load_root
+from layertee.signatures.trust.root import parse_root
 from tests.support.bundlekit import WORKFLOW, Sigstore, moment
 from tests.support.sigstorekit import ISSUER
 from tests.support.trustmachine import FOR_IMAGE, Machine

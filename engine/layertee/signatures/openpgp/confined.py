@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..aio import start_process, unwrapped_group
-from ..errors import PolicyRefused
+from ...aio import start_process, unwrapped_group
+from ...errors import PolicyRefused
 
 _TAIL: Final = 8192  # bytes: the end of what it complains about
 _DRAIN_S: Final = 1.0

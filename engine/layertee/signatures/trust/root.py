@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from ..errors import DocumentError
-from ..image.strictjson import as_list, as_object, as_text, load_object
+from ...errors import DocumentError
+from ...image.strictjson import as_list, as_object, as_text, load_object
 from .bundlekeys import load_der
 
 if TYPE_CHECKING:

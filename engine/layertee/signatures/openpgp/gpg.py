@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ..aio import in_thread
-from ..disk.files import disk_error
-from ..disk.trusted import refuse_reachable
-from ..errors import PolicyRefused
-from ..image.strictjson import printable
+from ...aio import in_thread
+from ...disk.files import disk_error
+from ...disk.trusted import refuse_reachable
+from ...errors import PolicyRefused
+from ...image.strictjson import printable
+from ..signature import MAX_SIGNATURE
 from .confined import Ended, run_confined, wrappers
 from .gpgstatus import MAX_STATUS, imported_keys, signer
-from .signature import MAX_SIGNATURE
 
 LIMIT_S: Final = 20.0
 """For one signature, or one file of keys."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import DocumentError
+from ...errors import DocumentError
 
 SEQUENCE: Final = 0x30
 SET: Final = 0x31

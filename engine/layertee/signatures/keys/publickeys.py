@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from ..config.reading import read_file
-from ..config.requirements import Material
-from ..errors import DocumentError, PolicyRefused
+from ...config.reading import read_file
+from ...config.requirements import Material
+from ...errors import DocumentError, PolicyRefused
 from .armour import first_block
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey

@@ -15,10 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.certificate_transparency import LogEntryType, SignedCertificateTimestamp
 
-from ..errors import PolicyRefused
-from ..image.strictjson import as_list, as_object
+from ...errors import PolicyRefused
+from ...image.strictjson import as_list, as_object
 from .bundlekeys import PublicKey, is_signed, load_der, to_der
-from .trustedroot import from_base64
+from .root import from_base64
 
 _MAX_STAMPS: Final = 8
 

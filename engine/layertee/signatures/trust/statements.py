@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import DocumentError, PolicyRefused
-from ..image.digest import Digest
-from ..image.strictjson import as_list, as_object, as_text, as_text_map, check_fields, load_object, printable
-from .signature import MAX_SIGNATURE, Subject
+from ...errors import DocumentError, PolicyRefused
+from ...image.digest import Digest
+from ...image.strictjson import as_list, as_object, as_text, as_text_map, check_fields, load_object, printable
+from ..signature import MAX_SIGNATURE, Subject
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 MAX_SUBJECTS: Final = 1024

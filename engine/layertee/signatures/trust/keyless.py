@@ -12,11 +12,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ..errors import PolicyRefused
-from ..image.strictjson import printable
+from ...errors import PolicyRefused
+from ...image.strictjson import printable
 from .bundles import SignedEnvelope
 from .claims import Identity, identity_of
-from .trustedroot import RootDocument
+from .root import RootDocument
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

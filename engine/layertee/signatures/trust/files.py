@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config.trustfile import read_trust
-from ..config.trustrules import TrustRules
-from ..disk.trusted import refuse_reachable
-from ..errors import LocalError, TrustFileError, UnsafePath
+from ...config.trustfile import read_trust
+from ...config.trustrules import TrustRules
+from ...disk.trusted import refuse_reachable
+from ...errors import LocalError, TrustFileError, UnsafePath
 
 
 def load_trust(given: Path | None = None) -> TrustRules:

@@ -16,18 +16,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ..errors import DocumentError, PolicyRefused
-from ..image.strictjson import as_list, as_object
-from .armour import from_base64
+from ...errors import DocumentError, PolicyRefused
+from ...image.strictjson import as_list, as_object
+from ..keys.armour import from_base64
+from ..keys.certificates import key_of, read_certificates, verify_path
+from ..keys.rekor import LogEntry, parse_bundle
+from ..payload import Payload, PayloadType, parse_payload
+from ..signature import Attachment, Subject
 from .bundlekeys import PublicKey, is_signed
-from .certificates import key_of, read_certificates, verify_path
 from .claims import Identity, identity_of
-from .payload import Payload, PayloadType, parse_payload
-from .rekor import LogEntry, parse_bundle
-from .signature import Attachment, Subject
+from .root import RootDocument
+from .root import from_base64 as bytes_of
 from .transparency import refuse_unwitnessed
-from .trustedroot import RootDocument
-from .trustedroot import from_base64 as bytes_of
 
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"

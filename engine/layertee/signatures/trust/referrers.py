@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, unquote
 
-from ..aio import unwrapped_group
-from ..errors import DocumentError, NotInRegistry, PolicyRefused, RegistryError, Timeout
-from ..image.digest import Digest
-from ..image.media import OCI_INDEX, OCI_MANIFEST
-from ..image.strictjson import as_list, as_object, as_text, load_object, printable
-from .signature import MAX_SIGNATURE, MAX_SIGNATURES, Bundle
+from ...aio import unwrapped_group
+from ...errors import DocumentError, NotInRegistry, PolicyRefused, RegistryError, Timeout
+from ...image.digest import Digest
+from ...image.media import OCI_INDEX, OCI_MANIFEST
+from ...image.strictjson import as_list, as_object, as_text, load_object, printable
+from ..signature import MAX_SIGNATURE, MAX_SIGNATURES, Bundle
 
 if TYPE_CHECKING:
-    from ..registry.client import Registry
-    from ..registry.http import WholeResponse
+    from ...registry.client import Registry
+    from ...registry.http import WholeResponse
 
 BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_REFERRERS: Final = 1024

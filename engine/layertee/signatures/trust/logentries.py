@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..errors import DocumentError, PolicyRefused
-from ..image.strictjson import as_list, as_object, as_text, load_object
+from ...errors import DocumentError, PolicyRefused
+from ...image.strictjson import as_list, as_object, as_text, load_object
 from .bundlekeys import PublicKey, is_signed, load_der, load_pem, to_der
-from .trustedroot import Log, RootDocument, from_base64
+from .root import Log, RootDocument, from_base64
 
 MAX_HASHES: Final = 64
 MAX_BODY: Final = 1 << 20

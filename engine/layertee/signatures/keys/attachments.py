@@ -13,14 +13,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from ..aio import unwrapped_group
-from ..errors import DocumentError, NotInRegistry, PolicyRefused, SizeMismatch, Timeout, UnsupportedImage
-from ..image.digest import Digest
-from ..image.document import MAX_DOCUMENT, Descriptor, Manifest, parse_document
-from ..image.media import INDEX_TYPES, MANIFEST_TYPES, OCI_MANIFEST, SCHEMA1_TYPES
-from ..image.strictjson import printable
-from ..registry.client import Registry
-from .signature import MAX_SIGNATURE, MAX_SIGNATURES, Attachment, Signature
+from ...aio import unwrapped_group
+from ...errors import DocumentError, NotInRegistry, PolicyRefused, SizeMismatch, Timeout, UnsupportedImage
+from ...image.digest import Digest
+from ...image.document import MAX_DOCUMENT, Descriptor, Manifest, parse_document
+from ...image.media import INDEX_TYPES, MANIFEST_TYPES, OCI_MANIFEST, SCHEMA1_TYPES
+from ...image.strictjson import printable
+from ...registry.client import Registry
+from ..signature import MAX_SIGNATURE, MAX_SIGNATURES, Attachment, Signature
 
 MAX_TOTAL: Final = 16 << 20
 """Bytes of all attachments of an image; one has about 250."""

@@ -18,9 +18,10 @@ from typing import Final, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ..config.requirements import PKI, Fulcio, Material, SigstoreSigned
-from ..errors import DocumentError, PolicyRefused
-from ..image.strictjson import printable
+from ...config.requirements import PKI, Fulcio, Material, SigstoreSigned
+from ...errors import DocumentError, PolicyRefused
+from ...image.strictjson import printable
+from ..signature import Attachment
 from .armour import only_block
 from .certificates import (
     key_of,
@@ -32,7 +33,6 @@ from .certificates import (
 from .der import UTF8_STRING, only
 from .publickeys import PublicKey, der_of, fingerprint, load_keys, load_log_keys, read_material, signer
 from .rekor import LogEntry, parse_bundle
-from .signature import Attachment
 
 BUNDLE: Final = "dev.sigstore.cosign/bundle"
 CERTIFICATE: Final = "dev.sigstore.cosign/certificate"

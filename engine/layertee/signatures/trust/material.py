@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..config.reading import read_file
-from ..config.trustrules import KeylessSigner, KeySigner, ScopeRules, Signer, TrustedRoot
-from ..errors import DocumentError, TrustFileError
-from ..image.strictjson import printable
+from ...config.reading import read_file
+from ...config.trustrules import KeylessSigner, KeySigner, ScopeRules, Signer, TrustedRoot
+from ...errors import DocumentError, TrustFileError
+from ...image.strictjson import printable
 from .bundlekeys import PublicKey, fingerprint, load_pem
+from .files import refuse_unsafe
 from .keyless import require_library
-from .trustedroot import LIMIT, RootDocument, parse_root
-from .trustfiles import refuse_unsafe
+from .root import LIMIT, RootDocument, parse_root
 
 _MAX_KEY: Final = 64 << 10
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ..config.requirements import SigstoreSigned
-from ..errors import DocumentError, PolicyRefused
-from ..image.strictjson import printable
+from ...config.requirements import SigstoreSigned
+from ...errors import DocumentError, PolicyRefused
+from ...image.strictjson import printable
+from ..payload import PayloadType, parse_payload
+from ..signature import Attachment, Signature, Subject, Verified
 from .armour import from_base64
-from .payload import PayloadType, parse_payload
-from .signature import Attachment, Signature, Subject, Verified
 
 if TYPE_CHECKING:
     from .signers import Signers

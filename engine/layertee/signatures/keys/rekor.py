@@ -16,8 +16,8 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from ..errors import DocumentError, PolicyRefused
-from ..image.strictjson import as_object, as_text, check_fields, load_object, printable
+from ...errors import DocumentError, PolicyRefused
+from ...image.strictjson import as_object, as_text, check_fields, load_object, printable
 from .armour import from_base64, only_block
 from .canonical import canonical
 from .publickeys import logged_by

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import PolicyRefused
-from ..image.strictjson import as_list, as_object, printable
+from ...errors import PolicyRefused
+from ...image.strictjson import as_list, as_object, printable
 from .keyless import require_library
-from .trustedroot import RootDocument, from_base64, validity
+from .root import RootDocument, from_base64, validity
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

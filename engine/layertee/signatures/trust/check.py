@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from ..aio import in_thread
-from ..config.trustrules import Form, ScopeRules
-from ..image.digest import Digest
-from .attachments import RegistryAttachments
+from ...aio import in_thread
+from ...config.trustrules import Form, ScopeRules
+from ...image.digest import Digest
+from ..keys.attachments import RegistryAttachments
+from ..signature import Attachment, Bundle, Subject, Verified
 from .election import Election
 from .referrers import Referrers
-from .signature import Attachment, Bundle, Subject, Verified
 
 if TYPE_CHECKING:
-    from ..registry.client import Registry
+    from ...registry.client import Registry
 
 
 class TrustSource(Protocol):

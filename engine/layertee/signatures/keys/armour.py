@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import DocumentError
+from ...errors import DocumentError
 
 _LINE_ENDS: Final = {ord("\r"): None, ord("\n"): None}
 _DASHES: Final = b"-----"

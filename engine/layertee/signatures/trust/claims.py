@@ -12,8 +12,8 @@ from typing import Final
 
 from cryptography import x509
 
-from ..config.trustrules import Claim, KeylessSigner
-from ..errors import PolicyRefused
+from ...config.trustrules import Claim, KeylessSigner
+from ...errors import PolicyRefused
 
 _ARC: Final = "1.3.6.1.4.1.57264.1"
 _ISSUER_V1: Final = 1

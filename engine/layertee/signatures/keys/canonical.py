@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from ..errors import DocumentError
+from ...errors import DocumentError
 
 _EXACT: Final = (1 << 53) - 1  # RFC 7493 §2.2: integers of a double that stand for themselves
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from ..config.trustrules import SIGNED, Form, KeylessSigner, ScopeRules
-from ..errors import PolicyRefused
-from ..image.strictjson import printable
+from ...config.trustrules import SIGNED, Form, KeylessSigner, ScopeRules
+from ...errors import PolicyRefused
+from ...image.strictjson import printable
+from ..signature import Attachment, Bundle, Subject, Verified
 from .attached import AttachedSignature, parse_attachment
 from .ballots import Ballot
 from .bundlekeys import to_der
 from .bundles import SignedEnvelope, parse_bundle
 from .claims import Identity
 from .keyless import require_library, verify_keyless
-from .signature import Attachment, Bundle, Subject, Verified
+from .material import Key, Signers, load_root, load_signers
+from .root import RootDocument
 from .statements import parse_statement
 from .timestamps import stamped_at
-from .trustedroot import RootDocument
-from .trustmaterial import Key, Signers, load_root, load_signers
 
 _MAX_REASONS = 4  # in a message
 

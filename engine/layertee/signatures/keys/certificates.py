@@ -28,8 +28,8 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from ..errors import DocumentError, PolicyRefused
-from ..image.strictjson import printable
+from ...errors import DocumentError, PolicyRefused
+from ...image.strictjson import printable
 from .armour import blocks
 from .der import IA5_STRING, PRINTABLE_STRING, SEQUENCE, UTF8_STRING, Element, elements, only
 from .publickeys import PublicKey, der_of, usable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from .signature import Verified
+from ..signature import Verified
 
 
 class Ballot:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..errors import DocumentError, PolicyRefused
-from ..image.strictjson import as_list, as_object, as_text, check_fields, load_object, printable
+from ...errors import DocumentError, PolicyRefused
+from ...image.strictjson import as_list, as_object, as_text, check_fields, load_object, printable
+from ..signature import MAX_SIGNATURE, Bundle
 from .bundlekeys import PublicKey, is_signed
 from .logentries import LogEntry, parse_entry
-from .signature import MAX_SIGNATURE, Bundle
+from .root import from_base64
 from .statements import signed_bytes
-from .trustedroot import from_base64
 
 MEDIA_TYPES: Final = frozenset(
     {

@@ -1,0 +1,1 @@
+"""Signatures by keys and certificates (sigstoreSigned): what Cosign puts beside an image, and who made it."""

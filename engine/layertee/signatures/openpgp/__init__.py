@@ -1,0 +1,1 @@
+"""Signatures by OpenPGP keys ("simple signing"): the machine's gpg, confined."""
