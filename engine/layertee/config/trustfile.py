@@ -240,7 +240,9 @@ class _File:
 
     def _signer(self, table: Table, n: int, at: str) -> Signer:
         is_key = "key" in table or "key-data" in table
-        _check_keys(table, _KEY_KEYS if is_key else _IDENTITY_KEYS, at)
+        is_identity = not is_key and not _IDENTITY_KEYS.isdisjoint(table)
+        known = _KEY_KEYS if is_key else _IDENTITY_KEYS if is_identity else SIGNER_KEYS
+        _check_keys(table, known, at)
         name = _text(table, "name", at) if "name" in table else f"signer {n}"
         if is_key:
             _one_of(table, ("key", "key-data"), at)
@@ -371,7 +373,13 @@ def _fail(at: str, what: str) -> NoReturn:
 def _check_keys(table: Table, known: Iterable[str], at: str) -> None:
     for key in table:
         if key not in known:
-            _fail(at, f"{key!r:.100} is not known; known are {', '.join(sorted(known))}")
+            from difflib import get_close_matches
+
+            close = get_close_matches(key.lower(), list(known), n=1, cutoff=0.5)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            _fail(
+                at, f"{key!r:.100} is not known{meant or ';'} known are {', '.join(sorted(known, key=len))}"
+            )
 
 
 def _one_of(table: Table, keys: tuple[str, ...], at: str) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..aio import in_thread
 from ..config.policy import Policy, no_policy, read_policies
 from ..config.search import OWN
-from ..errors import DowngradeRefused, LocalError, PolicyRefused
+from ..errors import DowngradeRefused, LocalError, PolicyRefused, TrustFileError
 from ..image.document import Index, Manifest
 from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference, parse_reference
@@ -98,6 +98,8 @@ class Judge:
         options = self._options
         try:
             verified = await verify(ruling, image, manifest, index, await find(), options, self._platform)
+        except TrustFileError:  # nothing about the image: a file has to be mended
+            raise
         except PolicyRefused as exc:
             return replace(consent, refused=str(exc))
         verified = tuple(dict.fromkeys(verified))

@@ -35,6 +35,11 @@ class Ballot:
         return len(self._paired())
 
     @property
+    def counted(self) -> frozenset[int]:
+        """The numbers of the signers that have signed."""
+        return frozenset(self._paired())
+
+    @property
     def is_enough(self) -> bool:
         return self.count >= self.threshold
 

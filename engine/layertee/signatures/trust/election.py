@@ -65,9 +65,11 @@ class Election:
             require_library()
         self._signers: dict[str, Signers] = {}
         self._ballots: dict[str, Ballot] = {}
+        self._names: dict[str, list[str]] = {}
         for kind, (signers, threshold) in lists.items():
             self._signers[kind] = load_signers(signers, rules.whence)
             self._ballots[kind] = Ballot(len(signers), threshold)
+            self._names[kind] = [signer.name for signer in signers]
         self._keys = {key.fingerprint: key for each in self._signers.values() for key in each.keys.values()}
         self._root = load_root(rules)
         self._reasons: list[str] = []
@@ -113,6 +115,11 @@ class Election:
             f"{name} is refused by {self._rules.whence}, scope {self._rules.scope!r}: {of} must have {what},"
             f" {have}; {found} found beside it"
         )
+        signed = [name for n, name in enumerate(self._names[kind]) if n in ballot.counted]
+        lacking = [name for n, name in enumerate(self._names[kind]) if n not in ballot.counted]
+        if signed:
+            text += f"; signed by {', '.join(signed)}"
+        text += f"; not by {', '.join(lacking[:_MAX_REASONS])}{', …' if len(lacking) > _MAX_REASONS else ''}"
         reasons = list(dict.fromkeys(self._reasons))
         if reasons:
             shown = "; ".join(reasons[:_MAX_REASONS])

@@ -26,4 +26,5 @@ def refuse_unsafe(path: Path) -> None:
     except UnsafePath:
         raise
     except LocalError as exc:
-        raise TrustFileError(f"{path} cannot be read: {exc}") from exc
+        reason = str(exc).rpartition(": ")[2]  # the path is in it as well
+        raise TrustFileError(f"{path} cannot be read: {reason}") from exc

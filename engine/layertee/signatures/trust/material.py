@@ -84,7 +84,10 @@ def _key(signer: KeySigner, whence: str) -> Key:
 
 
 def _read(path: Path, limit: int, whence: str) -> bytes:
-    refuse_unsafe(path)
+    try:
+        refuse_unsafe(path)
+    except TrustFileError as exc:
+        raise TrustFileError(f"{whence}: {exc}") from exc
     try:
         raw = read_file(path, limit, named=True)
     except OSError as exc:
