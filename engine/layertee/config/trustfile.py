@@ -63,6 +63,21 @@ _CLAIMS: Final[Mapping[str, Claim]] = {claim.value: claim for claim in Claim if 
 _KEY_KEYS: Final = frozenset({"name", "key", "key-data"})
 _IDENTITY_KEYS: Final = frozenset({"name", "issuer", *_SUBJECTS, *_CLAIMS})
 SIGNER_KEYS: Final = _KEY_KEYS | _IDENTITY_KEYS
+_KEYS_FIRST: Final = ("key", "key-data")
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
+# What cosign calls them on its command line; in a statement stands the URI.
+_SHORT_NAMES: Final[Mapping[str, str]] = {
+    "custom": "https://cosign.sigstore.dev/attestation/v1",
+    "cyclonedx": "https://cyclonedx.org/bom",
+    "link": "https://in-toto.io/Link/v1",
+    "openvex": "https://openvex.dev/ns",
+    "slsaprovenance": "https://slsa.dev/provenance/v0.2",
+    "slsaprovenance02": "https://slsa.dev/provenance/v0.2",
+    "slsaprovenance1": "https://slsa.dev/provenance/v1",
+    "spdx": "https://spdx.dev/Document",
+    "spdxjson": "https://spdx.dev/Document",
+    "vuln": "https://cosign.sigstore.dev/attestation/vuln/v1",
+}
 _MAX_TEXT: Final = 4096
 
 Table = Mapping[str, object]
@@ -240,9 +255,7 @@ class _File:
 
     def _signer(self, table: Table, n: int, at: str) -> Signer:
         is_key = "key" in table or "key-data" in table
-        is_identity = not is_key and not _IDENTITY_KEYS.isdisjoint(table)
-        known = _KEY_KEYS if is_key else _IDENTITY_KEYS if is_identity else SIGNER_KEYS
-        _check_keys(table, known, at)
+        _check_keys(table, _KEY_KEYS if is_key else SIGNER_KEYS, at)
         name = _text(table, "name", at) if "name" in table else f"signer {n}"
         if is_key:
             _one_of(table, ("key", "key-data"), at)
@@ -288,6 +301,10 @@ class _File:
         predicate_type = _text(table, "predicate-type", at)
         if predicate_type == SIGNED:
             _fail(at, "that is a signature, no attestation: name its signers with signer")
+        if _URI.fullmatch(predicate_type) is None:
+            uri = _SHORT_NAMES.get(predicate_type)
+            hint = f"; cosign means {uri!r} by that" if uri is not None else " (https://…)"
+            _fail(at, f"predicate-type {predicate_type!r:.200} is no URI{hint}")
         return Attestation(predicate_type=predicate_type, signers=signers, threshold=threshold)
 
     def _forms(self, table: Table, at: str) -> frozenset[Form]:
@@ -371,15 +388,14 @@ def _fail(at: str, what: str) -> NoReturn:
 
 
 def _check_keys(table: Table, known: Iterable[str], at: str) -> None:
+    words = sorted(known, key=lambda word: (word not in _KEYS_FIRST, word))
     for key in table:
-        if key not in known:
+        if key not in words:
             from difflib import get_close_matches
 
-            close = get_close_matches(key.lower(), list(known), n=1, cutoff=0.5)
-            meant = f"; did you mean {close[0]}?" if close else ""
-            _fail(
-                at, f"{key!r:.100} is not known{meant or ';'} known are {', '.join(sorted(known, key=len))}"
-            )
+            close = get_close_matches(key[:100].lower(), words, 1)
+            meant = f" (did you mean {close[0]!r}?)" if close else ""
+            _fail(at, f"{key!r:.100} is not known{meant}; known are {', '.join(words)}")
 
 
 def _one_of(table: Table, keys: tuple[str, ...], at: str) -> str:

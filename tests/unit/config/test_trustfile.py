@@ -227,27 +227,38 @@ MISTAKES = [
         scope(f'tuf = true\nattestation = [{{predicate-type = "{SIGNED}", signer = [{{key = "a"}}]}}]'),
         "a signature, no attestation",
     ),
-    (scope('tuf = true\nattestation = [{predicate-type = "x"}]'), "no signer"),
-    (scope('tuf = true\nattestation = [{predicate-type = "x", threshold = 1}]'), "number of signers, 0"),
+    (scope('tuf = true\nattestation = [{predicate-type = "urn:x"}]'), "no signer"),
+    (scope('tuf = true\nattestation = [{predicate-type = "urn:x", threshold = 1}]'), "number of signers, 0"),
     (
-        scope(
-            'tuf = true\nattestation = [{predicate-type = "x", signer = [{key = "a"}], forms = ["bundle"]}]'
-        ),
+        scope('tuf = true\nattestation = [{predicate-type = "urn:x", signer = [{key = "a"}], forms = 1}]'),
         "'forms' is not known",
     ),
     (
         scope(
-            'tuf = true\nattestation = [{predicate-type = "x", signer = [{key = "a"}]},'
-            ' {predicate-type = "x", signer = [{key = "b"}]}]'
+            'tuf = true\nattestation = [{predicate-type = "urn:x", signer = [{key = "a"}]},'
+            ' {predicate-type = "urn:x", signer = [{key = "b"}]}]'
         ),
         "same predicate-type",
     ),
     (
         scope(
             'tuf = true\nforms = ["attachment"]\n'
-            'attestation = [{predicate-type = "x", signer = [{key = "a"}]}]'
+            'attestation = [{predicate-type = "urn:x", signer = [{key = "a"}]}]'
         ),
         "read from bundles",
+    ),
+    (scope('signer = [{keyPath = "a"}]'), "'keyPath' is not known"),
+    (scope('signer = [{keyPath = "a"}]'), "known are key, key-data, build-config"),
+    (scope('signer = [{name = "me", keyPath = "a"}]'), "known are key, key-data, build-config"),
+    (scope('signer = [{key-date = "a"}]'), "did you mean 'key-data'?"),
+    (scope("treshold = 1"), "did you mean 'threshold'?"),
+    (
+        scope('tuf = true\nattestation = [{predicate-type = "slsaprovenance1", signer = [{key = "a"}]}]'),
+        "'slsaprovenance1' is no URI; cosign means 'https://slsa.dev/provenance/v1'",
+    ),
+    (
+        scope('tuf = true\nattestation = [{predicate-type = "mine", signer = [{key = "a"}]}]'),
+        "'mine' is no URI (https://…)",
     ),
     (scope('downgrade = "never"'), "'never' is none of refuse, warn"),
     (scope('freeze = "refuse"'), "without max-age"),
