@@ -142,7 +142,7 @@ class Exchange:
         DocumentError.
         """
         home, _ = await self._connect()
-        url = f"{home.scheme}://{self._reference.api_host}/v2/{self._query}"
+        url = self._api_root(home)
         for _ in range(MAX_HOPS + 1):
             answer = await self._transport.fetch(
                 "GET",
@@ -250,7 +250,7 @@ class Exchange:
             return False
         self._offered = True
         assert self._origin is not None
-        url = f"{self._origin.scheme}://{self._reference.api_host}/v2/{self._query and '?' + self._query}"
+        url = self._api_root(self._origin)
         headers = {"Accept-Encoding": "identity"}
         answer = await self._transport.fetch("GET", url, headers=headers, limit=MAX_ERROR_BODY, tls=self._tls)
         challenges = answer.fields("WWW-Authenticate")
@@ -297,6 +297,11 @@ class Exchange:
     def _forget(self, blob: Digest | None, target: str | None) -> None:
         if blob is not None and target is not None and self._targets.get(blob) == target:
             del self._targets[blob]
+
+    def _api_root(self, origin: Origin) -> str:
+        """``/v2/``, where a registry says what it wants and what it can do."""
+        query = f"?{self._query}" if self._query else ""
+        return f"{origin.scheme}://{self._reference.api_host}/v2/{query}"
 
     def _error(self, what: str, answer: Response, walk: _Walk, body: bytes) -> LayerteeError:
         """The error for a final answer. Only the registry's own words are repeated."""

@@ -427,6 +427,16 @@ def test_a_registry_that_has_them_is_asked_instead() -> None:
     assert [request.url for request in rig.transport.requests] == [f"{rig.API}/v2/", rig.LIST, rig.LIST]
 
 
+def test_a_proxy_is_told_whose_registry_is_meant() -> None:
+    transport = FakeTransport()
+    transport.on("https://quay.io/v2/?ns=other.io", SAYS_SO)
+    transport.on(f"{Extended.LIST}?ns=other.io", listed(entry(blob(1))))
+    stranger = Credentials.no_credentials()
+    registry = Registry(transport, image(), stranger, tls=TLSPolicy(), namespace="other.io", sleep=_at_once)
+    source = RegistrySignatures(registry, image(), Web(MISSING).source)
+    assert len(found(source)) == 1
+
+
 def test_an_answer_that_wants_a_login_says_it_as_well() -> None:
     headers = {"WWW-Authenticate": 'Basic realm="x"', "X-Registry-Supports-Signatures": "1"}
     login = Login("me", "secret")
