@@ -59,8 +59,8 @@ async def taken_as(name: str, engine: Engine, *, readable: bool) -> Digest | Non
         return None
     if transport != DIRECTORY:
         raise PolicyRefused(
-            f"signatures are wanted for {name}, by {ruling.consent.sections[0].file}, and images of"
-            f" {transport}: have none that could be read here"
+            f"signatures are wanted for {name}, by {ruling.wanted_by}, and images of {transport}: have none"
+            " that could be read here"
         )
     directory = Path(details)
     manifest, index = await in_thread(_documents, directory, engine.platform)

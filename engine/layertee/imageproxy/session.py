@@ -89,8 +89,12 @@ class Session:
             await in_thread(keep_within, self._engine.store, self._limit)
 
         image = await ServedImage.open(self._engine, name, self._options, examine=examine, closed=closed)
-        for warning in await self._engine.remember(image.plan):
-            log.warning("%s: %s", name, warning)
+        try:
+            for warning in await self._engine.remember(image.plan):
+                log.warning("%s: %s", name, warning)
+        except BaseException:  # cancelled: nobody else will close it
+            await image.close()
+            raise
         return image
 
 

@@ -47,6 +47,13 @@ class Ruling:
         return self.wants_trust or any(one.verdict is Verdict.SIGNATURES for _, one in self.found)
 
     @property
+    def wanted_by(self) -> str:
+        """The files of policy.json that want signatures, for messages."""
+        return " and ".join(
+            str(policy.path) for policy, one in self.found if one.verdict is Verdict.SIGNATURES
+        )
+
+    @property
     def wants_trust(self) -> bool:
         """Whether trust.toml wants signatures."""
         return any(rules.asks_for_signatures for rules in self.trust)
