@@ -4,6 +4,7 @@ asked for, and what passes says by what.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import shlex
@@ -25,7 +26,7 @@ from tests.support import sigstorekit as kit
 from tests.support.fakes.fault_server import FaultServer
 from tests.support.imageproxy import serving
 from tests.support.process import Cli
-from tests.support.rig.images import BuiltImage, BuiltIndex, build_image, build_index
+from tests.support.rig.images import BuiltImage, BuiltIndex, build_image, build_two_platforms
 from tests.support.rig.layers import text_layer
 
 pytestmark = pytest.mark.slow
@@ -45,12 +46,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> BuiltIndex:
     """Of two platforms."""
-    root = tmp_path_factory.mktemp("index")
-    images = [
-        build_image(root / name, [text_layer({"of": name})], platform=f"linux/{name}")
-        for name in ("amd64", "arm64")
-    ]
-    return build_index(root / "index", images)
+    return build_two_platforms(tmp_path_factory.mktemp("index"))
 
 
 @dataclass(frozen=True)
@@ -112,14 +108,15 @@ def test_what_is_signed_is_pulled_and_the_output_says_by_whom(
     machine.sign(image.digest, machine.by(KEY, image.digest))
     name = machine.server.reference
     said = user.run("pull", PLAIN, *machine.options, name)
-    fingerprint = "SHA256:"
-    assert f"signed: by key {fingerprint}" in said.out
+    fingerprint = f"SHA256:{hashlib.sha256(kit.public_der(KEY)).hexdigest()}"
+    assert f"signed: by key {fingerprint}, as {machine.server.host}/rig/image" in said.out
     found = user.pull(*machine.options, name).json
     assert found["policy"]["accepted"] is True
     assert found["policy"]["by"] == "layertee"
     assert found["policy"]["signed"] == [image.digest]
     (verified,) = found["policy"]["verified"]
     assert verified["kind"] == "sigstoreSigned"
+    assert verified["key"] == fingerprint
     assert verified["signed_name"] == f"{machine.server.host}/rig/image"
     (section,) = found["policy"]["sections"]
     assert section["file"] == str(machine.policy)

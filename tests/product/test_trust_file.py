@@ -17,7 +17,7 @@ from tests.support.bundlekit import PROVENANCE, WORKFLOW, Sigstore, statement
 from tests.support.imageproxy import serving
 from tests.support.process import PLAIN, Cli
 from tests.support.rig.beside import Beside
-from tests.support.rig.images import BuiltImage, BuiltIndex, build_image, build_index, upload
+from tests.support.rig.images import BuiltImage, BuiltIndex, build_image, build_two_platforms, upload
 from tests.support.rig.layers import text_layer
 from tests.support.rig.registry import RegistryServer
 from tests.support.sigstorekit import ISSUER, new_key, public_pem
@@ -37,12 +37,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> BuiltIndex:
-    root = tmp_path_factory.mktemp("trusted-index")
-    images = [
-        build_image(root / name, [text_layer({"of": name})], platform=f"linux/{name}")
-        for name in ("amd64", "arm64")
-    ]
-    return build_index(root / "index", images)
+    return build_two_platforms(tmp_path_factory.mktemp("trusted-index"))
 
 
 @dataclass(frozen=True)

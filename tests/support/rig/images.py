@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from tests.support.compress import digest_of
 from tests.support.rig.blobs import CODECS, BuiltLayer, blob_path, from_blob, from_spec, in_parallel
-from tests.support.rig.layers import LayerSpec, content_layers
+from tests.support.rig.layers import LayerSpec, content_layers, text_layer
 from tests.support.rig.registry import NotInstalled, RegistryServer, RigError
 
 __all__ = [
@@ -181,6 +181,15 @@ def demo_image(
     return build_image(
         root, layers, compression=compression, ref=ref, labels={"containers.bootc": "1"} | (labels or {})
     )
+
+
+def build_two_platforms(root: Path) -> BuiltIndex:
+    """An index of two small images, for linux/amd64 and linux/arm64."""
+    images = [
+        build_image(root / name, [text_layer({"of": name})], platform=f"linux/{name}")
+        for name in ("amd64", "arm64")
+    ]
+    return build_index(root / "index", images)
 
 
 def build_index(root: Path, images: Sequence[BuiltImage], *, ref: str = "latest") -> BuiltIndex:
