@@ -69,12 +69,20 @@ async def steps_of(program: Coroutine[Any, Any, object]) -> int:
     return n
 
 
-async def cancelled_after(program: Coroutine[Any, Any, object], steps: int, *again: int) -> bool:
+async def cancelled_after(
+    program: Coroutine[Any, Any, object], steps: int, *again: int
+) -> tuple[bool, int]:
     """Run ``steps`` turns of the loop, then cancel (and once more after each of ``again``); whether
-    the cancellation came before the end. No task may be left.
+    the cancellation came before the end, and after how many turns it came or found the program ended.
+    No task may be left.
     """
     task = asyncio.create_task(program)
-    for n in (steps, *again):
+    turns = 0
+    while turns < steps and not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    task.cancel()
+    for n in again:
         for _ in range(n):
             if not task.done():
                 await asyncio.sleep(0)
@@ -83,10 +91,9 @@ async def cancelled_after(program: Coroutine[Any, Any, object], steps: int, *aga
     assert task.done(), "the cancelled program does not end"
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, left
-    if task.cancelled():
-        return True
-    task.result()
-    return False
+    if not task.cancelled():
+        task.result()
+    return task.cancelled(), turns
 
 
 def _whole(program: Program, store: Path, prepare: Callable[[Path], None]) -> int:
@@ -106,15 +113,18 @@ def cancel_everywhere(
 
     The number of runs that were really cancelled. ``server`` must see its connections closed.
     """
-    # A program that waits for threads takes more steps while the machine is busy: the shortest of a few
-    # runs keeps the moments within its life.
-    n_steps = min(_whole(program, root / f"whole{n}", prepare or Path.mkdir) for n in range(3))
+    # A program that waits for threads takes more steps while the machine is busy. A run that ends before
+    # its moment has come tells how short a life can be: the moments after it are spread over that.
+    n_steps = _whole(program, root / "whole", prepare or Path.mkdir)
     n_cancelled = 0
-    for steps in range(0, n_steps + 1, max(1, n_steps // N_POINTS)):
-        store = root / str(steps)
+    for point in range(N_POINTS + 1):
+        steps = n_steps * point // N_POINTS
+        store = root / str(point)
         (prepare or Path.mkdir)(store)
         before = descriptors()
-        n_cancelled += sync.run(cancelled_after(program(store), steps, *again))
+        was_cancelled, turns = sync.run(cancelled_after(program(store), steps, *again))
+        n_cancelled += was_cancelled
+        n_steps = min(n_steps, turns) if turns < steps else n_steps
         if server is not None:
             server.wait_closed()
         assert left_over(before) == set()
