@@ -69,9 +69,7 @@ async def steps_of(program: Coroutine[Any, Any, object]) -> int:
     return n
 
 
-async def cancelled_after(
-    program: Coroutine[Any, Any, object], steps: int, *again: int
-) -> tuple[bool, int]:
+async def cancelled_after(program: Coroutine[Any, Any, object], steps: int, *again: int) -> tuple[bool, int]:
     """Run ``steps`` turns of the loop, then cancel (and once more after each of ``again``); whether
     the cancellation came before the end, and after how many turns it came or found the program ended.
     No task may be left.
