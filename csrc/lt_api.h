@@ -115,9 +115,11 @@ int lt_inflater_state(size_t index);		/* LT_OK, or why it cannot run */
 /*
  * The tee: one stream, one thread at a time.
  *
- * check_crc asks for the gzip CRC-32 of every member; ISIZE is always
- * checked.  out_budget bounds the output in bytes, window_max the zstd window
- * (both enforced while decoding).  Returns NULL when memory is short or the
+ * check_crc asks for the checksums of contents: the CRC-32 of every gzip
+ * member, the XXH64 of every zstd frame that has one.  Lengths, and FHCRC, are
+ * checked in any case, and what is not checked still has to be there.
+ * out_budget bounds the output in bytes, window_max the zstd window (both
+ * enforced while decoding).  Returns NULL when memory is short or the
  * format is unknown.
  */
 typedef struct lt_tee lt_tee;
@@ -180,7 +182,7 @@ enum lt_layer_flags {
 	LT_LAYER_WRITE_IN = 1,		/* write the blob itself to fd */
 	LT_LAYER_WRITE_OUT = 2,		/* write what it inflates to, to fd */
 	LT_LAYER_STREAM_OUT = 4,	/* hand output buffers to the caller */
-	LT_LAYER_CHECK_CRC = 8,
+	LT_LAYER_CHECK_CRC = 8,		/* check_crc of lt_tee_new */
 	LT_LAYER_DIGEST_ONLY = 16,	/* hash the blob, inflate nothing */
 };
 

@@ -33,7 +33,7 @@ enum {
 	FLAG_SLOWER = 2,		/* same */
 	FLAG_MUCH = 4,			/* OUT_BUDGET_MAX of output */
 	FLAG_TEE = 8,			/* by new decoders, with digests */
-	FLAG_NO_CRC = 16,		/* fuzz_gzip.c alone */
+	FLAG_NO_CRC = 16,		/* checksums in the stream are passed over */
 };
 
 #define CHECK(x) do {							\

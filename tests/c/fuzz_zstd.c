@@ -3,11 +3,13 @@
  *
  * Accepted by us if and only if libzstd decodes all of it and ends between two
  * frames.  It gets five bytes at a time, or what it wants for a block: a whole
- * frame at once would take a path on which it checks no window.  Differences that are meant: it also reads
- * the formats before 0.8, and does not compare the content size of a frame that
- * ends with an empty block.
+ * frame at once would take a path on which it checks no window.  Differences
+ * that are meant: it also reads the formats before 0.8, and does not compare
+ * the content size of a frame that ends with an empty block.  With FLAG_NO_CRC
+ * neither looks at the checksums of the contents.
  */
 #define _DEFAULT_SOURCE	/* MAP_ANONYMOUS */
+#define ZSTD_STATIC_LINKING_ONLY	/* ZSTD_d_forceIgnoreChecksum */
 #include <zstd.h>
 
 #include "fuzz_common.h"
@@ -31,6 +33,12 @@ static enum verdict libzstd(const struct input *in, size_t *out_nbytes)
 		ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, 20);
 	}
 	ZSTD_DCtx_reset(d, ZSTD_reset_session_only);
+	ret = ZSTD_DCtx_setParameter(d, ZSTD_d_forceIgnoreChecksum,
+				     in->flags & FLAG_NO_CRC ?
+				     ZSTD_d_ignoreChecksum :
+				     ZSTD_d_validateChecksum);
+	CHECK(!ZSTD_isError(ret));
+	ret = 0;
 	*out_nbytes = 0;
 	for (size_t pos = 0; pos < in->nbytes; ) {
 		/* 'ret' is what it wants: a block, and the 3 bytes of the
@@ -78,7 +86,8 @@ int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
 	if (!take_input(&in, p, nbytes))
 		return 0;
 	v = libzstd(&in, &out_nbytes);
-	decode_both_ways(&r, &in, LT_FORMAT_ZSTD, true, ours);
+	decode_both_ways(&r, &in, LT_FORMAT_ZSTD, !(in.flags & FLAG_NO_CRC),
+			 ours);
 	if (v == UNKNOWN || r.status == LT_ERR_OUT_BUDGET)
 		return 0;
 	if ((r.status == LT_ERR_HEADER || r.status == LT_ERR_TRAILING) &&

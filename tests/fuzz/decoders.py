@@ -65,6 +65,7 @@ def seed(directory: Path, form: str) -> None:
             continue
         for number, sizes in enumerate(_SPLITS):
             flags = GZIP_FILE | (MUCH if number == 1 else 0) | (TEE if number == 2 else 0)
+            flags |= 0 if vector.check_crc else NO_CRC
             head = bytes([flags, len(sizes)]) + sizes
             (directory / f"{vector.name}.{number}").write_bytes(head + vector.data)
         if form == "gzip":

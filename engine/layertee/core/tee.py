@@ -38,9 +38,10 @@ class Tee:
 
     ``compression`` says whether the blob is compressed at all: NONE takes any bytes as they are. For the
     others the first byte says whether it is gzip or zstd, whichever of the two was said: media types lie.
-    ``check_crc`` asks for gzip's CRC-32 (its length is always checked). A stream that inflates to more
-    than ``out_budget`` bytes, or wants a zstd window above ``window_max``, is refused while it is
-    decoded. ``media_type`` is for messages. ``core`` is a demand; None is :func:`core_name`'s choice.
+    ``check_crc`` asks for the checksums of contents, gzip's CRC-32 and zstd's XXH64 (lengths are always
+    checked). A stream that inflates to more than ``out_budget`` bytes, or wants a zstd window above
+    ``window_max``, is refused while it is decoded. ``media_type`` is for messages. ``core`` is a demand;
+    None is :func:`core_name`'s choice.
     """
 
     __slots__ = (

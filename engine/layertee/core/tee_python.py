@@ -29,6 +29,7 @@ _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _FRESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 _FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIP_MAGIC = b"\x50\x2a\x4d\x18"
 _RAW, _RLE = 0, 1
+_HAS_CHECKSUM = 0x04  # in the descriptor of a frame's header
 
 Steps = Generator[None, None, None]
 
@@ -205,7 +206,7 @@ def _gzip_name(c: _Cursor, crc: int) -> Generator[None, None, int]:
 # --- zstd: RFC 8878 ------------------------------------------------------------------------
 
 
-def _zstd(c: _Cursor, window_max: int) -> Steps:
+def _zstd(c: _Cursor, check_crc: bool, window_max: int) -> Steps:
     while True:
         while not c.data:
             yield
@@ -218,7 +219,7 @@ def _zstd(c: _Cursor, window_max: int) -> Steps:
                 raise c.not_a_beginning()
         c.maybe_surplus = False
         if magic == _FRAME_MAGIC:
-            yield from _zstd_frame(c, window_max)
+            yield from _zstd_frame(c, check_crc, window_max)
         else:
             length = yield from c.read(4)
             for piece in c.pieces(int.from_bytes(length, "little")):
@@ -227,9 +228,12 @@ def _zstd(c: _Cursor, window_max: int) -> Steps:
         c.close()
 
 
-def _zstd_frame(c: _Cursor, window_max: int) -> Steps:
+def _zstd_frame(c: _Cursor, check_crc: bool, window_max: int) -> Steps:
     header, content_size, has_checksum = yield from _zstd_header(c, window_max)
     frame = _ZstdBlocks(window_max, Status.DATA if content_size is None else Status.LENGTH)
+    if has_checksum and not check_crc:
+        # libzstd is shown a header that promises none, and computes none.
+        header = header[:4] + bytes([header[4] & ~_HAS_CHECKSUM]) + header[5:]
     frame.run(header)
     size, last = 0, False
     while not last:
@@ -252,7 +256,8 @@ def _zstd_frame(c: _Cursor, window_max: int) -> Steps:
     frame.run(b"\x01\x00\x00")
     if has_checksum:
         checksum = yield from c.read(4)
-        frame.run(checksum, Status.CHECKSUM)
+        if check_crc:
+            frame.run(checksum, Status.CHECKSUM)
 
 
 def _zstd_header(c: _Cursor, window_max: int) -> Generator[None, None, tuple[bytes, int | None, bool]]:
@@ -281,7 +286,7 @@ def _zstd_header(c: _Cursor, window_max: int) -> Generator[None, None, tuple[byt
     c.window = window
     if window > window_max:
         raise _Verdict(Status.WINDOW)
-    return header + rest, content_size, bool(descriptor & 0x04)
+    return header + rest, content_size, bool(descriptor & _HAS_CHECKSUM)
 
 
 class _ZstdBlocks:
@@ -321,7 +326,7 @@ def _detect(c: _Cursor, check_crc: bool, inflater: str, window_max: int) -> Step
         yield from _gzip(c, check_crc, inflater)
     elif first == _FRAME_MAGIC[0] or first & 0xF0 == _SKIP_MAGIC[0]:
         c.found = Compression.ZSTD
-        yield from _zstd(c, window_max)
+        yield from _zstd(c, check_crc, window_max)
     c.open = c.pos
     raise _Verdict(Status.HEADER)
 

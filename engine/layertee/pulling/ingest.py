@@ -451,8 +451,8 @@ class Ingest:
                 write="in" if as_is else "out",
                 spool_fd=arrival.spool.fileno() if arrival.spool is not None else -1,
                 in_from=arrival.n_kept,
-                # Kept as it is, the blob is for others to read, who check its CRC. Where only the
-                # tar is kept, the DiffID has judged every byte of it.
+                # Kept as it is, the blob is for others to read, who check the checksums in it. Where
+                # only the tar is kept, the DiffID has judged every byte of it.
                 check_crc=as_is,
                 out_budget=budget,
                 window_max=self._window,

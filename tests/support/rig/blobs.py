@@ -31,7 +31,9 @@ _LAYER_TYPES = {
 
 # log2 of windows, which are used only as far as a layer fills them.
 _WINDOWS = {"zstd-long": 28, "zstd-8m": 23, "zstd-128m": 27}
-CODECS = ("none", "gzip", "gzip-fast", "gzip-members", "zstd", "zstd-frames", *_WINDOWS)
+# Where the checksum of the content is, from the end of the blob.
+_SUMS = {"gzip-wrong-sum": 8, "zstd-wrong-sum": 4}
+CODECS = ("none", "gzip", "gzip-fast", "gzip-members", "zstd", "zstd-frames", *_WINDOWS, *_SUMS)
 # "gzip" is what build tools write by default; "gzip-fast" (ISA-L) is for images of gigabytes.
 _MEMBER = 1 << 20  # uncompressed bytes per gzip member or zstd frame in the -members and -frames forms
 _READ = 1 << 20
@@ -95,6 +97,22 @@ class _Restarting:
         return self._encoder.flush()
 
 
+class _WrongSum:
+    """As ``encoder`` writes it, but for the byte that lies ``from_end`` bytes before the end."""
+
+    def __init__(self, encoder: _Encoder, from_end: int) -> None:
+        self._encoder = encoder
+        self._from_end = from_end
+
+    def compress(self, data: bytes, /) -> bytes:
+        return self._encoder.compress(data)
+
+    def flush(self) -> bytes:
+        rest = bytearray(self._encoder.flush())
+        rest[-self._from_end] ^= 1
+        return bytes(rest)
+
+
 def _encoder(codec: str) -> _Encoder:
     match codec:
         case "none":
@@ -120,6 +138,8 @@ def _encoder(codec: str) -> _Encoder:
                 return zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
 
             return frame() if codec == "zstd" else _Restarting(frame, _SKIPPABLE)
+        case "gzip-wrong-sum" | "zstd-wrong-sum":
+            return _WrongSum(_encoder(codec.partition("-")[0]), _SUMS[codec])
         case _:
             raise ValueError(f"{codec!r} is none of {', '.join(CODECS)}")
 

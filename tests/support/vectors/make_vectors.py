@@ -206,8 +206,23 @@ def gzip_vectors() -> Iterator[Vector]:
 def zstd_vectors() -> Iterator[Vector]:
     """RFC 8878, with this project's limits on windows and dictionaries."""
 
-    def ok(name: str, data: bytes, output: bytes, members: int = 1, window_max: int = 128 << 20) -> Vector:
-        return Vector(f"zstd_{name}", "zstd", data, output, window_max=window_max, members=members)
+    def ok(
+        name: str,
+        data: bytes,
+        output: bytes,
+        members: int = 1,
+        window_max: int = 128 << 20,
+        check_crc: bool = True,
+    ) -> Vector:
+        return Vector(
+            f"zstd_{name}",
+            "zstd",
+            data,
+            output,
+            check_crc=check_crc,
+            window_max=window_max,
+            members=members,
+        )
 
     def bad(
         name: str,
@@ -216,8 +231,9 @@ def zstd_vectors() -> Iterator[Vector]:
         offset: int,
         output: bytes | None = b"",
         window_max: int = 128 << 20,
+        check_crc: bool = True,
     ) -> Vector:
-        return Vector(f"zstd_{name}", "zstd", data, output, outcome, offset, window_max=window_max)
+        return Vector(f"zstd_{name}", "zstd", data, output, outcome, offset, check_crc, window_max)
 
     one = zstd(TEXT)
     hello = block(0, 5, b"hello", last=True)
@@ -301,6 +317,19 @@ def zstd_vectors() -> Iterator[Vector]:
     yield bad("flip_with_checksum", bytes(flipped), "checksum", 0, bytes(changed))
     yield bad("checksum_wrong", one[:-1] + bytes([one[-1] ^ 1]), "checksum", 0, TEXT)
     yield bad("checksum_wrong_second", one * 2 + one[:-1] + b"?", "checksum", 2 * len(one), TEXT * 3)
+    # Not compared, the checksum is still a part of the frame: read, counted, and missed where it is cut off.
+    wrong = one[:-1] + bytes([one[-1] ^ 1])
+    yield ok("checksum_unchecked", one, TEXT, check_crc=False)
+    yield ok("checksum_wrong_unchecked", wrong, TEXT, check_crc=False)
+    yield ok("checksum_wrong_unchecked_twice", wrong + one + wrong, TEXT * 3, members=3, check_crc=False)
+    yield ok("flip_with_checksum_unchecked", bytes(flipped), bytes(changed), check_crc=False)
+    empty = frame(block(0, 0, b"", last=True), checksum=b"none")
+    yield ok("checksum_wrong_unchecked_empty", empty + wrong, TEXT, members=2, check_crc=False)
+    yield bad("checksum_unchecked_cut", one[:-1], "truncated", len(one) - 1, TEXT, check_crc=False)
+    yield bad("checksum_unchecked_missing", one[:-4], "truncated", len(one) - 4, TEXT, check_crc=False)
+    yield bad("checksum_unchecked_trailing", one + b"?", "trailing", len(one), TEXT, check_crc=False)
+    large = frame(hello, size=6, checksum=b"????")
+    yield bad("checksum_unchecked_size_too_large", large, "length", 0, b"hello", check_crc=False)
     yield bad("size_too_large", frame(hello, size=6), "length", 0, b"hello")
     yield bad("size_too_small", frame(hello, size=4), "length", 0)
     yield bad("size_too_small_rle", frame(block(1, 5, b"r", last=True), size=4), "length", 0)
