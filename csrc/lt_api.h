@@ -51,7 +51,7 @@ enum lt_format {
 /* What this build is.  The package compares the number at import and refuses a
  * binary of another: count it up when a declaration here changes or goes.
  * 'lt_build' names the libraries it was linked with, for a person. */
-enum { LT_ABI = 6 };
+enum { LT_ABI = 7 };
 const char *lt_build(void);
 
 /*
@@ -176,6 +176,10 @@ struct lt_pool_config {
 	uint32_t in_nbytes;
 	uint32_t n_out;			/* output buffers */
 	uint32_t out_nbytes;
+	/* Pieces of a lone layer that idle workers may decode before their turn,
+	 * at once: each takes up to 4 MiB.  0: none; more than 6 are 6. */
+	uint32_t n_pieces;
+	uint32_t piece_in_nbytes;	/* of its blob that a piece has at least */
 };
 
 enum lt_layer_flags {
@@ -216,6 +220,11 @@ struct lt_event {
 struct lt_pool_stats {
 	uint64_t idle_ns, inflate_ns, hash_ns, write_ns;
 	uint64_t pair_nbytes, single_nbytes;
+	uint64_t ahead_ns;		/* spent on pieces before their turn */
+	uint64_t ahead_nbytes;		/* of output that came from them */
+	/* How often workers took the pool's lock, how often it was not free,
+	 * and what they waited for it. */
+	uint64_t n_locks, n_lock_waits, lock_wait_ns;
 	uint32_t in_used;		/* input buffers not on the free list */
 	uint32_t in_queued;		/* of these, submitted and not done */
 	uint32_t in_touched;		/* input buffers ever allocated */

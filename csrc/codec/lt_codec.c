@@ -160,6 +160,34 @@ int lt_codec_step(lt_codec *c, const u8 *in, size_t in_nbytes,
 	return ret;
 }
 
+bool lt_codec_adopt(lt_codec *c, lt_ahead *a)
+{
+	if (c->status != LT_OK || !c->decoder || c->ops->ahead != a->ops ||
+	    c->in_total != a->in_pos ||
+	    c->options.check_crc != a->check_crc ||
+	    c->budget_left < a->out_nbytes ||
+	    !a->ops->stands(c->decoder, a))
+		return false;
+	a->ops->adopt(c->decoder, a);
+	return true;
+}
+
+bool lt_codec_take(lt_codec *c, lt_ahead *a, u8 *out, size_t room,
+		   size_t *nbytes_ret)
+{
+	const size_t n = lt_min(room, a->out_nbytes - a->n_taken);
+
+	a->ops->take(c->decoder, a, out, n);
+	a->n_taken += n;
+	c->budget_left -= n;
+	*nbytes_ret = n;
+	if (a->n_taken < a->out_nbytes)
+		return false;
+	a->ops->pass(c->decoder, a);
+	c->in_total += a->in_nbytes;
+	return true;
+}
+
 int lt_codec_finish(lt_codec *c)
 {
 	u8 scratch;

@@ -13,6 +13,7 @@
 #ifndef LT_FORMAT_H
 #define LT_FORMAT_H
 
+#include "codec/ahead/lt_ahead.h"
 #include "codec/lt_cursor.h"
 #include "lt_api_c.h"
 
@@ -46,6 +47,8 @@ struct lt_format_ops {
 	/* What lt_codec_grant_window and lt_codec_trim promise. */
 	void (*grant_window)(struct lt_decoder *d);
 	void (*trim)(struct lt_decoder *d);
+	/* NULL: its streams are not decoded by pieces. */
+	const struct lt_ahead_ops *ahead;
 };
 
 /* The operations of an enum lt_format; NULL: no such format. */

@@ -28,6 +28,7 @@
 #include "codec/lt_codec.h"
 #include "codec/lt_field.h"
 #include "codec/lt_format.h"
+#include "codec/lt_zstd.h"
 
 enum {
 	MAGIC_NBYTES = 4,
@@ -505,6 +506,11 @@ static int zstd_finish(struct lt_decoder *d, u64 in_total)
 	return LT_ERR_TRUNCATED;
 }
 
+bool lt_zstd_between(const struct lt_decoder *d)
+{
+	return ((const struct zstd *)d)->state == BETWEEN;
+}
+
 const struct lt_format_ops lt_format_zstd = {
 	.new = zstd_new,
 	.free = zstd_free,
@@ -513,4 +519,5 @@ const struct lt_format_ops lt_format_zstd = {
 	.finish = zstd_finish,
 	.grant_window = zstd_grant_window,
 	.trim = zstd_trim,
+	.ahead = &lt_ahead_zstd,
 };

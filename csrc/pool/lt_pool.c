@@ -33,13 +33,15 @@ lt_pool *lt_pool_new(const struct lt_pool_config *c)
 	lt_pool *p;
 
 	if (!c->n_workers || c->n_workers > MAX_WORKERS || !c->n_in ||
-	    !c->in_nbytes || c->n_out < 2 || !c->out_nbytes)
+	    !c->in_nbytes || c->n_out < 2 || !c->out_nbytes ||
+	    (c->n_pieces && !c->piece_in_nbytes))
 		return NULL;
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return NULL;
 	p->cfg = *c;
 	p->window_owner = -1;
+	p->n_pieces = (u32)lt_min(c->n_pieces, MAX_PIECES);
 	p->n_events_max = MAX_LAYERS + c->n_out + 1;	/* see lt_event_post */
 	p->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	p->in = calloc(c->n_in + N_RESERVED, sizeof(*p->in));
@@ -93,6 +95,10 @@ void lt_pool_free(lt_pool *p)
 		lt_codec_free(p->layers[i].codec);
 	for (u32 i = 0; i < p->n_spare; i++)
 		lt_codec_free(p->spare[i]);
+	for (u32 i = 0; i < MAX_PIECES; i++) {
+		lt_ahead_free(p->pieces[i].ahead);
+		free(p->pieces[i].joined);
+	}
 	free(p->in_memory);
 	free(p->out_memory);
 	if (p->efd >= 0)
@@ -151,7 +157,8 @@ int32_t lt_pool_layer_open(lt_pool *p, const struct lt_layer_config *c)
 	}
 	l = &p->layers[id];
 	*l = (struct layer){ .used = true, .codec = codec,
-			     .flags = c->flags, .in_size = c->in_size };
+			     .flags = c->flags, .in_size = c->in_size,
+			     .format = c->format };
 	l->infl_cur = l->out_cur = l->in_tail = l->out_tail = -1;
 	l->in.cur = l->out.cur = -1;
 	l->in.hash = true;
@@ -240,6 +247,7 @@ int lt_pool_submit(lt_pool *p, int32_t layer, int32_t buf, uint32_t nbytes)
 	b->next = -1;
 	b->users = l->codec ? 2 : 1;
 	p->n_in_queued++;
+	l->submitted += nbytes;
 	/* The tail is there as long as one of the two is not past it; the other
 	 * has run out (-1) and begins again with this one. */
 	if (l->in_tail >= 0)
@@ -394,6 +402,11 @@ void lt_pool_stats(lt_pool *p, struct lt_pool_stats *ret)
 		.inflate_ns = p->inflate_ns,
 		.hash_ns = p->hash_ns,
 		.write_ns = p->write_ns,
+		.ahead_ns = p->ahead_ns,
+		.ahead_nbytes = p->ahead_nbytes,
+		.lock_wait_ns = p->lock_wait_ns,
+		.n_locks = p->n_locks,
+		.n_lock_waits = p->n_lock_waits,
 		.pair_nbytes = p->pair_nbytes,
 		.single_nbytes = p->single_nbytes,
 		.in_used = p->cfg.n_in + N_RESERVED - p->n_in_free -

@@ -54,6 +54,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "codec/ahead/lt_ahead.h"
 #include "codec/lt_codec.h"
 #include "hash/lt_sha256.h"
 #include "lt_api_c.h"
@@ -63,6 +64,10 @@
 /* Decoders kept for reuse: a zstd context costs its window (8 MiB) in page
  * faults each time it is made anew. */
 #define MAX_SPARE_CODECS	4
+/* Most pieces that are decoded before their turn or wait for it: each takes up
+ * to 4 MiB.  One layer's bytes come in order in the end, from one worker, who
+ * can take about as many as this. */
+#define MAX_PIECES	6
 /* In buffers that only the layer with the large window may take, when the
  * layers that wait for it hold all others: without them nobody could go on. */
 #define N_RESERVED	2
@@ -92,6 +97,24 @@ struct stream {
 	bool hash;
 };
 
+/*
+ * A piece of a layer's blob that is decoded before its turn (lt_ahead.h says
+ * what that is).  While it is SOUGHT or DECODED a worker has it, without the
+ * lock, and holds a share of each in buffer that it reads ('users').  READY,
+ * it waits for the layer's inflater, which stops where a piece begins: there it
+ * adopts it (TAKEN_IN), or drops it.
+ */
+enum piece_state { NO_PIECE, SOUGHT, DECODED, READY, TAKEN_IN };
+
+struct piece {
+	enum piece_state state;
+	int32_t layer;
+	u64 from;		/* offset in the blob; while SOUGHT not before it */
+	lt_ahead *ahead;
+	u8 *joined;		/* its input, where that lies in two buffers */
+	size_t joined_nbytes;
+};
+
 struct layer {
 	bool used;
 	bool ended;		/* no more input will come */
@@ -111,6 +134,15 @@ struct layer {
 	u64 infl_pos;		/* same, of the blob */
 	int32_t out_cur;	/* being filled, -1: none is */
 	u32 out_fill;
+
+	/* Pieces before their turn; 'pool/lt_pool_ahead.c'. */
+	int format;		/* as far as the codec knows */
+	u64 submitted;		/* bytes of the blob, so far */
+	u64 infl_limit;		/* the inflate job under way goes no further */
+	u64 ahead_from;		/* the next piece is sought from here on */
+	u64 ahead_tried;		/* 'submitted' when none was found last */
+	u32 n_ahead;		/* workers that seek or decode one */
+	u32 n_adopted, n_dropped;
 
 	int32_t in_tail;	/* last of the lists, -1: they are empty */
 	int32_t out_tail;
@@ -142,11 +174,16 @@ struct lt_pool {
 	int32_t window_owner;	/* the one layer allowed a large zstd window */
 	lt_codec *spare[MAX_SPARE_CODECS];
 	u32 n_spare;
+	struct piece pieces[MAX_PIECES];
+	u32 n_pieces;		/* that may be in use: 0 to MAX_PIECES */
 
 	struct lt_event *events;	/* ring */
 	u32 n_events_max, ev_head, ev_count;
 
-	u64 idle_ns, inflate_ns, hash_ns, write_ns;
+	u64 idle_ns, inflate_ns, hash_ns, write_ns, ahead_ns;
+	u64 ahead_nbytes;	/* that came from pieces */
+	u64 lock_wait_ns;	/* of workers */
+	u64 n_locks, n_lock_waits;	/* same */
 	u64 pair_nbytes, single_nbytes;
 };
 
@@ -175,6 +212,18 @@ void lt_call_takers(lt_pool *p);
 void lt_in_release(lt_pool *p, int32_t b);
 void lt_in_consumed(lt_pool *p, struct layer *l, int32_t b);
 void lt_out_release(lt_pool *p, int32_t b);
+
+/* Take the lock, as a worker: what it waits is counted. */
+void lt_pool_lock(lt_pool *p);
+
+/* The piece that begins where the layer's inflater stands, or NULL. */
+struct piece *lt_piece_here(lt_pool *p, int32_t id);
+/* How many of 'nbytes' bytes the inflater may read before a piece begins. */
+size_t lt_piece_limit(lt_pool *p, int32_t id, size_t nbytes);
+void lt_pieces_drop(lt_pool *p, int32_t id);
+/* Seek and decode a piece, if there is a layer that one would help.  Called and
+ * returns with the lock held. */
+bool lt_piece_run(lt_pool *p);
 
 /* A worker thread's body: jobs, until the pool stops.  Takes the lock itself. */
 void *lt_pool_worker(void *arg);

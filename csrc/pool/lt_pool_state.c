@@ -144,7 +144,7 @@ void lt_layer_settle(lt_pool *p, int32_t id)
 	if (!l->used || l->done)
 		return;
 	/* A worker is on it and will call again. */
-	if (l->inflating || l->in.busy || l->out.busy)
+	if (l->inflating || l->in.busy || l->out.busy || l->n_ahead)
 		return;
 	/* A layer that failed has nothing to wait for. */
 	if (l->status == LT_OK) {
@@ -161,6 +161,7 @@ void lt_layer_settle(lt_pool *p, int32_t id)
 	};
 	if (l->status == LT_OK)
 		measure(l, r);
+	lt_pieces_drop(p, id);
 	drop_buffers(p, l);
 	codec_put(p, l, id);
 	l->done = true;

@@ -17,13 +17,19 @@
 
 /* --- Inflate ------------------------------------------------------------- */
 
-static bool can_inflate(const lt_pool *p, const struct layer *l)
+static bool can_inflate(lt_pool *p, int32_t id)
 {
+	const struct layer *l = &p->layers[id];
+	const struct piece *piece;
+
 	if (!l->used || l->done || l->status != LT_OK || !l->codec)
 		return false;
 	if (l->inflating || l->inflated || l->window_wait)
 		return false;
 	if (l->infl_cur < 0 && !l->ended && !l->more_out)
+		return false;
+	piece = lt_piece_here(p, id);
+	if (piece && piece->state < READY)
 		return false;
 	return l->out_cur >= 0 || p->out_free >= 0;
 }
@@ -57,10 +63,75 @@ static void out_enqueue(lt_pool *p, int32_t id, struct layer *l)
 	l->out.n_waiting++;
 }
 
+/* The inflater is past 'nbytes' bytes of input. */
+static void infl_advance(lt_pool *p, struct layer *l, size_t nbytes)
+{
+	l->infl_pos += nbytes;
+	while (nbytes) {
+		const int32_t b = l->infl_cur;
+		const u32 n = (u32)lt_min(nbytes, p->in[b].nbytes - l->infl_off);
+
+		nbytes -= n;
+		l->infl_off += n;
+		if (l->infl_off == p->in[b].nbytes) {
+			l->infl_cur = p->in[b].next;
+			l->infl_off = 0;
+			lt_in_consumed(p, l, b);
+		}
+	}
+}
+
+/* What an inflate job did, without the lock. */
+struct inflated {
+	int status;
+	bool finished;
+	size_t used, made;
+	enum piece_state piece;		/* what becomes of the piece */
+};
+
+static struct inflated decode(struct layer *l, const u8 *in, size_t in_nbytes,
+			      bool last, u8 *out, size_t room)
+{
+	struct inflated r = { .status = LT_OK };
+	size_t n_in, n_out;
+
+	do {
+		r.status = lt_codec_step(l->codec, in + r.used,
+					 in_nbytes - r.used, out + r.made,
+					 room - r.made, &n_in, &n_out);
+		r.used += n_in;
+		r.made += n_out;
+	} while (r.status == LT_OK && r.made < room && r.used < in_nbytes);
+	if (r.status == LT_OK && last && r.made < room) {
+		r.status = lt_codec_finish(l->codec);
+		r.finished = r.status == LT_OK;
+	}
+	return r;
+}
+
+/* The same from a piece that begins where the codec stands. */
+static struct inflated take(struct layer *l, const struct piece *piece, u8 *out,
+			    size_t room)
+{
+	struct inflated r = { .status = LT_OK, .piece = TAKEN_IN };
+
+	if (piece->state != TAKEN_IN &&
+	    !lt_codec_adopt(l->codec, piece->ahead)) {
+		/* It may have output left of what comes before; else the
+		 * piece does not belong here. */
+		r = decode(l, (const u8 *)"", 0, false, out, room);
+		r.piece = r.made ? READY : NO_PIECE;
+	} else if (lt_codec_take(l->codec, piece->ahead, out, room, &r.made)) {
+		r.used = lt_ahead_in_nbytes(piece->ahead);
+		r.piece = NO_PIECE;
+	}
+	return r;
+}
+
 /*
- * Fill at most one out buffer from at most one in buffer.
+ * Fill at most one out buffer from at most one in buffer, or from a piece.
  *
- * Three pieces: with the lock, take an out buffer and note where to read;
+ * Three parts: with the lock, take an out buffer and note where to read;
  * without it, decode; with it again, move the cursors and say what comes next.
  * In between the caller may have cancelled the layer, which only shows in
  * l->status; its buffers stay until 'inflating' is false.
@@ -70,14 +141,13 @@ static void run_inflate(lt_pool *p, int32_t id)
 	struct layer *l = &p->layers[id];
 	const int32_t b = l->infl_cur;
 	const bool last = b < 0 && l->ended;
-	bool finished = false;
-	/* A pointer to nothing still takes part in sums below: not NULL. */
+	struct piece *piece = lt_piece_here(p, id);
+	/* A pointer to nothing still takes part in sums: not NULL. */
 	const u8 *in = b >= 0 ? p->in[b].ptr + l->infl_off : (const u8 *)"";
-	size_t in_left = b >= 0 ? p->in[b].nbytes - l->infl_off : 0;
-	size_t used = 0, made = 0, n_in, n_out;
+	size_t in_nbytes = b >= 0 ? p->in[b].nbytes - l->infl_off : 0;
+	struct inflated r;
 	size_t room;
 	u8 *out;
-	int status;
 	u64 t;
 
 	if (l->out_cur < 0) {
@@ -88,42 +158,42 @@ static void run_inflate(lt_pool *p, int32_t id)
 	}
 	out = p->out[l->out_cur].ptr + l->out_fill;
 	room = p->cfg.out_nbytes - l->out_fill;
+	/* Pieces begin behind what this job may read: not too far. */
+	if (p->n_pieces)
+		in_nbytes = lt_min(in_nbytes, 2 * (size_t)p->cfg.piece_in_nbytes);
+	in_nbytes = lt_piece_limit(p, id, in_nbytes);
+	l->infl_limit = l->infl_pos + in_nbytes;
 	l->inflating = true;
 	p->n_inflating++;
 	pthread_mutex_unlock(&p->lock);
 
 	t = lt_now_ns();
-	do {
-		status = lt_codec_step(l->codec, in + used, in_left - used,
-				       out + made, room - made, &n_in, &n_out);
-		used += n_in;
-		made += n_out;
-	} while (status == LT_OK && made < room && used < in_left);
-	if (status == LT_OK && last && made < room) {
-		status = lt_codec_finish(l->codec);
-		finished = status == LT_OK;
-	}
+	r = piece ? take(l, piece, out, room)
+		  : decode(l, in, in_nbytes, last, out, room);
 	t = lt_now_ns() - t;
 
-	pthread_mutex_lock(&p->lock);
+	lt_pool_lock(p);
 	p->inflate_ns += t;
 	l->work_ns += t;
 	l->inflating = false;
-	l->inflated = finished;
+	l->inflated = r.finished;
 	p->n_inflating--;
-	l->out_fill += (u32)made;
-	l->more_out = made == room;
-	if (b >= 0) {
-		l->infl_off += (u32)used;
-		l->infl_pos += used;
-		if (l->infl_off == p->in[b].nbytes) {
-			l->infl_cur = p->in[b].next;
-			l->infl_off = 0;
-			lt_in_consumed(p, l, b);
-		}
+	l->out_fill += (u32)r.made;
+	l->more_out = r.made == room;
+	if (piece) {
+		if (r.piece != READY)
+			p->ahead_nbytes += r.made;
+		if (r.used)
+			l->n_adopted++;
+		else if (r.piece == NO_PIECE)
+			l->n_dropped++;
+		piece->state = r.piece;
+	} else {
+		l->format = lt_codec_format(l->codec);
 	}
+	infl_advance(p, l, r.used);
 	/* One layer at a time: the windows of many would be GiB. */
-	if (status == LT_WINDOW_WAIT) {
+	if (r.status == LT_WINDOW_WAIT) {
 		if (p->window_owner < 0 || p->window_owner == id) {
 			p->window_owner = id;
 			lt_codec_grant_window(l->codec);
@@ -131,8 +201,8 @@ static void run_inflate(lt_pool *p, int32_t id)
 		} else {
 			l->window_wait = true;
 		}
-	} else if (status < 0) {
-		lt_layer_fail(l, status, 0);
+	} else if (r.status < 0) {
+		lt_layer_fail(l, r.status, 0);
 	}
 	if (l->status == LT_OK &&
 	    (l->inflated || l->out_fill == p->cfg.out_nbytes))
@@ -281,7 +351,7 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 		err[i] = write_new(&w[i]);
 	t2 = lt_now_ns();
 
-	pthread_mutex_lock(&p->lock);
+	lt_pool_lock(p);
 	p->hash_ns += t1 - t0;
 	p->write_ns += t2 - t1;
 	if (n == 2)
@@ -307,7 +377,7 @@ static void run_hash(lt_pool *p, struct work *w, u32 n)
 
 /* The layer to inflate: the one with the most input left, so that the longest
  * chain starts first. */
-static int32_t find_inflate(const lt_pool *p)
+static int32_t find_inflate(lt_pool *p)
 {
 	int32_t best = -1;
 	u64 best_left = 0;
@@ -316,7 +386,7 @@ static int32_t find_inflate(const lt_pool *p)
 		const struct layer *l = &p->layers[i];
 		u64 left;
 
-		if (!can_inflate(p, l))
+		if (!can_inflate(p, i))
 			continue;
 		left = l->in_size > l->infl_pos ? l->in_size - l->infl_pos : 0;
 		if (best < 0 || left > best_left) {
@@ -367,7 +437,20 @@ static bool run_one(lt_pool *p)
 		run_hash(p, w, 1);
 		return true;
 	}
-	return false;
+	return lt_piece_run(p);
+}
+
+void lt_pool_lock(lt_pool *p)
+{
+	u64 t;
+
+	if (pthread_mutex_trylock(&p->lock)) {
+		t = lt_now_ns();
+		pthread_mutex_lock(&p->lock);
+		p->lock_wait_ns += lt_now_ns() - t;
+		p->n_lock_waits++;
+	}
+	p->n_locks++;
 }
 
 void *lt_pool_worker(void *arg)

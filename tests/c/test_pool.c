@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <zstd.h>
 
 #include "lt_api_c.h"
 #include "lt_common.h"
@@ -44,6 +45,7 @@ struct blob {
 	size_t out_nbytes, in_nbytes;
 	u8 out_digest[32], in_digest[32];
 	int format;
+	u64 n_members;
 };
 
 static void sha(const u8 *p, size_t n, u8 *ret)
@@ -51,11 +53,61 @@ static void sha(const u8 *p, size_t n, u8 *ret)
 	CHECK(EVP_Digest(p, n, ret, NULL, EVP_sha256(), NULL));
 }
 
+/* One member, flushed now and then: each flush ends in a marker. */
+static void gzip(struct blob *b)
+{
+	z_stream z = { 0 };
+	size_t left = b->out_nbytes;
+
+	CHECK(deflateInit2(&z, 1, Z_DEFLATED, 31, 8, 0) == Z_OK);
+	z.next_in = b->out;
+	z.next_out = b->in;
+	z.avail_out = (uInt)b->in_nbytes;
+	while (left) {
+		const size_t n = lt_min(left, 1 + rnd(20000));
+
+		z.avail_in = (uInt)n;
+		left -= n;
+		CHECK(deflate(&z, rnd(2) ? Z_SYNC_FLUSH : Z_NO_FLUSH) == Z_OK);
+	}
+	CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+	b->in_nbytes = z.total_out;
+	b->n_members = 1;
+	deflateEnd(&z);
+}
+
+/* Many frames, some of them to be skipped. */
+static void zstd(struct blob *b)
+{
+	static const u8 skip[] = { 0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 7, 7 };
+	ZSTD_CCtx *c = ZSTD_createCCtx();
+	size_t from = 0, to = 0;
+
+	do {
+		const size_t n = lt_min(b->out_nbytes - from, 1 + rnd(20000));
+		size_t made;
+
+		if (!rnd(4)) {
+			memcpy(b->in + to, skip, sizeof(skip));
+			to += sizeof(skip);
+			b->n_members++;
+		}
+		ZSTD_CCtx_setParameter(c, ZSTD_c_checksumFlag, rnd(4) > 0);
+		made = ZSTD_compress2(c, b->in + to, b->in_nbytes - to,
+				      b->out + from, n);
+		CHECK(!ZSTD_isError(made));
+		from += n;
+		to += made;
+		b->n_members++;
+	} while (from < b->out_nbytes);
+	ZSTD_freeCCtx(c);
+	b->in_nbytes = to;
+}
+
 /* Half text-like, half noise, so that gzip both stores and compresses. */
 static struct blob make_blob(size_t nbytes, int format)
 {
 	struct blob b = { .out_nbytes = nbytes, .format = format };
-	z_stream z = { 0 };
 
 	b.out = malloc(nbytes + 1);
 	for (size_t i = 0; i < nbytes; i++)
@@ -64,17 +116,14 @@ static struct blob make_blob(size_t nbytes, int format)
 		b.in = malloc(nbytes + 1);
 		memcpy(b.in, b.out, nbytes);
 		b.in_nbytes = nbytes;
+		b.n_members = nbytes > 0;
 	} else {
-		CHECK(deflateInit2(&z, 1, Z_DEFLATED, 31, 8, 0) == Z_OK);
-		b.in_nbytes = deflateBound(&z, nbytes);
+		b.in_nbytes = nbytes + nbytes / 4 + 4096;
 		b.in = malloc(b.in_nbytes);
-		z.next_in = b.out;
-		z.avail_in = (uInt)nbytes;
-		z.next_out = b.in;
-		z.avail_out = (uInt)b.in_nbytes;
-		CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
-		b.in_nbytes = z.total_out;
-		deflateEnd(&z);
+		if (format == LT_FORMAT_GZIP)
+			gzip(&b);
+		else
+			zstd(&b);
 	}
 	sha(b.out, b.out_nbytes, b.out_digest);
 	sha(b.in, b.in_nbytes, b.in_digest);
@@ -95,6 +144,7 @@ struct drive {
 	int spool;		/* one more than its descriptor; 0: none */
 	u64 in_from;
 	u32 flags;
+	u64 budget;		/* 0: one that is never used up */
 	size_t sent, seen;
 	bool ended, done;
 	u32 cancel_after;	/* events of the driver's loop; 0: never */
@@ -103,7 +153,8 @@ struct drive {
 
 static lt_pool *new_pool(u32 workers)
 {
-	struct lt_pool_config c = { workers, 6, 8192, 6, 4096 };
+	struct lt_pool_config c = { workers, 6, 8192, 6, 4096,
+				    workers - 1, 1024 };
 	lt_pool *p = lt_pool_new(&c);
 
 	CHECK(p);
@@ -119,7 +170,7 @@ static void start(lt_pool *p, struct drive *d)
 		.spool_fd = d->spool - 1,
 		.in_from = d->in_from,
 		.in_size = d->blob->in_nbytes,
-		.out_budget = (u64)1 << 32,
+		.out_budget = d->budget ? d->budget : (u64)1 << 32,
 		.window_max = (u64)1 << 27,
 	};
 
@@ -228,7 +279,7 @@ static void check_good(struct drive *d)
 		CHECK(!d->result.out_total && !d->result.n_members);
 		return;
 	}
-	CHECK(d->result.n_members == (d->blob->in_nbytes > 0));
+	CHECK(d->result.n_members == d->blob->n_members);
 	CHECK(d->result.out_total == d->blob->out_nbytes);
 	CHECK(!memcmp(d->result.out_digest, d->blob->out_digest, 32));
 }
@@ -238,6 +289,10 @@ static void test_many_layers(u32 workers)
 	static const u32 flags[] = {
 		LT_LAYER_WRITE_IN, LT_LAYER_WRITE_OUT, LT_LAYER_STREAM_OUT,
 		LT_LAYER_DIGEST_ONLY, LT_LAYER_WRITE_IN | LT_LAYER_DIGEST_ONLY,
+	};
+	static const int formats[] = {
+		LT_FORMAT_GZIP, LT_FORMAT_GZIP, LT_FORMAT_ZSTD, LT_FORMAT_ZSTD,
+		LT_FORMAT_NONE,
 	};
 
 	for (u32 round = 0; round < 12; round++) {
@@ -250,8 +305,7 @@ static void test_many_layers(u32 workers)
 		for (u32 i = 0; i < n; i++) {
 			size_t size = rnd(4) ? rnd(300000) : rnd(3);
 
-			blobs[i] = make_blob(size, rnd(4) ? LT_FORMAT_GZIP
-							  : LT_FORMAT_NONE);
+			blobs[i] = make_blob(size, formats[rnd(5)]);
 			d[i].blob = &blobs[i];
 			d[i].flags = flags[rnd(5)];
 			d[i].fd = memfd_create("layer", MFD_CLOEXEC);
@@ -405,6 +459,65 @@ static void test_corrupt_layers_fail_alone(void)
 	free_blob(&cut);
 }
 
+/* What one tee says of the blob, which no worker can have decoded ahead. */
+static struct lt_result one_tee(const struct blob *b, u64 budget)
+{
+	lt_tee *t = lt_tee_new(b->format, 1, budget, (u64)1 << 27);
+	struct lt_result r;
+	size_t pos = 0, n_in, n_out;
+	static u8 out[65536];
+
+	CHECK(t);
+	while (lt_tee_feed(t, b->in + pos, b->in_nbytes - pos, out, sizeof(out),
+			   &n_in, &n_out) == LT_OK) {
+		pos += n_in;
+		if (pos == b->in_nbytes && n_out < sizeof(out))
+			break;
+	}
+	lt_tee_finish(t, &r);
+	lt_tee_free(t);
+	return r;
+}
+
+/* Large layers alone, some of them damaged or above their budget. */
+static void test_pieces_change_no_verdict(u32 workers, int format, u32 rounds)
+{
+	u64 ahead_nbytes = 0, n_bad = 0;
+
+	for (u32 round = 0; round < rounds; round++) {
+		struct blob b = make_blob(100000 + rnd(400000), format);
+		struct drive d = { .blob = &b, .flags = LT_LAYER_WRITE_OUT };
+		lt_pool *p = new_pool(workers);
+		struct lt_pool_stats st;
+		struct lt_result want;
+
+		d.budget = rnd(8) ? (u64)1 << 32
+				  : b.out_nbytes - rnd(3) * rnd(50000);
+		if (!rnd(2))
+			b.in[rnd((u32)b.in_nbytes)] ^= (u8)(1 << rnd(8));
+		sha(b.in, b.in_nbytes, b.in_digest);
+		want = one_tee(&b, d.budget);
+		d.fd = memfd_create("layer", MFD_CLOEXEC);
+		drive_all(p, &d, 1);
+		CHECK(d.result.status == want.status);
+		CHECK(d.result.error_offset == want.error_offset);
+		CHECK(d.result.in_total == want.in_total);
+		CHECK(d.result.out_total == want.out_total);
+		CHECK(d.result.n_members == want.n_members);
+		CHECK(!memcmp(d.result.in_digest, want.in_digest, 32));
+		CHECK(!memcmp(d.result.out_digest, want.out_digest, 32));
+		n_bad += want.status != LT_OK;
+		lt_pool_stats(p, &st);
+		CHECK(st.in_used == 0 && st.out_used == 0);
+		ahead_nbytes += st.ahead_nbytes;
+		close(d.fd);
+		lt_pool_free(p);
+		free_blob(&b);
+	}
+	CHECK(n_bad > rounds / 8 && n_bad < rounds);
+	CHECK((ahead_nbytes > 0) == (workers > 1));
+}
+
 static void test_free_with_open_layers(void)
 {
 	struct blob b = make_blob(60000, LT_FORMAT_GZIP);
@@ -440,13 +553,15 @@ static void test_misuse_is_refused(void)
 	struct lt_layer_config plain = { .format = LT_FORMAT_NONE, .fd = 1,
 		.flags = LT_LAYER_WRITE_OUT, .spool_fd = 1 };
 	struct lt_layer_config odd = { .format = 9, .fd = -1, .spool_fd = -1 };
-	struct lt_pool_config none = { 0, 1, 1, 2, 1 };
+	struct lt_pool_config none = { 0, 1, 1, 2, 1, 0, 0 };
+	struct lt_pool_config nothing_ahead = { 1, 1, 1, 2, 1, 1, 0 };
 	struct lt_layer_spent spent;
 	struct lt_result r;
 	lt_pool *p = new_pool(1);
 	int32_t buf;
 
 	CHECK(!lt_pool_new(&none));
+	CHECK(!lt_pool_new(&nothing_ahead));
 	CHECK(lt_pool_layer_open(p, &both) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_open(p, &twice) == LT_ERR_MISUSE);
 	CHECK(lt_pool_layer_open(p, &plain) == LT_ERR_MISUSE);
@@ -489,6 +604,9 @@ int main(void)
 	test_a_failing_write_fails_its_layer_only();
 	test_corrupt_layers_fail_alone();
 	test_free_with_open_layers();
+	test_pieces_change_no_verdict(1, LT_FORMAT_ZSTD, 24);
+	test_pieces_change_no_verdict(2, LT_FORMAT_ZSTD, 60);
+	test_pieces_change_no_verdict(4, LT_FORMAT_ZSTD, 60);
 	puts("pool: ok");
 	return 0;
 }

@@ -16,7 +16,7 @@ from ..errors import LayerteeError
 from ..image.media import Compression
 from .tee_python import INFLATERS, versions
 
-_ABI = 6  # LT_ABI of csrc/lt_api.h
+_ABI = 7  # LT_ABI of csrc/lt_api.h
 
 
 def c_core() -> tuple[Any, Any]:

@@ -67,7 +67,11 @@ class LayerJob:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """Counters since the pool began; ``in_queued`` is the work that waits for a worker."""
+    """Counters since the pool began; ``in_queued`` is the work that waits for a worker.
+
+    ``ahead_nbytes`` of output came from pieces of a blob that were decoded before their turn, in
+    ``ahead_ns``. Workers took the pool's lock ``n_locks`` times, waited for it ``n_lock_waits`` times.
+    """
 
     in_queued: int
     in_used: int
@@ -77,6 +81,11 @@ class PoolStats:
     write_ns: int
     pair_nbytes: int
     single_nbytes: int
+    ahead_ns: int = 0
+    ahead_nbytes: int = 0
+    n_locks: int = 0
+    n_lock_waits: int = 0
+    lock_wait_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

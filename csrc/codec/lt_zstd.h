@@ -1,0 +1,12 @@
+/* lt_zstd.h: what the pieces of a zstd file ask its decoder (lt_ahead_zstd.c). */
+#ifndef LT_ZSTD_H
+#define LT_ZSTD_H
+
+#include "codec/lt_format.h"
+
+/* No frame is open, and all output of the last was taken. */
+bool lt_zstd_between(const struct lt_decoder *d);
+
+extern const struct lt_ahead_ops lt_ahead_zstd;
+
+#endif
