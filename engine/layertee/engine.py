@@ -215,7 +215,10 @@ class Engine:
         pace = Pace(budget.min_rate)
         try:
             async with in_time(budget.deadline_s):
-                result = await Pull(self.store, fetcher, ingest, plan, pace, progress).run()
+                pull = Pull(
+                    self.store, fetcher, ingest, plan, pace, progress, n_workers=self._workers().workers
+                )
+                result = await pull.run()
         finally:
             self._trim_parts()
         return replace(result, warnings=(*result.warnings, *await self.remember(plan)))

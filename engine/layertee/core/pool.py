@@ -27,6 +27,7 @@ IN_NBYTES = 1 << 20
 OUT_NBYTES = 256 << 10
 N_IN = 32
 N_OUT = 24
+N_OUT_PER_WORKER = 4  # one being filled, one being hashed, two that wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class Pool(Protocol):
     """Workers and the buffers they share."""
 
     in_nbytes: int
+    workers: int
 
     def take(self, keep: int = 0, layer: PoolLayer | None = None) -> InBuffer | None:
         """A free buffer, if more than ``keep`` are free; else None, and ``on_free`` will be called.

@@ -54,6 +54,7 @@ class CPool:
             raise MemoryError(f"cannot start {workers} workers with {n_in} + {n_out} buffers")
         self._pool = pool
         self.in_nbytes = IN_NBYTES
+        self.workers = workers
         self._buffers: dict[int, InBuffer] = {}
         self._layers: dict[int, CLayer] = {}
         self._waiters = FreeWaiters(self)

@@ -40,6 +40,7 @@ class ThreadPool:
 
     def __init__(self, workers: int, n_in: int) -> None:
         self.in_nbytes = IN_NBYTES
+        self.workers = workers
         self._n_in = n_in
         self._free = list(range(n_in))
         self._buffers: dict[int, InBuffer] = {}

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 AHEAD: Final = 32 << 20
-# Beside the blob that the client waits for. More at once gained nothing (pulling.LAYERS_IN_FLIGHT).
+# Beside the blob that the client waits for. More at once gained nothing (pulling.pull).
 N_AHEAD: Final = 2
 # So many small ones may be here before they are asked for: each keeps a file open.
 N_WAITING: Final = 32

@@ -34,8 +34,15 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 # While other processes bring all that is left, look whether they are done this often.
 LOCK_POLL_S = 0.05
-# More layers at once gained nothing once two are in flight, and each costs a decoder's window.
-LAYERS_IN_FLIGHT = 3
+# One layer more than there are workers, so that none of them waits for the network; but each costs a
+# decoder's window and a share of the buffers. On two cores more than three gained nothing.
+LAYERS_IN_FLIGHT_MIN = 3
+LAYERS_IN_FLIGHT_MAX = 9
+
+
+def layers_in_flight(n_workers: int) -> int:
+    """How many layers of an image are pulled at once where so many workers decode them."""
+    return min(max(LAYERS_IN_FLIGHT_MIN, n_workers + 1), LAYERS_IN_FLIGHT_MAX)
 
 
 class Pull:
@@ -49,6 +56,8 @@ class Pull:
         plan: ImagePlan,
         pace: Pace,
         progress: ProgressCallback | None,
+        *,
+        n_workers: int,
     ) -> None:
         self._store = store
         self._fetcher = fetcher
@@ -56,6 +65,7 @@ class Pull:
         self._plan = plan
         self._pace = pace
         self._callback = progress
+        self._in_flight = layers_in_flight(n_workers)
         self._began = time.monotonic()
         self._todo: deque[LayerPlan] = deque()
         self._got: dict[int, Ingested] = {}  # by the layer's index
@@ -75,7 +85,7 @@ class Pull:
             async with unwrapped_group() as group:
                 beside = [group.create_task(self._tick()), group.create_task(self._fetcher.watch())]
                 async with unwrapped_group() as self._commits, unwrapped_group() as workers:
-                    for _ in range(min(LAYERS_IN_FLIGHT, len(self._todo))):
+                    for _ in range(min(self._in_flight, len(self._todo))):
                         workers.create_task(self._work())
                 for task in beside:
                     task.cancel()

@@ -258,6 +258,34 @@ def test_two_layers_are_hashed_in_two_lanes() -> None:
     assert paired > single
 
 
+def many_frames(tar: bytes, checksum: bool) -> bytes:
+    """A zstd frame for every 100,000 bytes."""
+    packer = zstandard.ZstdCompressor(level=1, write_checksum=checksum)
+    return b"".join(packer.compress(tar[at : at + 100_000]) for at in range(0, len(tar), 100_000))
+
+
+@pytest.mark.parametrize("check_crc", [True, False])
+def test_an_idle_worker_decodes_frames_of_a_lone_layer_ahead(check_crc: bool) -> None:
+    if why := c_core_missing():
+        pytest.skip(why)
+    tar = words(9 * MIB, 3)
+    blob = Blob(tar, many_frames(tar, check_crc), Compression.ZSTD)
+
+    async def main() -> bool:
+        async with opened("c", n_in=16, n_out=16) as pool:
+            # Which worker finds what to do first is not ours to say: once in fifty is enough.
+            for _ in range(50):
+                job = job_for(blob.data, blob.compression, check_crc=check_crc)
+                result = await bring(pool, blob.data, job)
+                assert is_right(result, blob)
+                assert result.n_members == 95
+                if pool.stats().ahead_nbytes > 0:
+                    return True
+        return False
+
+    assert run(main())
+
+
 # --- what goes wrong, goes wrong for one layer ---------------------------------------------------
 
 
@@ -681,3 +709,16 @@ def test_more_layers_than_a_pool_takes_wait_for_nothing_they_need(core: str) -> 
             assert all(is_right(result, blob) for result in await asyncio.gather(*jobs))
 
     run(main())
+
+
+def test_a_machine_of_many_cores_has_no_more_workers_than_are_of_use(
+    core: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(128)))
+
+    async def main() -> int:
+        pool = open_pool(core=core)
+        pool.close()
+        return pool.workers
+
+    assert run(main()) == 16
