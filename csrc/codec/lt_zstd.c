@@ -2,48 +2,29 @@
  * lt_zstd.c: zstd files (RFC 8878), all frames, strictly.
  *
  * We walk the frame ourselves, down to the headers of the blocks, and hand
- * libzstd one piece at a time.  What that buys:
+ * libzstd one piece at a time (lt_unzstd.h).  What that buys:
  *
  *  - the window, the dictionary and the reserved bit are judged before libzstd
  *    allocates anything (a 9-byte frame can ask for 2 GiB);
  *  - skippable frames (zstd:chunked keeps its TOC there) are skipped, not
  *    parsed, in no memory; a frame or a skip that the input cuts short is
  *    noticed (to libzstd it is "more input, please");
- *  - libzstd reports an error without saying how much it wrote before; with
- *    one block a call that is nothing, whatever the cuts;
- *  - a wrong content size is told from corrupt data: the "last" bit of the
- *    last block is taken away, its output counted, and an empty last block of
- *    our own closes the frame;
- *  - the checksum of the content (XXH64) is not computed where nobody asked
- *    for it: the header then says that there is none, and its bytes are read
- *    past.  That is 8 % of a layer's decoding, and takes no call that only
- *    some builds of libzstd have.
- *
- * A block is at most 128 KiB, so the extra calls cost nothing measurable, and
- * libzstd still reads whole blocks in place.
+ *  - a verdict is about a block, whatever the cuts, and a wrong content size is
+ *    told from corrupt data.
  */
-#include <zstd.h>
-#include <zstd_errors.h>
-
 #include "codec/lt_codec.h"
 #include "codec/lt_field.h"
 #include "codec/lt_format.h"
+#include "codec/lt_unzstd.h"
 #include "codec/lt_zstd.h"
 
-enum {
-	MAGIC_NBYTES = 4,
-	HEADER_NBYTES_MAX = 18,		/* 4 + 1 + 1 + 4 + 8 */
-	BLOCK_HEADER_NBYTES = 3,
-	CHECKSUM_NBYTES = 4,
-	HAS_CHECKSUM = 0x04,		/* in the frame header's descriptor */
-};
+enum { MAGIC_NBYTES = 4 };
 
 enum { RAW = 0, RLE = 1 };		/* Block_Type */
 
 static const u8 frame_magic[MAGIC_NBYTES] = {0x28, 0xb5, 0x2f, 0xfd};
 /* The low half of its first byte may be anything: 16 magics. */
 static const u8 skip_magic[MAGIC_NBYTES] = {0x50, 0x2a, 0x4d, 0x18};
-static const u8 last_empty_raw_block[BLOCK_HEADER_NBYTES] = {0x01, 0, 0};
 
 enum state {
 	BETWEEN,			/* no frame open: the input may end */
@@ -61,15 +42,13 @@ enum state {
 
 struct zstd {
 	struct lt_decoder base;
-	ZSTD_DCtx *dctx;		/* made on first use, freed by trim */
+	struct lt_unzstd body;
 	enum state state;
 	bool check_crc;
 	bool grant_all;
-	bool big_window;		/* dctx has above LT_WINDOW_FREE */
 	bool has_checksum;
 	bool has_size;
 	bool last_block;
-	bool pending;			/* libzstd may hold output back */
 	u64 window_max;
 	u64 content_size;
 	u64 frame_out_nbytes;
@@ -78,7 +57,7 @@ struct zstd {
 	struct lt_field field;
 };
 
-_Static_assert(HEADER_NBYTES_MAX <= LT_FIELD_NBYTES_MAX, "see HEADER");
+_Static_assert(LT_ZSTD_HEADER_NBYTES_MAX <= LT_FIELD_NBYTES_MAX, "see HEADER");
 
 static struct lt_decoder *zstd_new(void)
 {
@@ -91,36 +70,21 @@ static void zstd_free(struct lt_decoder *d)
 {
 	struct zstd *z = (struct zstd *)d;
 
-	ZSTD_freeDCtx(z->dctx);
+	lt_unzstd_free(&z->body);
 	free(z);
 }
 
 static int zstd_reset(struct lt_decoder *d, const struct lt_format_options *o)
 {
 	struct zstd *z = (struct zstd *)d;
-	ZSTD_DCtx *dctx = z->dctx;
-	const bool big_window = z->big_window;
-	int log = 10;			/* ZSTD_WINDOWLOG_ABSOLUTEMIN */
-
-	if (!dctx)
-		dctx = ZSTD_createDCtx();
-	if (!dctx)
-		return LT_ERR_MEMORY;
-	/* Keeps the window's memory: with a context a layer, 40 layers cost
-	 * 176 MiB and 8 % more CPU (page faults). */
-	ZSTD_DCtx_reset(dctx, ZSTD_reset_session_and_parameters);
-	/* Ours is the exact check; this one is the library's safety net. */
-	while (log < 31 && (u64)1 << log < o->window_max)
-		log++;
-	ZSTD_DCtx_setParameter(dctx, ZSTD_d_windowLogMax, log);
+	const struct lt_unzstd body = z->body;
 
 	memset(z, 0, sizeof(*z));
-	z->dctx = dctx;
-	z->big_window = big_window;
+	z->body = body;
 	z->check_crc = o->check_crc;
 	z->grant_all = o->grant_all;
 	z->window_max = o->window_max;
-	return LT_OK;
+	return lt_unzstd_reset(&z->body, o->window_max);
 }
 
 static void zstd_grant_window(struct lt_decoder *d)
@@ -130,13 +94,7 @@ static void zstd_grant_window(struct lt_decoder *d)
 
 static void zstd_trim(struct lt_decoder *d)
 {
-	struct zstd *z = (struct zstd *)d;
-
-	if (!z->big_window)
-		return;
-	ZSTD_freeDCtx(z->dctx);
-	z->dctx = NULL;
-	z->big_window = false;
+	lt_unzstd_trim(&((struct zstd *)d)->body);
 }
 
 /* RFC 8878 §3.1.1.1.1: how long the header is follows from its first byte. */
@@ -148,7 +106,7 @@ static int descriptor(struct zstd *z, u8 fhd)
 
 	if (fhd & 0x08)			/* reserved */
 		return LT_ERR_HEADER;
-	z->has_checksum = fhd & HAS_CHECKSUM;
+	z->has_checksum = fhd & 0x04;
 	z->has_size = single_segment || fhd >> 6;
 	z->header_nbytes = (size_t)MAGIC_NBYTES + 1 + !single_segment +
 			   id_nbytes[fhd & 3] + size_nbytes[fhd >> 6] +
@@ -197,123 +155,50 @@ static int header(struct zstd *z)
 	return LT_OK;
 }
 
-static int status_of(const struct zstd *z, size_t ret)
-{
-	switch (ZSTD_getErrorCode(ret)) {
-	case ZSTD_error_memory_allocation:
-		return LT_ERR_MEMORY;
-	case ZSTD_error_checksum_wrong:
-		return LT_ERR_CHECKSUM;
-	case ZSTD_error_frameParameter_windowTooLarge:
-		return LT_ERR_WINDOW;
-	case ZSTD_error_dstSize_tooSmall:
-		/* It sizes its buffer by the smaller of window and content
-		 * size, and we never give it too little to flush to.  Without
-		 * a content size it is a block larger than a block may be; a
-		 * buffer that an earlier frame has left is large enough for
-		 * it, and then it is LT_ERR_DATA as well. */
-		return z->has_size ? LT_ERR_LENGTH : LT_ERR_DATA;
-	default:
-		return LT_ERR_DATA;
-	}
-}
-
-/* Give libzstd 'nbytes' bytes, take what comes out.  *nbytes becomes what it
- * left; 'done_ret' says that the frame is closed. */
-static int run(struct zstd *z, const u8 *p, size_t *nbytes,
-	       struct lt_cursor *io, bool *done_ret)
-{
-	ZSTD_inBuffer in = {p, *nbytes, 0};
-	ZSTD_outBuffer out = {io->out, io->out_nbytes, 0};
-	size_t ret = ZSTD_decompressStream(z->dctx, &out, &in);
-
-	if (ZSTD_isError(ret))
-		return status_of(z, ret);
-	*nbytes -= in.pos;
-	lt_cursor_made(io, out.pos);
-	z->frame_out_nbytes += out.pos;
-	if (out.pos)
-		z->base.out_pos = z->base.part_pos;
-	*done_ret = ret == 0;
-	return LT_OK;
-}
-
-/* A few bytes that yield no output: they are taken at once or wrong. */
-static int run_whole(struct zstd *z, const u8 *p, size_t nbytes,
-		     bool *done_ret)
-{
-	u8 none;
-	struct lt_cursor nowhere = {.out = &none};
-	int ret = LT_OK;
-
-	while (nbytes && ret == LT_OK) {
-		size_t left = nbytes;
-
-		ret = run(z, p, &left, &nowhere, done_ret);
-		if (ret == LT_OK && left == nbytes)
-			return LT_ERR_DATA;
-		p += nbytes - left;
-		nbytes = left;
-	}
-	return ret;
-}
-
 static int open_frame(struct zstd *z)
 {
-	bool done;
-
-	if (z->base.window > LT_WINDOW_FREE) {
-		if (!z->grant_all)
-			return LT_WINDOW_WAIT;
-		z->big_window = true;
-	}
+	if (z->base.window > LT_WINDOW_FREE && !z->grant_all)
+		return LT_WINDOW_WAIT;
 	z->frame_out_nbytes = 0;
 	z->state = BLOCK_HEADER;
 	z->field.fill = 0;
-	z->pending = false;
-	if (!z->check_crc)
-		z->field.bytes[MAGIC_NBYTES] &= (u8)~HAS_CHECKSUM;
-	return run_whole(z, z->field.bytes, z->header_nbytes, &done);
+	return lt_unzstd_open(&z->body, z->field.bytes, z->header_nbytes,
+			      z->base.window, z->has_size, z->check_crc);
 }
 
 /* RFC 8878 §3.1.1.2: Last_Block, Block_Type, Block_Size, 24 bits in all. */
 static int block_header(struct zstd *z)
 {
-	const u32 bits = (u32)le(z->field.bytes, BLOCK_HEADER_NBYTES);
+	const u32 bits = (u32)le(z->field.bytes, LT_ZSTD_BLOCK_HEADER_NBYTES);
 	const u32 kind = bits >> 1 & 3;
 	const u32 nbytes = bits >> 3;
-	bool done;
-	int ret;
+	int ret = lt_unzstd_block(&z->body, z->field.bytes);
 
-	z->last_block = bits & 1;
-	z->left = kind == RLE ? 1 : nbytes;
-	z->field.bytes[0] &= 0xfe;
-	ret = run_whole(z, z->field.bytes, BLOCK_HEADER_NBYTES, &done);
 	if (ret != LT_OK)
 		return ret;
+	z->last_block = bits & 1;
+	z->left = kind == RLE ? 1 : nbytes;
 	/* libzstd copies a raw block piece by piece as it arrives and notices
 	 * too late, at a point that depends on the pieces. */
 	if (z->has_size && (kind == RAW || kind == RLE) &&
 	    nbytes > z->content_size - z->frame_out_nbytes)
 		return LT_ERR_LENGTH;
 	z->field.fill = 0;
-	z->pending = false;
 	z->state = z->left ? BLOCK : FLUSH;
 	return LT_OK;
 }
 
 static int block(struct zstd *z, struct lt_cursor *io)
 {
-	const size_t nbytes = lt_min(z->left, io->in_nbytes);
-	size_t left = nbytes;
-	bool done;
-	int ret = run(z, io->in, &left, io, &done);
+	const size_t room = io->out_nbytes;
+	int ret = lt_unzstd_step(&z->body, &z->left, io);
+	const size_t made = room - io->out_nbytes;
 
 	if (ret != LT_OK)
 		return ret;
-	lt_cursor_skip(io, nbytes - left);
-	z->left -= (u32)(nbytes - left);
-	z->pending = !io->out_nbytes;	/* else there was room for all of it */
+	z->frame_out_nbytes += made;
+	if (made)
+		z->base.out_pos = z->base.part_pos;
 	if (!z->left)
 		z->state = FLUSH;
 	return LT_OK;
@@ -328,7 +213,6 @@ static void close_frame(struct zstd *z)
 /* The block is in and out.  Judge the size, then go on or close. */
 static int end_block(struct zstd *z)
 {
-	bool done = false;
 	int ret;
 
 	if (z->has_size && (z->frame_out_nbytes > z->content_size ||
@@ -339,11 +223,9 @@ static int end_block(struct zstd *z)
 		z->state = BLOCK_HEADER;
 		return LT_OK;
 	}
-	ret = run_whole(z, last_empty_raw_block, BLOCK_HEADER_NBYTES, &done);
+	ret = lt_unzstd_close(&z->body);
 	if (ret != LT_OK)
 		return ret;
-	if (done == (z->has_checksum && z->check_crc))
-		return LT_ERR_DATA;
 	if (z->has_checksum)
 		z->state = CHECKSUM;
 	else
@@ -351,29 +233,14 @@ static int end_block(struct zstd *z)
 	return LT_OK;
 }
 
-static int flush(struct zstd *z, struct lt_cursor *io)
-{
-	size_t none = 0;
-	bool done;
-	int ret;
-
-	if (!z->pending)
-		return end_block(z);
-	ret = run(z, NULL, &none, io, &done);
-	z->pending = !io->out_nbytes;
-	return ret;
-}
-
 static int checksum(struct zstd *z)
 {
-	bool done = !z->check_crc;
 	int ret = LT_OK;
 
 	if (z->check_crc)
-		ret = run_whole(z, z->field.bytes, CHECKSUM_NBYTES, &done);
-	if (ret == LT_OK && !done)
-		return LT_ERR_DATA;
-	close_frame(z);
+		ret = lt_unzstd_checksum(&z->body, z->field.bytes);
+	if (ret == LT_OK)
+		close_frame(z);
 	return ret;
 }
 
@@ -434,14 +301,16 @@ static int advance(struct zstd *z, struct lt_cursor *io)
 	case WINDOW:
 		return open_frame(z);
 	case BLOCK_HEADER:
-		return lt_field_collect(&z->field, io, BLOCK_HEADER_NBYTES) ?
+		return lt_field_collect(&z->field, io,
+					LT_ZSTD_BLOCK_HEADER_NBYTES) ?
 		       block_header(z) : LT_OK;
 	case BLOCK:
 		return block(z, io);
 	case FLUSH:
-		return flush(z, io);
+		return z->body.pending ? block(z, io) : end_block(z);
 	case CHECKSUM:
-		return lt_field_collect(&z->field, io, CHECKSUM_NBYTES) ?
+		return lt_field_collect(&z->field, io,
+					LT_ZSTD_CHECKSUM_NBYTES) ?
 		       checksum(z) : LT_OK;
 	}
 	return LT_ERR_MISUSE;
@@ -458,9 +327,9 @@ static bool can_advance(const struct zstd *z, const struct lt_cursor *io)
 	case WINDOW:
 		return true;
 	case BLOCK:
-		return io->out_nbytes && (io->in_nbytes || z->pending);
+		return io->out_nbytes && (io->in_nbytes || z->body.pending);
 	case FLUSH:
-		return io->out_nbytes || !z->pending;
+		return io->out_nbytes || !z->body.pending;
 	default:
 		return io->in_nbytes;
 	}
@@ -482,7 +351,7 @@ static int zstd_step(struct lt_decoder *d, struct lt_cursor *io)
 			return lt_decoder_fail(d, ret);
 		if (state == z->state && in_nbytes == io->in_nbytes &&
 		    out_nbytes == io->out_nbytes) {
-			if (state == FLUSH && !z->pending)
+			if (state == FLUSH && !z->body.pending)
 				continue;
 			/* A decoder that stands still with room on both
 			 * sides would make its caller spin. */
