@@ -14,4 +14,7 @@ bool lt_cpu_has_shani(void);
 /* AVX, and an OS that saves its registers. */
 bool lt_cpu_has_avx(void);
 
+/* The four instructions for SHA-256 of ARMv8. */
+bool lt_cpu_has_arm_sha2(void);
+
 #endif

@@ -5,7 +5,7 @@
  * does nothing else.  Each has a file of its own that defines one struct
  * lt_kernel, on every machine: where the kernel cannot be compiled, its
  * 'blocks' is NULL.  Kernels for one kind of CPU are in a folder of that name
- * (x86/), their checks for it in cpu/.  The order of choice is the table in
+ * (x86/, arm/), their checks for it in cpu/.  The order of choice is the table in
  * lt_sha256.c, which also has the portable kernel, the oracle of the others.
  */
 #ifndef LT_KERNELS_H
@@ -27,6 +27,7 @@ struct lt_kernel {
 extern const u32 lt_sha256_k[64];
 
 extern const struct lt_kernel lt_kernel_shani;
+extern const struct lt_kernel lt_kernel_armv8;
 extern const struct lt_kernel lt_kernel_openssl;
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * lt_sha256_openssl.c: libcrypto's SHA-256 as a block kernel.
  *
- * The best choice where we have no kernel of our own (ARMv8, x86 without
- * SHA-NI: libcrypto has AVX2 code there).  Only the low-level API lets us
+ * The best choice where we have no kernel of our own (x86 without SHA-NI:
+ * libcrypto has AVX2 code there).  Only the low-level API lets us
  * carry the state in and out, so that a stream may change kernels between
  * blocks; OpenSSL 3 marks it deprecated, and asking for the 1.1 API keeps the
  * build silent without a compiler flag.

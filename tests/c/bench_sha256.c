@@ -1,8 +1,8 @@
 /*
  * bench_sha256.c: GB/s of every kernel that runs here, one lane and two.
  *
- * cc -O2 -DLT_HAVE_OPENSSL -Icsrc tests/c/bench_sha256.c csrc/hash/*.c \
- *	csrc/hash/*/*.c csrc/cpu/*.c -lcrypto
+ * cc -O2 -DLT_HAVE_OPENSSL -Icsrc tests/c/bench_sha256.c \
+ *	$(find csrc/hash csrc/cpu -name '*.c') -lcrypto
  *
  * 256 KiB buffers as in the pool; best and median of 15 runs.
  */

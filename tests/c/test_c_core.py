@@ -70,6 +70,19 @@ def test_the_lower_floor_passes_under_sanitizers(compiler: str, bare: bool, main
     run(ccore.variant(main, compiler, bare).build())
 
 
+@pytest.mark.parametrize("machine", ["cortex-a53", "max"])
+def test_the_kernels_for_armv8_pass_on_a_machine_that_is_emulated(machine: str) -> None:
+    if why := ccore.arm_missing():
+        pytest.skip(why)
+    program = ccore.of_hashes("test_sha256.c", ccore.ARM_COMPILER, "-O2", "-static")
+    run(ccore.ARM_MACHINE, "-cpu", machine, program, "armv8")
+
+
+@pytest.mark.parametrize("compiler", ccore.compilers())
+def test_what_measures_the_hashes_is_built_without_a_warning(compiler: str) -> None:
+    assert ccore.of_hashes("bench_sha256.c", compiler).exists()
+
+
 @pytest.mark.spread
 @pytest.mark.parametrize(("compiler", "sanitizer"), SANITIZERS)
 def test_the_pool_passes_under_sanitizers(compiler: str, sanitizer: str) -> None:
@@ -78,8 +91,8 @@ def test_the_pool_passes_under_sanitizers(compiler: str, sanitizer: str) -> None
     run(ccore.pool_tests(compiler, sanitizer).build())
 
 
-def run(program: Path) -> None:
-    done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=250)
+def run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -84,19 +84,23 @@ class Program:
         """
         if shutil.which(self.compiler) is None or pkg_config(REQUIRED) is None:
             raise NoCompiler(f"compiling the core takes {self.compiler}, pkg-config and {REQUIRED}")
-        command = self.command()
-        made_of = [_version(self.compiler), shlex.join(command).replace(str(ROOT), "").encode()]
-        made_of += [*kept.files_below(CSRC), *kept.files_below(CTESTS)]
+        return _built(f"core-{Path(self.main).stem}", self.command())
 
-        def compile() -> Path:
-            output = Path(directory) / "program"
-            said = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
-            if said.returncode:
-                raise RigError(f"{shlex.join(command)}\n{said.stderr}")
-            return output
 
-        with tempfile.TemporaryDirectory(prefix="layertee-core-") as directory:
-            return kept.kept(f"core-{Path(self.main).stem}", made_of, compile)
+def _built(name: str, command: list[str]) -> Path:
+    """What a command makes out of csrc and tests/c, but for its output. Raises RigError."""
+    made_of = [_version(command[0]), shlex.join(command).replace(str(ROOT), "").encode()]
+    made_of += [*kept.files_below(CSRC), *kept.files_below(CTESTS)]
+
+    def compile() -> Path:
+        output = Path(directory) / "program"
+        said = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
+        if said.returncode:
+            raise RigError(f"{shlex.join(command)}\n{said.stderr}")
+        return output
+
+    with tempfile.TemporaryDirectory(prefix="layertee-core-") as directory:
+        return kept.kept(name, made_of, compile)
 
 
 VARIANTS = [(compiler, bare) for compiler in compilers() for bare in (False, True)]
@@ -130,6 +134,24 @@ def fuzzing_missing() -> str | None:
         return "libFuzzer needs clang"
     missing = [package for package in (REQUIRED, *OPTIONAL.values()) if pkg_config(package) is None]
     return f"not installed: {', '.join(missing)}" if missing else None
+
+
+# What compiles for ARMv8 on any machine, and what runs such programs there.
+ARM_COMPILER, ARM_MACHINE = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+
+
+def arm_missing() -> str | None:
+    """Why programs for ARMv8 cannot be built and run here, or None."""
+    missing = [tool for tool in (ARM_COMPILER, ARM_MACHINE) if not shutil.which(tool)]
+    return f"not installed: {', '.join(missing)}" if missing else None
+
+
+def of_hashes(main: str, compiler: str, *flags: str) -> Path:
+    """``main`` with the hashes, which need no library, and with nothing else. Raises RigError."""
+    rooms = [str(ROOT / name) for name in sources() if name.startswith(("csrc/hash/", "csrc/cpu/"))]
+    return _built(
+        f"hashes-{Path(main).stem}", [compiler, *STRICT, *flags, f"-I{CSRC}", str(CTESTS / main), *rooms]
+    )
 
 
 def fault_library() -> Path:
