@@ -250,6 +250,7 @@ class Engine:
                     blob.compression,
                     blob.size,
                     stream=True,
+                    check_crc=False,  # the DiffID judges what comes out, and the blob is not kept
                     window_max=self._options.zstd_window,
                     media_type=layer.media_type,
                 )

@@ -23,6 +23,13 @@ CORES = ("c", "python")
 _COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare")
 PLAIN = "--tls-verify=false"
 _LATE_S = 240.0  # less than the limit of a test
+# A process of its own: the peak of a child counts that of the process that it was forked from.
+_MEASURE = (
+    "import resource, subprocess, sys\n"
+    "done = subprocess.run(sys.argv[2:], stdin=subprocess.DEVNULL, timeout=float(sys.argv[1]))\n"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    "sys.exit(done.returncode)\n"
+)
 NOT_FOR_USERS = ("Traceback", "never awaited", "Exception ignored", "ResourceWarning")
 
 
@@ -116,6 +123,13 @@ class Cli:
     def pull(self, *args: object, code: int | None = 0, **more: str) -> Ran:
         """Pull from a registry without TLS, with ``--json``."""
         return self.run("pull", PLAIN, "--json", *args, code=code, **more)
+
+    def peak_kib(self, name: str, *args: object) -> int:
+        """The most resident memory of a command, which must succeed, in KiB."""
+        command = [sys.executable, "-S", "-c", _MEASURE, str(_LATE_S), *self.command(name, *args)]
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment(), check=False)
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return int(done.stdout.splitlines()[-1])
 
     # -- the store as files ----------------------------------------------------------
 

@@ -41,7 +41,6 @@ IMAGES: Final = 8  # in turn, each removed before it is pulled again
 GROWTH_MOST: Final = 1 * MIB  # of the resident memory, over the second half
 CATALOG_MOST: Final = 1 * MIB
 PEAK_MOST: Final = 128  # MiB
-PEAK_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,22 +225,6 @@ PEAKS: Final[Mapping[str, Callable[[Path, float], BuiltImage]]] = {
 # What takes more (MiB), and why: a window is so much memory, for one layer at a time.
 ABOVE: Final[Mapping[str, int]] = {"zstd, windows of 128 MiB": 64 + 128}
 
-# A process of its own: the peak of a child counts that of the process that it was forked from.
-_MEASURE: Final = (
-    "import resource, subprocess, sys\n"
-    "done = subprocess.run(sys.argv[2:], stdin=subprocess.DEVNULL, timeout=float(sys.argv[1]))\n"
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
-    "sys.exit(done.returncode)\n"
-)
-
-
-def peak_kib(cli: Cli, *words: str) -> int:
-    """The most resident memory of a command, which must succeed, in KiB."""
-    command = [sys.executable, "-S", "-c", _MEASURE, str(PEAK_S), *cli.command("pull", "-q", *words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=cli.environment(), check=False)
-    assert done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return int(done.stdout.splitlines()[-1])
-
 
 @contextmanager
 def _served(image: BuiltImage) -> Iterator[str]:
@@ -257,7 +240,7 @@ def _peak(name: str, scale: float) -> dict[str, int]:
         with _served(PEAKS[name](root / "image", scale)) as reference:
             for form in ("as-is", "uncompressed"):
                 cli = Cli(root / form)
-                found[form] = -(-peak_kib(cli, PLAIN, "--layers", form, reference) // 1024)
+                found[form] = -(-cli.peak_kib("pull", PLAIN, "-q", "--layers", form, reference) // 1024)
                 shutil.rmtree(root / form)
     return found
 

@@ -29,8 +29,9 @@ _LAYER_TYPES = {
     ("docker", "zstd"): "application/vnd.docker.image.rootfs.diff.tar.zstd",
 }
 
-# log2 of windows, which are used only as far as a layer fills them.
-_WINDOWS = {"zstd-long": 28, "zstd-8m": 23, "zstd-128m": 27}
+# log2 of windows, which are used only as far as a layer fills them; the last as by ``zstd --long=29``, which
+# also finds what is so far away.
+_WINDOWS = {"zstd-long": 28, "zstd-8m": 23, "zstd-128m": 27, "zstd-512m": 29}
 # Where the checksum of the content is, from the end of the blob.
 _SUMS = {"gzip-wrong-sum": 8, "zstd-wrong-sum": 4}
 CODECS = ("none", "gzip", "gzip-fast", "gzip-members", "zstd", "zstd-frames", *_WINDOWS, *_SUMS)
@@ -125,11 +126,12 @@ def _encoder(codec: str) -> _Encoder:
             from isal import isal_zlib
 
             return isal_zlib.compressobj(3, isal_zlib.DEFLATED, 31)
-        case "zstd-long" | "zstd-8m" | "zstd-128m":
+        case "zstd-long" | "zstd-8m" | "zstd-128m" | "zstd-512m":
             import zstandard
 
-            log = _WINDOWS[codec]
-            far = zstandard.ZstdCompressionParameters.from_level(3, window_log=log, write_content_size=False)
+            far = zstandard.ZstdCompressionParameters.from_level(
+                3, window_log=_WINDOWS[codec], enable_ldm=codec == "zstd-512m", write_content_size=False
+            )
             return zstandard.ZstdCompressor(compression_params=far).compressobj()
         case "zstd" | "zstd-frames":
             import zstandard

@@ -126,9 +126,9 @@ def build_image(
 
     ``compression`` is one of ``CODECS`` for all layers or one each: ``gzip`` is zlib level 6, ``gzip-fast``
     is ISA-L, ``gzip-members`` and ``zstd-frames`` start anew every MiB (the latter with a skippable frame
-    between), ``zstd-long`` asks for a window of 256 MiB, ``zstd-8m``
-    and ``zstd-128m`` for theirs, ``gzip-wrong-sum`` and ``zstd-wrong-sum`` have another checksum in them
-    than that of their content. ``media`` is ``"oci"`` or ``"docker"``.
+    between), ``zstd-long`` asks for a window of 256 MiB, ``zstd-8m``,
+    ``zstd-128m`` and ``zstd-512m`` for theirs, ``gzip-wrong-sum`` and ``zstd-wrong-sum`` have another
+    checksum in them than that of their content. ``media`` is ``"oci"`` or ``"docker"``.
     ``edit_config`` and ``edit_manifest`` may spoil the document before it is written, for images that lie.
     """
     codecs = [compression] * len(layers) if isinstance(compression, str) else list(compression)
