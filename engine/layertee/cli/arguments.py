@@ -55,13 +55,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     OutputFailed.
     """
     words = list(argv)
-    root, commands = _parsers()
+    name = next((word for word in words if not word.startswith("-")), None)
+    root, parser = _parsers(name)
     if any("\0" in word for word in words):
         root.error("an argument has a NUL character in it")
-    name = next((word for word in words if not word.startswith("-")), None)
-    if name is not None and name not in commands:
-        there_are = f"; there are: {', '.join(commands)}"
-        root.error(f"there is no command {name!r}{_suggestion(name, commands) or there_are}")
+    if name is not None and parser is None:
+        there_are = f"; there are: {', '.join(_ARGUMENTS)}"
+        root.error(f"there is no command {name!r}{_suggestion(name, _ARGUMENTS) or there_are}")
+    if name is not None and "--" in words[: words.index(name)]:
+        root.error(f"'--' stands before the command {name}")
     later: list[str] = []
     if name == "install-shim" and "--" in words:
         at = words.index("--")
@@ -70,7 +72,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         words = proxyargs.normalized(words)
     args, unknown = root.parse_known_args(words)
     if unknown:
-        parser = commands[args.command]
+        assert parser is not None  # nothing but a command lets a word pass
         flags = re.findall(r"--[\w.-]+", parser.format_usage())
         found = _suggestion(unknown[0].partition("=")[0], flags)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{found}")
@@ -80,8 +82,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def parser_of(command: str | None) -> argparse.ArgumentParser:
     """That of one command, or of the whole."""
-    root, commands = _parsers()
-    return commands[command] if command is not None else root
+    root, parser = _parsers(command)
+    return root if parser is None else parser
 
 
 class _Parser(argparse.ArgumentParser):
@@ -117,8 +119,11 @@ def _suggestion(word: str, known: Collection[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
-    """The parser of the whole, and those of the commands."""
+def _parsers(command: str | None) -> tuple[_Parser, _Parser | None]:
+    """The parser of the whole, and that of ``command``; None where there is no such command.
+
+    The whole has no other: making one for every command takes longer than reading the arguments of one.
+    """
     root = _Parser(
         prog="layertee",
         usage="layertee [-h] [--version] [-v] [--debug] COMMAND ...",
@@ -129,14 +134,13 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     root.add_argument("--version", action=_Version, nargs=0, help="show the version")
     _add_logging(root, False)
     commands = root.add_subparsers(metavar="COMMAND", required=True, prog="layertee", help=argparse.SUPPRESS)
-    found: dict[str, _Parser] = {}
-    for name, add in _ARGUMENTS.items():
-        sub = commands.add_parser(name, description=_DESCRIPTIONS.get(name, SUMMARIES[name]))
-        sub.set_defaults(command=name)
-        add(sub)
-        _add_logging(sub, argparse.SUPPRESS)  # also after the command's name
-        found[name] = sub
-    return root, found
+    if command not in _ARGUMENTS:
+        return root, None
+    parser = commands.add_parser(command, description=_DESCRIPTIONS.get(command, SUMMARIES[command]))
+    parser.set_defaults(command=command)
+    _ARGUMENTS[command](parser)
+    _add_logging(parser, argparse.SUPPRESS)  # also after the command's name
+    return root, parser
 
 
 def _listed() -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from ..options import PolicyOptions, SignaturesBy
 from . import values
+
+if TYPE_CHECKING:
+    from ..options import PolicyOptions
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +40,8 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--signatures-by",
-        choices=[by.value for by in SignaturesBy],
-        default=SignaturesBy.LAYERTEE.value,
+        choices=("layertee", "skopeo"),
+        default="layertee",
         help="what judges the signatures that policy.json wants: this program, or the real skopeo (default:"
         " %(default)s)",
     )
@@ -58,6 +61,8 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
 
 def policy_of(args: argparse.Namespace) -> PolicyOptions:
     """What was typed. What a command has not gets its default."""
+    from ..options import PolicyOptions, SignaturesBy  # not for --help
+
     return PolicyOptions(
         file=args.policy,
         insecure=args.insecure_policy,

@@ -1,6 +1,8 @@
 """What an option's value may be. Each function reads one kind of value and refuses everything else.
 
 All of them raise argparse.ArgumentTypeError, whose text says what was expected. Digits are ASCII.
+
+Whatever of the library a value needs is imported when it is read: ``--version`` and ``--help`` read none.
 """
 
 from __future__ import annotations
@@ -9,19 +11,20 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..disk.keeping import KeepPartials
-from ..disk.space import KeepFree, parse_size, scaled
-from ..options import ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST
+if TYPE_CHECKING:
+    from ..disk.keeping import KeepPartials
+    from ..disk.space import KeepFree
 
 DURATION_MAX_S = 30 * 86400.0
 
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([kKmMgG])(i?))?[bB]?(?:/s)?")
-_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
-_HOST = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
-_AGE = re.compile(r"([1-9][0-9]{0,4})([hdw])")
-_DURATION = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?")
+# Compiled when they are first needed, and then kept by re.
+_RATE = r"([0-9]+(?:\.[0-9]+)?) ?(?:([kKmMgG])(i?))?[bB]?(?:/s)?"
+_SHARE = r"([0-9]{1,3}(?:\.[0-9]+)?) ?%"
+_HOST = r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?"
+_AGE = r"([1-9][0-9]{0,4})([hdw])"
+_DURATION = r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?"
 
 
 class Amount(NamedTuple):
@@ -60,7 +63,7 @@ def seconds(text: str) -> float:
 
 def duration(text: str) -> float:
     """``90s``, ``10m``, ``2h``, ``1h30m`` in seconds: more than none, at most 30 days."""
-    match = _DURATION.fullmatch(text)
+    match = re.fullmatch(_DURATION, text)
     total = 0.0
     if match is not None and len(text) <= 30:
         total = sum(
@@ -73,7 +76,7 @@ def duration(text: str) -> float:
 
 def age(text: str) -> float:
     """``12h``, ``30d`` or ``8w`` in seconds; more than none."""
-    match = _AGE.fullmatch(text)
+    match = re.fullmatch(_AGE, text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r:.50} is not an age like 12h, 30d or 8w")
     return int(match[1]) * {"h": 3600.0, "d": 86400.0, "w": 604800.0}[match[2]]
@@ -81,7 +84,7 @@ def age(text: str) -> float:
 
 def rate(text: str) -> int:
     """Bytes per second: ``20M`` is 20,000,000, ``20Mi`` 1024-based."""
-    found = _scaled(_RATE.fullmatch(text.strip()))
+    found = _scaled(re.fullmatch(_RATE, text.strip()))
     if found is None or not 1000 <= found < 10**15:
         raise argparse.ArgumentTypeError(
             f"{text!r:.50} is not a rate of at least 1000 bytes per second, like 20M"
@@ -91,6 +94,8 @@ def rate(text: str) -> int:
 
 def size(text: str) -> int:
     """Bytes: ``32Mi``, ``5G`` (10^9), or a whole number; 0 as well."""
+    from ..disk.space import parse_size
+
     found = parse_size(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r:.50} is not a size like 32Mi or 5G")
@@ -106,6 +111,8 @@ def size_of_some(text: str) -> int:
 
 def window(text: str) -> int:
     """A :func:`size` from 1Ki to 2Gi."""
+    from ..options import ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST
+
     found = size(text)
     if not ZSTD_WINDOW_LEAST <= found <= ZSTD_WINDOW_MOST:
         raise argparse.ArgumentTypeError(f"{text!r:.50} is not a size from 1Ki to 2Gi")
@@ -114,7 +121,7 @@ def window(text: str) -> int:
 
 def size_or_share(text: str) -> Amount:
     """A :func:`size`, or ``0%`` to ``100%``."""
-    share = _SHARE.fullmatch(text.strip())
+    share = re.fullmatch(_SHARE, text.strip())
     if share is not None and float(share[1]) <= 100:
         return Amount(None, float(share[1]) / 100)
     try:
@@ -127,6 +134,8 @@ def size_or_share(text: str) -> Amount:
 
 def keep_free(text: str) -> KeepFree:
     """A :func:`size`, or ``0%`` to ``100%`` of a filesystem."""
+    from ..disk.space import KeepFree
+
     try:
         return KeepFree.parse(text)
     except ValueError as exc:
@@ -135,6 +144,8 @@ def keep_free(text: str) -> KeepFree:
 
 def keep_partials(text: str) -> KeepPartials:
     """An age like ``7d``, a :func:`size`, or ``never``."""
+    from ..disk.keeping import KeepPartials
+
     try:
         return KeepPartials.parse(text)
     except ValueError as exc:
@@ -160,7 +171,7 @@ def path_or_none(text: str) -> Path | None:
 
 def host(text: str) -> str:
     """``HOST`` or ``HOST:PORT``, as a registry or a token service is named."""
-    if not _HOST.fullmatch(text):
+    if not re.fullmatch(_HOST, text):
         raise argparse.ArgumentTypeError(f"{text!r:.50} is not a host, like auth.example.com")
     return text.lower()
 
@@ -174,6 +185,8 @@ def visible(text: str) -> str:
 
 def _scaled(match: re.Match[str] | None) -> int | None:
     """The bytes that an amount stands for; None for none, and for fractions of a byte."""
+    from ..disk.space import scaled
+
     if match is None or len(match[1]) > 20:
         return None
     number, unit, binary = match.groups()

@@ -11,6 +11,7 @@ from layertee.cli.dispatch import COMMANDS
 from layertee.cli.exits import EXIT_ERROR
 from layertee.cli.main import main
 from layertee.cli.topics import TOPICS
+from layertee.options import SignaturesBy
 
 ALL = sorted(COMMANDS)
 
@@ -44,6 +45,17 @@ def test_how_much_is_logged_may_stand_before_or_after_the_command(words: tuple[s
     args = parse(words)
     assert (args.command, args.verbose, args.debug, args.store) == ("ls", True, True, Path("x"))
     assert (parse(["ls"]).verbose, parse(["ls"]).debug) == (False, False)
+
+
+def test_two_dashes_do_not_stand_before_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(capsys, "--", "ls").endswith("error: '--' stands before the command ls")
+
+
+def test_signatures_are_judged_by_each_program_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for by in SignaturesBy:
+        assert parse(["pull", "--signatures-by", by.value, "x"]).signatures_by == by.value
+    told = complaint(capsys, "pull", "--signatures-by", "gpg", "x")
+    assert "'gpg'" in told and all(by.value in told for by in SignaturesBy)
 
 
 @pytest.mark.parametrize(
