@@ -1,4 +1,8 @@
-"""The library's front: one engine, one store, any number of images."""
+"""The library's front: one engine, one store, any number of images.
+
+What only some of its methods need is imported by them: a plan that is not carried out needs no pool, and a
+server that has not been asked for an image yet neither a network nor a policy.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +12,36 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from .aio import in_thread, unwrapped_group
-from .core.pool import LayerJob, Pool, PoolLayer
-from .core.workers import open_pool
 from .disk.space import Space
 from .errors import CatalogError, LayerteeError, LocalError, OtherPlatform, SourceUnreadable
-from .image.blobname import BlobName
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
-from .image.holding import Basis, BlobReader
+from .image.holding import Basis
 from .image.pairs import with_computed
 from .image.platform import Platform
 from .image.reference import Reference, ShortName, parse_name
 from .image.strictjson import printable
 from .options import Options
-from .pulling.budget import Pace, Spending, in_time, spare
 from .pulling.imageplan import ImagePlan
-from .pulling.ingest import Ingest
-from .pulling.judging import Examined, Judge, remember
-from .pulling.measure import check
-from .pulling.network import Network
 from .pulling.plan import Form, LayerPlan, Plan, Source, SourceKind, Verify, Want, plan
-from .pulling.pull import Pull
-from .pulling.report import ProgressCallback, PullResult
-from .pulling.resolve import Resolved, resolve, resolve_short
-from .pulling.ruling import Sources
-from .pulling.source import read_blob
-from .pulling.stream import LayerStream
-from .pulling.survey import Keepers, blob_names, look, registry_layers
-from .pulling.verify import VerifyReport, verify_store
 from .store.blobs import PLACE
 from .store.store import Store, default_root
-from .transfer.fetcher import Fetcher
+
+if TYPE_CHECKING:
+    from .core.pool import Pool, PoolLayer
+    from .image.blobname import BlobName
+    from .image.holding import BlobReader
+    from .pulling.ingest import Ingest
+    from .pulling.judging import Examined
+    from .pulling.network import Network
+    from .pulling.report import ProgressCallback, PullResult
+    from .pulling.resolve import Resolved
+    from .pulling.ruling import Sources
+    from .pulling.stream import LayerStream
+    from .pulling.verify import VerifyReport
+    from .transfer.fetcher import Fetcher
 
 __all__ = ["Engine", "ImageName", "Inspection", "Options"]
 
@@ -80,8 +81,7 @@ class Engine:
         self._given = store
         self._options = options or Options()
         self._store: Store | None = store if isinstance(store, Store) else None
-        self._network = Network(self._options)
-        self._judge = Judge(self._options, self.platform)
+        self._network_opened: Network | None = None
         self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,7 +99,8 @@ class Engine:
         if self._pool is not None:
             self._pool.close()
         try:
-            await self._network.close()
+            if self._network_opened is not None:
+                await self._network_opened.close()
         finally:
             self._close_store()
 
@@ -137,6 +138,8 @@ class Engine:
 
         Each of them alone is bounded by that, too. Raises DeadlineExceeded.
         """
+        from .pulling.budget import in_time
+
         return in_time(self._options.budget.deadline_s)
 
     # --- what it does ---
@@ -165,6 +168,8 @@ class Engine:
         UnsupportedImage; PolicyRefused (DowngradeRefused) for an image that this machine does not take;
         ValueError for a ``form`` or ``verify`` that there is not.
         """
+        from .pulling.survey import look
+
         wanted = want or Want(trust=self._options.trust)
         wanted = replace(
             wanted,
@@ -189,6 +194,8 @@ class Engine:
             return await self._inspect(reference, want or Want(trust=self._options.trust), enforce)
 
     async def _inspect(self, reference: str, wanted: Want, enforce: bool) -> Inspection:
+        from .pulling.survey import blob_names, look, registry_layers
+
         found, examined = await self._examined(reference, enforce=enforce)
         survey, attested = await in_thread(
             look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
@@ -210,11 +217,13 @@ class Engine:
         that were finished before a failure stay, and are not fetched again; of the others, what has come
         stays, as long as the engine's options keep it.
         """
+        from .pulling.budget import Pace
+        from .pulling.pull import Pull
+
         fetcher, ingest = await self._begin(plan)
-        budget = self._options.budget
-        pace = Pace(budget.min_rate)
+        pace = Pace(self._options.budget.min_rate)
         try:
-            async with in_time(budget.deadline_s):
+            async with self.in_time():
                 pull = Pull(
                     self.store, fetcher, ingest, plan, pace, progress, n_workers=self._workers().workers
                 )
@@ -228,6 +237,8 @@ class Engine:
 
         Whoever hands an image on without ``pull`` calls it. What kept it from being remembered is returned.
         """
+        from .pulling.judging import remember
+
         return await in_thread(remember, self.store, plan, self.platform, self._options.policy)
 
     @asynccontextmanager
@@ -240,6 +251,11 @@ class Engine:
         step has no verdict on its image: whoever goes by what ``inspect`` only told looks at ``consent``
         first.
         """
+        from .core.pool import LayerJob
+        from .core.workers import open_pool
+        from .pulling.measure import check
+        from .pulling.stream import LayerStream
+
         layer = step.layer
         source, reader = await in_thread(_first_to_read, step)
         blob = layer if source.holding is None else source.holding
@@ -290,14 +306,18 @@ class Engine:
 
     async def verify(self) -> VerifyReport:
         """Hash everything in the store again; what is wrong goes to quarantine. Raises StoreBusy."""
+        from .pulling.verify import verify_store
+
         return await verify_store(self.store, self._workers(), self._options)
 
     # --- inside ---
 
     async def _examined(self, reference: str, *, enforce: bool) -> tuple[Resolved, Examined]:
         """The image, and what the policy says of it: first of its name alone."""
+        from .pulling.judging import Judge
+
         named = parse_name(reference)
-        judge = self._judge
+        judge = Judge(self._options, self.platform)
         ruling = await judge.by_name(named) if not isinstance(named, ShortName) else None
         if enforce and ruling is not None:
             ruling.consent.check()
@@ -322,6 +342,8 @@ class Engine:
         return found, examined
 
     async def _resolve(self, reference: str) -> Resolved:
+        from .pulling.resolve import resolve, resolve_short
+
         pair = layers_as_far_as_known if self._options.opaque_layers else image_layers
         named, platform = parse_name(reference), self.platform
         if isinstance(named, ShortName):
@@ -369,6 +391,10 @@ class Engine:
         """What carries ``plan`` out: the transfers from its registry, and the way in for its layers."""
         if isinstance(plan, ImagePlan):  # ``inspect`` gives plans of images that are not taken
             plan.consent.check()
+        from .pulling.budget import Spending, spare
+        from .pulling.ingest import Ingest
+        from .pulling.survey import Keepers
+
         pool = self._workers()
         fetcher = await self._network.fetcher(_registry_of(plan), pool)
         layers = [step.layer for step in plan.layers]
@@ -398,6 +424,9 @@ class Engine:
     async def _feed(
         self, layer: Layer, source: Source, reader: BlobReader | None, pool: Pool, pool_layer: PoolLayer
     ) -> None:
+        from .pulling.source import read_blob
+        from .transfer.fetcher import Fetcher
+
         if reader is not None:
             await read_blob(_Opened(reader), pool, pool_layer)
             return
@@ -411,8 +440,18 @@ class Engine:
             await fetcher.fetch(layer.descriptor, servers, pool_layer)
             watch.cancel()
 
+    @property
+    def _network(self) -> Network:
+        if self._network_opened is None:
+            from .pulling.network import Network
+
+            self._network_opened = Network(self._options)
+        return self._network_opened
+
     def _workers(self) -> Pool:
         if self._pool is None:
+            from .core.workers import open_pool
+
             self._pool = open_pool(core=self._options.core)
         return self._pool
 

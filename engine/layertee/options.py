@@ -5,13 +5,16 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .disk.keeping import KeepPartials
 from .disk.space import KeepFree
-from .image.document import Platform
 from .image.holding import Basis, Place
-from .image.placename import Where
 from .transfer.limits import FetchLimits
+
+if TYPE_CHECKING:
+    from .image.document import Platform
+    from .image.placename import Where
 
 # What the zstd program takes by default. The most is what libzstd can do, the least what a frame can ask for.
 ZSTD_WINDOW = 128 << 20

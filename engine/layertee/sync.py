@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .engine import Engine, Options
 from .pulling.plan import Form, Verify
-from .pulling.report import ProgressCallback, PullResult
-from .store.store import Store
+
+if TYPE_CHECKING:
+    from .pulling.report import ProgressCallback, PullResult
+    from .store.store import Store
 
 T = TypeVar("T")
 

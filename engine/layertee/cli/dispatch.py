@@ -24,11 +24,14 @@ from .output import ReaderLeft, flush, tell
 
 
 class Command(NamedTuple):
-    """Where a command is: ``function`` of ``module``. ``network``: that module imports the HTTP library."""
+    """Where a command is: ``function`` of ``module``.
+
+    ``loop``: it runs an event loop and threads, and may ask a registry.
+    """
 
     module: str
     function: str
-    network: bool = False
+    loop: bool = False
 
     def load(self) -> Callable[[Namespace], int]:
         """The function: of parsed arguments, to an exit code."""
@@ -39,16 +42,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "pull": Command("pull", "pull", network=True),
-    "inspect": Command("inspect", "inspect", network=True),
+    "pull": Command("pull", "pull", loop=True),
+    "inspect": Command("inspect", "inspect", loop=True),
     "map": Command("store", "show_map"),
     "ls": Command("store", "ls"),
     "rm": Command("store", "rm"),
     "gc": Command("store", "collect"),
-    "verify": Command("verify", "verify", network=True),
-    "prepare": Command("prepare", "prepare", network=True),
-    "image-proxy": Command("image_proxy", "serve", network=True),
-    "install-shim": Command("install_shim", "install", network=True),
+    "verify": Command("verify", "verify", loop=True),
+    "prepare": Command("prepare", "prepare", loop=True),
+    "image-proxy": Command("image_proxy", "serve", loop=True),
+    "install-shim": Command("install_shim", "install", loop=True),
     "doctor": Command("doctor", "doctor"),
     "help": Command("topics", "show"),
 }
@@ -108,11 +111,11 @@ def _load(command: Command) -> Callable[[Namespace], int]:
 def _load_quickly(command: Command) -> Callable[[Namespace], int]:
     """As ``_load``, for a process that has just begun and is all ours."""
     with _no_collector():
-        if command.network:
+        if command.loop:
             process.see_that_there_is_enough()
-            from ..registry.first_import import import_aiohttp
+            from ..registry.first_import import leave_certificates_out
 
-            import_aiohttp()
+            leave_certificates_out()
         return command.load()
 
 

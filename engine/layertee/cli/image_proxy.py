@@ -10,6 +10,7 @@ import socket
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engine import Engine
 from ..errors import InvalidReference, LayerteeError
@@ -20,7 +21,6 @@ from ..imageproxy.images import Identity, ProxyOptions
 from ..imageproxy.server import Server, refuse
 from ..imageproxy.session import Session
 from ..imageproxy.wire import Channel
-from ..options import Options
 from ..places.find import client_repositories
 from ..skopeo.command import Access, Invocation
 from ..skopeo.find import find_skopeo
@@ -28,6 +28,9 @@ from ..sync import run
 from .exits import EXIT_OK, EXIT_SIGNAL
 from .output import warn
 from .shared import options_of
+
+if TYPE_CHECKING:
+    from ..options import Options
 
 EXIT_TERMINATED = EXIT_SIGNAL + signal.SIGTERM
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..disk.space import human
 from ..engine import Engine, Inspection
-from ..image.blobname import BlobName
-from ..pulling.plan import LayerPlan
 from ..sync import run
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
 from .policytext import verdict
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
+
+if TYPE_CHECKING:
+    from ..image.blobname import BlobName
+    from ..pulling.plan import LayerPlan
 
 
 def inspect(args: argparse.Namespace) -> int:

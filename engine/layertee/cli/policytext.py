@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from ..pulling.imageplan import ImagePlan
-from ..pulling.report import PullResult
-from ..signatures.signature import Verified
+if TYPE_CHECKING:
+    from ..pulling.imageplan import ImagePlan
+    from ..pulling.report import PullResult
+    from ..signatures.signature import Verified
 
 
 def verdict(image: ImagePlan | PullResult) -> Iterator[tuple[str, str]]:

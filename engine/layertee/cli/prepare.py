@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from ..disk.space import human
 from ..engine import Engine, Inspection
 from ..errors import InvalidReference
-from ..image.document import DiffID, Digest
 from ..image.holding import Basis
 from ..image.reference import parse_reference
 from ..places.ostree.prepare import LayerStep, Preparation, Prepare, Step, Undone, undo
@@ -18,6 +18,9 @@ from .hints import tell_hints
 from .output import print_json, print_table, say, warn
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
+
+if TYPE_CHECKING:
+    from ..image.document import DiffID, Digest
 
 
 def prepare(args: argparse.Namespace) -> int:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Protocol, Self, TextIO, cast
 
 from ..disk.space import human
 from ..pulling.plan import Action
-from ..pulling.report import Progress
 from .output import Tolerant, tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+    from ..pulling.report import Progress
 
 LINE_EVERY_S = 10.0
 RATE_OVER_S = 3.0

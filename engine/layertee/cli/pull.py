@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..disk.space import human
 from ..engine import Engine, ImageName
 from ..errors import InvalidReference, LayerteeError
-from ..image.document import Layer
 from ..image.reference import LayoutReference, parse_reference
-from ..pulling.imageplan import ImagePlan
 from ..pulling.plan import Action, Form, Verify
-from ..pulling.report import LayerResult, PullResult
 from ..store.store import Store
 from ..sync import run
 from .exits import EXIT_OK
@@ -21,6 +19,11 @@ from .policytext import verdict
 from .progress import display
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
+
+if TYPE_CHECKING:
+    from ..image.document import Layer
+    from ..pulling.imageplan import ImagePlan
+    from ..pulling.report import LayerResult, PullResult
 
 
 def pull(args: argparse.Namespace) -> int:

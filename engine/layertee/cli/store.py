@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
 from ..disk.keeping import KeepPartials
 from ..disk.space import human
 from ..errors import InvalidReference
 from ..image.document import DiffID, Digest
-from ..store.catalog import Pair
 from ..store.gc import gc
-from ..store.images import StoredImage
-from ..store.parts import Part
-from ..store.sweep import GCReport
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
 from .shared import open_store
+
+if TYPE_CHECKING:
+    from ..store.catalog import Pair
+    from ..store.images import StoredImage
+    from ..store.parts import Part
+    from ..store.sweep import GCReport
 
 
 def ls(args: argparse.Namespace) -> int:

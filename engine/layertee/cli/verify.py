@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ..disk.space import human
 from ..engine import Engine
 from ..errors import LayerteeError
 from ..pulling.plan import Keep, Want
-from ..pulling.report import PullResult
-from ..pulling.verify import VerifyReport
 from ..sync import run
 from .exits import EXIT_INTEGRITY, EXIT_OK
 from .output import print_json, say, warn
 from .shared import open_store, options_of
+
+if TYPE_CHECKING:
+    from ..pulling.report import PullResult
+    from ..pulling.verify import VerifyReport
 
 
 def verify(args: argparse.Namespace) -> int:

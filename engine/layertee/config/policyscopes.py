@@ -11,14 +11,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidReference, NotFound
-from ..image.reference import Reference
 from ..image.reference_archive import DOCKER_ARCHIVE
-from ..image.reference_storage import StorageReference
 from ..image.stored_name import StoredName, parse_stored
-from .storage import find_roots
+
+if TYPE_CHECKING:
+    from ..image.reference import Reference
+    from ..image.reference_storage import StorageReference
 
 # Transports that are files or directories, by their paths; and those whose images have no scope of their own.
 PATHS: Final = frozenset({"dir", "oci", "oci-archive", "sif"})
@@ -66,6 +67,8 @@ def storage_scopes(
 
     Blocks. Raises as ``find_roots``.
     """
+    from .storage import find_roots  # only podman's own images are in podman's store
+
     roots = find_roots(image, environ=environ)
     try:
         # Ids are looked for by nobody here: what could be one has no known scope.

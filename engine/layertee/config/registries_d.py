@@ -11,16 +11,18 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from ..errors import RegistriesConfError
-from ..image.reference import Reference
 from ..image.strictjson import printable
 from .home import User
 from .policyscopes import docker_scopes
 from .reading import read_file
 from .search import ADMIN, VENDOR, Search
+
+if TYPE_CHECKING:
+    from ..image.reference import Reference
 
 LIMIT = 64 << 10  # such files have some hundred bytes; a mebibyte of YAML takes ten seconds to read
 _DEFAULT = "default-docker"

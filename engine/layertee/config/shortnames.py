@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 from ..errors import InvalidReference, RegistriesConfError, UnresolvedName
 from ..image.reference import Reference, ShortName, parse_reference
 from .home import User, uid_outside
-from .registries import Registries
 
 if TYPE_CHECKING:
+    from .registries import Registries
     from .registries_file import Alias, Whence
 
 RECORDED: Final = Path("containers/short-name-aliases.conf")

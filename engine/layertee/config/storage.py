@@ -16,15 +16,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidReference, LocalError, NoHome, StoreCorrupt
-from ..image.reference_storage import StorageReference
 from ..image.strictjson import printable
 from .home import User
 from .reading import read_file
 from .search import ADMIN, VENDOR, Search
 from .tomlfile import NotToml, parse_toml
+
+if TYPE_CHECKING:
+    from ..image.reference_storage import StorageReference
 
 VARIABLE: Final = "CONTAINERS_STORAGE_CONF"
 OVERRIDE: Final = "CONTAINERS_STORAGE_CONF_OVERRIDE"

@@ -6,11 +6,13 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..image.reference import Reference
 from .policyscopes import docker_scopes
 from .trustpattern import Pattern
+
+if TYPE_CHECKING:
+    from ..image.reference import Reference
 
 SIGNED: Final = "https://sigstore.dev/cosign/sign/v1"
 """The predicate type of a plain signature of an image, which is asked for by ``signer`` alone."""

@@ -32,9 +32,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..image.document import Digest
+if TYPE_CHECKING:
+    from ..image.document import Digest
 
 __all__ = [
     *("AHEAD", "IN_KERNELS", "LEAST", "N_AHEAD", "N_WAITING", "PATIENCE_S", "POLL_S", "YIELD_S"),

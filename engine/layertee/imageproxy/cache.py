@@ -12,14 +12,16 @@ import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..disk.keeping import KeepPartials
 from ..disk.space import KeepFree, Space, free_space, human
 from ..errors import InvalidReference, LayerteeError, LocalError, StoreBusy
-from ..image.document import Digest
 from ..store.gc import trim
-from ..store.store import Store
+
+if TYPE_CHECKING:
+    from ..image.document import Digest
+    from ..store.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,17 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ..engine import Inspection
 from ..errors import CatalogError, DocumentError
-from ..image.document import Digest, ImageConfig, Layer, Manifest
 from ..image.holding import Basis
 from ..image.media import OCI_MANIFEST, Compression, media_type_of
 from ..image.rewrite import ORIGINAL_MANIFEST, layer_descriptor, oci_manifest
-from ..store.store import Store
+
+if TYPE_CHECKING:
+    from ..engine import Inspection
+    from ..image.document import Digest, ImageConfig, Layer, Manifest
+    from ..store.store import Store
 
 # Annotations of a layer that is presented as a tar: the blob that it is at the registry.
 ANNOTATIONS: Final = "dev.layertee.layer."

@@ -13,20 +13,16 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ..aio import in_thread
 from ..core.result import TeeResult
-from ..engine import Engine, Inspection
 from ..errors import CatalogError, DocumentError, LayerteeError, SizeMismatch, StoreCorrupt, UnsupportedImage
 from ..image.document import DiffID, Digest, Layer
-from ..image.holding import Place
 from ..image.media import Compression
-from ..image.placename import Where
 from ..image.reference import parse_reference
 from ..image.reference_storage import StorageReference
 from ..image.roles import asking_order
-from ..pulling.imageplan import ImagePlan
 from ..pulling.plan import Form, Keep, LayerPlan, Want
 from ..pulling.survey import kept_by
 from . import documents
@@ -35,6 +31,12 @@ from .documents import Presented
 from .queue import Brought, LayerQueue
 from .server import IDENTITY_METHOD, Answer, Pipe
 from .wire import MAX_PACKET, RequestError
+
+if TYPE_CHECKING:
+    from ..engine import Engine, Inspection
+    from ..image.holding import Place
+    from ..image.placename import Where
+    from ..pulling.imageplan import ImagePlan
 
 log = logging.getLogger(__name__)
 

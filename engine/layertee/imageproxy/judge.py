@@ -12,10 +12,9 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..aio import in_thread
-from ..engine import Engine
 from ..errors import NotFound, PolicyRefused
 from ..image.document import (
     MAX_DOCUMENT,
@@ -30,6 +29,9 @@ from ..image.document import (
 from ..image.reference import parse_reference
 from ..pulling.judging import Judge
 from ..pulling.ruling import Sources
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 log = logging.getLogger(__name__)
 

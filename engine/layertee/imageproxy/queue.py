@@ -18,22 +18,24 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..aio import in_thread, unwrapped_group
-from ..core.result import BlobResult
 from ..disk.blob_file import OpenFile
-from ..disk.space import Space
 from ..errors import IntegrityError, LocalError, SourceUnreadable, StoreCorrupt
-from ..image.document import Digest, Layer
-from ..image.holding import Holding
 from ..image.media import Compression
-from ..pulling.ingest import Ingest
-from ..pulling.plan import LayerPlan
 from ..pulling.report import Ingested, LayerProgress
 from ..pulling.staged import Staged
-from ..store.store import Store
 from .appetite import AHEAD, N_AHEAD, PATIENCE_S, POLL_S, Appetite
+
+if TYPE_CHECKING:
+    from ..core.result import BlobResult
+    from ..disk.space import Space
+    from ..image.document import Digest, Layer
+    from ..image.holding import Holding
+    from ..pulling.ingest import Ingest
+    from ..pulling.plan import LayerPlan
+    from ..store.store import Store
 
 log = logging.getLogger(__name__)
 

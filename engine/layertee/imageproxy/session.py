@@ -6,21 +6,23 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..aio import in_thread
-from ..engine import Engine, Inspection
 from ..errors import InvalidReference, PolicyRefused
-from ..image.document import Digest
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
-from ..pulling.imageplan import ImagePlan
 from .cache import CacheLimit, keep_within, make_room
 from .delegate import DelegatedImage, DelegateError, Forwarded, RealProxy
 from .images import ProxyOptions, ServedImage
 from .judge import taken_as
 from .server import IDENTITY_METHOD, Answer, Image, Pipe
 from .wire import RequestError
+
+if TYPE_CHECKING:
+    from ..engine import Engine, Inspection
+    from ..image.document import Digest
+    from ..pulling.imageplan import ImagePlan
 
 log = logging.getLogger(__name__)
 

@@ -15,16 +15,18 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from ..aio import is_given_up
-from ..disk.blob_file import OpenFile
 from ..disk.files import close, disk_error, open_regular, real_path
 from ..disk.spool import spool, spool_directory
 from ..errors import DecodeError, LocalError, NotFound, SourceUnreadable, StoreCorrupt
 from .decompressed import MAGIC_NBYTES, Packing, decompressed, packing_of
-from .tarindex import Member
+
+if TYPE_CHECKING:
+    from ..disk.blob_file import OpenFile
+    from .tarindex import Member
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,7 @@
-"""Places by their names, and those that are usual on such a machine. A new kind of place is wired here."""
+"""Places by their names, and those that are usual on such a machine. A new kind of place is wired here.
+
+Each kind is imported when a place of it is named: most pulls name none.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from ..disk.files import check_path
 from ..errors import LayerteeError, NoHome
-from ..image.document import DiffID, Digest
-from ..image.holding import Place
 from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference_storage import TRANSPORT, StorageReference, parse_storage
-from .blobinfocache import BlobInfoCache, default_path
-from .composefs import ComposefsPlace
-from .docker_archive import DockerArchivePlace
-from .oci_archive import OCIArchivePlace
 from .oci_layout import OCILayoutPlace
 
 if TYPE_CHECKING:
+    from ..image.document import DiffID, Digest
+    from ..image.holding import Place
     from .podman.place import ContainersStoragePlace
 
 # bootc's, on a booted system and from an installer's point of view.
@@ -49,23 +48,31 @@ def place(
     if not isinstance(where, PlaceName):
         return where
     if where.kind is PlaceKind.OCI_ARCHIVE and where.path is not None:
+        from .oci_archive import OCIArchivePlace
+
         return OCIArchivePlace(where.path, known=known, attested=attested, prefer=prefer)
     if where.kind is PlaceKind.DOCKER_ARCHIVE and where.path is not None:
+        from .docker_archive import DockerArchivePlace
+
         return DockerArchivePlace(where.path)
     if where.kind is PlaceKind.OSTREE and where.path is not None:
         from .ostree.place import OSTreePlace
 
         return OSTreePlace(where.path, known=known, attested=attested)
     if where.kind is PlaceKind.COMPOSEFS and where.path is not None:
+        from .composefs import ComposefsPlace
+
         return ComposefsPlace(where.path)
     if where.kind is PlaceKind.BLOB_INFO_CACHE:
+        from .blobinfocache import BlobInfoCache, default_path
+
         return BlobInfoCache(where.path or default_path())
     raise ValueError(f"{where} is no single place")
 
 
 def storage(where: StorageReference) -> ContainersStoragePlace:
     """Podman's store that ``where`` means; raises as ``place``."""
-    from .podman.place import ContainersStoragePlace  # 20 ms
+    from .podman.place import ContainersStoragePlace
 
     return ContainersStoragePlace.of(where)
 
@@ -117,6 +124,8 @@ def _on_this_machine(warnings: list[str]) -> list[Where | Place]:
 
 
 def _usual_cache() -> list[Where | Place]:
+    from .blobinfocache import default_path
+
     try:
         path = default_path()
     except NoHome:

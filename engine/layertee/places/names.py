@@ -7,11 +7,14 @@ as ``attested``, stays in the memory of one plan, and gives way to what was comp
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from ..image.blobname import BlobName
-from ..image.document import DiffID, Digest
-from ..image.holding import Place
 from ..image.pairs import contradicts
+
+if TYPE_CHECKING:
+    from ..image.blobname import BlobName
+    from ..image.document import DiffID, Digest
+    from ..image.holding import Place
 
 
 class Attested:

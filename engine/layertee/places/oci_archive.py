@@ -11,15 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ..disk.files import close, disk_error
 from ..errors import NotFound, StoreCorrupt
-from ..image.document import Digest
 from ..store.layout_reader import LayoutReader, blob_name
 from .archive_file import ArchiveFile, ArchiveMember, open_archive
 from .oci_layout import OCILayoutPlace
 from .tarindex import DamagedTar, Member, members
+
+if TYPE_CHECKING:
+    from ..image.document import Digest
 
 _NAME: Final = re.compile(
     rb"(?:\./)*(oci-layout|index\.json|blobs/sha256/[a-f0-9]{64}|blobs/sha512/[a-f0-9]{128})/*"

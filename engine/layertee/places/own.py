@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import LocalError
-from ..image.document import DiffID, Layer
 from ..image.holding import Basis, Found, Holding, Place
 from ..store.blobs import PLACE
-from ..store.store import Store
+
+if TYPE_CHECKING:
+    from ..image.document import DiffID, Layer
+    from ..store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

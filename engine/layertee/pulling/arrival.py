@@ -14,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..aio import in_thread
 from ..core.pool import Pool, PoolLayer, Spent
-from ..disk.part import BlobWriter
 from ..errors import LocalError, SourceUnreadable
 from .budget import CHECK_S
+
+if TYPE_CHECKING:
+    from ..disk.part import BlobWriter
 
 log = logging.getLogger(__name__)
 

@@ -21,12 +21,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..core.pool import PoolLayer, Spent
 from ..errors import DeadlineExceeded, OutputBudgetExceeded, Timeout, WorkBudgetExceeded
-from ..image.document import Layer
-from ..options import Budget
+
+if TYPE_CHECKING:
+    from ..image.document import Layer
+    from ..options import Budget
 
 CHECK_S: Final = 0.1
 RATE_WINDOW_S: Final = 60.0

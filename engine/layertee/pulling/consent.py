@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PolicyRefused
-from ..image.document import Digest
-from ..signatures.signature import Verified
+
+if TYPE_CHECKING:
+    from ..image.document import Digest
+    from ..signatures.signature import Verified
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
@@ -20,11 +20,13 @@ from ..config.registries_d import SignatureConfig, SignaturePlaces
 from ..errors import LayerteeError
 from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference
-from ..options import Options
 from ..registry.proxies import Proxies
-from .consent import Section
 from .judging import Judge
-from .ruling import Ruling
+
+if TYPE_CHECKING:
+    from ..options import Options
+    from .consent import Section
+    from .ruling import Ruling
 
 
 @dataclass(frozen=True, slots=True)

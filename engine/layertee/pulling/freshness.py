@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ..image.document import Digest
-from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
-from ..signatures.signature import Verified
 from ..store.seen import Seen
+
+if TYPE_CHECKING:
+    from ..image.document import Digest
+    from ..image.resolved import ResolvedImage
+    from ..signatures.signature import Verified
 
 VERSION_LABEL: Final = "org.opencontainers.image.version"
 # Reproducible builds say 1970-01-01 or 1980-01-01 for "no time"; and clocks of builders are a little fast.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..image.document import Digest, ImageConfig, Layer, Manifest
-from ..image.resolved import ResolvedImage
 from .consent import Consent
-from .freshness import Freshness
 from .plan import Plan
 from .report import Asked, PullResult
+
+if TYPE_CHECKING:
+    from ..image.document import Digest, ImageConfig, Layer, Manifest
+    from ..image.resolved import ResolvedImage
+    from .freshness import Freshness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

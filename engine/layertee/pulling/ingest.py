@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
@@ -35,14 +35,10 @@ from ..errors import (
     StoreBusy,
     WorkBudgetExceeded,
 )
-from ..image.document import Digest, Layer
 from ..image.holding import Basis, Form, Holding
 from ..image.media import Compression
-from ..image.reference import Reference
 from ..store.blobs import PLACE
-from ..store.store import Store
 from ..transfer.fetcher import Fetcher, FetchReport
-from ..transfer.servers import Servers
 from .arrival import Arrival
 from .budget import Bounds, Spending
 from .measure import Feed, check, measure_layer
@@ -50,7 +46,13 @@ from .plan import Action, LayerPlan, Plan, Source, SourceKind, largest_read, own
 from .report import Ingested, LayerProgress
 from .source import Openable, read_blob
 from .staged import Staged
-from .survey import Keepers
+
+if TYPE_CHECKING:
+    from ..image.document import Digest, Layer
+    from ..image.reference import Reference
+    from ..store.store import Store
+    from ..transfer.servers import Servers
+    from .survey import Keepers
 
 log = logging.getLogger(__name__)
 

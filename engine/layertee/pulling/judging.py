@@ -20,19 +20,19 @@ from ..aio import in_thread
 from ..config.policy import Policy, no_policy, read_policies
 from ..config.search import OWN
 from ..errors import DowngradeRefused, LocalError, PolicyRefused, TrustFileError
-from ..image.document import Index, Manifest
-from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference, parse_reference
-from ..image.resolved import ResolvedImage
-from ..options import Options, PolicyOptions
-from ..store.store import Store
-from .consent import Consent
 from .freshness import Freshness, compare, is_older
-from .imageplan import ImagePlan
 from .ruling import Ruling, Sources
 
 if TYPE_CHECKING:
     from ..config.trustrules import ScopeRules
+    from ..image.document import Index, Manifest
+    from ..image.platform import Platform
+    from ..image.resolved import ResolvedImage
+    from ..options import Options, PolicyOptions
+    from ..store.store import Store
+    from .consent import Consent
+    from .imageplan import ImagePlan
 
 
 @dataclass(frozen=True, slots=True)

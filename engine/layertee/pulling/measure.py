@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from ..aio import unwrapped_group
 from ..core.pool import PoolLayer, inflated
 from ..core.result import BlobResult, TeeResult
 from ..errors import DiffIDMismatch, DigestMismatch, SizeMismatch
-from ..image.document import Digest, Layer
+
+if TYPE_CHECKING:
+    from ..image.document import Digest, Layer
 
 Feed = Callable[[PoolLayer], Awaitable[None]]
 

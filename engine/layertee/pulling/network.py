@@ -1,23 +1,30 @@
-"""The network side of an engine: a transport, where images may be had, what was learned of each host."""
+"""The network side of an engine: a transport, where images may be had, what was learned of each host.
+
+The HTTP library is imported with the first registry that is asked: an image of this machine needs none.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
 from ..config.logins import Credentials
 from ..config.registries import AUTH_FILES, Endpoint, Registries
-from ..core.pool import Pool
-from ..image.reference import Reference
-from ..options import Options
 from ..registry.client import Registry
-from ..registry.http import TLSPolicy, Transport
-from ..transfer.connections import Connections
-from ..transfer.fetcher import Fetcher
+from ..registry.first_import import import_aiohttp
 from ..transfer.servers import Servers, Standing
 from ..version import __version__
 from .site import Site
+
+if TYPE_CHECKING:
+    from ..core.pool import Pool
+    from ..image.reference import Reference
+    from ..options import Options
+    from ..registry.http import Transport
+    from ..transfer.connections import Connections
+    from ..transfer.fetcher import Fetcher
 
 
 class Network:
@@ -65,6 +72,9 @@ class Network:
 
     async def fetcher(self, image: Reference | None, pool: Pool) -> Fetcher:
         """Transfers into ``pool`` from where ``image`` may be had, counted with others from there."""
+        from ..transfer.connections import Connections
+        from ..transfer.fetcher import Fetcher
+
         limits = self._options.limits
         host = (await self.servers(image)).in_order[0].host if image is not None else ""
         return Fetcher(pool, limits, self._hosts.setdefault(host, Connections(limits)))
@@ -76,6 +86,9 @@ class Network:
 
     def _registry(self, endpoint: Endpoint) -> Registry:
         """With logins, certificates and a scheme of its own, unless the options name them for all."""
+        import_aiohttp()
+        from ..registry.http import TLSPolicy
+
         options, image = self._options, endpoint.reference
         verify = options.tls_verify if options.tls_verify is not None else not endpoint.insecure
         return Registry(
@@ -109,6 +122,9 @@ class Network:
 
     def _opened(self) -> Transport:
         if self._transport is None:
+            import_aiohttp()
+            from ..registry.http import Transport
+
             prefix = self._options.user_agent_prefix
             agent = f"{prefix} layertee/{__version__}" if prefix else f"layertee/{__version__}"
             self._transport = Transport(user_agent=agent, answer_s=self._options.limits.stall_s)

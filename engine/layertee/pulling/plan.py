@@ -19,14 +19,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import LayerteeError, NotFound
 from ..image.document import DiffID, Digest, Layer
 from ..image.holding import Basis, Form, Holding
 from ..image.media import Compression
 from ..image.pairs import refuse_contradictions
-from ..image.reference import Reference
+
+if TYPE_CHECKING:
+    from ..image.reference import Reference
 
 __all__ = ["Action", "Form", "Keep", "LayerPlan", "Plan", "Source", "Survey", "Verify", "Want", "plan"]
 

@@ -12,22 +12,25 @@ import logging
 import time
 from collections import deque
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..aio import in_thread, unwrapped_group
 from ..disk.keeping import KeepPartials
-from ..disk.locks import HeldLock
 from ..disk.space import free_space, human
 from ..errors import NoSpace
-from ..image.document import Digest
 from ..image.rewrite import Types, local_manifest
-from ..store.store import Store
-from ..transfer.fetcher import Fetcher
-from .budget import Pace
-from .imageplan import ImagePlan
-from .ingest import Ingest
 from .plan import Action, Form, LayerPlan, leanest
 from .report import Ingested, LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
 from .staged import Staged
+
+if TYPE_CHECKING:
+    from ..disk.locks import HeldLock
+    from ..image.document import Digest
+    from ..store.store import Store
+    from ..transfer.fetcher import Fetcher
+    from .budget import Pace
+    from .imageplan import ImagePlan
+    from .ingest import Ingest
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..image.document import DiffID, Digest, Manifest
-from ..image.holding import Basis, Holding
 from .consent import Consent
-from .freshness import Freshness
 from .plan import Action, LayerPlan, Plan
+
+if TYPE_CHECKING:
+    from ..image.document import DiffID, Digest, Manifest
+    from ..image.holding import Basis, Holding
+    from .freshness import Freshness
 
 
 @dataclass(frozen=True, slots=True)

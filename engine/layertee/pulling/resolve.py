@@ -6,23 +6,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
-from ..config.shortnames import candidates, recorded_at
 from ..errors import InvalidReference, LayerteeError, NotInRegistry
 from ..image.document import Pairing, Platform, image_layers
 from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference import ArchiveReference, ImageReference, LayoutReference, Reference, ShortName
 from ..image.reference_archive import DockerArchiveReference
 from ..image.reference_storage import StorageReference
-from ..image.resolved import ResolvedImage
-from ..places.docker_archive import DockerArchive
-from ..places.find import storage
-from ..places.oci_archive import Archive
-from ..store.layout import Layout
-from .network import Network
-from .report import Asked
 
 if TYPE_CHECKING:
+    from ..image.resolved import ResolvedImage
     from ..places.podman.place import StorageImage
+    from .network import Network
+    from .report import Asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +75,8 @@ async def resolve_short(
 
     Raises UnresolvedName, and as ``resolve``: where there are several, for one, with notes of the others.
     """
+    from ..config.shortnames import candidates, recorded_at
+
     configured = await network.registries()
     found = await in_thread(lambda: candidates(name, configured, recorded_at()))
     failed: dict[Reference, LayerteeError] = {}
@@ -110,17 +107,23 @@ def _why_none(failed: dict[Reference, LayerteeError]) -> LayerteeError:
 def _in_storage(reference: StorageReference, platform: Platform) -> Resolved:
     if reference.image is None:
         raise InvalidReference(f"{reference} names a store and no image in it")
+    from ..places.find import storage
+
     found = storage(reference).resolve(reference.image, platform)
     name = next(iter(found.names), reference.image)
     return Resolved(name=name, image=found.image, origin=reference, stored=found)
 
 
 def _in_layout(reference: LayoutReference, platform: Platform, pair: Pairing) -> Resolved:
+    from ..store.layout import Layout
+
     found = Layout.open(reference.path).resolve(reference.ref, platform, pair=pair)
     return Resolved(name=reference.ref, image=found, origin=reference.path)
 
 
 def _in_archive(reference: ArchiveReference, platform: Platform, pair: Pairing) -> Resolved:
+    from ..places.oci_archive import Archive
+
     archive = Archive.open(reference.path)
     found = archive.resolve(reference.ref, platform, pair=pair)
     origin = PlaceName(PlaceKind.OCI_ARCHIVE, reference.path)
@@ -128,6 +131,8 @@ def _in_archive(reference: ArchiveReference, platform: Platform, pair: Pairing) 
 
 
 def _in_docker_archive(reference: DockerArchiveReference, pair: Pairing) -> Resolved:
+    from ..places.docker_archive import DockerArchive
+
     archive = DockerArchive(reference.path)
     found = archive.resolve(reference, pair)
     origin = PlaceName(PlaceKind.DOCKER_ARCHIVE, reference.path)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..config.policy import Judgement, Policy
 from ..config.requirements import Verdict
-from ..image.reference import Reference
-from ..signatures.signature import SignatureSource
 from .consent import Consent, Section
 
 if TYPE_CHECKING:
+    from ..config.policy import Judgement, Policy
     from ..config.trustrules import ScopeRules
+    from ..image.reference import Reference
+    from ..signatures.signature import SignatureSource
     from ..signatures.trust.check import TrustSource
 
 

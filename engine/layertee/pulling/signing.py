@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
-from ..config.policy import Policy
 from ..config.registries_d import SignatureConfig, SignaturePlaces
 from ..config.requirements import SignedBy, SigstoreSigned, Verdict
 from ..errors import LayerteeError, PolicyRefused, redact_url
-from ..image.document import Digest, Index, Manifest
-from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference, parse_reference
 from ..options import Options, PolicyOptions, SignaturesBy
-from ..places.podman.place import StorageImage
 from ..signatures.judge import AskedOnce, judge
 from ..signatures.keys.attachments import RegistryAttachments
 from ..signatures.signature import MAX_SIGNATURES, Signature, SignatureSource, Subject, Verified
@@ -28,14 +24,18 @@ from ..signatures.stores import LookasideSignatures, RegistrySignatures
 from ..skopeo.check import check_policy
 from ..skopeo.command import Access
 from ..skopeo.find import find_skopeo
-from .network import Network
-from .resolve import Resolved
 from .ruling import Ruling, Sources
 
 if TYPE_CHECKING:
+    from ..config.policy import Policy
+    from ..image.document import Digest, Index, Manifest
+    from ..image.platform import Platform
+    from ..places.podman.place import StorageImage
     from ..registry.client import Registry
     from ..registry.http import Transport
     from ..signatures.trust.check import TrustSource
+    from .network import Network
+    from .resolve import Resolved
 
 
 async def sources_of(ruling: Ruling, found: Resolved, network: Network, policy: PolicyOptions) -> Sources:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..config.registries import Endpoint
 from ..errors import LayerteeError, NotInRegistry
-from ..image.document import Descriptor, Pairing, Platform
-from ..image.resolved import ResolvedImage
-from ..registry.client import Registry
 from ..registry.retry import TRIES, retrying
 from ..transfer.servers import OpenBlob, Server, Servers, Standing
 from .report import Asked
 
 if TYPE_CHECKING:
+    from ..config.registries import Endpoint
+    from ..image.document import Descriptor, Pairing, Platform
+    from ..image.resolved import ResolvedImage
+    from ..registry.client import Registry
     from ..registry.http import Body
 
 log = logging.getLogger(__name__)

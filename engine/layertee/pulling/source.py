@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..aio import in_thread
-from ..core.pool import Pool, PoolLayer
 from ..errors import SourceUnreadable
-from ..image.holding import BlobReader
+
+if TYPE_CHECKING:
+    from ..core.pool import Pool, PoolLayer
+    from ..image.holding import BlobReader
 
 
 class Openable(Protocol):

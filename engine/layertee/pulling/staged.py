@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..aio import in_thread
-from ..core.result import BlobResult
-from ..disk.blob_file import OpenFile
-from ..disk.locks import HeldLock
-from ..image.holding import Form
-from ..store.store import Store
-from .arrival import Arrival
-from .plan import LayerPlan
-from .report import Ingested
+
+if TYPE_CHECKING:
+    from ..core.result import BlobResult
+    from ..disk.blob_file import OpenFile
+    from ..disk.locks import HeldLock
+    from ..image.holding import Form
+    from ..store.store import Store
+    from .arrival import Arrival
+    from .plan import LayerPlan
+    from .report import Ingested
 
 
 class Staged:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-from ..core.pool import PoolLayer
-from ..core.result import TeeResult
 from ..errors import IntegrityError
+
+if TYPE_CHECKING:
+    from ..core.pool import PoolLayer
+    from ..core.result import TeeResult
 
 
 class LayerStream:

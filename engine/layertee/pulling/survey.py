@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from ..errors import CatalogError, LayerteeError
 from ..image.blobname import BlobName
@@ -12,14 +13,16 @@ from ..image.document import DiffID, Digest, Layer, Manifest, image_layers
 from ..image.holding import Basis, Holding, Place
 from ..image.media import Compression
 from ..image.pairs import contradicts
-from ..image.placename import Where
 from ..places.find import place, spelled_out
 from ..places.names import Attested
 from ..places.oci_layout import OCILayoutPlace
 from ..places.own import OwnStore
-from ..store.store import Store
 from .plan import SourceKind, Survey, Want, own_sources
-from .resolve import Resolved
+
+if TYPE_CHECKING:
+    from ..image.placename import Where
+    from ..store.store import Store
+    from .resolve import Resolved
 
 
 def look(

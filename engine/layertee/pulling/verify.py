@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..aio import in_thread, unwrapped_group
 from ..core.pool import LayerJob, Pool, PoolLayer
@@ -11,13 +12,15 @@ from ..core.result import BlobResult, TeeResult
 from ..core.tee import OUT_BUDGET
 from ..disk.blob_file import FileContent
 from ..errors import DecodeError, IntegrityError, LayerteeError, SourceUnreadable
-from ..image.document import DiffID, Digest, Layer
 from ..image.media import Compression
 from ..options import ZSTD_WINDOW_MOST, Options
-from ..store.catalog import HeldBlob
 from ..store.store import EXCLUSIVE_WAIT_S, Store
 from .measure import measure_layer
 from .source import read_blob
+
+if TYPE_CHECKING:
+    from ..image.document import DiffID, Digest, Layer
+    from ..store.catalog import HeldBlob
 
 # Two blobs at once keep both hashing lanes busy.
 AT_ONCE = 3

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
-from ..config.logins import Credentials, Login
 from ..errors import DocumentError, LayerteeError, NotInRegistry, RedirectRefused, RegistryError, Unauthorized
 from ..image.strictjson import load_object, printable
 from .challenge import parse_challenges
@@ -27,6 +26,7 @@ from .origins import Origin, Reach, may_know_secret, over_tls, reach, realm_prob
 from .statuses import is_page, page_instead, server_says, status_error, unpacked
 
 if TYPE_CHECKING:
+    from ..config.logins import Credentials, Login
     from .http import TLSPolicy, Transport, WholeResponse
 
 _MAX_TOKEN_BODY = 1 << 20  # containers/image's limit

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ..config.logins import Credentials
 from ..errors import DocumentError, SizeMismatch
 from ..image.document import (
     MAX_DOCUMENT,
@@ -27,13 +26,14 @@ from ..image.document import (
     parse_document,
 )
 from ..image.media import INDEX_TYPES, MANIFEST_TYPES
-from ..image.reference import Reference
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
 from .exchange import Exchange
 from .retry import TRIES, retrying
 
 if TYPE_CHECKING:
+    from ..config.logins import Credentials
+    from ..image.reference import Reference
     from .http import Body, Response, TLSPolicy, Transport, WholeResponse
 
 _MAX_DEPTH = 2  # an index may hold an index; nothing in use goes deeper

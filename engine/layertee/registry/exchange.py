@@ -29,8 +29,6 @@ from ..errors import (
     TransportError,
     Unauthorized,
 )
-from ..image.document import Digest
-from ..image.reference import Reference
 from .auth import Authorizer
 from .origins import MAX_HOPS, Origin, redirect_target
 from .statuses import (
@@ -45,6 +43,8 @@ from .statuses import (
 )
 
 if TYPE_CHECKING:
+    from ..image.document import Digest
+    from ..image.reference import Reference
     from .http import Body, Response, TLSPolicy, Transport, WholeResponse
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,8 +24,10 @@ from ..errors import (
 )
 from ..image.strictjson import printable
 from .peers import PeerRefused
-from .proxies import Proxy
 from .socks import socks_failure
+
+if TYPE_CHECKING:
+    from .proxies import Proxy
 
 
 def by(proxy: Proxy | None) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..config.requirements import Identity, IdentityKind
 from ..errors import DocumentError
 from ..image import hub
 from ..image.digest import Digest
 from ..image.grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
-from ..image.reference import Reference
+
+if TYPE_CHECKING:
+    from ..image.reference import Reference
 
 _DIGEST: Final = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9A-Fa-f]{32,}"
 _NAMED = re.compile(

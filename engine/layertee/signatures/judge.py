@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..aio import in_thread
 from ..config.requirements import (
@@ -22,8 +23,10 @@ from ..config.requirements import (
     SigstoreSigned,
 )
 from ..errors import LayerteeError, PolicyRefused
-from ..image.document import Digest
-from .signature import Signature, SignatureSource, Subject, Verified
+
+if TYPE_CHECKING:
+    from ..image.document import Digest
+    from .signature import Signature, SignatureSource, Subject, Verified
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..config.requirements import Identity, IdentityKind
 from ..errors import DocumentError, PolicyRefused
 from ..image.digest import Digest
 from ..image.strictjson import as_object, as_text, load_object, printable
 from .identity import accepts
-from .signature import Subject
+
+if TYPE_CHECKING:
+    from .signature import Subject
 
 _WHAT: Final = "the payload of the signature"
 _INT64: Final = 1 << 63

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..image.document import Digest
-from ..image.reference import Reference
+if TYPE_CHECKING:
+    from ..image.document import Digest
+    from ..image.reference import Reference
 
 MAX_SIGNATURE = 4 << 20
 """Bytes of one signature, attachment or bundle: as containers/image (iolimits.MaxSignatureBodySize)."""

@@ -20,12 +20,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from ..aio import in_thread
-from ..config.registries_d import SignaturePlaces
 from ..errors import DocumentError, PolicyRefused, RedirectRefused, RegistriesConfError, Timeout, redact_url
-from ..image.digest import Digest
-from ..image.reference import Reference
 from ..image.strictjson import as_list, as_object, as_text, check_fields, load_object, printable
-from ..registry.client import Registry
 from ..registry.origins import MAX_HOPS, Origin, redirect_target
 from ..registry.retry import retrying
 from ..registry.statuses import status_error, unpacked
@@ -33,6 +29,10 @@ from .signature import MAX_SIGNATURE, MAX_SIGNATURES, Signature, SignatureSource
 from .stored import stored_signature
 
 if TYPE_CHECKING:
+    from ..config.registries_d import SignaturePlaces
+    from ..image.digest import Digest
+    from ..image.reference import Reference
+    from ..registry.client import Registry
     from ..registry.http import TLSPolicy, Transport
 
 LIMIT_S: Final = 120.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..core.result import BlobResult, TeeResult
 from ..disk.files import close, disk_error, sync_directory
@@ -25,9 +25,11 @@ from ..image.document import DiffID, Digest, Layer
 from ..image.holding import Basis, Form, Holding
 from ..image.media import Compression
 from .catalog import Stored
-from .layout import Layout
-from .ledger import Ledger
-from .room import Room
+
+if TYPE_CHECKING:
+    from .layout import Layout
+    from .ledger import Ledger
+    from .room import Room
 
 PLACE: Final = "store"
 

@@ -11,17 +11,20 @@ import os
 import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..disk.files import disk_error
 from ..disk.keeping import KeepPartials
 from ..errors import DocumentError, LayerteeError, StoreCorrupt, UnsupportedImage
 from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest, parse_document
 from ..image.rewrite import ORIGINAL_MANIFEST
-from .layout import Layout
 from .layout_index import REF_NAME
 from .layout_reader import is_document
 from .store import EXCLUSIVE_WAIT_S, Store
 from .sweep import GCReport, drop, sweep_images, sweep_ingest, sweep_parts, sweep_quarantine
+
+if TYPE_CHECKING:
+    from .layout import Layout
 
 _ANY_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}(?![0-9a-f])|sha512:[0-9a-f]{128}(?![0-9a-f])")
 _EMPTY = Digest.of(b"")

@@ -10,7 +10,7 @@ import abc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import DocumentError, InvalidReference, NotFound, SizeMismatch, SourceUnreadable, StoreCorrupt
 from ..image.document import (
@@ -26,12 +26,14 @@ from ..image.document import (
     parse_config,
     parse_document,
 )
-from ..image.holding import BlobContent
 from ..image.media import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import load_object, printable
 from . import layout_index
 from .layout_index import INDEX, REF_NAME, LayoutIndex
+
+if TYPE_CHECKING:
+    from ..image.holding import BlobContent
 
 INDEX_DEPTH: Final = 2  # an index may name indexes, as registries allow; those may name manifests only
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import CatalogError
-from ..image.document import DiffID, Digest
 from .catalog import Catalog, HeldBlob
+
+if TYPE_CHECKING:
+    from ..image.document import DiffID, Digest
 
 
 class Ledger:

@@ -18,14 +18,16 @@ import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..disk.files import close, disk_error
-from ..disk.keeping import KeepPartials
 from ..disk.part import PART_SUFFIX, BlobWriter
 from ..image.document import Digest, Layer
-from .layout import Layout
-from .room import Room
+
+if TYPE_CHECKING:
+    from ..disk.keeping import KeepPartials
+    from .layout import Layout
+    from .room import Room
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 _ALGORITHMS: Final = {64: "sha256", 128: "sha512"}

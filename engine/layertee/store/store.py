@@ -18,20 +18,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ..config.home import User
 from ..disk.locks import HeldLock, Lock, try_lock, wait_for, when_free
 from ..disk.trusted import others_may_write, refuse_foreign, refuse_reachable
 from ..errors import CatalogError, NoHome
 from .blobs import Blobs
-from .catalog import Catalog
 from .images import Images
 from .layout import Layout
 from .ledger import Ledger
 from .parts import Parts
 from .room import Room
 from .seen import SeenImages
+
+if TYPE_CHECKING:
+    from .catalog import Catalog
 
 SHARED_WAIT_S: Final = 60.0  # gc and verify hold the store for seconds
 EXCLUSIVE_WAIT_S: Final = 10.0  # a pull may take long: say so soon

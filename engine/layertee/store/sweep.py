@@ -11,16 +11,19 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..disk.files import disk_error, sync_directory
-from ..disk.keeping import KeepPartials
 from ..disk.locks import try_lock
 from ..disk.part import PART_SUFFIX
-from ..image.document import Digest
-from .catalog import Catalog
-from .layout import Layout
-from .parts import Parts
-from .room import Room
+
+if TYPE_CHECKING:
+    from ..disk.keeping import KeepPartials
+    from ..image.document import Digest
+    from .catalog import Catalog
+    from .layout import Layout
+    from .parts import Parts
+    from .room import Room
 
 
 @dataclass(slots=True)

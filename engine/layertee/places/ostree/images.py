@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...image.document import (
     DiffID,
@@ -21,8 +21,10 @@ from ...image.document import (
     parse_config,
     parse_document,
 )
-from ...image.media import Compression
 from ...image.roles import Role, roles_of
+
+if TYPE_CHECKING:
+    from ...image.media import Compression
 
 MANIFEST_KEY: Final = "ostree.manifest"
 CONFIG_KEY: Final = "ostree.container.image-config"

@@ -18,17 +18,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import DocumentError, LayerteeError
 from ...image.document import DiffID, Digest
 from ...image.holding import Basis, Found, Holding, Place
 from ...image.media import Compression
 from ...image.pairs import contradicts
-from ...image.roles import Role
 from .images import Claim, Claims, gather, stored_layers
 from .names import BASES, DEPLOYMENTS, IMAGES, LAYERS, layer_digest
 from .record import PreparedRef, read_record
 from .repo import OSTreeRepo
+
+if TYPE_CHECKING:
+    from ...image.roles import Role
 
 Pairs = Callable[[Digest], DiffID | None]
 

@@ -20,17 +20,20 @@ import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...disk.locks import Lock
 from ...errors import DocumentError
-from ...image.document import DiffID, Digest, ImageConfig, Layer, Manifest
 from ...image.holding import Basis
 from ...image.pairs import refuse_contradictions
 from .images import blob_roles
 from .place import LayerCommit, OSTreePlace, Pairs, Stock, no_pairs, take_stock
-from .record import PreparedRef
 from .refs import LOCK_WAIT_S, RefWriter, own_refs
 from .repo import OSTreeRepo
+
+if TYPE_CHECKING:
+    from ...image.document import DiffID, Digest, ImageConfig, Layer, Manifest
+    from .record import PreparedRef
 
 
 class Step(enum.Enum):

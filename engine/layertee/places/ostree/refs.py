@@ -19,16 +19,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ...disk.files import close, disk_error, make_directory, open_directory
 from ...disk.locks import HeldLock, Lock, lock, try_lock_description, wait_for
 from ...errors import LocalError
-from ...image.document import Digest
 from .names import LAYERS, escape
-from .place import LayerCommit
 from .record import PLACE, PreparedRef, read_record, write_record
 from .repo import REFS, OSTreeRepo
+
+if TYPE_CHECKING:
+    from ...image.document import Digest
+    from .place import LayerCommit
 
 LOCK_WAIT_S: Final = 30.0
 BATCH: Final = 64  # refs made at once, each with a descriptor

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ...config.storage import StorageRoots, find_roots
 from ...disk.tree import Tree
@@ -38,7 +38,6 @@ from ...image.document import (
 )
 from ...image.holding import Basis, Found, Holding, Place
 from ...image.media import Compression
-from ...image.reference_storage import StorageReference
 from ...image.resolved import ResolvedImage
 from ...image.stored_name import StoredName, parse_stored
 from ...image.strictjson import printable
@@ -54,6 +53,9 @@ from .records import (
     layer_rows,
     signatures_key,
 )
+
+if TYPE_CHECKING:
+    from ...image.reference_storage import StorageReference
 
 _Row = TypeVar("_Row")
 _SHOWN: Final = 12  # what podman shows of an id

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...aio import unwrapped_group
 from ...errors import DocumentError, NotInRegistry, PolicyRefused, SizeMismatch, Timeout, UnsupportedImage
@@ -19,8 +19,10 @@ from ...image.digest import Digest
 from ...image.document import MAX_DOCUMENT, Descriptor, Manifest, parse_document
 from ...image.media import INDEX_TYPES, MANIFEST_TYPES, OCI_MANIFEST, SCHEMA1_TYPES
 from ...image.strictjson import printable
-from ...registry.client import Registry
 from ..signature import MAX_SIGNATURE, MAX_SIGNATURES, Attachment, Signature
+
+if TYPE_CHECKING:
+    from ...registry.client import Registry
 
 MAX_TOTAL: Final = 16 << 20
 """Bytes of all attachments of an image; one has about 250."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -22,9 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ...config.reading import read_file
-from ...config.requirements import Material
 from ...errors import DocumentError, PolicyRefused
 from .armour import first_block
+
+if TYPE_CHECKING:
+    from ...config.requirements import Material
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ...config.requirements import PKI, Fulcio, Material, SigstoreSigned
 from ...errors import DocumentError, PolicyRefused
 from ...image.strictjson import printable
-from ..signature import Attachment
 from .armour import only_block
 from .certificates import (
     key_of,
@@ -33,6 +32,9 @@ from .certificates import (
 from .der import UTF8_STRING, only
 from .publickeys import PublicKey, der_of, fingerprint, load_keys, load_log_keys, read_material, signer
 from .rekor import LogEntry, parse_bundle
+
+if TYPE_CHECKING:
+    from ..signature import Attachment
 
 BUNDLE: Final = "dev.sigstore.cosign/bundle"
 CERTIFICATE: Final = "dev.sigstore.cosign/certificate"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ...config.requirements import SigstoreSigned
 from ...errors import DocumentError, PolicyRefused
 from ...image.strictjson import printable
 from ..payload import PayloadType, parse_payload
@@ -17,6 +16,7 @@ from ..signature import Attachment, Signature, Subject, Verified
 from .armour import from_base64
 
 if TYPE_CHECKING:
+    from ...config.requirements import SigstoreSigned
     from .signers import Signers
 
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...aio import in_thread
 from ...config.reading import read_file
-from ...config.requirements import Material, SignedBy
 from ...errors import PolicyRefused
 from ...image.strictjson import printable
 from ..payload import PayloadType, parse_payload
 from ..signature import MAX_SIGNATURES, Signature, SimpleSignature, Subject, Verified
 from .gpg import Keyring, Keys, keyring
+
+if TYPE_CHECKING:
+    from ...config.requirements import Material, SignedBy
 
 LIMIT_S: Final = 60.0
 """For all signatures of one image, by one requirement."""

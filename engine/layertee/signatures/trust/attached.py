@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,12 +22,14 @@ from ..keys.armour import from_base64
 from ..keys.certificates import key_of, read_certificates, verify_path
 from ..keys.rekor import LogEntry, parse_bundle
 from ..payload import Payload, PayloadType, parse_payload
-from ..signature import Attachment, Subject
 from .bundlekeys import PublicKey, is_signed
 from .claims import Identity, identity_of
 from .root import RootDocument
 from .root import from_base64 as bytes_of
 from .transparency import refuse_unwitnessed
+
+if TYPE_CHECKING:
+    from ..signature import Attachment, Subject
 
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"

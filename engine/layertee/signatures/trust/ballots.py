@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING
 
-from ..signature import Verified
+if TYPE_CHECKING:
+    from ..signature import Verified
 
 
 class Ballot:

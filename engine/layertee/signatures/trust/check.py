@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from ...aio import in_thread
 from ...config.trustrules import Form, ScopeRules
-from ...image.digest import Digest
 from ..keys.attachments import RegistryAttachments
 from ..signature import Attachment, Bundle, Subject, Verified
 from .election import Election
 from .referrers import Referrers
 
 if TYPE_CHECKING:
+    from ...image.digest import Digest
     from ...registry.client import Registry
 
 

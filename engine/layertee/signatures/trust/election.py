@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...config.trustrules import SIGNED, Form, KeylessSigner, ScopeRules
 from ...errors import PolicyRefused
@@ -17,12 +18,14 @@ from .attached import AttachedSignature, parse_attachment
 from .ballots import Ballot
 from .bundlekeys import to_der
 from .bundles import SignedEnvelope, parse_bundle
-from .claims import Identity
 from .keyless import require_library, verify_keyless
 from .material import Key, Signers, load_root, load_signers
-from .root import RootDocument
 from .statements import parse_statement
 from .timestamps import stamped_at
+
+if TYPE_CHECKING:
+    from .claims import Identity
+    from .root import RootDocument
 
 _MAX_REASONS = 4  # in a message
 

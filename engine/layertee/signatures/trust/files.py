@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...config.trustfile import read_trust
-from ...config.trustrules import TrustRules
 from ...disk.trusted import refuse_reachable
 from ...errors import LocalError, TrustFileError, UnsafePath
+
+if TYPE_CHECKING:
+    from ...config.trustrules import TrustRules
 
 
 def load_trust(given: Path | None = None) -> TrustRules:

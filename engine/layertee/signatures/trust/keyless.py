@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import PolicyRefused
 from ...image.strictjson import printable
-from .bundles import SignedEnvelope
 from .claims import Identity, identity_of
-from .root import RootDocument
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
     from sigstore.models import Bundle as LibraryBundle
     from sigstore.verify import Verifier
+
+    from .bundles import SignedEnvelope
+    from .root import RootDocument
 
 INSTALL: Final = (
     "signatures by an issuer and a subject are verified by the sigstore library, which is not installed:"
