@@ -9,14 +9,14 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .aio import in_thread, unwrapped_group
 from .disk.space import Space
-from .errors import CatalogError, LayerteeError, LocalError, OtherPlatform, SourceUnreadable
+from .errors import CatalogError, LocalError, OtherPlatform
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.holding import Basis
 from .image.pairs import with_computed
@@ -25,7 +25,8 @@ from .image.reference import Reference, ShortName, parse_name
 from .image.strictjson import printable
 from .options import Options
 from .pulling.imageplan import ImagePlan
-from .pulling.plan import Form, LayerPlan, Plan, Source, SourceKind, Verify, Want, plan
+from .pulling.plan import Form, Plan, Verify, Want, plan
+from .record import dataclass
 from .store.blobs import PLACE
 from .store.store import Store, default_root
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .pulling.ingest import Ingest
     from .pulling.judging import Examined
     from .pulling.network import Network
+    from .pulling.plan import LayerPlan, Source
     from .pulling.report import ProgressCallback, PullResult
     from .pulling.resolve import Resolved
     from .pulling.ruling import Sources
@@ -254,10 +256,11 @@ class Engine:
         from .core.pool import LayerJob
         from .core.workers import open_pool
         from .pulling.measure import check
+        from .pulling.source import first_to_read
         from .pulling.stream import LayerStream
 
         layer = step.layer
-        source, reader = await in_thread(_first_to_read, step)
+        source, reader = await in_thread(first_to_read, step)
         blob = layer if source.holding is None else source.holding
         pool = open_pool(workers=1, n_in=STREAM_IN, n_out=STREAM_OUT, core=self._options.core)
         try:
@@ -424,11 +427,11 @@ class Engine:
     async def _feed(
         self, layer: Layer, source: Source, reader: BlobReader | None, pool: Pool, pool_layer: PoolLayer
     ) -> None:
-        from .pulling.source import read_blob
+        from .pulling.source import Opened, read_blob
         from .transfer.fetcher import Fetcher
 
         if reader is not None:
-            await read_blob(_Opened(reader), pool, pool_layer)
+            await read_blob(Opened(reader), pool, pool_layer)
             return
         if source.registry is None:
             raise ValueError(f"layer {layer.digest} cannot be read from anywhere")
@@ -454,16 +457,6 @@ class Engine:
 
             self._pool = open_pool(core=self._options.core)
         return self._pool
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A reader that is open already, as something that can be opened."""
-
-    reader: BlobReader
-
-    def open(self) -> BlobReader:
-        return self.reader
 
 
 def _planned(
@@ -506,20 +499,3 @@ def _registry_of(plan: Plan) -> Reference | None:
     """The registry that ``plan`` may ask; all layers of an image have the same."""
     sources = (source for step in plan.layers for source in step.sources)
     return next((source.registry for source in sources if source.registry is not None), None)
-
-
-def _first_to_read(step: LayerPlan) -> tuple[Source, BlobReader | None]:
-    """The first source of ``step`` whose bytes can be had, opened; no reader for the network's. Blocks."""
-    failed: LayerteeError | None = None
-    for source in step.sources:
-        if source.kind is SourceKind.NETWORK:
-            return source, None
-        if source.holding is None or not source.holding.readable:
-            continue
-        try:
-            return source, source.holding.open()
-        except SourceUnreadable as exc:
-            failed = exc
-    if failed is not None:
-        raise failed
-    raise ValueError(f"layer {step.layer.digest} is only in places that cannot give it back")

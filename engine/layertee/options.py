@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .disk.keeping import KeepPartials
 from .disk.space import KeepFree
 from .image.holding import Basis, Place
+from .record import dataclass
 from .transfer.limits import FetchLimits
 
 if TYPE_CHECKING:

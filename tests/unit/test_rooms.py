@@ -15,13 +15,14 @@ import pytest
 import layertee
 
 PACKAGE = Path(layertee.__file__).parent
-WORDS = {"errors", "aio", "backoff", "version"}  # for every room
+WORDS = {"errors", "aio", "backoff", "version", "record"}  # for every room
 # In the order in which a reader meets them; each row names rooms of earlier rows only.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "aio": set(),
     "backoff": set(),
     "version": set(),
+    "record": set(),
     "image": set(),
     "config": {"image"},
     "disk": {"image"},

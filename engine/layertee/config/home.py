@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from ..errors import NoHome
+from ..record import dataclass
 
 
 def passwd_home(uid: int) -> str | None:

@@ -13,13 +13,14 @@ import base64
 import binascii
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
 from ..errors import AuthConfigError, DocumentError
 from ..image import hub
 from ..image.strictjson import as_object, as_text, load_object
+from ..record import dataclass
 from . import helpers as credential_helpers
 from .helpers import HELPER_S, HelperFailed
 from .home import User

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,6 +24,7 @@ from ..image.reference_archive import DOCKER_ARCHIVE, DockerArchiveReference
 from ..image.reference_storage import TRANSPORT as STORAGE
 from ..image.reference_storage import StorageReference
 from ..image.strictjson import LIMIT, printable
+from ..record import dataclass
 from .home import User
 from .policyfile import Requirements, Sections, parse_policy
 from .policyscopes import docker_scopes, other_scopes, path_scopes, storage_scopes

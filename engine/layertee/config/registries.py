@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidReference, RegistriesConfError, RegistryBlocked
 from ..image.reference import Reference, parse_reference
+from ..record import dataclass
 from .home import User
 from .search import ADMIN, VENDOR, Search
 

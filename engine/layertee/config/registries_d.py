@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from ..errors import RegistriesConfError
 from ..image.strictjson import printable
+from ..record import dataclass
 from .home import User
 from .policyscopes import docker_scopes
 from .reading import read_file

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -18,6 +18,7 @@ from ..errors import InvalidReference, RegistriesConfError
 from ..image.grammar import DOMAIN
 from ..image.reference import parse_alias, parse_short_name
 from ..image.strictjson import printable
+from ..record import dataclass
 from .reading import read_file
 from .tomlfile import NotToml, TomlFile, parse_toml
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from ..record import dataclass
 
 
 class Verdict(enum.Enum):

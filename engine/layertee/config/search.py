@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..record import dataclass
 from .home import User, uid_outside
 
 ADMIN, VENDOR = Path("/etc/containers"), Path("/usr/share/containers")

@@ -11,12 +11,12 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidReference, RegistriesConfError, UnresolvedName
 from ..image.reference import Reference, ShortName, parse_reference
+from ..record import dataclass
 from .home import User, uid_outside
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidReference, LocalError, NoHome, StoreCorrupt
 from ..image.strictjson import printable
+from ..record import dataclass
 from .home import User
 from .reading import read_file
 from .search import ADMIN, VENDOR, Search

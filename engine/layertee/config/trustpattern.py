@@ -8,8 +8,10 @@ stranger has chosen, and a dot or a missing anchor in it accepts more than its a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from ..record import dataclass
 
 MAX_PATTERN: Final = 512
 MAX_TEXT: Final = 4096

@@ -14,11 +14,11 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import LayerteeError, LocalError, NoSpace
 from ..image.media import Compression
+from ..record import dataclass
 from .result import BlobResult, TeeResult
 from .tee import OUT_BUDGET, WINDOW_MAX
 

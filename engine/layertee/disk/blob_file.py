@@ -7,11 +7,11 @@ were checked are the bytes which are used keeps the descriptor (OpenFile).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from ..errors import SourceUnreadable
+from ..record import dataclass
 from .files import close, disk_error, open_regular, reopen
 
 

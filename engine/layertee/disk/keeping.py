@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Self
 
+from ..record import dataclass
 from .space import parse_size, setting
 
 ENVIRONMENT: Final = "LAYERTEE_KEEP_PARTIALS"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from ..record import dataclass
 
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from ..errors import InvalidReference, NoSpace
+from ..record import dataclass
 from .files import disk_error
 
 T = TypeVar("T")

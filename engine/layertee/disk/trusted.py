@@ -29,11 +29,11 @@ import pwd
 import shlex
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..errors import UnsafePath
+from ..record import dataclass
 from .files import check_path, disk_error
 from .mounts import MOUNTINFO, mount_of
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..record import dataclass
 from .basis import Basis
 from .digest import DiffID, Digest
 from .media import Compression

@@ -14,9 +14,10 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..errors import DocumentError, IntegrityError, NotFound, SizeMismatch, UnsupportedImage
+from ..record import dataclass
 from .digest import EMPTY_DIFF_ID, DiffID, Digest
 from .media import (
     CONFIG_TYPES,

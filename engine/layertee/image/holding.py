@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import LayerteeError, SourceUnreadable
+from ..record import dataclass
 from .basis import Basis
 from .blobname import KnownNames
 from .document import DiffID, Digest

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InvalidReference
+from ..record import dataclass
 from .reference import ARCHIVE, ArchiveReference, LayoutReference, parse_reference
 from .reference_archive import DOCKER_ARCHIVE, DockerArchiveReference
 from .reference_storage import TRANSPORT, StorageReference

@@ -10,9 +10,9 @@ import os
 import re
 import struct
 import sys
-from dataclasses import dataclass
 
 from ..errors import InvalidReference
+from ..record import dataclass
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

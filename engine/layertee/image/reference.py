@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DocumentError, InvalidReference
+from ..record import dataclass
 from . import hub
 from .document import Digest
 from .grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG

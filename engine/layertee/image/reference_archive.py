@@ -6,11 +6,11 @@ containers-transports(5), and containers/image, ``docker/archive/transport.go``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..errors import InvalidReference
+from ..record import dataclass
 from .stored_name import parse_stored
 
 DOCKER_ARCHIVE: Final = "docker-archive"

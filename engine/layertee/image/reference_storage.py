@@ -6,11 +6,11 @@ brackets, left out, mean the store that storage.conf names. This module reads th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..errors import InvalidReference
+from ..record import dataclass
 
 TRANSPORT: Final = "containers-storage"
 

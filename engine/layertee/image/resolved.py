@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..record import dataclass
 from .document import Digest, ImageConfig, Index, Layer, Manifest
 
 

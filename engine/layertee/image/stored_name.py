@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from ..errors import InvalidReference, NotFound
+from ..record import dataclass
 from . import hub
 from .grammar import DOMAIN, REPOSITORY, TAG
 

@@ -11,12 +11,12 @@ import logging
 import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from ..disk.keeping import KeepPartials
 from ..disk.space import KeepFree, Space, free_space, human
 from ..errors import InvalidReference, LayerteeError, LocalError, StoreBusy
+from ..record import dataclass
 from ..store.gc import trim
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from ..aio import in_thread
 from ..disk.trusted import refuse_reachable
 from ..errors import LayerteeError, LocalError
+from ..record import dataclass
 from .wire import MAX_PACKET
 
 T = TypeVar("T")

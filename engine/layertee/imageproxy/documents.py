@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import CatalogError, DocumentError
 from ..image.holding import Basis
 from ..image.media import OCI_MANIFEST, Compression, media_type_of
 from ..image.rewrite import ORIGINAL_MANIFEST, layer_descriptor, oci_manifest
+from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..engine import Inspection

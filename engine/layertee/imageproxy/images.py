@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from ..aio import in_thread
@@ -25,6 +24,7 @@ from ..image.reference_storage import StorageReference
 from ..image.roles import asking_order
 from ..pulling.plan import Form, Keep, LayerPlan, Want
 from ..pulling.survey import kept_by
+from ..record import dataclass
 from . import documents
 from .appetite import AHEAD
 from .documents import Presented

@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -26,6 +26,7 @@ from ..errors import IntegrityError, LocalError, SourceUnreadable, StoreCorrupt
 from ..image.media import Compression
 from ..pulling.report import Ingested, LayerProgress
 from ..pulling.staged import Staged
+from ..record import dataclass
 from .appetite import AHEAD, N_AHEAD, PATIENCE_S, POLL_S, Appetite
 
 if TYPE_CHECKING:

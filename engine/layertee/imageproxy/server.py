@@ -12,10 +12,10 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..errors import LayerteeError, NotFound
+from ..record import dataclass
 from .wire import MAX_PACKET, Channel, ClientGone, Reply, RequestError, failure, parse_request
 
 log = logging.getLogger(__name__)

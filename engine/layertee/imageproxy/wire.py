@@ -16,8 +16,10 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
+
+from ..record import dataclass
 
 MAX_PACKET: Final = 32 << 10
 # A client has one request under way. One that sends many without waiting is not read any further.

@@ -13,7 +13,6 @@ import select
 import stat
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
@@ -22,6 +21,7 @@ from ..aio import is_given_up
 from ..disk.files import close, disk_error, open_regular, real_path
 from ..disk.spool import spool, spool_directory
 from ..errors import DecodeError, LocalError, NotFound, SourceUnreadable, StoreCorrupt
+from ..record import dataclass
 from .decompressed import MAGIC_NBYTES, Packing, decompressed, packing_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ import json
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +47,7 @@ from ..image.media import OCI_CONFIG, OCI_MANIFEST, Compression, media_type_of
 from ..image.reference_archive import DockerArchiveReference, tag_name
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
+from ..record import dataclass
 from .archive_file import ArchiveFile, ArchiveMember, open_archive
 from .decompressed import MAGIC_NBYTES, packing_of
 from .tarindex import DamagedTar, Member, members

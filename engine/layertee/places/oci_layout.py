@@ -9,7 +9,6 @@ documents: whoever reads a holding back does so through the tee, which does.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LayerteeError
@@ -17,6 +16,7 @@ from ..image.document import Descriptor, DiffID, Digest, Index, Layer
 from ..image.holding import Basis, Found, Holding, Place
 from ..image.media import Compression
 from ..image.pairs import contradicts
+from ..record import dataclass
 from ..store.layout import Layout
 from ..store.layout_reader import INDEX_DEPTH, LayoutReader, is_document
 

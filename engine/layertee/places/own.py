@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import LocalError
 from ..image.holding import Basis, Found, Holding, Place
+from ..record import dataclass
 from ..store.blobs import PLACE
 
 if TYPE_CHECKING:

@@ -20,11 +20,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..core.pool import PoolLayer, Spent
 from ..errors import DeadlineExceeded, OutputBudgetExceeded, Timeout, WorkBudgetExceeded
+from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..image.document import Layer

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from ..config.registries_d import SignatureConfig, SignaturePlaces
 from ..errors import LayerteeError
 from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference
+from ..record import dataclass
 from ..registry.proxies import Proxies
 from .judging import Judge
 

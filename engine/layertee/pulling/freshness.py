@@ -12,11 +12,11 @@ log saw their signatures are compared. An image of unknown age counts as older t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from ..image.strictjson import printable
+from ..record import dataclass
 from ..store.seen import Seen
 
 if TYPE_CHECKING:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..record import dataclass
 from .consent import Consent
 from .plan import Plan
 from .report import Asked, PullResult

@@ -15,7 +15,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..aio import in_thread, unwrapped_group
@@ -37,6 +37,7 @@ from ..errors import (
 )
 from ..image.holding import Basis, Form, Holding
 from ..image.media import Compression
+from ..record import dataclass
 from ..store.blobs import PLACE
 from ..transfer.fetcher import Fetcher, FetchReport
 from .arrival import Arrival

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
@@ -21,6 +21,7 @@ from ..config.policy import Policy, no_policy, read_policies
 from ..config.search import OWN
 from ..errors import DowngradeRefused, LocalError, PolicyRefused, TrustFileError
 from ..image.reference import ImageReference, Reference, parse_reference
+from ..record import dataclass
 from .freshness import Freshness, compare, is_older
 from .ruling import Ruling, Sources
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LayerteeError, NotFound
@@ -26,6 +26,7 @@ from ..image.document import DiffID, Digest, Layer
 from ..image.holding import Basis, Form, Holding
 from ..image.media import Compression
 from ..image.pairs import refuse_contradictions
+from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..image.reference import Reference

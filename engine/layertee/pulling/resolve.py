@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
@@ -12,6 +12,7 @@ from ..image.placename import PlaceKind, PlaceName, Where
 from ..image.reference import ArchiveReference, ImageReference, LayoutReference, Reference, ShortName
 from ..image.reference_archive import DockerArchiveReference
 from ..image.reference_storage import StorageReference
+from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..image.resolved import ResolvedImage

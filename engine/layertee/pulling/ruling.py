@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..config.requirements import Verdict
+from ..record import dataclass
 from .consent import Consent, Section
 
 if TYPE_CHECKING:

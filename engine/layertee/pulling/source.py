@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from ..aio import in_thread
-from ..errors import SourceUnreadable
+from ..errors import LayerteeError, SourceUnreadable
+from ..record import dataclass
+from .plan import LayerPlan, Source, SourceKind
 
 if TYPE_CHECKING:
     from ..core.pool import Pool, PoolLayer
@@ -55,3 +57,30 @@ async def read_blob(
     finally:
         reader.close()
     layer.end()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A reader that is open already, as something that can be opened."""
+
+    reader: BlobReader
+
+    def open(self) -> BlobReader:
+        return self.reader
+
+
+def first_to_read(step: LayerPlan) -> tuple[Source, BlobReader | None]:
+    """The first source of ``step`` whose bytes can be had, opened; no reader for the network's. Blocks."""
+    failed: LayerteeError | None = None
+    for source in step.sources:
+        if source.kind is SourceKind.NETWORK:
+            return source, None
+        if source.holding is None or not source.holding.readable:
+            continue
+        try:
+            return source, source.holding.open()
+        except SourceUnreadable as exc:
+            failed = exc
+    if failed is not None:
+        raise failed
+    raise ValueError(f"layer {step.layer.digest} is only in places that cannot give it back")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from ..disk.blob_file import FileContent
 from ..errors import DecodeError, IntegrityError, LayerteeError, SourceUnreadable
 from ..image.media import Compression
 from ..options import ZSTD_WINDOW_MOST, Options
+from ..record import dataclass
 from ..store.store import EXCLUSIVE_WAIT_S, Store
 from .measure import measure_layer
 from .source import read_blob

@@ -15,12 +15,13 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from ..errors import DocumentError, LayerteeError, NotInRegistry, RedirectRefused, RegistryError, Unauthorized
 from ..image.strictjson import load_object, printable
+from ..record import dataclass
 from .challenge import parse_challenges
 from .origins import Origin, Reach, may_know_secret, over_tls, reach, realm_problem, redirect_target
 from .statuses import is_page, page_instead, server_says, status_error, unpacked

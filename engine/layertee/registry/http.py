@@ -19,7 +19,6 @@ import os
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +35,7 @@ from ..errors import (
     Timeout,
     redact_url,
 )
+from ..record import dataclass
 from .body import BodyProtocol, Copier, Receiver, truncated
 from .failures import by, mapped
 from .peers import Connectors, MakeResolver

@@ -16,11 +16,11 @@ import enum
 import ipaddress
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from ..errors import RedirectRefused, redact_url
 from ..image import hub
+from ..record import dataclass
 
 MAX_HOPS = 5
 _PORTS = {"http": 80, "https": 443}

@@ -8,7 +8,6 @@ and all; what that grammar refuses is no name, and a name without tag and digest
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..config.requirements import Identity, IdentityKind
@@ -16,6 +15,7 @@ from ..errors import DocumentError
 from ..image import hub
 from ..image.digest import Digest
 from ..image.grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
+from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..image.reference import Reference

@@ -10,7 +10,6 @@ The signatures of a document are asked for once, and only if a requirement is ab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
@@ -23,6 +22,7 @@ from ..config.requirements import (
     SigstoreSigned,
 )
 from ..errors import LayerteeError, PolicyRefused
+from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..image.document import Digest

@@ -8,13 +8,13 @@ could read differently is none. Nothing in a payload counts before its signature
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..config.requirements import Identity, IdentityKind
 from ..errors import DocumentError, PolicyRefused
 from ..image.digest import Digest
 from ..image.strictjson import as_object, as_text, load_object, printable
+from ..record import dataclass
 from .identity import accepts
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import secrets
 import shlex
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from ..disk.files import disk_error, make_directory, open_directory, real_path
 from ..disk.part import PartFile
 from ..disk.trusted import refuse_reachable
 from ..errors import LocalError
+from ..record import dataclass
 from .find import NAME, SHIM_MARKER, first_on_path, is_executable, is_shim
 
 KEPT_SUFFIX: Final = ".before-layertee"

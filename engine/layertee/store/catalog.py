@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -31,6 +30,7 @@ from ..errors import CatalogError, DiffIDMismatch, LocalError
 from ..image.document import DiffID, Digest
 from ..image.media import Compression
 from ..image.pairs import contradicts
+from ..record import dataclass
 from . import catalog_file as catalogfile
 from .catalog_file import BUSY_S, Damaged
 

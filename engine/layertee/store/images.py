@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..disk.part import write_document
 from ..errors import LayerteeError, StoreCorrupt
 from ..image.document import Descriptor, Digest, ImageConfig, Layer, Manifest, parse_document
 from ..image.rewrite import ORIGINAL_MANIFEST
+from ..record import dataclass
 from .catalog import PulledImage
 from .layout_index import REF_NAME
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import DocumentError, LayerteeError, StoreCorrupt
 from ..image.document import Descriptor, Index, parse_document
 from ..image.media import OCI_INDEX
 from ..image.strictjson import as_list, load_object
+from ..record import dataclass
 
 INDEX: Final = "index.json"
 REF_NAME: Final = "org.opencontainers.image.ref.name"

@@ -17,12 +17,12 @@ import stat
 import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..disk.files import close, disk_error
 from ..disk.part import PART_SUFFIX, BlobWriter
 from ..image.document import Digest, Layer
+from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..disk.keeping import KeepPartials

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..disk.files import make_directory
 from ..disk.trusted import refuse_foreign
+from ..record import dataclass
 
 
 @dataclass(frozen=True, slots=True)

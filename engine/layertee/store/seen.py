@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from ..disk.part import PART_SUFFIX, write_file
 from ..errors import DocumentError
 from ..image.document import Digest
 from ..image.strictjson import as_text, load_object, printable
+from ..record import dataclass
 
 LIMIT: Final = 64 << 10  # bytes of one file; it has some hundred
 _WRITER_S: Final = 60.0

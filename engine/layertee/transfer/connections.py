@@ -16,9 +16,9 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ..errors import LayerteeError, RateLimited
+from ..record import dataclass
 from .limits import FetchLimits, RangeMode
 
 TICK_S = 0.025

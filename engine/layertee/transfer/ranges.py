@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..errors import RangeMismatch, SizeMismatch
+from ..record import dataclass
 
 T = TypeVar("T")
 

@@ -37,7 +37,6 @@ Once; a server that cannot do that either has failed.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from ..backoff import backoff_s
 from ..errors import (
@@ -49,6 +48,7 @@ from ..errors import (
     ServerError,
     SizeMismatch,
 )
+from ..record import dataclass
 from .limits import FetchLimits, RangeMode
 from .ranges import Answer, ByteRange
 

@@ -9,7 +9,7 @@ from typing import Any
 
 WATCHED = """\
 import json, os, ssl, sys, threading
-from layertee.registry.first_import import import_aiohttp
+from layertee.registry.first_import import import_aiohttp, leave_certificates_out
 
 method = ssl.SSLContext.set_default_verify_paths
 before, seen = dict(os.environ), {}
@@ -25,6 +25,7 @@ def others(frame, event, arg):  # while aiohttp makes its contexts
         thread.start()
         thread.join()
 
+leave_certificates_out()
 sys.setprofile(others)
 import_aiohttp()
 sys.setprofile(None)
@@ -60,7 +61,8 @@ def test_only_the_contexts_of_aiohttp_are_without_certificates() -> None:
 def test_nothing_happens_to_an_aiohttp_that_is_there_already() -> None:
     found = run(
         "import json, aiohttp.connector as c\n"
-        "from layertee.registry.first_import import import_aiohttp\n"
+        "from layertee.registry.first_import import import_aiohttp, leave_certificates_out\n"
+        "leave_certificates_out()\n"
         "import_aiohttp()\n"
         "print(json.dumps(c._SSL_CONTEXT_VERIFIED.cert_store_stats()['x509_ca']))"
     )
@@ -75,6 +77,9 @@ def test_a_command_that_is_called_as_a_function_leaves_aiohttp_its_certificates(
         "with contextlib.redirect_stderr(io.StringIO()):\n"
         "    assert main(['inspect', 'Not A Reference']) == 1\n"
         "assert hooks == (sys.excepthook, signal.getsignal(signal.SIGTERM))\n"
+        "assert 'aiohttp' not in sys.modules\n"
+        "from layertee.registry.first_import import import_aiohttp\n"
+        "import_aiohttp()\n"
         "import aiohttp.connector as c\n"
         "print(json.dumps(c._SSL_CONTEXT_VERIFIED.cert_store_stats()['x509_ca']))"
     )

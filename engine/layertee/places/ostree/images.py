@@ -8,7 +8,7 @@ DiffID) taken from them is what the maker of the image said, whoever that was. P
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ...image.document import (
@@ -22,6 +22,7 @@ from ...image.document import (
     parse_document,
 )
 from ...image.roles import Role, roles_of
+from ...record import dataclass
 
 if TYPE_CHECKING:
     from ...image.media import Compression

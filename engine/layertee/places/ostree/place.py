@@ -16,7 +16,6 @@ Nothing is locked and nothing is written here.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from ...image.document import DiffID, Digest
 from ...image.holding import Basis, Found, Holding, Place
 from ...image.media import Compression
 from ...image.pairs import contradicts
+from ...record import dataclass
 from .images import Claim, Claims, gather, stored_layers
 from .names import BASES, DEPLOYMENTS, IMAGES, LAYERS, layer_digest
 from .record import PreparedRef, read_record

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from ...disk.locks import Lock
 from ...errors import DocumentError
 from ...image.holding import Basis
 from ...image.pairs import refuse_contradictions
+from ...record import dataclass
 from .images import blob_roles
 from .place import LayerCommit, OSTreePlace, Pairs, Stock, no_pairs, take_stock
 from .refs import LOCK_WAIT_S, RefWriter, own_refs

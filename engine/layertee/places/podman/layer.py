@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...config.storage import TREES
 from ...disk.files import close
 from ...disk.tree import Tree
 from ...errors import SourceUnreadable
+from ...record import dataclass
 from .tarsplit import Payload, entries
 
 

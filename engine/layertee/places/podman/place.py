@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -41,6 +41,7 @@ from ...image.media import Compression
 from ...image.resolved import ResolvedImage
 from ...image.stored_name import StoredName, parse_stored
 from ...image.strictjson import printable
+from ...record import dataclass
 from .layer import LayerFiles
 from .records import (
     MANIFEST_KEY,

@@ -15,7 +15,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from ...errors import DocumentError
@@ -23,6 +23,7 @@ from ...image.blobname import BlobName
 from ...image.document import DiffID, Digest
 from ...image.holding import Basis
 from ...image.media import Compression
+from ...record import dataclass
 
 # Some 500 bytes a layer: 10,000 are 5 MB, in 0.1 s.
 MAX_RECORDS: Final = 64 << 20

@@ -18,10 +18,10 @@ import gzip
 import json
 import zlib
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import IO, Final
 
 from ...errors import SourceUnreadable
+from ...record import dataclass
 
 # Go's tar readers take no extension header larger than 1 MiB. Several may come before one file, and
 # base64 makes them a third longer.

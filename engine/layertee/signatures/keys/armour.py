@@ -9,10 +9,10 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from ...errors import DocumentError
+from ...record import dataclass
 
 _LINE_ENDS: Final = {ord("\r"): None, ord("\n"): None}
 _DASHES: Final = b"-----"

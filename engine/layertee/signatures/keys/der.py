@@ -5,10 +5,10 @@ Rules of this file: definite lengths in their shortest form, tags of one byte, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from ...errors import DocumentError
+from ...record import dataclass
 
 SEQUENCE: Final = 0x30
 SET: Final = 0x31

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ...errors import DocumentError, PolicyRefused
 from ...image.strictjson import as_object, as_text, check_fields, load_object, printable
+from ...record import dataclass
 from .armour import from_base64, only_block
 from .canonical import canonical
 from .publickeys import logged_by

@@ -12,7 +12,6 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cryptography import x509
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ...config.requirements import PKI, Fulcio, Material, SigstoreSigned
 from ...errors import DocumentError, PolicyRefused
 from ...image.strictjson import printable
+from ...record import dataclass
 from .armour import only_block
 from .certificates import (
     key_of,

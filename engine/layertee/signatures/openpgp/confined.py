@@ -13,12 +13,12 @@ import os
 import resource
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ...aio import start_process, unwrapped_group
 from ...errors import PolicyRefused
+from ...record import dataclass
 
 _TAIL: Final = 8192  # bytes: the end of what it complains about
 _DRAIN_S: Final = 1.0

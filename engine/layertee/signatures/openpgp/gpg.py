@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from ...disk.files import disk_error
 from ...disk.trusted import refuse_reachable
 from ...errors import PolicyRefused
 from ...image.strictjson import printable
+from ...record import dataclass
 from ..signature import MAX_SIGNATURE
 from .confined import Ended, run_confined, wrappers
 from .gpgstatus import MAX_STATUS, imported_keys, signer

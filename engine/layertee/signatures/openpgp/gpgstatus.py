@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from ...errors import PolicyRefused
 from ...image.strictjson import printable
+from ...record import dataclass
 
 MAX_STATUS: Final = 256 << 10
 """Bytes of such lines. One signature takes some hundred; a name or a notation in it can be long."""

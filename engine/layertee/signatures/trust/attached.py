@@ -9,7 +9,7 @@ cosign: mirrors and renamed repositories have the same images.
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ...errors import DocumentError, PolicyRefused
 from ...image.strictjson import as_list, as_object
+from ...record import dataclass
 from ..keys.armour import from_base64
 from ..keys.certificates import key_of, read_certificates, verify_path
 from ..keys.rekor import LogEntry, parse_bundle

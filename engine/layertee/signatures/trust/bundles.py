@@ -8,11 +8,12 @@ reason; bundles that carry a certificate are left to keyless.py, since the sigst
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from ...errors import DocumentError, PolicyRefused
 from ...image.strictjson import as_list, as_object, as_text, check_fields, load_object, printable
+from ...record import dataclass
 from ..signature import MAX_SIGNATURE, Bundle
 from .bundlekeys import PublicKey, is_signed
 from .logentries import LogEntry, parse_entry

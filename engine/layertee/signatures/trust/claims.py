@@ -7,13 +7,14 @@ UTF8Strings in DER. Nothing here verifies a certificate.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from cryptography import x509
 
 from ...config.trustrules import Claim, KeylessSigner
 from ...errors import PolicyRefused
+from ...record import dataclass
 
 _ARC: Final = "1.3.6.1.4.1.57264.1"
 _ISSUER_V1: Final = 1

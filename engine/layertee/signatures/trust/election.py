@@ -7,12 +7,12 @@ who may say this, and no others.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...config.trustrules import SIGNED, Form, KeylessSigner, ScopeRules
 from ...errors import PolicyRefused
 from ...image.strictjson import printable
+from ...record import dataclass
 from ..signature import Attachment, Bundle, Subject, Verified
 from .attached import AttachedSignature, parse_attachment
 from .ballots import Ballot

@@ -9,11 +9,12 @@ of whatever kind, makes a bundle count for nothing: bundles are from strangers.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 from ...errors import PolicyRefused
 from ...image.strictjson import printable
+from ...record import dataclass
 from .claims import Identity, identity_of
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from ...errors import DocumentError, PolicyRefused
 from ...image.strictjson import as_list, as_object, as_text, load_object
+from ...record import dataclass
 from .bundlekeys import PublicKey, is_signed, load_der, load_pem, to_der
 from .root import Log, RootDocument, from_base64
 

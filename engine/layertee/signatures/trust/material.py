@@ -6,7 +6,6 @@ decides what is trusted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from ...config.reading import read_file
 from ...config.trustrules import KeylessSigner, KeySigner, ScopeRules, Signer, TrustedRoot
 from ...errors import DocumentError, TrustFileError
 from ...image.strictjson import printable
+from ...record import dataclass
 from .bundlekeys import PublicKey, fingerprint, load_pem
 from .files import refuse_unsafe
 from .keyless import require_library

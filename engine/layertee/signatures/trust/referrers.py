@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, unquote
 
@@ -21,6 +20,7 @@ from ...errors import DocumentError, NotInRegistry, PolicyRefused, RegistryError
 from ...image.digest import Digest
 from ...image.media import OCI_INDEX, OCI_MANIFEST
 from ...image.strictjson import as_list, as_object, as_text, load_object, printable
+from ...record import dataclass
 from ..signature import MAX_SIGNATURE, MAX_SIGNATURES, Bundle
 
 if TYPE_CHECKING:

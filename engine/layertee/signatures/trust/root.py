@@ -11,12 +11,13 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from ...errors import DocumentError
 from ...image.strictjson import as_list, as_object, as_text, load_object
+from ...record import dataclass
 from .bundlekeys import load_der
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ it says of them by a predicate type. Nothing in it counts before the envelope's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from ...errors import DocumentError, PolicyRefused
 from ...image.digest import Digest
 from ...image.strictjson import as_list, as_object, as_text, as_text_map, check_fields, load_object, printable
+from ...record import dataclass
 from ..signature import MAX_SIGNATURE, Subject
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
