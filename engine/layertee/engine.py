@@ -1,7 +1,6 @@
 """The library's front: one engine, one store, any number of images.
 
-What only some of its methods need is imported by them: a plan that is not carried out needs no pool, and a
-server that has not been asked for an image yet neither a network nor a policy.
+What only some methods need is imported by them: a server that was not asked for an image yet has no network.
 """
 
 from __future__ import annotations
