@@ -13,6 +13,8 @@
 bool lt_cpu_has_shani(void);
 /* AVX, and an OS that saves its registers. */
 bool lt_cpu_has_avx(void);
+/* BMI1 and BMI2. */
+bool lt_cpu_has_bmi2(void);
 
 /* The four instructions for SHA-256 of ARMv8. */
 bool lt_cpu_has_arm_sha2(void);

@@ -27,6 +27,11 @@ bool lt_cpu_has_avx(void)
 {
 	return __builtin_cpu_supports("avx");	/* asks XCR0, too */
 }
+
+bool lt_cpu_has_bmi2(void)
+{
+	return __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
 #else
 bool lt_cpu_has_shani(void)
 {
@@ -34,6 +39,11 @@ bool lt_cpu_has_shani(void)
 }
 
 bool lt_cpu_has_avx(void)
+{
+	return false;
+}
+
+bool lt_cpu_has_bmi2(void)
 {
 	return false;
 }

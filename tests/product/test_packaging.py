@@ -191,7 +191,7 @@ exec pkg-config "$@"
 """
 
 
-def test_a_core_without_libisal_inflates_by_zlib_and_refuses_to_be_asked_for_the_other(
+def test_a_core_without_libisal_inflates_by_its_own_code_and_refuses_to_be_asked_for_that_one(
     tree: Path, tmp_path: Path
 ) -> None:
     tool = tmp_path / "pkg-config"
@@ -206,7 +206,7 @@ def test_a_core_without_libisal_inflates_by_zlib_and_refuses_to_be_asked_for_the
     command = (sys.executable, "-m", "layertee", "doctor", "--store", tmp_path / "store")
     report = run(*command, env=environment)
     assert "core: c\n" in report
-    assert "  inflater isal: not built\n  inflater zlib: in use\n" in report
+    assert "  inflater own: in use\n  inflater isal: not built\n  inflater zlib\n" in report
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment | {"LAYERTEE_INFLATE": "isal"}
     )

@@ -6,8 +6,10 @@ from layertee.core.loading import c_core
 from layertee.core.tee_python import INFLATERS
 from layertee.errors import LayerteeError
 
-# Every way a gzip stream can be decoded: "c-isal", "c-zlib", "python-isal", …
-CORES = [f"{core}-{inflater}" for core in ("c", "python") for inflater in INFLATERS]
+# Of the C core, fastest first, as csrc/codec/inflate/lt_inflate.c has them.
+C_INFLATERS = ("own", "isal", "zlib", "own-portable")
+# Every way a gzip stream can be decoded: "c-own", "c-isal", "python-isal", …
+CORES = [*(f"c-{each}" for each in C_INFLATERS), *(f"python-{each}" for each in INFLATERS)]
 
 
 def c_core_missing() -> str | None:

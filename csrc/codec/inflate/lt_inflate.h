@@ -64,6 +64,8 @@ struct lt_inflate {
 	const struct lt_inflater *by;
 };
 
+extern const struct lt_inflater lt_inflater_own;
+extern const struct lt_inflater lt_inflater_own_portable;
 extern const struct lt_inflater lt_inflater_isal;
 extern const struct lt_inflater lt_inflater_zlib;
 

@@ -1,0 +1,463 @@
+/*
+ * lt_deflate.c: headers of blocks, and the tables of their codes.
+ *
+ * No input may cost much: a block without a body is of ten bits with fixed
+ * codes and of about eleven bytes with others, and there may be millions.  So
+ * the fixed tables are made once, and a table is made by doubling: the codes
+ * of n bits are put into a table of 2^n entries, which is then copied behind
+ * itself.  That writes each entry about twice and in sequence, where one entry
+ * after the other with all its repetitions writes all over the table.
+ */
+#include "codec/inflate/lt_deflate.h"
+#include "lt_api_c.h"
+
+#define CODE_BITS_MAX	15
+#define PRECODE_BITS	7
+
+/* Entries but for the code's own bits, by symbol.  Multiplied by a number of
+ * bits, CODE_BIT adds it to both places that count them. */
+#define CODE_BIT	((u64)1 << LT_CODE_SHIFT | 1)
+#define NEXT(bits)	((u64)(bits) << 8)
+#define LITERAL(n)	(NEXT(LT_LITLEN_BITS) | (u64)1 << LT_CODE_COUNT | \
+			 (u64)(n) << 32)
+#define LITERAL4(n)	LITERAL(n), LITERAL((n) + 1), LITERAL((n) + 2), \
+			LITERAL((n) + 3)
+#define LITERAL16(n)	LITERAL4(n), LITERAL4((n) + 4), LITERAL4((n) + 8), \
+			LITERAL4((n) + 12)
+#define LITERAL64(n)	LITERAL16(n), LITERAL16((n) + 16), \
+			LITERAL16((n) + 32), LITERAL16((n) + 48)
+#define LENGTH(base, extra)	(NEXT(LT_DIST_BITS) | LT_CODE_MATCH | \
+				 (u64)(base) << 48 | (extra))
+#define DIST(base, extra)	(NEXT(LT_LITLEN_BITS) | (u64)(base) << 32 | \
+				 (extra))
+#define DIST2(base, extra)	DIST(base, extra), \
+				DIST((base) + (1 << (extra)), extra)
+#define INVALID		((u64)LT_CODE_OTHER)
+
+static const u64 litlen_entries[LT_N_LITLEN] = {
+	LITERAL64(0), LITERAL64(64), LITERAL64(128), LITERAL64(192),
+	LT_CODE_END,
+	LENGTH(3, 0), LENGTH(4, 0), LENGTH(5, 0), LENGTH(6, 0),
+	LENGTH(7, 0), LENGTH(8, 0), LENGTH(9, 0), LENGTH(10, 0),
+	LENGTH(11, 1), LENGTH(13, 1), LENGTH(15, 1), LENGTH(17, 1),
+	LENGTH(19, 2), LENGTH(23, 2), LENGTH(27, 2), LENGTH(31, 2),
+	LENGTH(35, 3), LENGTH(43, 3), LENGTH(51, 3), LENGTH(59, 3),
+	LENGTH(67, 4), LENGTH(83, 4), LENGTH(99, 4), LENGTH(115, 4),
+	LENGTH(131, 5), LENGTH(163, 5), LENGTH(195, 5), LENGTH(227, 5),
+	LENGTH(258, 0), INVALID, INVALID,
+};
+
+static const u64 dist_entries[LT_N_DIST] = {
+	DIST2(1, 0), DIST2(3, 0), DIST2(5, 1), DIST2(9, 2), DIST2(17, 3),
+	DIST2(33, 4), DIST2(65, 5), DIST2(129, 6), DIST2(257, 7),
+	DIST2(513, 8), DIST2(1025, 9), DIST2(2049, 10), DIST2(4097, 11),
+	DIST2(8193, 12), DIST2(16385, 13), INVALID, INVALID,
+};
+
+/* --- Codes (RFC 1951 §3.2.2) ------------------------------------------------ */
+
+/* The symbols that have a code, by its length, then by number. */
+struct sorted {
+	u32 longest;			/* 0: there is none */
+	bool complete;			/* no pattern of bits is unused */
+	u16 n_of[CODE_BITS_MAX + 1];
+	u16 symbols[LT_N_LITLEN];
+};
+
+#define N_PARTS	4
+
+/*
+ * Sort symbols by the lengths of their codes, LT_ERR_DATA if these make no
+ * prefix code.  'n_symbols' is a multiple of N_PARTS: each part is counted and
+ * sorted apart, as the CPU then need not wait for one count to add to the next.
+ */
+static int sort(struct sorted *s, const u8 *lens, u32 n_symbols)
+{
+	u16 at[N_PARTS][CODE_BITS_MAX + 1];
+	const u32 part = n_symbols / N_PARTS;
+	u32 n = 0;
+	int unused = 1;			/* patterns of the length at hand */
+
+	memset(at, 0, sizeof(at));
+	for (u32 i = 0; i < part; i++)
+		for (u32 k = 0; k < N_PARTS; k++)
+			at[k][lens[k * part + i]]++;
+	s->longest = 0;
+	for (u32 bits = 1; bits <= CODE_BITS_MAX; bits++) {
+		const u32 before = n;
+
+		for (u32 k = 0; k < N_PARTS; k++) {
+			const u16 count = at[k][bits];
+
+			at[k][bits] = (u16)n;
+			n += count;
+		}
+		s->n_of[bits] = (u16)(n - before);
+		unused = 2 * unused - (int)(n - before);
+		if (unused < 0)
+			return LT_ERR_DATA;
+		if (n != before)
+			s->longest = bits;
+	}
+	s->complete = unused == 0;
+	for (u32 i = 0; i < part; i++) {
+		for (u32 k = 0; k < N_PARTS; k++) {
+			const u32 symbol = k * part + i;
+
+			if (lens[symbol])
+				s->symbols[at[k][lens[symbol]]++] = (u16)symbol;
+		}
+	}
+	return LT_OK;
+}
+
+/* The code that follows 'code' among those of 'bits' bits, with all codes
+ * written from their last bit to their first, as they are read. */
+static u32 next_code(u32 code, u32 bits)
+{
+	const u32 zeros = ~code & ((1u << bits) - 1);
+	u32 top;
+
+	if (!zeros)
+		return 0;		/* that was the last */
+	top = 31 - (u32)__builtin_clz(zeros);
+	return (code & ((1u << top) - 1)) | 1u << top;
+}
+
+/*
+ * Sub-tables for the codes above 'index_bits', of which the first is 'code' and
+ * its symbol symbols[i].  They begin at 'sub' of 'tables'; returns where they
+ * end.
+ */
+static u32 build_long(u64 *tables, u64 *table, u32 index_bits, u32 sub,
+		      const struct sorted *s, u32 i, u32 code,
+		      const u64 *entries)
+{
+	const u32 mask = (1u << index_bits) - 1;
+	u32 prefix = ~0u, size = 0;
+
+	for (u32 bits = index_bits + 1; bits <= s->longest; bits++) {
+		for (u32 left = s->n_of[bits]; left; left--) {
+			const u64 entry = entries[s->symbols[i++]] +
+					  bits * CODE_BIT;
+
+			if ((code & mask) != prefix) {
+				/* As large as the codes that are left can
+				 * fill it. */
+				u32 width = bits - index_bits;
+				u32 room = 1u << width, n = left;
+
+				while (n < room &&
+				       index_bits + width < s->longest) {
+					room -= n;
+					width++;
+					room <<= 1;
+					n = s->n_of[index_bits + width];
+				}
+				sub += size;
+				size = 1u << width;
+				prefix = code & mask;
+				table[prefix] = LT_CODE_OTHER |
+						(u64)width << LT_CODE_SHIFT |
+						(u64)sub << 32;
+			}
+			for (u32 k = code >> index_bits; k < size;
+			     k += 1u << (bits - index_bits))
+				tables[sub + k] = entry;
+			code = next_code(code, bits);
+		}
+	}
+	return sub + size;
+}
+
+/*
+ * The table for 'index_bits' bits at 'at' of 'tables', and its sub-tables from
+ * 'sub' on.  Returns where these end.
+ */
+static u32 build(u64 *tables, u32 at, u32 index_bits, u32 sub,
+		 const struct sorted *s, const u64 *entries)
+{
+	u64 *const table = tables + at;
+	u32 size = 1, code = 0, i = 0;
+
+	/* One code of one bit, or none: the other patterns are no code.  They
+	 * take one bit. */
+	if (!s->complete) {
+		table[0] = s->longest ? entries[s->symbols[0]] + CODE_BIT
+				      : INVALID + CODE_BIT;
+		table[1] = INVALID + CODE_BIT;
+		size = 2;
+	}
+	for (u32 bits = 1; bits <= index_bits; bits++) {
+		if (1u << bits > size) {
+			if (i)
+				memcpy(table + size, table,
+				       size * sizeof(*table));
+			size <<= 1;
+		}
+		if (!s->complete) {
+			i = 1;
+			continue;
+		}
+		for (u32 n = s->n_of[bits]; n; n--) {
+			table[code] = entries[s->symbols[i++]] +
+				      bits * CODE_BIT;
+			code = next_code(code, bits);
+		}
+	}
+	if (s->longest <= index_bits)
+		return sub;
+	return build_long(tables, table, index_bits, sub, s, i, code, entries);
+}
+
+/* Both tables.  'lens' has LT_N_LITLEN lengths, then LT_N_DIST. */
+static int build_both(u64 *tables, const u8 *lens)
+{
+	struct sorted s;
+	u32 sub;
+
+	if (sort(&s, lens, LT_N_LITLEN) != LT_OK ||
+	    (!s.complete && s.longest != 1))
+		return LT_ERR_DATA;
+	sub = build(tables, LT_LITLEN_AT, LT_LITLEN_BITS, LT_SUB_AT, &s,
+		    litlen_entries);
+	if (sort(&s, lens + LT_N_LITLEN, LT_N_DIST) != LT_OK ||
+	    (!s.complete && s.longest > 1))
+		return LT_ERR_DATA;
+	build(tables, LT_DIST_AT, LT_DIST_BITS, sub, &s, dist_entries);
+	return LT_OK;
+}
+
+int lt_deflate_build(struct lt_deflate *d)
+{
+	u8 lens[LT_N_LITLEN + LT_N_DIST] = {0};
+
+	/* Where no block could end, zlib says so before all else. */
+	if (!d->lens[256])
+		return LT_ERR_DATA;
+	memcpy(lens, d->lens, d->n_litlen);
+	memcpy(lens + LT_N_LITLEN, d->lens + d->n_litlen, d->n_dist);
+	d->tables = d->dynamic;
+	d->paired = false;
+	return build_both(d->dynamic, lens);
+}
+
+/* RFC 1951 §3.2.6. */
+static void build_fixed(struct lt_deflate *d)
+{
+	u8 lens[LT_N_LITLEN + LT_N_DIST];
+
+	memset(lens, 8, 144);
+	memset(lens + 144, 9, 256 - 144);
+	memset(lens + 256, 7, 280 - 256);
+	memset(lens + 280, 8, LT_N_LITLEN - 280);
+	memset(lens + LT_N_LITLEN, 5, LT_N_DIST);
+	build_both(d->fixed, lens);
+	d->fixed_built = true;
+}
+
+void lt_deflate_pair(struct lt_deflate *d)
+{
+	u64 *const table = d->dynamic + LT_LITLEN_AT;
+	const u64 moved = (u64)0xff << 32;
+
+	if (d->kind != LT_BLOCK_DYNAMIC || d->paired)
+		return;
+	d->paired = true;
+	/* From the last on: the second of a pair is then still single, as it
+	 * is found at a lower index. */
+	for (u32 i = 1 << LT_LITLEN_BITS; i-- > 0; ) {
+		const u64 first = table[i];
+		const u32 bits = first & 0xff;
+		u64 second;
+
+		if ((u32)first >= LT_CODE_END || bits >= LT_LITLEN_BITS)
+			continue;
+		second = table[i >> bits];
+		if (second & (LT_CODE_END | LT_CODE_OTHER) ||
+		    bits + (second >> LT_CODE_SHIFT & 0xff) > LT_LITLEN_BITS)
+			continue;
+		second = (second & ~moved) | (second & moved) << 8;
+		table[i] = (first & ~NEXT(0xff)) + second;
+	}
+}
+
+/* --- Headers ---------------------------------------------------------------- */
+
+void lt_deflate_reset(struct lt_deflate *d)
+{
+	d->at = LT_AT_BLOCK;
+	d->final = false;
+	d->tables = NULL;
+}
+
+static int build_precode(struct lt_deflate *d)
+{
+	u8 lens[LT_N_PRECODE + 1] = {0};	/* a multiple of N_PARTS */
+	struct sorted s;
+	u32 size = 1, code = 0, i = 0;
+
+	memcpy(lens, d->precode_lens, LT_N_PRECODE);
+	if (sort(&s, lens, sizeof(lens)) != LT_OK)
+		return LT_ERR_DATA;
+	if (!s.longest) {
+		/* As zlib has it: each bit says that a symbol has no code, so
+		 * that in the end the end of the block has none. */
+		for (u32 k = 0; k < 1 << PRECODE_BITS; k++)
+			d->precode[k] = 1;
+		return LT_OK;
+	}
+	if (!s.complete)
+		return LT_ERR_DATA;
+	for (u32 bits = 1; bits <= PRECODE_BITS; bits++) {
+		memcpy(d->precode + size, d->precode,
+		       size * sizeof(*d->precode));
+		size <<= 1;
+		for (u32 n = s.n_of[bits]; n; n--) {
+			d->precode[code] =
+				(u16)((u32)s.symbols[i++] << 8 | bits);
+			code = next_code(code, bits);
+		}
+	}
+	return LT_OK;
+}
+
+/* The lengths of both codes; LT_DEFLATE_BODY when all are there. */
+static int read_lengths(struct lt_deflate *d, struct lt_bits *b)
+{
+	const u32 n_lens = (u32)d->n_litlen + d->n_dist;
+	const u8 *const from = b->in;
+	u32 have = d->have;
+	int ret = LT_DEFLATE_BODY;
+
+	while (have < n_lens) {
+		static const u8 extra[] = {2, 3, 7};
+		u32 entry, symbol, bits, n;
+		u8 len = 0;
+
+		if (b->n < 14 && b->end - b->in >= 8) {
+			b->buf |= lt_load64(b->in) << b->n;
+			b->in += (63 - b->n) >> 3;
+			b->n |= 56;
+			b->buf &= ((u64)1 << b->n) - 1;
+		}
+		do {
+			entry = d->precode[b->buf & ((1 << PRECODE_BITS) - 1)];
+			bits = entry & 0xff;
+			symbol = entry >> 8;
+			if (symbol >= 16)
+				bits += extra[symbol - 16];
+		} while (b->n < bits && lt_bits_need(b, b->n + 1));
+		if (b->n < bits) {
+			ret = LT_OK;
+			break;
+		}
+		if (symbol < 16) {
+			lt_bits_drop(b, bits);
+			d->lens[have++] = (u8)symbol;
+			continue;
+		}
+		lt_bits_drop(b, entry & 0xff);
+		n = lt_bits_take(b, extra[symbol - 16]);
+		n += symbol == 18 ? 11 : 3;
+		if (symbol == 16) {
+			if (!have)
+				return LT_ERR_DATA;
+			len = d->lens[have - 1];
+		}
+		if (n > n_lens - have)
+			return LT_ERR_DATA;
+		memset(d->lens + have, len, n);
+		have += n;
+	}
+	d->have = (u16)have;
+	if (ret == LT_DEFLATE_BODY)
+		lt_bits_give_back(b, from);
+	return ret;
+}
+
+static int stored_length(struct lt_deflate *d, struct lt_bits *b)
+{
+	u32 len;
+
+	lt_bits_drop(b, b->n % 8);
+	if (!lt_bits_need(b, 32))
+		return LT_OK;
+	len = lt_bits_take(b, 16);
+	if ((len ^ lt_bits_take(b, 16)) != 0xffff)
+		return LT_ERR_DATA;
+	d->stored_nbytes = len;
+	return LT_DEFLATE_BODY;
+}
+
+int lt_deflate_header(struct lt_deflate *d, struct lt_bits *b)
+{
+	/* RFC 1951 §3.2.7. */
+	static const u8 order[LT_N_PRECODE] = {
+		16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1,
+		15,
+	};
+	int ret;
+
+	switch (d->at) {
+	case LT_AT_BLOCK:
+		if (!lt_bits_need(b, 3))
+			return LT_OK;
+		d->final = lt_bits_take(b, 1);
+		d->kind = (u8)lt_bits_take(b, 2);
+		if (d->kind == LT_BLOCK_FIXED) {
+			if (!d->fixed_built)
+				build_fixed(d);
+			d->tables = d->fixed;
+			break;
+		}
+		if (d->kind == LT_BLOCK_STORED) {
+			d->at = LT_AT_STORED_LENGTH;
+			return lt_deflate_header(d, b);
+		}
+		if (d->kind != LT_BLOCK_DYNAMIC)
+			return LT_ERR_DATA;
+		d->at = LT_AT_COUNTS;
+		/* fallthrough */
+	case LT_AT_COUNTS:
+		if (!lt_bits_need(b, 14))
+			return LT_OK;
+		d->n_litlen = (u16)(257 + lt_bits_take(b, 5));
+		d->n_dist = (u16)(1 + lt_bits_take(b, 5));
+		d->n_precode = (u16)(4 + lt_bits_take(b, 4));
+		/* More symbols than there are; the two longest lengths of
+		 * fixed codes and their distances mean nothing. */
+		if (d->n_litlen > 286 || d->n_dist > 30)
+			return LT_ERR_DATA;
+		memset(d->precode_lens, 0, sizeof(d->precode_lens));
+		d->have = 0;
+		d->at = LT_AT_PRECODE;
+		/* fallthrough */
+	case LT_AT_PRECODE:
+		for (; d->have < d->n_precode; d->have++) {
+			if (!lt_bits_need(b, 3))
+				return LT_OK;
+			d->precode_lens[order[d->have]] =
+				(u8)lt_bits_take(b, 3);
+		}
+		if (build_precode(d) != LT_OK)
+			return LT_ERR_DATA;
+		d->have = 0;
+		d->at = LT_AT_LENGTHS;
+		/* fallthrough */
+	case LT_AT_LENGTHS:
+		ret = read_lengths(d, b);
+		if (ret != LT_DEFLATE_BODY)
+			return ret;
+		if (lt_deflate_build(d) != LT_OK)
+			return LT_ERR_DATA;
+		break;
+	case LT_AT_STORED_LENGTH:
+		ret = stored_length(d, b);
+		if (ret != LT_DEFLATE_BODY)
+			return ret;
+		break;
+	}
+	d->at = LT_AT_BODY;
+	return LT_DEFLATE_BODY;
+}
