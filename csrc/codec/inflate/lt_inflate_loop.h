@@ -52,8 +52,8 @@
 	n -= (u32)entry;						\
 	put_literals(out, entry);					\
 	out += entry >> LT_CODE_COUNT & 3;				\
-	litlen = tables[LT_LITLEN_AT + LITLEN_INDEX(index_)];		\
-	dist = tables[LT_DIST_AT + DIST_INDEX(index_)];			\
+	litlen = litlen_table[LITLEN_INDEX(index_)];			\
+	dist = dist_table[DIST_INDEX(index_)];				\
 } while (0)
 
 /* The entry that 'entry' points to, for the bits after the first 'n_bits'. */
@@ -79,6 +79,8 @@ LOOP_TARGET static int LOOP(fast)(const u64 *tables, struct lt_bits *b,
 		s->enough < s->end - LOOP_OUT_MARGIN ? s->enough
 						     : s->end - LOOP_OUT_MARGIN;
 	const u8 *const begin = s->begin;
+	const u64 *dist_table = tables + LT_DIST_AT;
+	const u64 *litlen_table = tables + LT_LITLEN_AT;
 	const u8 *const first = b->in;
 	const u8 *in = first;
 	u8 *out = s->out;
@@ -88,9 +90,11 @@ LOOP_TARGET static int LOOP(fast)(const u64 *tables, struct lt_bits *b,
 	u8 *from, *to;
 	int ret = LT_OK;
 
+	/* Two pointers: else gcc adds the distance of the tables to each index,
+	 * between one look-up and the next. */
+	__asm__("" : "+r"(dist_table), "+r"(litlen_table));
 	REFILL();
-	entry = tables[LT_LITLEN_AT +
-		       (buf & ((1 << LT_LITLEN_BITS) - 1))];
+	entry = litlen_table[buf & ((1 << LT_LITLEN_BITS) - 1)];
 	do {
 		REFILL();
 		TAKE();
@@ -131,8 +135,7 @@ LOOP_TARGET static int LOOP(fast)(const u64 *tables, struct lt_bits *b,
 			dist = SUB_ENTRY(dist, LT_DIST_BITS);
 		}
 		saved = buf;
-		entry = tables[LT_LITLEN_AT +
-			       LITLEN_INDEX(INDEX(buf, dist))];
+		entry = litlen_table[LITLEN_INDEX(INDEX(buf, dist))];
 		buf >>= dist & 63;
 		n -= (u32)dist;
 		distance = VALUE(dist, 32);
