@@ -1,8 +1,8 @@
 """Which core runs, with which inflater, and why.
 
 ``LAYERTEE_CORE=c`` or ``=python`` and ``LAYERTEE_INFLATE=own``, ``=isal`` or ``=zlib`` are demands, not
-preferences: where they cannot be met, nothing runs in their stead. They are read each time that a tee or a pool is made.
-A binary that was built from another version of the sources is refused, not used.
+preferences: where they cannot be met, nothing runs in their stead. They are read each time that a tee or a
+pool is made. A binary that was built from another version of the sources is refused, not used.
 """
 
 from __future__ import annotations
