@@ -18,6 +18,7 @@
 #include "codec/lt_crc32.h"
 #include "codec/lt_field.h"
 #include "codec/lt_format.h"
+#include "codec/lt_gzip.h"
 
 #define NAME_NBYTES_MAX ((u32)64 << 10)
 
@@ -157,6 +158,24 @@ static void next_field(struct gzip *g, enum state done)
 	}
 }
 
+struct lt_inflate *lt_gzip_body(const struct lt_decoder *d)
+{
+	const struct gzip *g = (const struct gzip *)d;
+
+	return g->state == BODY ? g->inflate : NULL;
+}
+
+void lt_gzip_made(struct lt_decoder *d, const u8 *out, size_t nbytes)
+{
+	struct gzip *g = (struct gzip *)d;
+
+	if (g->check_crc)
+		g->crc = lt_crc32(g->crc, out, nbytes);
+	g->member_out_nbytes += nbytes;
+	if (nbytes)
+		d->out_pos = d->part_pos;
+}
+
 static int body(struct gzip *g, struct lt_cursor *io)
 {
 	const u8 *out = io->out;
@@ -165,11 +184,7 @@ static int body(struct gzip *g, struct lt_cursor *io)
 
 	/* At most 8 surplus bytes, and the trailer has 8: all are its own. */
 	ret = lt_inflate_step(g->inflate, io, g->field.bytes, &surplus_nbytes);
-	if (g->check_crc)
-		g->crc = lt_crc32(g->crc, out, (size_t)(io->out - out));
-	g->member_out_nbytes += (u64)(io->out - out);
-	if (io->out != out)
-		g->base.out_pos = g->base.part_pos;
+	lt_gzip_made(&g->base, out, (size_t)(io->out - out));
 	if (ret == LT_INFLATE_END) {
 		g->state = TRAILER;
 		g->field.fill = surplus_nbytes;
@@ -304,4 +319,5 @@ const struct lt_format_ops lt_format_gzip = {
 	.finish = gzip_finish,
 	.grant_window = lt_decoder_no_window,
 	.trim = lt_decoder_no_window,
+	.ahead = &lt_ahead_deflate,
 };

@@ -515,7 +515,9 @@ static void test_pieces_change_no_verdict(u32 workers, int format, u32 rounds)
 		free_blob(&b);
 	}
 	CHECK(n_bad > rounds / 8 && n_bad < rounds);
-	CHECK((ahead_nbytes > 0) == (workers > 1));
+	CHECK((ahead_nbytes > 0) ==
+	      (workers > 1 && (format == LT_FORMAT_ZSTD ||
+			       !strncmp(lt_inflater_current(), "own", 3))));
 }
 
 static void test_free_with_open_layers(void)
@@ -604,9 +606,16 @@ int main(void)
 	test_a_failing_write_fails_its_layer_only();
 	test_corrupt_layers_fail_alone();
 	test_free_with_open_layers();
-	test_pieces_change_no_verdict(1, LT_FORMAT_ZSTD, 24);
-	test_pieces_change_no_verdict(2, LT_FORMAT_ZSTD, 60);
-	test_pieces_change_no_verdict(4, LT_FORMAT_ZSTD, 60);
+	test_pieces_change_no_verdict(1, LT_FORMAT_ZSTD, 16);
+	test_pieces_change_no_verdict(2, LT_FORMAT_ZSTD, 24);
+	test_pieces_change_no_verdict(4, LT_FORMAT_ZSTD, 24);
+	for (size_t i = 0; lt_inflater_name(i); i++) {
+		if (lt_inflater_use(lt_inflater_name(i)) != LT_OK)
+			continue;
+		test_pieces_change_no_verdict(2, LT_FORMAT_GZIP, 16);
+		test_pieces_change_no_verdict(4, LT_FORMAT_GZIP, 24);
+	}
+	CHECK(lt_inflater_use(NULL) == LT_OK);
 	puts("pool: ok");
 	return 0;
 }

@@ -88,3 +88,25 @@ int lt_inflate_step(struct lt_inflate *f, struct lt_cursor *io,
 {
 	return f->by->step(f, io, surplus_ret, surplus_nbytes_ret);
 }
+
+bool lt_inflate_can_pass(void)
+{
+	const struct lt_inflater *by = in_use();
+
+	return by && by->pass;
+}
+
+bool lt_inflate_stands(const struct lt_inflate *f)
+{
+	return f->by->stands && f->by->stands(f);
+}
+
+void lt_inflate_window(const struct lt_inflate *f, u8 *window_ret)
+{
+	f->by->window(f, window_ret);
+}
+
+void lt_inflate_pass(struct lt_inflate *f, const u8 *window)
+{
+	f->by->pass(f, window);
+}

@@ -45,6 +45,18 @@ int lt_inflate_step(struct lt_inflate *f, struct lt_cursor *io,
 		    u8 surplus_ret[LT_INFLATE_SURPLUS_MAX],
 		    size_t *surplus_nbytes_ret);
 
+/*
+ * Pieces that were decoded elsewhere (codec/ahead/lt_ahead_deflate.c).
+ *
+ * Whether the inflater in use can go on behind one; whether a decoder stands
+ * where one can follow, which is between two blocks, at a byte, with a window
+ * of 32 KiB; that window; and the one behind the piece.
+ */
+bool lt_inflate_can_pass(void);
+bool lt_inflate_stands(const struct lt_inflate *f);
+void lt_inflate_window(const struct lt_inflate *f, u8 *window_ret);
+void lt_inflate_pass(struct lt_inflate *f, const u8 *window);
+
 /* --- for those who write one --------------------------------------------- */
 
 /* One file each, which defines its lt_inflater in every build; where its
@@ -57,6 +69,10 @@ struct lt_inflater {
 	int (*step)(struct lt_inflate *f, struct lt_cursor *io,
 		    u8 surplus_ret[LT_INFLATE_SURPLUS_MAX],
 		    size_t *surplus_nbytes_ret);
+	/* The same for pieces; all three NULL: it cannot. */
+	bool (*stands)(const struct lt_inflate *f);
+	void (*window)(const struct lt_inflate *f, u8 *window_ret);
+	void (*pass)(struct lt_inflate *f, const u8 *window);
 };
 
 /* First in the struct of each inflater's decoder. */

@@ -1,7 +1,10 @@
 /*
  * lt_inflate_loop.h: the fast loop over the body of a block.  A template: it
- * is included by lt_inflate_own.c alone, once for each kind of CPU, with
+ * is included by lt_inflate_own.c and, for blocks that are decoded before their
+ * turn, by lt_ahead_deflate.c, once for each kind of CPU, with
  *
+ *	LOOP_UNIT		what a byte of output is kept in: u8 or u16
+ *	struct span, put_literals, copy16, copy_repeated	for such units
  *	LOOP(name)		the name of a function for that CPU
  *	LOOP_TARGET		what that one may use
  *	INDEX(buf, entry)	where in the next table the bits point that
@@ -32,8 +35,8 @@
  * most, and there is one before the first: LOOP_IN_MARGIN is behind 'in' at the
  * beginning of each round.
  *
- * Writes.  A round stores 2 literals twice and a match, in steps of 32 bytes:
- * 4 + 258 + 31 are below LOOP_OUT_MARGIN.
+ * Writes, in units.  A round stores 2 literals twice and a match, in steps of
+ * 32 bytes: 4 + 258 + 31 are below LOOP_OUT_MARGIN.
  */
 
 #define REFILL() do {							\
@@ -41,6 +44,8 @@
 	in += 7 - (n >> 3 & 7);						\
 	n |= 56;							\
 } while (0)
+
+#define STEP	(16 / sizeof(LOOP_UNIT))
 
 /* 'entry' is what 'buf' begins with: take its bits, store its literals, look up
  * what comes next in both tables. */
@@ -75,19 +80,19 @@ LOOP_TARGET static int LOOP(fast)(const u64 *tables, struct lt_bits *b,
 				  struct span *s, const u8 *in_end)
 {
 	const u8 *const in_limit = in_end - LOOP_IN_MARGIN;
-	const u8 *const out_limit =
+	const LOOP_UNIT *const out_limit =
 		s->enough < s->end - LOOP_OUT_MARGIN ? s->enough
 						     : s->end - LOOP_OUT_MARGIN;
-	const u8 *const begin = s->begin;
+	const LOOP_UNIT *const begin = s->begin;
 	const u64 *dist_table = tables + LT_DIST_AT;
 	const u64 *litlen_table = tables + LT_LITLEN_AT;
 	const u8 *const first = b->in;
 	const u8 *in = first;
-	u8 *out = s->out;
+	LOOP_UNIT *out = s->out;
 	u64 buf = b->buf, saved, entry, litlen, dist;
 	u32 n = b->n;			/* but for its low byte, garbage */
 	size_t len, distance;
-	u8 *from, *to;
+	LOOP_UNIT *from, *to;
 	int ret = LT_OK;
 
 	/* Two pointers: else gcc adds the distance of the tables to each index,
@@ -145,14 +150,14 @@ LOOP_TARGET static int LOOP(fast)(const u64 *tables, struct lt_bits *b,
 		from = out - distance;
 		to = out;
 		out += len;
-		if (__builtin_expect(distance >= 16, 1)) {
+		if (__builtin_expect(distance >= STEP, 1)) {
 			copy16(to, from);
-			copy16(to + 16, from + 16);
-			while (__builtin_expect(to + 32 < out, 0)) {
-				to += 32;
-				from += 32;
+			copy16(to + STEP, from + STEP);
+			while (__builtin_expect(to + 2 * STEP < out, 0)) {
+				to += 2 * STEP;
+				from += 2 * STEP;
 				copy16(to, from);
-				copy16(to + 16, from + 16);
+				copy16(to + STEP, from + STEP);
 			}
 		} else {
 			copy_repeated(to, out, distance);
@@ -173,6 +178,7 @@ bad:
 
 #undef REFILL
 #undef TAKE
+#undef STEP
 #undef SUB_ENTRY
 #undef VALUE
 #undef LOOP

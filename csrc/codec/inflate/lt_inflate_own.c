@@ -29,6 +29,7 @@
 #define DIRECT_NBYTES	(3 * WINDOW)
 #define MATCH_NBYTES_MAX	258
 
+#define LOOP_UNIT	u8
 #define LOOP_IN_MARGIN	32
 #define LOOP_OUT_MARGIN	320
 
@@ -106,23 +107,7 @@ static inline void copy_repeated(u8 *to, const u8 *end, size_t distance)
 
 /* --- Loops ------------------------------------------------------------------ */
 
-#define LOOP(name)	name##_portable
-#define LOOP_TARGET
-#define INDEX(buf, entry)	((buf) >> ((entry) & 63))
-#define DIST_INDEX(i)	((i) & ((1 << LT_DIST_BITS) - 1))
-#define LITLEN_INDEX(i)	((i) & ((1 << LT_LITLEN_BITS) - 1))
-#define LOW(buf, n)	((buf) & (((u64)1 << ((n) & 63)) - 1))
-#include "codec/inflate/lt_inflate_loop.h"
-
-#if defined(__x86_64__)
-#define LOOP(name)	name##_bmi2
-#define LOOP_TARGET	LT_TARGET("bmi,bmi2")
-#define INDEX(buf, entry)	__builtin_ia32_bextr_u64(buf, entry)
-#define DIST_INDEX(i)	(i)
-#define LITLEN_INDEX(i)	(i)
-#define LOW(buf, n)	__builtin_ia32_bzhi_di(buf, n)
-#include "codec/inflate/lt_inflate_loop.h"
-#endif
+#include "codec/inflate/lt_inflate_loops.h"
 
 /* As long as there are margins. */
 static int run_fast(struct by_own *f, struct lt_bits *b, struct span *s)
@@ -417,6 +402,31 @@ static void own_reset(struct lt_inflate *base)
 	lt_deflate_reset(&f->deflate);
 }
 
+/* --- Pieces --------------------------------------------------------------------- */
+
+static bool own_stands(const struct lt_inflate *base)
+{
+	const struct by_own *f = (const struct by_own *)base;
+
+	return f->deflate.at == LT_AT_BLOCK && !f->deflate.final && !f->n &&
+	       f->pos >= WINDOW;
+}
+
+static void own_window(const struct lt_inflate *base, u8 *window_ret)
+{
+	const struct by_own *f = (const struct by_own *)base;
+
+	memcpy(window_ret, f->own + f->pos - WINDOW, WINDOW);
+}
+
+static void own_pass(struct lt_inflate *base, const u8 *window)
+{
+	struct by_own *f = (struct by_own *)base;
+
+	memcpy(f->own, window, WINDOW);
+	f->pos = WINDOW;
+}
+
 static struct lt_inflate *new_with(fast_loop *fast)
 {
 	struct by_own *f = calloc(1, sizeof(*f));
@@ -453,6 +463,9 @@ const struct lt_inflater lt_inflater_own = {
 	.free = own_free,
 	.reset = own_reset,
 	.step = own_step,
+	.stands = own_stands,
+	.window = own_window,
+	.pass = own_pass,
 };
 
 const struct lt_inflater lt_inflater_own_portable = {
@@ -461,4 +474,7 @@ const struct lt_inflater lt_inflater_own_portable = {
 	.free = own_free,
 	.reset = own_reset,
 	.step = own_step,
+	.stands = own_stands,
+	.window = own_window,
+	.pass = own_pass,
 };
