@@ -1,5 +1,7 @@
 """Whole pulls beside other tools: ``python -m bench``; ``python -m bench.report`` makes tables of it.
 
+``python -m bench refresh`` measures the figures that this project is held to, in minutes; see its --help.
+
 Everything it needs is built once into build/bench: two images of real content, and the newest versions of
 other tools, as far as they can be had. A full run takes about an hour on two CPUs. Each command is run from
 spawn to exit, in rounds of shuffled order, into tmpfs or onto a disk; see --help for less.
@@ -8,7 +10,6 @@ spawn to exit, in rounds of shuffled order, into tmpfs or onto a disk; see --hel
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import statistics
 import sys
@@ -20,17 +21,16 @@ from pathlib import Path
 from bench import floor, size
 from bench.contenders import Contender, WrongResult, contenders
 from bench.content import COMPRESSIONS, SHAPES, TOTAL, Images
+from bench.held import command
 from bench.measure import CommandFailed, measure
 from bench.regimes import REGIMES, SMALL, Case, Server, cases, client_cpu, serve, server_versions
 from bench.results import Results, Row, machine
-from bench.runner import Round, run_case, space_needed
+from bench.runner import Round, require_space, run_case, space_needed
 from bench.tools import PEERS, Tool, find_tools
+from bench.where import BUILT, DESTINATIONS, RESULTS, cache
 from tests.support.rig.images import BuiltImage
 from tests.support.rig.registry import RigError
 
-BUILT = Path("build/bench")
-RESULTS = Path("bench/results")
-DESTINATIONS = {"tmpfs": Path("/dev/shm"), "disk": BUILT / "out"}
 _BUILD_SPACE = 14 << 30  # packages unpacked, seven images, the storage of a registry
 _NO_CTR = "ctr: left out, a daemon does its work, which the run of one command does not account for"
 _Images = dict[tuple[str, str], BuiltImage]
@@ -82,6 +82,8 @@ def planned(args: argparse.Namespace) -> list[Case]:
 
 def main() -> int:
     """Measure what the command line asks for, and write the results; 1 with a message if it can't be done."""
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        return command.main(sys.argv[1:])
     args = arguments(sys.argv[1:])
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
@@ -99,14 +101,14 @@ def run(args: argparse.Namespace) -> Path:
     """Build, measure, write after each case; return the path of the results."""
     BUILT.mkdir(parents=True, exist_ok=True)
     require_space(BUILT, _BUILD_SPACE // 4 if args.small else _BUILD_SPACE)
-    tools, left_out = find_tools(BUILT / "peers", args.peer or PEERS)
+    tools, left_out = find_tools(cache() / "peers", args.peer or PEERS)
     left_out += [] if args.peer else [_NO_CTR]
     print("\n".join(left_out), flush=True)
-    command = " ".join(("python -m bench", *sys.argv[1:]))
+    said = " ".join(("python -m bench", *sys.argv[1:]))
     versions = {name: tool.version for name, tool in tools.items()} | server_versions()
-    results = Results(command, versions, machine(), notes=left_out)
+    results = Results(said, versions, machine(), notes=left_out)
     plan = planned(args)
-    images = build_images(plan, Images(BUILT, TOTAL // 10 if args.small else TOTAL), tools, results)
+    images = build_images(plan, Images(cache(), TOTAL // 10 if args.small else TOTAL), tools, results)
     results.startup = startup(tools["layertee"], args.runs)
     for case in plan:
         measure_case(case, images, contenders(tools), args.runs, results)
@@ -210,15 +212,6 @@ def print_case(case: Case, image: BuiltImage, rows: Sequence[Row]) -> None:
             (wall, f"| {peer} | {work} | {spread} | {cpu:.2f} | {server:.2f} | {rss:.0f} | {wire:.0f} |")
         )
     print("\n".join(line for _, line in sorted(lines)), flush=True)
-
-
-def require_space(directory: Path, nbytes: int) -> None:
-    """Raise OSError with a message for the user if ``nbytes`` are not free in ``directory``."""
-    free = shutil.disk_usage(directory).free
-    if free < nbytes:
-        raise OSError(
-            f"{directory} has {free >> 20:,} MiB free, {nbytes >> 20:,} MiB are needed; try --small"
-        )
 
 
 def filesystem(directory: Path) -> str:

@@ -2,7 +2,7 @@
 
 The content is 64 MiB of this machine's own /usr in a tar, the same for every row. Rates are of the
 uncompressed bytes, so that the formats compare, and of both streams where two are hashed at once.
-``make bench`` runs it; ``python -m pytest bench/bench_tee.py --benchmark-json FILE`` keeps the numbers.
+``make bench-all`` runs it; ``python -m pytest bench/bench_tee.py --benchmark-json FILE`` keeps the numbers.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.tools import Tool
 from tests.support.rig.images import BuiltImage
 
-__all__ = ["Contender", "Source", "WrongResult", "check", "contenders"]
+__all__ = ["Contender", "Source", "WrongResult", "check", "contenders", "layertee"]
 
 
 class WrongResult(RuntimeError):
@@ -80,7 +80,7 @@ def check(contender: Contender, target: Path, image: BuiltImage, *, hashed: bool
 
 def contenders(tools: Mapping[str, Tool]) -> list[Contender]:
     """All that ``tools`` make possible."""
-    made = _layertee(tools["layertee"].program)
+    made = layertee(tools["layertee"].program)
     for name in ("skopeo", "skopeo-latest", "imagecopy"):
         if name in tools:
             made += _containers_image(name, tools[name].program)
@@ -95,7 +95,9 @@ def contenders(tools: Mapping[str, Tool]) -> list[Contender]:
     return made
 
 
-def _layertee(program: str) -> list[Contender]:
+def layertee(program: str, peer: str = "layertee") -> list[Contender]:
+    """What is measured of ourselves, or under another name of another version."""
+
     def pull(*options: str) -> Callable[[Source, Path], list[str]]:
         def command(source: Source, target: Path) -> list[str]:
             reach = ["--cert-dir", str(source.cert_dir)] if source.cert_dir else ["--tls-verify=false"]
@@ -104,9 +106,9 @@ def _layertee(program: str) -> list[Contender]:
         return command
 
     return [
-        Contender("layertee", "decompress", pull("--layers", "uncompressed")),
-        Contender("layertee", "as-is", pull()),
-        Contender("layertee", "blob-digest", pull("--verify", "digest")),
+        Contender(peer, "decompress", pull("--layers", "uncompressed")),
+        Contender(peer, "as-is", pull()),
+        Contender(peer, "blob-digest", pull("--verify", "digest")),
     ]
 
 

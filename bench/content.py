@@ -14,12 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.packages import Content, PackageError, debian_content
+from tests.support.rig import goprograms
 from tests.support.rig.blobs import BuiltLayer, blob_path
 from tests.support.rig.images import BuiltImage, build_image, recompress, run_tool
 from tests.support.rig.layers import Entry, LayerSpec, content_layers, directory_layer
 
 TOTAL = 1_540_000_000
 COMPRESSIONS = ("gzip", "zstd", "zstd:chunked")
+# As podman and skopeo write layers: pgzip's blocks of 1 MiB, and Go's zstd encoder.
+PODMANS = ("gzip:podman", "zstd:podman")
+CONTENTS = ("packages", "usr")
 UPDATED = "chunked-updated"
 
 # Uncompressed MB, in proportion: what splitting a Debian system of 1.54 GB by packages gave.
@@ -40,19 +44,22 @@ _File = tuple[Path, Path, int]  # where its name begins, itself, its size
 class Images:
     """The images by shape and compression, built when they are first asked for, below ``cache``.
 
-    ``content`` describes where their bytes come from; ``notes`` say what could not be had as intended.
+    Their bytes are files of Debian packages, or with ``source="usr"`` (of ``CONTENTS``) of this machine's
+    ``/usr``. ``content`` describes them; ``notes`` say what could not be had as intended.
     """
 
-    def __init__(self, cache: Path, total: int) -> None:
+    def __init__(self, cache: Path, total: int, source: str = "packages") -> None:
         self._cache = cache
         self._total = total
         self._files: Content | None = None
         self.notes: list[str] = []
+        self.content = "files of this machine's /usr"
+        if source == "usr":
+            return
         try:
             self._files = debian_content(cache)
             self.content = self._files.description
         except PackageError as error:
-            self.content = "files of this machine's /usr"
             self.notes.append(f"content is {self.content}, since packages can't be had: {error}")
 
     def layers(self, shape: str) -> list[LayerSpec]:
@@ -68,7 +75,8 @@ class Images:
         """The image, from the cache if it is there.
 
         Other compressions are made from the gzip one, so that all have the same config and DiffIDs;
-        zstd:chunked by ``converter``: a command that takes an OCI layout and another to write.
+        zstd:chunked by ``converter``: a command that takes an OCI layout and another to write. Those of
+        ``PODMANS`` are made by containers/image itself, from a layout of plain tars.
         """
         identity = hashlib.sha256(f"{self.content} {self._total}".encode()).hexdigest()[:12]
         root = self._cache / "images" / f"{shape}-{compression.replace(':', '-')}-{identity}"
@@ -76,12 +84,17 @@ class Images:
         if stamp.exists():
             return _load(root, json.loads(stamp.read_text()))
         print(f"building {shape}, {compression}", flush=True)
-        if compression == "gzip":
-            image = build_image(root, self.layers(shape), ref=shape, labels={"containers.bootc": "1"})
+        if compression in ("gzip", "none"):
+            labels = {"containers.bootc": "1"}
+            image = build_image(root, self.layers(shape), ref=shape, labels=labels, compression=compression)
+        elif compression in PODMANS:
+            form = compression.partition(":")[0]
+            writer = [str(goprograms.imagecopy()), "--dest-compress-format", form]
+            image = _convert(self.get(shape, "none"), root, writer, form)
         elif compression == "zstd:chunked":
             if converter is None:
                 raise ValueError("nothing here writes zstd:chunked")
-            image = _convert(self.get(shape, "gzip"), root, converter)
+            image = _convert(self.get(shape, "gzip"), root, converter, "zstd")
         else:
             image = recompress(self.get(shape, "gzip"), compression, root)
         stamp.write_text(json.dumps(_facts(image), indent=1))
@@ -138,8 +151,11 @@ def _update(layers: list[LayerSpec]) -> list[LayerSpec]:
     ]
 
 
-def _convert(image: BuiltImage, root: Path, converter: Sequence[str]) -> BuiltImage:
-    """What ``converter`` makes of ``image``; the sizes of the tars are known, since DiffIDs stay."""
+def _convert(image: BuiltImage, root: Path, converter: Sequence[str], form: str) -> BuiltImage:
+    """What ``converter``, which compresses as ``form``, makes of ``image``.
+
+    The sizes of the tars are known, since DiffIDs stay.
+    """
     run_tool(*converter, image.skopeo_name, f"oci:{root}:{image.ref}", timeout_s=1200)
     descriptor = json.loads((root / "index.json").read_bytes())["manifests"][0]
     raw = blob_path(root, descriptor["digest"]).read_bytes()
@@ -148,7 +164,7 @@ def _convert(image: BuiltImage, root: Path, converter: Sequence[str]) -> BuiltIm
     if config != image.config:
         raise ValueError(f"{converter[0]} changed the config, and with it the identity of the image")
     layers = tuple(
-        BuiltLayer(new["digest"], new["size"], old.diff_id, old.uncompressed_size, "zstd", new["mediaType"])
+        BuiltLayer(new["digest"], new["size"], old.diff_id, old.uncompressed_size, form, new["mediaType"])
         for old, new in zip(image.layers, manifest["layers"], strict=True)
     )
     return BuiltImage(root, image.ref, raw, descriptor["mediaType"], config, layers, image.platform)

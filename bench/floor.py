@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.content import SHAPES, TOTAL, bench_image
+from bench.where import BUILT, cache
 from tests.support import ccore
 from tests.support.rig.images import BuiltImage, BuiltLayer
 
 SOURCE = Path(__file__).with_name("floor.c")
-BUILT = Path("build/bench")
 COMPRESSIONS = ("gzip", "zstd")
 
 KERNELS = ("inflate_s", "hash1_s", "hash2_s", "hash2_in_s", "receive_s", "write_out_s", "write_in_s")
@@ -134,7 +134,7 @@ def main() -> int:
     args = parser.parse_args()
     total = TOTAL // 10 if args.small else TOTAL
     images = [
-        (shape, kind, bench_image(BUILT, shape, kind, total=total))
+        (shape, kind, bench_image(cache(), shape, kind, total=total))
         for shape in SHAPES
         for kind in COMPRESSIONS
     ]

@@ -28,12 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.__main__ import BUILT, DESTINATIONS, RESULTS, require_space
 from bench.contenders import Source, WrongResult
 from bench.content import TOTAL, Images
 from bench.measure import CommandFailed, measure
 from bench.regimes import REGIMES, Server, serve, server_versions
 from bench.results import machine
+from bench.runner import require_space
+from bench.where import BUILT, DESTINATIONS, RESULTS, cache
 from tests.support.rig import proxyclient
 from tests.support.rig.images import BuiltImage
 from tests.support.rig.registry import RigError
@@ -221,7 +222,7 @@ def run(args: argparse.Namespace) -> Path:
     if skopeo is None:
         raise RigError(f"{args.skopeo} is not installed")
     client, field = proxyclient.build(optimized=True), contenders(skopeo)
-    made = Images(BUILT, TOTAL // 10 if args.small else TOTAL)
+    made = Images(cache(), TOTAL // 10 if args.small else TOTAL)
     image = made.get(SHAPE, COMPRESSION)
     rows = [row for name in args.regime for row in measure_regime(name, image, client, field, args)]
     entries = summary(rows, field)

@@ -18,7 +18,7 @@ from bench.regimes import Case, Server
 from bench.results import Row
 from tests.support.rig.images import BuiltImage
 
-__all__ = ["Round", "run_case", "space_needed"]
+__all__ = ["Round", "require_space", "run_case", "space_needed"]
 
 
 class Round:
@@ -125,6 +125,15 @@ def space_needed(case: Case, image: BuiltImage, field: Sequence[Contender]) -> i
     sizes = [(sum(contender.expected(image).values()), contender.resumes) for contender in field]
     before = sum(size for size, resumes in sizes if resumes) if case.present else 0
     return max(size for size, _ in sizes) + before + (64 << 20)
+
+
+def require_space(directory: Path, nbytes: int) -> None:
+    """Raise OSError with a message for the user if ``nbytes`` are not free in ``directory``."""
+    free = shutil.disk_usage(directory).free
+    if free < nbytes:
+        raise OSError(
+            f"{directory} has {free >> 20:,} MiB free, {nbytes >> 20:,} MiB are needed; try --small"
+        )
 
 
 def _link_blob(source: str, target: str) -> None:

@@ -20,8 +20,9 @@ from bench.measure import CommandFailed, measure
 from bench.packages import Content, PackageError, debian_content
 from bench.regimes import REGIMES, Case, cases, client_cpu, serve
 from bench.results import Results, Row, machine
-from bench.runner import Round, run_case, space_needed
+from bench.runner import Round, require_space, run_case, space_needed
 from bench.tools import PEERS, Tool, find_tools
+from bench.where import BUILT, RESULTS
 from tests.support.ccore import ROOT
 from tests.support.rig.images import BuiltImage, build_image, recompress
 from tests.support.rig.layers import incompressible_layer, text_layer, write_tar
@@ -218,7 +219,7 @@ def test_a_case_with_an_image_present_needs_room_for_what_everyone_has_of_it(ima
     resuming = [contender for contender in field if contender.resumes]
     assert update - fresh == sum(sum(contender.expected(image).values()) for contender in resuming)
     with pytest.raises(OSError, match="MiB are needed"):
-        command_line.require_space(Path("/tmp"), 1 << 60)
+        require_space(Path("/tmp"), 1 << 60)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
@@ -243,7 +244,7 @@ def test_commands_that_the_readme_shows_are_understood() -> None:
 
 def test_results_that_are_not_of_everything_go_to_the_build_directory() -> None:
     full = command_line.arguments([])
-    assert (full.runs, full.out, full.regime) == (5, command_line.RESULTS, list(REGIMES))
+    assert (full.runs, full.out, full.regime) == (5, RESULTS, list(REGIMES))
     assert full.floor and full.size
     small = command_line.arguments(["--small"])
     plan = [(case.regime.name, case.compression, case.dest) for case in command_line.planned(small)]
@@ -253,10 +254,10 @@ def test_results_that_are_not_of_everything_go_to_the_build_directory() -> None:
         ("capped", "gzip", "tmpfs"),
     }
     assert len(plan) == 6  # both shapes of each
-    assert (small.runs, small.out) == (2, command_line.BUILT / "results")
+    assert (small.runs, small.out) == (2, BUILT / "results")
     assert small.floor and not small.size
     narrowed = command_line.arguments(["--peer", "crane", "--runs", "7"])
-    assert (narrowed.runs, narrowed.out, narrowed.floor) == (7, command_line.BUILT / "results", False)
+    assert (narrowed.runs, narrowed.out, narrowed.floor) == (7, BUILT / "results", False)
 
 
 # -- content and tools ---------------------------------------------------------------

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bench import proxy
-from bench.__main__ import BUILT, RESULTS
 from bench.contenders import WrongResult
 from bench.proxy import PEER, Contender, Row, check, contenders, run_once, summary, table
 from bench.regimes import REGIMES, serve
+from bench.where import BUILT, RESULTS
 from tests.support.rig import prebuild, proxyclient
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer

@@ -31,6 +31,7 @@ __all__ = [
     "push_index",
     "recompress",
     "run_tool",
+    "some_layers",
     "upload",
 ]
 
@@ -165,6 +166,21 @@ def recompress(image: BuiltImage, compression: str, root: Path, *, ref: str | No
         if (old.diff_id, old.uncompressed_size) != (new.diff_id, new.uncompressed_size):
             raise RigError(f"recompression changed {old.diff_id} into {new.diff_id}")
     return _assemble(root, layers, image.config, image.platform, media, ref or image.ref, None, None)
+
+
+def some_layers(image: BuiltImage, indices: Sequence[int], root: Path, *, ref: str = "some") -> BuiltImage:
+    """An image of only these layers of ``image``, their blobs as they are, in the layout ``root``."""
+    layers = [image.layers[index] for index in indices]
+    for layer in layers:
+        target = blob_path(root, layer.digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            _link_or_copy(image.blob_path(layer.digest), target)
+    config = json.loads(image.config)
+    config["rootfs"]["diff_ids"] = [layer.diff_id for layer in layers]
+    config["history"] = [config["history"][index] for index in indices]
+    media = "docker" if image.media_type == DOCKER_MANIFEST else "oci"
+    return _assemble(root, layers, _encode(config), image.platform, media, ref, None, None)
 
 
 def demo_image(

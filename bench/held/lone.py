@@ -1,0 +1,209 @@
+"""One large layer while another core idles: ``python -m bench lone [--small] [--rounds N]``.
+
+The largest layer of *big*, from memory through the pool of the C core: by one worker, by two of which only
+one can decode, and by two as a pull has them, the second of which decodes blocks before their turn. Then
+whole pulls of an image of that layer alone, by a client on one CPU and on all of them. Wall time, in
+interleaved rounds; what a block ahead of its turn costs is taken from the pool's own counters.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.contenders import layertee
+from bench.content import Images
+from bench.held.document import Body, paired
+from bench.held.rounds import interleaved
+from bench.regimes import REGIMES, Case, serve
+from bench.runner import Round, require_space
+from bench.tools import find_tools
+from bench.where import BUILT, DESTINATIONS, cache
+from layertee.core.pool import N_IN, N_OUT, LayerJob, Pool, PoolStats
+from layertee.core.pool_c import CPool
+from layertee.core.workers import open_pool
+from layertee.image.media import Compression
+from layertee.sync import run
+from tests.support.rig.blobs import BuiltLayer
+from tests.support.rig.images import BuiltImage, some_layers
+
+_PIECE = 1 << 20
+_FORMS = {"gzip": Compression.GZIP, "zstd": Compression.ZSTD}
+GOAL = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """A pool of so many workers; ``ahead``: as a pull has it, else none decodes before its turn."""
+
+    name: str
+    workers: int
+    ahead: bool = True
+
+    def open(self) -> Pool:
+        return open_pool(workers=self.workers) if self.ahead else CPool(self.workers, N_IN, N_OUT, 0)
+
+
+ONE, TWO_PLAIN, TWO = Pools("one worker", 1), Pools("two, nothing ahead", 2, False), Pools("two workers", 2)
+
+
+def through(blob: memoryview, compression: Compression, pools: Pools, out: Path) -> tuple[str, PoolStats]:
+    """``blob`` through a pool of its own, its tar written to ``out``; the DiffID, and the counters."""
+
+    async def main() -> tuple[str, PoolStats]:
+        fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        pool = pools.open()
+        try:
+            layer = pool.open_layer(LayerJob(compression, len(blob), fd=fd, write="out", check_crc=False))
+            for start in range(0, len(blob), _PIECE):
+                piece = blob[start : start + _PIECE]
+                buf = await pool.take_soon()
+                buf.view[: len(piece)] = piece
+                if not layer.submit(buf, len(piece)):
+                    break
+            layer.end()
+            return str((await layer.result()).diff_id), pool.stats()
+        finally:
+            pool.close()
+            os.close(fd)
+
+    return run(main())
+
+
+def largest(image: BuiltImage) -> BuiltLayer:
+    """The layer whose tar is the largest."""
+    return max(image.layers, key=lambda layer: layer.uncompressed_size)
+
+
+def measure(body: Body, images: Images, *, seconds: float, rounds: int | None = None) -> None:
+    """Fill ``body``, ``seconds`` long but for at least three rounds of each.
+
+    Raises CommandFailed, WrongResult, ValueError, OSError.
+    """
+    for form, share in (("gzip", 0.45), ("zstd", 0.15)):
+        image = images.get("big", f"{form}:podman")
+        body.profile[f"image big, {form}:podman"] = image.digest
+        from_memory(body, image, form, seconds * share, rounds)
+    whole(body, images.get("big", "gzip:podman"), seconds * 0.4, rounds)
+
+
+def from_memory(body: Body, image: BuiltImage, form: str, seconds: float, rounds: int | None) -> None:
+    """Rows and ratios of the pool alone, and what a byte costs ahead of its turn."""
+    layer = largest(image)
+    scratch = DESTINATIONS["tmpfs"]
+    require_space(scratch, layer.uncompressed_size + (64 << 20))
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="layertee-lone-", dir=scratch))
+        file = stack.enter_context(image.blob_path(layer.digest).open("rb"))
+        mapped = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        blob = stack.enter_context(memoryview(mapped))
+        out = Path(directory) / "out"
+
+        def once(pools: Pools) -> dict[str, Any]:
+            began, spent = time.perf_counter(), time.process_time()
+            diff_id, stats = through(blob, _FORMS[form], pools, out)
+            took = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - spent}
+            out.unlink()
+            if diff_id != layer.diff_id:
+                raise ValueError(f"{pools.name}: {diff_id} instead of {layer.diff_id}")
+            return took | {"stats": stats}
+
+        field = {pools: partial(once, pools) for pools in (ONE, TWO_PLAIN, TWO)}
+        taken = interleaved(field, seconds=seconds, rounds=rounds, warm=False)
+    what = f"{form} layer from memory"
+    for pools, one in taken.items():
+        body.rows.append(_row(what, pools.name, one) | _counters([it["stats"] for it in one]))
+    body.ratios.append(paired(f"{what}: two workers over one", taken[TWO], taken[ONE], goal_wall=GOAL))
+    key = f"{what}: two workers over two with nothing ahead"
+    body.ratios.append(paired(key, taken[TWO], taken[TWO_PLAIN]))
+    body.facts[f"ahead_{form}"] = ahead_cost(
+        [it["stats"] for it in taken[TWO_PLAIN]], [it["stats"] for it in taken[TWO]], layer.uncompressed_size
+    )
+
+
+def ahead_cost(plain: Sequence[PoolStats], ahead: Sequence[PoolStats], out_nbytes: int) -> dict[str, float]:
+    """Of a byte that is decoded ahead of its turn, over one that is decoded in its turn; and their share.
+
+    ``decode``: the decoding ahead itself. ``all``: with what it takes to adopt it in its turn, which the
+    pool counts as inflating. Medians of runs. 0 where nothing was decoded ahead.
+    """
+    turn = statistics.median(it.inflate_ns for it in plain) / out_nbytes
+    nbytes = statistics.median(it.ahead_nbytes for it in ahead)
+    if nbytes == 0:
+        return {"share": 0.0, "decode": 0.0, "all": 0.0}
+    decode = statistics.median(it.ahead_ns for it in ahead) / nbytes
+    both = statistics.median(it.ahead_ns + it.inflate_ns for it in ahead) - turn * (out_nbytes - nbytes)
+    return {
+        "share": round(nbytes / out_nbytes, 4),
+        "decode": round(decode / turn, 4),
+        "all": round(both / nbytes / turn, 4),
+    }
+
+
+def whole(body: Body, image: BuiltImage, seconds: float, rounds: int | None) -> None:
+    """Rows and a ratio of whole pulls of the layer, from nginx: by one CPU, and by all."""
+    tools, _ = find_tools(cache() / "peers", [])
+    (contender,) = [it for it in layertee(tools["layertee"].program) if it.work == "decompress"]
+    body.versions["layertee"] = tools["layertee"].version
+    case = Case(REGIMES["nginx"], "big", "gzip", "tmpfs")
+    BUILT.mkdir(parents=True, exist_ok=True)
+    require_space(DESTINATIONS["tmpfs"], largest(image).uncompressed_size + (64 << 20))
+    with ExitStack() as stack:
+        storage = stack.enter_context(tempfile.TemporaryDirectory(prefix="server-", dir=BUILT))
+        scratch = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="layertee-lone-", dir=DESTINATIONS["tmpfs"])
+        )
+        place = Path(storage).absolute()
+        lone = some_layers(image, [image.layers.index(largest(image))], place / "image")
+        server = stack.enter_context(serve(case.regime, place))
+        it = Round(case, server, {case.pulled: lone}, Path(scratch))
+        first = min(os.sched_getaffinity(0))
+        it.run(contender, counted=False)
+
+        def once(cpu: int | None) -> dict[str, Any]:
+            row = it.run(contender, counted=True, cpu=cpu)
+            return {"wall_s": row.wall_s, "cpu_s": row.user_s + row.sys_s}
+
+        field = {cpu: partial(once, cpu) for cpu in (first, None)}
+        taken = interleaved(field, seconds=seconds, rounds=rounds, warm=False)
+    n_cpus = len(os.sched_getaffinity(0))
+    for cpu, name in ((first, "on one CPU"), (None, f"on {n_cpus} CPUs")):
+        body.rows.append(_row("pull of that layer, tars written", name, taken[cpu]))
+    body.ratios.append(paired(f"pull of one gzip layer: {n_cpus} CPUs over one", taken[None], taken[first]))
+
+
+def _row(what: str, how: str, taken: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"what": what, "how": how, "rounds": len(taken)}
+    return row | {key: round(statistics.median(it[key] for it in taken), 4) for key in ("wall_s", "cpu_s")}
+
+
+def _counters(stats: Sequence[PoolStats]) -> dict[str, float]:
+    """Medians, in seconds, of what the pool counts."""
+    names = ("inflate_ns", "hash_ns", "write_ns", "idle_ns", "ahead_ns", "lock_wait_ns")
+    found = {
+        name.replace("_ns", "_s"): round(statistics.median(getattr(it, name) for it in stats) / 1e9, 4)
+        for name in names
+    }
+    return found | {"n_locks": statistics.median(it.n_locks for it in stats)}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of Markdown: medians."""
+    names = ("wall_s", "cpu_s", "inflate_s", "ahead_s", "hash_s", "write_s", "idle_s", "lock_wait_s")
+    heads = [
+        name.removesuffix("_s").replace("_", " ") + (" s" if i < 2 else "") for i, name in enumerate(names)
+    ]
+    lines = [f"| what | by | {' | '.join(heads)} | rounds |", "|---" * (len(names) + 3) + "|"]
+    for row in rows:
+        cells = " | ".join(f"{row[name]:.2f}" if name in row else "" for name in names)
+        lines.append(f"| {row['what']} | {row['how']} | {cells} | {row['rounds']} |")
+    return lines
