@@ -23,6 +23,7 @@ from .image.platform import Platform
 from .image.reference import Reference, ShortName, parse_name
 from .image.strictjson import printable
 from .options import Options
+from .pulling.deadline import in_time
 from .pulling.imageplan import ImagePlan
 from .pulling.plan import Form, Plan, Verify, Want, plan
 from .record import dataclass
@@ -139,8 +140,6 @@ class Engine:
 
         Each of them alone is bounded by that, too. Raises DeadlineExceeded.
         """
-        from .pulling.budget import in_time
-
         return in_time(self._options.budget.deadline_s)
 
     # --- what it does ---

@@ -6,16 +6,15 @@ the command is run: ``layertee --version`` must not pay for a TLS library.
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from ..errors import LayerteeError, LocalError
+from ..registry.first_import import imported_for_good, leave_certificates_out
 from . import process
 from .arguments import parse
 from .exits import EXIT_ERROR, EXIT_SIGNAL, exit_code
@@ -110,21 +109,8 @@ def _load(command: Command) -> Callable[[Namespace], int]:
 
 def _load_quickly(command: Command) -> Callable[[Namespace], int]:
     """As ``_load``, for a process that has just begun and is all ours."""
-    with _no_collector():
+    with imported_for_good():
         if command.loop:
             process.see_that_there_is_enough()
-            from ..registry.first_import import leave_certificates_out
-
             leave_certificates_out()
         return command.load()
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """No search for garbage among what is being imported, nor ever again: 10 of 200 ms."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidReference, NotFound
 from ..image.reference_archive import DOCKER_ARCHIVE
-from ..image.stored_name import StoredName, parse_stored
 
 if TYPE_CHECKING:
     from ..image.reference import Reference
     from ..image.reference_storage import StorageReference
+    from ..image.stored_name import StoredName
 
 # Transports that are files or directories, by their paths; and those whose images have no scope of their own.
 PATHS: Final = frozenset({"dir", "oci", "oci-archive", "sif"})
@@ -67,7 +67,9 @@ def storage_scopes(
 
     Blocks. Raises as ``find_roots``.
     """
-    from .storage import find_roots  # only podman's own images are in podman's store
+    # Only images of podman and docker have such names.
+    from ..image.stored_name import parse_stored
+    from .storage import find_roots
 
     roots = find_roots(image, environ=environ)
     try:
@@ -102,6 +104,8 @@ def _clean(path: str) -> str:
 
 
 def _daemon_scopes(details: str) -> list[list[str]] | None:
+    from ..image.stored_name import parse_stored
+
     # An image by its id has no scope, since the same one may have names as well.
     if _DAEMON_ID.fullmatch(details):
         return [[]]

@@ -18,13 +18,12 @@ a place that holds something else than it says must not use up what the image it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..core.pool import PoolLayer, Spent
-from ..errors import DeadlineExceeded, OutputBudgetExceeded, Timeout, WorkBudgetExceeded
+from ..errors import OutputBudgetExceeded, Timeout, WorkBudgetExceeded
 from ..record import dataclass
 
 if TYPE_CHECKING:
@@ -146,20 +145,6 @@ class Pace:
                 f"{rate:.0f} bytes a second came over the last {now - began:.0f} s; at least {self._min_rate}"
                 " are asked for"
             )
-
-
-@asynccontextmanager
-async def in_time(deadline_s: float | None) -> AsyncIterator[None]:
-    """The block ends within ``deadline_s`` seconds, if that is not None, or raises DeadlineExceeded."""
-    try:
-        async with asyncio.timeout(deadline_s) as limit:
-            yield
-    except TimeoutError:
-        if deadline_s is None or not limit.expired():
-            raise
-        raise DeadlineExceeded(
-            f"the pull was not done after {deadline_s:g} s; what has arrived is kept, the next run goes on"
-        ) from None
 
 
 def _output(spent: Spent) -> int:

@@ -22,7 +22,6 @@ from urllib.parse import urlencode, urlsplit
 from ..errors import DocumentError, LayerteeError, NotInRegistry, RedirectRefused, RegistryError, Unauthorized
 from ..image.strictjson import load_object, printable
 from ..record import dataclass
-from .challenge import parse_challenges
 from .origins import Origin, Reach, may_know_secret, over_tls, reach, realm_problem, redirect_target
 from .statuses import is_page, page_instead, server_says, status_error, unpacked
 
@@ -115,6 +114,8 @@ class Authorizer:
 
         Raises Unauthorized when there is nothing (else) to try, and what ``authorization`` raises.
         """
+        from .challenge import parse_challenges  # many registries want no login
+
         parsed = parse_challenges(challenges)
         bearer = next((c for c in parsed if c.scheme == "bearer" and c.params.get("realm")), None)
         if bearer is not None:

@@ -7,6 +7,7 @@ program that uses aiohttp for itself needs them, so nothing but the command line
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,8 +25,19 @@ def leave_certificates_out() -> None:
 def import_aiohttp() -> None:
     """Import it; without its CA certificates, if they were left out and it is not imported already."""
     if _without_certificates and "aiohttp" not in sys.modules:
-        with _no_certificates():
+        with _no_certificates(), imported_for_good():
             import aiohttp  # noqa: F401
+
+
+@contextmanager
+def imported_for_good() -> Iterator[None]:
+    """No search for garbage among what is being imported, nor ever again: a tenth of the time it takes."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LayerteeError, NotInRegistry, RangeMismatch, SizeMismatch, Timeout, TruncatedBody
-from ..image.document import Descriptor, Digest
-from .schedule import too_many
-from .segment import Body
+
+if TYPE_CHECKING:
+    from ..image.document import Descriptor, Digest
+    from .segment import Body
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +152,8 @@ class Servers:
         """
         if self.is_one:
             return error
+        from .schedule import too_many  # when a blob is being fetched
+
         if (isinstance(error, TruncatedBody) and progressed) or (too_many(error) and server.n_bodies):
             return error
         if not isinstance(error, NotInRegistry | RangeMismatch | SizeMismatch):
