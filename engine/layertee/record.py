@@ -39,7 +39,7 @@ if not TYPE_CHECKING:  # for a type checker it is the standard library's
 
 def _is_simple(cls: type) -> bool:
     """Whether it has no ``InitVar``, and no base that is frozen as the standard library does it."""
-    kinds = vars(cls).get("__annotations__", {}).values()
+    kinds = cls.__annotations__.values()
     bases = (vars(base).get("__dataclass_params__") for base in cls.__mro__)
     return not any(str(kind).startswith("InitVar") for kind in kinds) and not any(
         base.frozen for base in bases if base is not None

@@ -15,7 +15,6 @@ then the catalog. Waiting is bounded everywhere; a layer is never waited for.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import errno
 import fcntl
@@ -187,6 +186,8 @@ async def when_free(
 
     ``wait_s`` may be infinite. ``attempt`` runs on the loop: it is a few system calls.
     """
+    import asyncio  # commands that only look at the store have no loop
+
     for pause in _pauses(wait_s):
         if (held := attempt()) is not None:
             return held
