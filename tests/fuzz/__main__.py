@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz import decoders, running
-from tests.fuzz.decoders import FORMS, Outcome
+from tests.fuzz.decoders import TARGETS, Outcome
 from tests.fuzz.parsers import PARSERS
 from tests.support.ccore import fuzzing_missing
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit status."""
-    names = [*FORMS, *PARSERS]
+    names = [*TARGETS, *PARSERS]
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", choices=names, help=f"of {', '.join(names)}; default: all")
@@ -32,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     broken = 0
     for name in args.only or names:
-        if why := fuzzing_missing() if name in FORMS else running.missing():
+        if why := fuzzing_missing() if name in TARGETS else running.missing():
             _say(f"{name}: skipped: {why}")
             continue
         directory = Path(tempfile.mkdtemp(prefix=f"layertee-fuzz-{name}-"))
@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, seconds: int, directory: Path) -> Outcome:
-    if name in FORMS:
+    if name in TARGETS:
         return decoders.fuzz(name, seconds, directory)
     return running.fuzz(PARSERS[name], seconds, directory)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.ccore import CTESTS, fuzzer
 from tests.support.vectors.make_vectors import VECTORS
 
 FORMS: Final = ("gzip", "zstd")
+TARGETS: Final = (*FORMS, "ahead")  # the last: both, by pieces before their turn
 CORPUS: Final = CTESTS / "corpus"
 GZIP_FILE, SLOWER, MUCH, TEE, NO_CRC = 1, 2, 4, 8, 16  # the flags of fuzz_common.h
 MAX_LEN: Final = 4096
@@ -58,8 +60,26 @@ def kept(form: str) -> Iterator[tuple[str, Kept]]:
             yield path.name, Kept.of(raw)
 
 
+def _seed_ahead(directory: Path) -> None:
+    """Streams with many places to begin at: deflate that is flushed again and again, small zstd frames."""
+    texts = [b"layer tee " * n + bytes(range(n)) for n in (1, 7, 30, 120)]
+    for strategy in range(5):
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15, 8, strategy)
+        parts = [packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH) for text in texts]
+        stream = b"".join([*parts, packer.flush(), bytes(8)])
+        for sizes in _SPLITS:
+            head = bytes([GZIP_FILE | MUCH, len(sizes)]) + sizes
+            (directory / f"flushed.{strategy}.{len(sizes)}").write_bytes(head + stream)
+    frames = [v.data for v in VECTORS if v.format == "zstd" and v.outcome == "ok" and len(v.data) < 500]
+    for number in range(0, len(frames) - 3, 3):
+        stream = b"".join(frames[number : number + 4])[:MAX_LEN]
+        (directory / f"frames.{number}").write_bytes(bytes([MUCH, 0]) + stream)
+
+
 def seed(directory: Path, form: str) -> None:
     """The vectors as inputs: each in several splits, gzip also as raw deflate and by the slower inflater."""
+    if form == "ahead":
+        _seed_ahead(directory)
     for vector in VECTORS:
         if vector.format != form or len(vector.data) > MAX_LEN:
             continue

@@ -182,7 +182,7 @@ def build_all() -> Path:
     if pkg_config("libcrypto") is not None:
         programs += [pool_tests(*which) for which in SANITIZERS]
     if fuzzing_missing() is None:
-        programs += [fuzzer(form) for form in ("gzip", "zstd")]
+        programs += [fuzzer(form) for form in ("gzip", "zstd", "ahead")]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         return list(threads.map(Program.build, programs))[-1]
 
