@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..errors import DocumentError, LayerteeError, PolicyRefused
 from ..image.reference import ARCHIVE, ImageReference, LayoutReference, Reference
@@ -26,10 +26,12 @@ from ..image.reference_storage import StorageReference
 from ..image.strictjson import LIMIT, printable
 from ..record import dataclass
 from .home import User
-from .policyfile import Requirements, Sections, parse_policy
 from .policyscopes import docker_scopes, other_scopes, path_scopes, storage_scopes
 from .reading import read_file
 from .requirements import AcceptAnything, RejectAll, Verdict, verdict
+
+if TYPE_CHECKING:
+    from .policyfile import Requirements, Sections
 
 __all__ = ["Judgement", "Policy", "find_policies", "no_policy", "read_policies", "read_policy", "skopeo_name"]
 
@@ -210,6 +212,8 @@ def no_policy(system: Sequence[Path] = SYSTEM) -> PolicyRefused:
 
 def read_policy(path: Path) -> Policy:
     """The policy in the file ``path``. Raises as ``read_policies``; blocks."""
+    from .policyfile import parse_policy  # where there is a file
+
     try:
         raw = read_file(path, LIMIT, named=True)
         assert raw is not None
