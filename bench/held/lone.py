@@ -125,27 +125,27 @@ def from_memory(body: Body, image: BuiltImage, form: str, seconds: float, rounds
     body.ratios.append(paired(f"{what}: two workers over one", taken[TWO], taken[ONE], goal_wall=GOAL))
     key = f"{what}: two workers over two with nothing ahead"
     body.ratios.append(paired(key, taken[TWO], taken[TWO_PLAIN]))
-    body.facts[f"ahead_{form}"] = ahead_cost(
-        [it["stats"] for it in taken[TWO_PLAIN]], [it["stats"] for it in taken[TWO]], layer.uncompressed_size
-    )
+    body.facts[f"ahead_{form}"] = ahead_cost(taken[TWO_PLAIN], taken[TWO], layer.uncompressed_size)
 
 
-def ahead_cost(plain: Sequence[PoolStats], ahead: Sequence[PoolStats], out_nbytes: int) -> dict[str, float]:
+def ahead_cost(
+    plain: Sequence[Mapping[str, Any]], ahead: Sequence[Mapping[str, Any]], out_nbytes: int
+) -> dict[str, float]:
     """Of a byte that is decoded ahead of its turn, over one that is decoded in its turn; and their share.
 
-    ``decode``: the decoding ahead itself. ``all``: with what it takes to adopt it in its turn, which the
-    pool counts as inflating. Medians of runs. 0 where nothing was decoded ahead.
+    ``decode``: the decoding ahead itself, by the pool's clock. ``all``: by what a whole run takes more of the
+    CPUs than one with nothing ahead. Medians of runs; 0 where nothing was decoded ahead.
     """
-    turn = statistics.median(it.inflate_ns for it in plain) / out_nbytes
-    nbytes = statistics.median(it.ahead_nbytes for it in ahead)
+    turn_s = statistics.median(it["stats"].inflate_ns for it in plain) / out_nbytes / 1e9
+    nbytes = statistics.median(it["stats"].ahead_nbytes for it in ahead)
     if nbytes == 0:
         return {"share": 0.0, "decode": 0.0, "all": 0.0}
-    decode = statistics.median(it.ahead_ns for it in ahead) / nbytes
-    both = statistics.median(it.ahead_ns + it.inflate_ns for it in ahead) - turn * (out_nbytes - nbytes)
+    decode_s = statistics.median(it["stats"].ahead_ns for it in ahead) / nbytes / 1e9
+    more_s = statistics.median(one["cpu_s"] - other["cpu_s"] for one, other in zip(ahead, plain, strict=True))
     return {
         "share": round(nbytes / out_nbytes, 4),
-        "decode": round(decode / turn, 4),
-        "all": round(both / nbytes / turn, 4),
+        "decode": round(decode_s / turn_s, 4),
+        "all": round(1 + max(more_s, 0.0) / nbytes / turn_s, 4),
     }
 
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,14 +157,16 @@ def test_a_layer_goes_through_every_kind_of_pool_and_is_written(pools: lone.Pool
 
 
 def test_what_a_byte_ahead_costs_is_over_one_in_its_turn() -> None:
-    def stats(inflate: int, ahead: int, nbytes: int) -> PoolStats:
-        return PoolStats(0, 0, 0, inflate, 0, 0, 0, 0, ahead, nbytes)
+    def run(cpu_s: float, inflate: int, ahead: int = 0, nbytes: int = 0) -> dict[str, Any]:
+        stats = PoolStats(0, 0, 0, inflate, 0, 0, 0, 0, ahead, nbytes)
+        return {"cpu_s": cpu_s, "stats": stats}
 
-    plain, none = [stats(1000, 0, 0)], {"share": 0.0, "decode": 0.0, "all": 0.0}
-    # 400 of 1000 bytes ahead at 1.3 ns; of the 640 ns in turn, 600 are of the other bytes.
-    found = lone.ahead_cost(plain, [stats(640, 520, 400)], 1000)
-    assert found == {"share": 0.4, "decode": 1.3, "all": 1.4}
-    assert lone.ahead_cost(plain, plain, 1000) == none
+    second = 10**9
+    plain = [run(2.0, second), run(4.0, second), run(2.2, second)]
+    # 400 of 1000 bytes ahead at 1.3 ms, where one in its turn takes 1 ms; 0.16 s of CPU more in each round.
+    ahead = [run(it["cpu_s"] + 0.16, 6 * second // 10, 52 * second // 100, 400) for it in plain]
+    assert lone.ahead_cost(plain, ahead, 1000) == {"share": 0.4, "decode": 1.3, "all": 1.4}
+    assert lone.ahead_cost(plain, plain, 1000) == {"share": 0.0, "decode": 0.0, "all": 0.0}
 
 
 # -- starts --------------------------------------------------------------------------------------
