@@ -170,15 +170,65 @@ static u32 build_long(u64 *tables, u64 *table, u32 index_bits, u32 sub,
 	return sub + size;
 }
 
+/* What pairs are made of, in the order of struct sorted. */
+struct parts {
+	u16 codes[LT_N_LITLEN];
+	u64 seconds[LT_N_LITLEN];	/* 0: the end of the block, none */
+	u16 n_literals_of[CODE_BITS_MAX + 1];
+};
+
+/* As the second of a pair: the literal is one byte further up. */
+static u64 as_second(u64 entry)
+{
+	const u64 literal = (u64)0xff << 32;
+
+	if (entry & LT_CODE_END)
+		return 0;
+	return (entry & ~literal) | (entry & literal) << 8;
+}
+
+/* Put into 'table' the pairs of together 'bits' bits.  Codes of one length are
+ * in the order of their symbols, literals first. */
+static void put_pairs(u64 *table, u32 bits, const struct sorted *s,
+		      const struct parts *p)
+{
+	u32 first_at = 0;
+
+	for (u32 n = 1; n < bits; first_at += s->n_of[n++]) {
+		u32 second_at = 0;
+
+		if (!p->n_literals_of[n] || !s->n_of[bits - n])
+			continue;
+		for (u32 k = 1; k < bits - n; k++)
+			second_at += s->n_of[k];
+		for (u32 i = 0; i < p->n_literals_of[n]; i++) {
+			const u64 first =
+				((u64)s->symbols[first_at + i] << 32 |
+				 (u64)1 << LT_CODE_COUNT) + n * CODE_BIT;
+			const u32 code = p->codes[first_at + i];
+
+			for (u32 k = 0; k < s->n_of[bits - n]; k++) {
+				const u64 second = p->seconds[second_at + k];
+
+				if (second)
+					table[code | (u32)p->codes[second_at + k] << n] =
+						first + second;
+			}
+		}
+	}
+}
+
 /*
  * The table for 'index_bits' bits at 'at' of 'tables', and its sub-tables from
- * 'sub' on.  Returns where these end.
+ * 'sub' on.  Returns where these end.  'pairs': see lt_deflate_pair.
  */
-static u32 build(u64 *tables, u32 at, u32 index_bits, u32 sub,
-		 const struct sorted *s, const u64 *entries)
+static inline __attribute__((always_inline))
+u32 build(u64 *tables, u32 at, u32 index_bits, u32 sub,
+	  const struct sorted *s, const u64 *entries, bool pairs)
 {
 	u64 *const table = tables + at;
 	u32 size = 1, code = 0, i = 0;
+	struct parts p;
 
 	/* One code of one bit, or none: the other patterns are no code.  They
 	 * take one bit. */
@@ -186,23 +236,31 @@ static u32 build(u64 *tables, u32 at, u32 index_bits, u32 sub,
 		table[0] = s->longest ? entries[s->symbols[0]] + CODE_BIT
 				      : INVALID + CODE_BIT;
 		table[1] = INVALID + CODE_BIT;
-		size = 2;
+		for (size = 2; size < 1u << index_bits; size *= 2)
+			memcpy(table + size, table, size * sizeof(*table));
+		return sub;
 	}
-	for (u32 bits = 1; bits <= index_bits; bits++) {
-		if (1u << bits > size) {
-			if (i)
-				memcpy(table + size, table,
-				       size * sizeof(*table));
-			size <<= 1;
-		}
-		if (!s->complete) {
-			i = 1;
-			continue;
-		}
-		for (u32 n = s->n_of[bits]; n; n--) {
-			table[code] = entries[s->symbols[i++]] +
-				      bits * CODE_BIT;
+	for (u32 bits = 1; bits <= index_bits; bits++, size *= 2) {
+		u32 n_literals = 0;
+
+		/* Before the first code there is nothing to double. */
+		if (i)
+			memcpy(table + size, table, size * sizeof(*table));
+		for (u32 n = s->n_of[bits]; n; n--, i++) {
+			const u64 entry = entries[s->symbols[i]] +
+					  bits * CODE_BIT;
+
+			table[code] = entry;
+			if (pairs) {
+				p.codes[i] = (u16)code;
+				p.seconds[i] = as_second(entry);
+				n_literals += s->symbols[i] < 256;
+			}
 			code = next_code(code, bits);
+		}
+		if (pairs) {
+			p.n_literals_of[bits] = (u16)n_literals;
+			put_pairs(table, bits, s, &p);
 		}
 	}
 	if (s->longest <= index_bits)
@@ -210,76 +268,82 @@ static u32 build(u64 *tables, u32 at, u32 index_bits, u32 sub,
 	return build_long(tables, table, index_bits, sub, s, i, code, entries);
 }
 
-/* Both tables.  'lens' has LT_N_LITLEN lengths, then LT_N_DIST. */
-static int build_both(u64 *tables, const u8 *lens)
+static u32 build_litlen(struct lt_deflate *d, const struct sorted *s)
 {
-	struct sorted s;
-	u32 sub;
+	u64 *const tables = d->dynamic;
 
-	if (sort(&s, lens, LT_N_LITLEN) != LT_OK ||
-	    (!s.complete && s.longest != 1))
+	d->paired = d->pairs_pay;
+	return d->paired ? build(tables, LT_LITLEN_AT, LT_LITLEN_BITS,
+				 LT_SUB_AT, s, litlen_entries, true)
+			 : build(tables, LT_LITLEN_AT, LT_LITLEN_BITS,
+				 LT_SUB_AT, s, litlen_entries, false);
+}
+
+static int sort_litlen(struct sorted *s, const u8 *lens, u32 n_lens)
+{
+	u8 all[LT_N_LITLEN];
+
+	memcpy(all, lens, n_lens);
+	memset(all + n_lens, 0, sizeof(all) - n_lens);
+	if (sort(s, all, LT_N_LITLEN) != LT_OK ||
+	    (!s->complete && s->longest != 1))
 		return LT_ERR_DATA;
-	sub = build(tables, LT_LITLEN_AT, LT_LITLEN_BITS, LT_SUB_AT, &s,
-		    litlen_entries);
-	if (sort(&s, lens + LT_N_LITLEN, LT_N_DIST) != LT_OK ||
+	return LT_OK;
+}
+
+static int build_dist(u64 *tables, u32 sub, const u8 *lens, u32 n_lens)
+{
+	u8 all[LT_N_DIST] = {0};
+	struct sorted s;
+
+	memcpy(all, lens, n_lens);
+	if (sort(&s, all, LT_N_DIST) != LT_OK ||
 	    (!s.complete && s.longest > 1))
 		return LT_ERR_DATA;
-	build(tables, LT_DIST_AT, LT_DIST_BITS, sub, &s, dist_entries);
+	build(tables, LT_DIST_AT, LT_DIST_BITS, sub, &s, dist_entries, false);
 	return LT_OK;
 }
 
 int lt_deflate_build(struct lt_deflate *d)
 {
-	u8 lens[LT_N_LITLEN + LT_N_DIST] = {0};
+	struct sorted s;
 
 	/* Where no block could end, zlib says so before all else. */
-	if (!d->lens[256])
+	if (!d->lens[256] || sort_litlen(&s, d->lens, d->n_litlen) != LT_OK)
 		return LT_ERR_DATA;
-	memcpy(lens, d->lens, d->n_litlen);
-	memcpy(lens + LT_N_LITLEN, d->lens + d->n_litlen, d->n_dist);
 	d->tables = d->dynamic;
-	d->paired = false;
-	return build_both(d->dynamic, lens);
+	return build_dist(d->dynamic, build_litlen(d, &s),
+			  d->lens + d->n_litlen, d->n_dist);
+}
+
+void lt_deflate_pair(struct lt_deflate *d)
+{
+	struct sorted s;
+
+	d->pairs_pay = true;
+	if (d->kind != LT_BLOCK_DYNAMIC || d->paired)
+		return;
+	/* Its sub-tables come to lie where they are. */
+	sort_litlen(&s, d->lens, d->n_litlen);
+	build_litlen(d, &s);
 }
 
 /* RFC 1951 §3.2.6. */
 static void build_fixed(struct lt_deflate *d)
 {
-	u8 lens[LT_N_LITLEN + LT_N_DIST];
+	u8 lens[LT_N_LITLEN];
+	struct sorted s;
 
 	memset(lens, 8, 144);
 	memset(lens + 144, 9, 256 - 144);
 	memset(lens + 256, 7, 280 - 256);
 	memset(lens + 280, 8, LT_N_LITLEN - 280);
-	memset(lens + LT_N_LITLEN, 5, LT_N_DIST);
-	build_both(d->fixed, lens);
+	sort_litlen(&s, lens, LT_N_LITLEN);
+	build(d->fixed, LT_LITLEN_AT, LT_LITLEN_BITS, LT_SUB_AT, &s,
+	      litlen_entries, false);
+	memset(lens, 5, LT_N_DIST);
+	build_dist(d->fixed, LT_SUB_AT, lens, LT_N_DIST);
 	d->fixed_built = true;
-}
-
-void lt_deflate_pair(struct lt_deflate *d)
-{
-	u64 *const table = d->dynamic + LT_LITLEN_AT;
-	const u64 moved = (u64)0xff << 32;
-
-	if (d->kind != LT_BLOCK_DYNAMIC || d->paired)
-		return;
-	d->paired = true;
-	/* From the last on: the second of a pair is then still single, as it
-	 * is found at a lower index. */
-	for (u32 i = 1 << LT_LITLEN_BITS; i-- > 0; ) {
-		const u64 first = table[i];
-		const u32 bits = first & 0xff;
-		u64 second;
-
-		if ((u32)first >= LT_CODE_END || bits >= LT_LITLEN_BITS)
-			continue;
-		second = table[i >> bits];
-		if (second & (LT_CODE_END | LT_CODE_OTHER) ||
-		    bits + (second >> LT_CODE_SHIFT & 0xff) > LT_LITLEN_BITS)
-			continue;
-		second = (second & ~moved) | (second & moved) << 8;
-		table[i] = (first & ~NEXT(0xff)) + second;
-	}
 }
 
 /* --- Headers ---------------------------------------------------------------- */
@@ -288,6 +352,7 @@ void lt_deflate_reset(struct lt_deflate *d)
 {
 	d->at = LT_AT_BLOCK;
 	d->final = false;
+	d->pairs_pay = false;
 	d->tables = NULL;
 }
 

@@ -150,7 +150,8 @@ struct lt_deflate {
 	u8 at;				/* enum lt_deflate_at */
 	u8 kind;			/* enum lt_deflate_kind */
 	bool final;			/* no block follows this one */
-	bool paired;			/* lt_deflate_pair was here */
+	bool paired;			/* the tables at hand have pairs */
+	bool pairs_pay;			/* those to come shall */
 	bool fixed_built;
 	u16 n_litlen, n_dist, n_precode;	/* codes that the header has */
 	u16 have;			/* lengths read of those it has now */
@@ -177,10 +178,12 @@ void lt_deflate_reset(struct lt_deflate *d);
 int lt_deflate_header(struct lt_deflate *d, struct lt_bits *b);
 
 /*
- * Put two symbols into one entry, where both codes fit the index: a tenth of
- * all look-ups on OS layers, and 3-5 % of the time.  That takes longer than
- * to build the table, so it is for blocks that have shown that they are long.
- * 'lens' has the length of a pair's first code, which its entry has not.
+ * The block has shown that it is long: from here on, its tables have pairs of
+ * symbols in one entry where both codes fit the index, and those of the blocks
+ * that follow have them at once, until the loop clears 'pairs_pay' as one
+ * was short.  Pairs are a tenth of all look-ups on OS layers and 3-5 % of the
+ * time, but tables that have them take twice as long to build.  Of a pair,
+ * 'lens' has the length of the first code, which its entry has not.
  */
 void lt_deflate_pair(struct lt_deflate *d);
 

@@ -63,7 +63,7 @@ struct by_own {
 	u8 symbol;		/* enum symbol */
 	u16 length;		/* of the match: what is left of it */
 	u16 distance;
-	u32 body_nbytes;	/* of the block, read by the fast loop */
+	u32 body_nbytes;	/* of the block, read by the fast loop; or more */
 	u32 pos;		/* where in 'own' the last output ends */
 	struct lt_deflate deflate;
 	u8 own[OWN_NBYTES];
@@ -121,14 +121,14 @@ static int run_fast(struct by_own *f, struct lt_bits *b, struct span *s)
 		const size_t left = PAIR_AFTER_NBYTES + LOOP_IN_MARGIN -
 				    f->body_nbytes;
 
-		if (f->body_nbytes >= PAIR_AFTER_NBYTES)
+		if (f->body_nbytes == PAIR_AFTER_NBYTES)
 			lt_deflate_pair(d);
 		else if (left < (size_t)(in_end - from))
 			in_end = from + left;
 	}
 	ret = f->fast(d->tables, b, s, in_end);
-	if (!d->paired)
-		f->body_nbytes += (u32)(b->in - from);
+	f->body_nbytes = (u32)lt_min(f->body_nbytes + (size_t)(b->in - from),
+				     PAIR_AFTER_NBYTES);
 	return ret;
 }
 
@@ -291,6 +291,8 @@ static int decode(struct by_own *f, struct lt_bits *b, struct span *s)
 						 : body(f, b, s);
 		if (ret != LT_DEFLATE_BODY)
 			return ret;
+		if (f->body_nbytes < PAIR_AFTER_NBYTES)
+			d->pairs_pay = false;
 		d->at = LT_AT_BLOCK;
 		if (d->final)
 			return LT_INFLATE_END;
