@@ -304,7 +304,7 @@ static int build_dist(u64 *tables, u32 sub, const u8 *lens, u32 n_lens)
 	return LT_OK;
 }
 
-int lt_deflate_build(struct lt_deflate *d)
+static int build_dynamic(struct lt_deflate *d)
 {
 	struct sorted s;
 
@@ -329,11 +329,14 @@ void lt_deflate_pair(struct lt_deflate *d)
 }
 
 /* RFC 1951 §3.2.6. */
-static void build_fixed(struct lt_deflate *d)
+static void use_fixed(struct lt_deflate *d)
 {
 	u8 lens[LT_N_LITLEN];
 	struct sorted s;
 
+	d->tables = d->fixed;
+	if (d->fixed_built)
+		return;
 	memset(lens, 8, 144);
 	memset(lens + 144, 9, 256 - 144);
 	memset(lens + 256, 7, 280 - 256);
@@ -471,9 +474,7 @@ int lt_deflate_header(struct lt_deflate *d, struct lt_bits *b)
 		d->final = lt_bits_take(b, 1);
 		d->kind = (u8)lt_bits_take(b, 2);
 		if (d->kind == LT_BLOCK_FIXED) {
-			if (!d->fixed_built)
-				build_fixed(d);
-			d->tables = d->fixed;
+			use_fixed(d);
 			break;
 		}
 		if (d->kind == LT_BLOCK_STORED) {
@@ -514,7 +515,7 @@ int lt_deflate_header(struct lt_deflate *d, struct lt_bits *b)
 		ret = read_lengths(d, b);
 		if (ret != LT_DEFLATE_BODY)
 			return ret;
-		if (lt_deflate_build(d) != LT_OK)
+		if (build_dynamic(d) != LT_OK)
 			return LT_ERR_DATA;
 		break;
 	case LT_AT_STORED_LENGTH:
@@ -525,4 +526,56 @@ int lt_deflate_header(struct lt_deflate *d, struct lt_bits *b)
 	}
 	d->at = LT_AT_BODY;
 	return LT_DEFLATE_BODY;
+}
+
+static bool all_at_most(const u8 *lens, u32 n, u8 most)
+{
+	for (u32 i = 0; i < n; i++)
+		if (lens[i] > most)
+			return false;
+	return true;
+}
+
+int lt_deflate_resume(struct lt_deflate *d)
+{
+	const u32 n_lens = (u32)d->n_litlen + d->n_dist;
+	const bool counted = d->n_litlen >= 257 && d->n_litlen <= 286 &&
+			     d->n_dist >= 1 && d->n_dist <= 30;
+
+	d->pairs_pay = d->paired = false;
+	switch (d->at) {
+	case LT_AT_BLOCK:
+		return LT_OK;
+	case LT_AT_STORED_LENGTH:
+		return d->kind == LT_BLOCK_STORED ? LT_OK : LT_ERR_DATA;
+	case LT_AT_COUNTS:
+		return d->kind == LT_BLOCK_DYNAMIC ? LT_OK : LT_ERR_DATA;
+	case LT_AT_PRECODE:
+		if (d->kind != LT_BLOCK_DYNAMIC || !counted ||
+		    d->n_precode < 4 || d->n_precode > LT_N_PRECODE ||
+		    d->have > d->n_precode)
+			return LT_ERR_DATA;
+		return all_at_most(d->precode_lens, LT_N_PRECODE,
+				   PRECODE_BITS) ? LT_OK : LT_ERR_DATA;
+	case LT_AT_LENGTHS:
+		if (d->kind != LT_BLOCK_DYNAMIC || !counted ||
+		    d->have > n_lens ||
+		    !all_at_most(d->lens, d->have, CODE_BITS_MAX) ||
+		    !all_at_most(d->precode_lens, LT_N_PRECODE, PRECODE_BITS))
+			return LT_ERR_DATA;
+		return build_precode(d);
+	case LT_AT_BODY:
+		if (d->kind == LT_BLOCK_STORED)
+			return d->stored_nbytes <= 0xffff ? LT_OK : LT_ERR_DATA;
+		if (d->kind == LT_BLOCK_FIXED) {
+			use_fixed(d);
+			return LT_OK;
+		}
+		if (d->kind != LT_BLOCK_DYNAMIC || !counted ||
+		    !all_at_most(d->lens, n_lens, CODE_BITS_MAX))
+			return LT_ERR_DATA;
+		return build_dynamic(d);
+	default:
+		return LT_ERR_DATA;
+	}
 }

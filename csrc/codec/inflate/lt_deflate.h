@@ -188,9 +188,11 @@ int lt_deflate_header(struct lt_deflate *d, struct lt_bits *b);
 void lt_deflate_pair(struct lt_deflate *d);
 
 /*
- * Build the tables of 'lens', as lt_deflate_header does it: LT_OK, or
- * LT_ERR_DATA for what is no set of codes that zlib accepts.
+ * The fields of a header that was read before, from 'at' to 'precode_lens' but
+ * for those that say what was built, are there again, and may be anything:
+ * build what follows from them.  LT_ERR_DATA: they are no state that reading a
+ * header leads to, and only lt_deflate_reset is allowed.
  */
-int lt_deflate_build(struct lt_deflate *d);
+int lt_deflate_resume(struct lt_deflate *d);
 
 #endif

@@ -110,3 +110,14 @@ void lt_inflate_pass(struct lt_inflate *f, const u8 *window)
 {
 	f->by->pass(f, window);
 }
+
+size_t lt_inflate_freeze(const struct lt_inflate *f,
+			 u8 frozen_ret[LT_INFLATE_FROZEN_MAX])
+{
+	return f->by->freeze ? f->by->freeze(f, frozen_ret) : 0;
+}
+
+int lt_inflate_thaw(struct lt_inflate *f, const u8 *frozen, size_t nbytes)
+{
+	return f->by->thaw ? f->by->thaw(f, frozen, nbytes) : LT_ERR_MISUSE;
+}

@@ -57,6 +57,22 @@ bool lt_inflate_stands(const struct lt_inflate *f);
 void lt_inflate_window(const struct lt_inflate *f, u8 *window_ret);
 void lt_inflate_pass(struct lt_inflate *f, const u8 *window);
 
+/*
+ * A stream that is begun can be frozen between two steps of which the last
+ * returned LT_OK, and go on in another decoder or process, at the byte of input
+ * that follows the last one taken and at the byte of output that follows the
+ * last one made.  What is frozen is the same on every machine and has a version
+ * and a checksum of its own.
+ */
+#define LT_INFLATE_FROZEN_MAX	(((size_t)32 << 10) + 400)
+
+/* Its size; 0: by this inflater it cannot be done. */
+size_t lt_inflate_freeze(const struct lt_inflate *f,
+			 u8 frozen_ret[LT_INFLATE_FROZEN_MAX]);
+/* LT_ERR_MISUSE: by this inflater it cannot be done.  LT_ERR_DATA: it is
+ * damaged, or of another version; 'f' is then as after lt_inflate_reset. */
+int lt_inflate_thaw(struct lt_inflate *f, const u8 *frozen, size_t nbytes);
+
 /* --- for those who write one --------------------------------------------- */
 
 /* One file each, which defines its lt_inflater in every build; where its
@@ -73,6 +89,10 @@ struct lt_inflater {
 	bool (*stands)(const struct lt_inflate *f);
 	void (*window)(const struct lt_inflate *f, u8 *window_ret);
 	void (*pass)(struct lt_inflate *f, const u8 *window);
+	/* And for freezing; both, or neither. */
+	size_t (*freeze)(const struct lt_inflate *f,
+			 u8 frozen_ret[LT_INFLATE_FROZEN_MAX]);
+	int (*thaw)(struct lt_inflate *f, const u8 *frozen, size_t nbytes);
 };
 
 /* First in the struct of each inflater's decoder. */
