@@ -30,6 +30,7 @@ from bench.held.document import (
     identity,
     incomparable,
     load,
+    require_built,
     shifts,
     store,
     stored_at,
@@ -40,6 +41,7 @@ from bench.held.sections import SECTIONS, Section, Settings
 from bench.measure import CommandFailed
 from bench.results import machine
 from bench.where import BUILT, cache
+from tests.support import ccore
 from tests.support.rig.registry import RigError
 
 MINUTES = 12.0
@@ -95,6 +97,7 @@ def main(words: Sequence[str]) -> int:
 
 def run(args: argparse.Namespace, command: str) -> int:
     """Measure, compare, store; the exit status."""
+    require_built(ccore.ROOT)
     refresh = args.what == "refresh"
     names = (args.sections or list(SECTIONS)) if refresh else [args.what]
     images = Images(cache(), TOTAL // 10 if args.small else TOTAL, args.content)

@@ -38,6 +38,7 @@ __all__ = [
     "load",
     "own_s",
     "paired",
+    "require_built",
     "shifts",
     "store",
     "stored_at",
@@ -217,6 +218,24 @@ def identity() -> str:
                 whole.update(os.fsencode(path.relative_to(ccore.ROOT)))
                 whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()[:12]
+
+
+def require_built(checkout: Path) -> None:
+    """Raise ValueError unless the C core of a checkout is there and not older than its sources.
+
+    Else the core in Python would be measured, or that of another version.
+    """
+    built = max((checkout / "engine" / "layertee" / "core").glob("_ctee*.so"), default=None)
+    sources = [path for path in (checkout / "csrc").rglob("*") if path.suffix in (".c", ".h")]
+    if built is None:
+        raise ValueError(f"{checkout} has no C core; run there: .ci/setup run python3 .venv")
+    newest = max(sources, key=lambda path: path.stat().st_mtime)
+    if newest.stat().st_mtime > built.stat().st_mtime:
+        name = newest.relative_to(checkout)
+        raise ValueError(
+            f"the C core of {checkout} is older than {name};"
+            " run there: rm -f .venv/.layertee-* && .ci/setup run python3 .venv"
+        )
 
 
 # -- files -----------------------------------------------------------------------------

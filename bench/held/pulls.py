@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.contenders import Contender, contenders, layertee
 from bench.content import Images
-from bench.held.document import Body, paired
+from bench.held.document import Body, paired, require_built
 from bench.held.rounds import interleaved
 from bench.regimes import REGIMES, Case, serve, server_versions
 from bench.results import Row
@@ -92,12 +92,17 @@ WORKS = {
 
 
 def find_baseline(given: str) -> Tool:
-    """``layertee=PATH`` as a tool named ``layertee@NAME``. Raises FileNotFoundError, CalledProcessError."""
+    """``layertee=PATH`` as a tool named ``layertee@NAME``.
+
+    Raises FileNotFoundError, CalledProcessError, and ValueError for a checkout that is not built.
+    """
     path = Path(given.partition("=")[2]).absolute()
     tried = [path / ".venv/bin/layertee", path / "bin/layertee", path]
     program = next((it for it in tried if it.is_file()), None)
     if program is None:
         raise FileNotFoundError(f"{path} is no checkout with a .venv, no virtual environment and no program")
+    if (path / "csrc").is_dir():
+        require_built(path)
     return Tool(f"{OURS}@{_revision(path)}", str(program), _version(program))
 
 

@@ -25,6 +25,7 @@ from bench.held.document import (
     load,
     own_s,
     paired,
+    require_built,
     shifts,
     store,
     stored_at,
@@ -151,6 +152,21 @@ def test_a_section_that_is_measured_gets_its_circumstances() -> None:
     assert (it.section, it.small, it.product, it.body.facts) == ("starts", True, identity(), {"x": 1})
     assert re.fullmatch(r"[0-9a-f]{12}", it.product)
     assert it.machine["n_cpus"] >= 1
+
+
+def test_a_core_that_is_older_than_its_sources_is_not_measured(tmp_path: Path) -> None:
+    core, source = tmp_path / "engine/layertee/core", tmp_path / "csrc/a/lt_a.c"
+    for path in (core, source.parent):
+        path.mkdir(parents=True)
+    source.touch()
+    with pytest.raises(ValueError, match="has no C core"):
+        require_built(tmp_path)
+    (core / "_ctee.abi3.so").touch()
+    require_built(tmp_path)
+    newer = (core / "_ctee.abi3.so").stat().st_mtime + 10
+    os.utime(source, (newer, newer))
+    with pytest.raises(ValueError, match=r"older than csrc/a/lt_a\.c"):
+        require_built(tmp_path)
 
 
 # -- the command ------------------------------------------------------------------------------
