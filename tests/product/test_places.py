@@ -17,6 +17,7 @@ from layertee.image.document import DiffID
 from layertee.image.holding import BlobContent, BlobReader, Found, Place
 from layertee.image.placename import PlaceKind, PlaceName, parse_place
 from layertee.image.reference_storage import parse_storage
+from layertee.places import blobinfocache
 from layertee.places import find as sources
 from tests.contract.place_suite import diff_ids
 from tests.support.compress import digest_of
@@ -383,7 +384,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(conf))
     monkeypatch.setattr(sources, "OSTREE_REPOS", (root / "ostree", root / "sysroot/ostree"))
     monkeypatch.setattr(sources, "COMPOSEFS_REPO", root / "composefs")
-    monkeypatch.setattr(sources, "default_path", lambda: root / "cache" / FILE)
+    monkeypatch.setattr(blobinfocache, "default_path", lambda: root / "cache" / FILE)
     yield root
 
 
