@@ -7,6 +7,10 @@
  *	lt_unzstd_step(u, &left, io);		as often as 'left' or output says
  *	lt_unzstd_close(u, ...);		after the last block
  *
+ * or, of a small frame that is there as a whole and has room for its output,
+ *
+ *	lt_unzstd_small(u, header, ...);	in place of all of that
+ *
  * The caller walks the frame and hands over what it has read of it, in order
  * and unaltered but for two things: the bit that says that a block is the last
  * is lt_unzstd_close's affair, and with 'check' false no checksum is computed,
@@ -22,6 +26,12 @@ enum {
 	LT_ZSTD_HEADER_NBYTES_MAX = 18,		/* 4 + 1 + 1 + 4 + 8 */
 	LT_ZSTD_BLOCK_HEADER_NBYTES = 3,
 	LT_ZSTD_CHECKSUM_NBYTES = 4,
+	LT_ZSTD_BLOCK_NBYTES_MAX = 128 << 10,	/* in either form */
+	/* As much as a frame of one block can have. */
+	LT_ZSTD_SMALL_NBYTES = LT_ZSTD_HEADER_NBYTES_MAX +
+			       LT_ZSTD_BLOCK_HEADER_NBYTES +
+			       LT_ZSTD_BLOCK_NBYTES_MAX +
+			       LT_ZSTD_CHECKSUM_NBYTES,
 };
 
 /* All zeros is one that was not used yet. */
@@ -31,6 +41,7 @@ struct lt_unzstd {
 	bool has_size;		/* the frame at work says how long it will be */
 	bool is_checked;	/* same, a checksum is due after its last block */
 	bool pending;		/* libzstd may hold output back */
+	u8 *small;		/* for small frames; made when first needed */
 };
 
 /* LT_ERR_MEMORY: no context.  'window_max' is a safety net here: whether a
@@ -55,5 +66,16 @@ int lt_unzstd_close(struct lt_unzstd *u);
 /* Only after lt_unzstd_close, if 'is_checked'. */
 int lt_unzstd_checksum(struct lt_unzstd *u,
 		       const u8 checksum[LT_ZSTD_CHECKSUM_NBYTES]);
+
+/*
+ * The frame with that header, and with 'body' as all that follows it but for
+ * the checksum if there is one and 'check' is false: write the 'out_nbytes'
+ * bytes that it inflates to.  False: it is not such a frame, or there is no
+ * memory; open it, it says why.  Header and body have LT_ZSTD_SMALL_NBYTES
+ * bytes together at most.
+ */
+bool lt_unzstd_small(struct lt_unzstd *u, const u8 *header, size_t header_nbytes,
+		     const u8 *body, size_t body_nbytes, bool check,
+		     u8 *out, size_t out_nbytes);
 
 #endif

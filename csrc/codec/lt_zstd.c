@@ -155,10 +155,77 @@ static int header(struct zstd *z)
 	return LT_OK;
 }
 
-static int open_frame(struct zstd *z)
+static u32 block_bits(const u8 *p)
+{
+	return (u32)le(p, LT_ZSTD_BLOCK_HEADER_NBYTES);
+}
+
+/* The bytes that the blocks of a frame take, if this input has all of them and
+ * none is larger than 'max', either by its header or as it stands there; else
+ * 0. */
+static size_t blocks_nbytes(const u8 *in, size_t in_nbytes, u64 max)
+{
+	size_t pos = 0;
+	u32 bits;
+
+	do {
+		u32 nbytes;
+
+		if (in_nbytes - pos < LT_ZSTD_BLOCK_HEADER_NBYTES)
+			return 0;
+		bits = block_bits(in + pos);
+		nbytes = (bits >> 1 & 3) == RLE ? 1 : bits >> 3;
+		pos += LT_ZSTD_BLOCK_HEADER_NBYTES;
+		if (bits >> 3 > max || nbytes > max || nbytes > in_nbytes - pos)
+			return 0;
+		pos += nbytes;
+	} while (!(bits & 1));
+	return pos;
+}
+
+static void close_frame(struct zstd *z)
+{
+	z->base.n_members++;
+	z->state = BETWEEN;
+}
+
+/*
+ * A frame that is small, whole and sound is decoded at once: true.  Else it
+ * goes its way block by block, which is where verdicts are taken.  Small is
+ * what is no larger than a block of the frame may be: of larger frames libzstd
+ * checks less when it has all of them.
+ */
+static bool small_frame(struct zstd *z, struct lt_cursor *io)
+{
+	const u64 max = z->base.window < LT_ZSTD_BLOCK_NBYTES_MAX ?
+			z->base.window : LT_ZSTD_BLOCK_NBYTES_MAX;
+	const size_t sum = z->has_checksum ? LT_ZSTD_CHECKSUM_NBYTES : 0;
+	const size_t most = LT_ZSTD_SMALL_NBYTES - z->header_nbytes;
+	size_t nbytes;
+
+	if (!z->has_size || z->content_size > max ||
+	    z->content_size > io->out_nbytes)
+		return false;
+	nbytes = blocks_nbytes(io->in, lt_min(io->in_nbytes, most), max);
+	if (!nbytes || nbytes + sum > lt_min(io->in_nbytes, most) ||
+	    !lt_unzstd_small(&z->body, z->field.bytes, z->header_nbytes, io->in,
+			     nbytes + (z->check_crc ? sum : 0), z->check_crc,
+			     io->out, (size_t)z->content_size))
+		return false;
+	lt_cursor_skip(io, nbytes + sum);
+	lt_cursor_made(io, (size_t)z->content_size);
+	if (z->content_size)
+		z->base.out_pos = z->base.part_pos;
+	close_frame(z);
+	return true;
+}
+
+static int open_frame(struct zstd *z, struct lt_cursor *io)
 {
 	if (z->base.window > LT_WINDOW_FREE && !z->grant_all)
 		return LT_WINDOW_WAIT;
+	if (small_frame(z, io))
+		return LT_OK;
 	z->frame_out_nbytes = 0;
 	z->state = BLOCK_HEADER;
 	z->field.fill = 0;
@@ -169,7 +236,7 @@ static int open_frame(struct zstd *z)
 /* RFC 8878 §3.1.1.2: Last_Block, Block_Type, Block_Size, 24 bits in all. */
 static int block_header(struct zstd *z)
 {
-	const u32 bits = (u32)le(z->field.bytes, LT_ZSTD_BLOCK_HEADER_NBYTES);
+	const u32 bits = block_bits(z->field.bytes);
 	const u32 kind = bits >> 1 & 3;
 	const u32 nbytes = bits >> 3;
 	int ret = lt_unzstd_block(&z->body, z->field.bytes);
@@ -202,12 +269,6 @@ static int block(struct zstd *z, struct lt_cursor *io)
 	if (!z->left)
 		z->state = FLUSH;
 	return LT_OK;
-}
-
-static void close_frame(struct zstd *z)
-{
-	z->base.n_members++;
-	z->state = BETWEEN;
 }
 
 /* The block is in and out.  Judge the size, then go on or close. */
@@ -299,7 +360,7 @@ static int advance(struct zstd *z, struct lt_cursor *io)
 		return lt_field_collect(&z->field, io, z->header_nbytes) ?
 		       header(z) : LT_OK;
 	case WINDOW:
-		return open_frame(z);
+		return open_frame(z, io);
 	case BLOCK_HEADER:
 		return lt_field_collect(&z->field, io,
 					LT_ZSTD_BLOCK_HEADER_NBYTES) ?

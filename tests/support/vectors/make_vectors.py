@@ -341,6 +341,19 @@ def zstd_vectors() -> Iterator[Vector]:
     yield bad("second_block_type_3", frame(block(0, 5, b"hello"), block(3, 0, b"")), "data", 0, b"hello")
     yield bad("block_too_large", frame(block(0, 131073, b"hello" * 27000, last=True), window=0x60), "data", 0)
     yield bad("block_above_window", frame(block(0, 1025, bytes(1025), last=True)), "data", 0)
+    # Of a frame that it has as a whole, libzstd takes a block that is larger than the frame's may be.
+    for literals, above in ((1021, False), (1022, True)):
+        content = NOISE[:literals]
+        body = struct.pack("<H", 0x04 | literals << 4) + content + b"\0"
+        small = frame(block(2, len(body), body, last=True), size=literals)
+        name = "compressed_block_above_window" if above else "compressed_block_as_window"
+        yield bad(name, small, "data", 0) if above else ok(name, small, content)
+    yield bad(
+        "rle_block_of_nothing_in_a_frame_of_nothing",
+        frame(block(1, 0, b"r", last=True), size=0, window=None),
+        "data",
+        0,
+    )
     # One libzstd has room for it in the buffer of an earlier frame, another has not: the verdict is the same.
     huge = frame(block(1, 328_680, b"r", last=True))
     yield bad("rle_block_above_window", huge, "data", 0)
