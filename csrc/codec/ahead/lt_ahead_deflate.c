@@ -183,11 +183,11 @@ static int decode_block(struct symbols *w, struct lt_bits *b, struct span *s)
 {
 	struct lt_deflate *d = &w->deflate;
 	const size_t first = PAIR_AFTER_NBYTES + LOOP_IN_MARGIN;
-	const u8 *in_end = b->end;
+	const u8 *const from = b->in, *in_end = b->end;
 	int ret = LT_OK;
 
-	if (first < (size_t)(b->end - b->in))
-		in_end = b->in + first;
+	if (!d->paired && first < (size_t)(b->end - b->in))
+		in_end = from + first;
 	while (ret == LT_OK) {
 		if (s->out <= s->enough && b->end - b->in >= LOOP_IN_MARGIN) {
 			ret = w->fast(d->tables, b, s, in_end);
@@ -198,6 +198,8 @@ static int decode_block(struct symbols *w, struct lt_bits *b, struct span *s)
 			ret = one_symbol(d->tables, b, s);
 		}
 	}
+	if (b->in - from < PAIR_AFTER_NBYTES)
+		d->pairs_pay = false;
 	return ret;
 }
 
