@@ -482,9 +482,16 @@ static struct lt_result one_tee(const struct blob *b, u64 budget)
 /* Large layers alone, some of them damaged or above their budget. */
 static void test_pieces_change_no_verdict(u32 workers, int format, u32 rounds)
 {
-	u64 ahead_nbytes = 0, n_bad = 0;
+	const bool can = workers > 1 &&
+			 (format == LT_FORMAT_ZSTD ||
+			  !strncmp(lt_inflater_current(), "own", 3));
+	u64 ahead_nbytes = 0;
+	u32 n_bad = 0, round = 0;
 
-	for (u32 round = 0; round < rounds; round++) {
+	/* Which worker finds what to do first is not ours to say: on a busy
+	 * machine it may take many rounds until one is idle at a good moment. */
+	for (; round < rounds || (can && !ahead_nbytes && round < 5000);
+	     round++) {
 		struct blob b = make_blob(100000 + rnd(400000), format);
 		struct drive d = { .blob = &b, .flags = LT_LAYER_WRITE_OUT };
 		lt_pool *p = new_pool(workers);
@@ -514,10 +521,8 @@ static void test_pieces_change_no_verdict(u32 workers, int format, u32 rounds)
 		lt_pool_free(p);
 		free_blob(&b);
 	}
-	CHECK(n_bad > rounds / 8 && n_bad < rounds);
-	CHECK((ahead_nbytes > 0) ==
-	      (workers > 1 && (format == LT_FORMAT_ZSTD ||
-			       !strncmp(lt_inflater_current(), "own", 3))));
+	CHECK(n_bad > round / 8 && n_bad < round);
+	CHECK((ahead_nbytes > 0) == can);
 }
 
 static void test_free_with_open_layers(void)
