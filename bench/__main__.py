@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench import floor, size
 from bench.contenders import Contender, WrongResult, contenders
-from bench.content import COMPRESSIONS, SHAPES, TOTAL, Images
+from bench.content import COMPRESSIONS, PODMANS, SHAPES, TOTAL, Images
 from bench.held import command
 from bench.measure import CommandFailed, measure
 from bench.regimes import REGIMES, SMALL, Case, Server, cases, client_cpu, serve, server_versions
@@ -47,7 +47,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, metavar="N", help="counted runs of each command (default: 5)")
     parser.add_argument("--regime", choices=REGIMES, action="append", help="default: all")
     parser.add_argument("--shape", choices=SHAPES, action="append", help="default: as the regime has")
-    parser.add_argument("--compression", choices=COMPRESSIONS, action="append", help="likewise")
+    parser.add_argument(
+        "--compression", choices=(*COMPRESSIONS, *PODMANS), action="append", help="likewise; not :podman"
+    )
     parser.add_argument("--dest", choices=DESTINATIONS, action="append", help="likewise")
     parser.add_argument("--peer", choices=PEERS, action="append", help="default: all that can be had")
     parser.add_argument(

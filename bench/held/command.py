@@ -45,6 +45,10 @@ from tests.support import ccore
 from tests.support.rig.registry import RigError
 
 MINUTES = 12.0
+FAILURES = (
+    *(CommandFailed, WrongResult, RigError, FloorError, NoCosts),
+    *(OSError, ValueError, subprocess.SubprocessError),
+)
 README = Path("bench/README.md")
 
 
@@ -88,9 +92,7 @@ def main(words: Sequence[str]) -> int:
             write_page()
             return 0
         return run(args, f"python -m bench {' '.join(words)}")
-    except (CommandFailed, WrongResult, RigError, FloorError, NoCosts, OSError, ValueError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-    except subprocess.CalledProcessError as error:
+    except FAILURES as error:
         print(f"bench: {error}", file=sys.stderr)
     return 1
 
@@ -106,10 +108,15 @@ def run(args: argparse.Namespace, command: str) -> int:
         if refresh and not args.again and is_done(section.name, small=args.small, stored=args.accept):
             print(f"{section.name}: measured already of these sources", flush=True)
             continue
-        document = measured(section, args, images, command)
+        try:
+            document = measured(section, args, images, command)
+        except FAILURES as error:  # the other sections can be measured all the same
+            print(f"bench: {section.name}: {error}", file=sys.stderr, flush=True)
+            status = 1
+            continue
         print("\n".join(page.shown(document)), flush=True)
         if not keep(document, accept=args.accept, wanted=refresh):
-            status = 2
+            status = status or 2
     if refresh:
         write_page()
     return status

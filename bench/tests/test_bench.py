@@ -196,6 +196,8 @@ def test_cases_are_what_each_regime_has_unless_narrowed() -> None:
     (only,) = cases(["capped"], ["big"], ["zstd"], ["tmpfs"])
     assert (only.shape, only.compression, only.present) == ("big", "zstd", None)
     assert cases(["recompressed"], (), ["gzip"], ()) == []
+    written = cases(["loopback"], (), ["gzip:podman"], ["tmpfs"])
+    assert {case.shape for case in written} == {"chunked", "big"}
     (update,) = cases(["update"], (), (), ())
     assert (update.present, update.pulled) == (("chunked", "gzip"), (UPDATED, "gzip"))
 

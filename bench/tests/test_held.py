@@ -33,7 +33,7 @@ from bench.held.document import (
 )
 from bench.held.model import CORES, Costs, Layer, NoCosts, costs_of, only_cpus, predict
 from bench.held.rounds import interleaved
-from bench.held.sections import SECTIONS
+from bench.held.sections import SECTIONS, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SLUG = "epyc-2cpu"
@@ -369,3 +369,25 @@ def test_what_is_started_on_few_cpus_has_only_these() -> None:
         assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout == "1\n"
     again = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
     assert int(again) >= 1
+
+
+@pytest.mark.usefixtures("home")
+def test_a_section_that_fails_does_not_keep_others_from_being_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(body: Body, settings: Settings) -> None:
+        raise NoCosts("nothing to measure")
+
+    def works(body: Body, settings: Settings) -> None:
+        body.rows += document().body.rows
+
+    monkeypatch.setitem(SECTIONS, "starts", replace(SECTIONS["starts"], measure=works))
+    monkeypatch.setitem(SECTIONS, "kernels", replace(SECTIONS["starts"], name="kernels", measure=fails))
+    monkeypatch.setattr(command, "warm", lambda name, images: None)
+    monkeypatch.setattr(command, "write_page", lambda: None)
+    monkeypatch.setattr(command, "require_built", lambda checkout: None)
+    assert command.main(["refresh", "kernels", "starts", "--small"]) == 1
+    said = capsys.readouterr()
+    assert "kernels: nothing to measure" in said.err
+    assert "starts: written to" in said.out
+    assert command.latest(small=True)["starts"].body.rows == document().body.rows
