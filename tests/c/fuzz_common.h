@@ -30,10 +30,13 @@
 
 enum {
 	FLAG_GZIP_FILE = 1,		/* fuzz_gzip.c alone */
-	FLAG_SLOWER = 2,		/* same */
+	FLAG_ZLIB = 2,			/* same */
 	FLAG_MUCH = 4,			/* OUT_BUDGET_MAX of output */
 	FLAG_TEE = 8,			/* by new decoders, with digests */
 	FLAG_NO_CRC = 16,		/* checksums in the stream are passed over */
+	FLAG_ISAL = 32,			/* fuzz_gzip.c alone */
+	FLAG_PORTABLE = 64,		/* same */
+	FLAG_FREEZE = 128,		/* same */
 };
 
 #define CHECK(x) do {							\
@@ -117,8 +120,9 @@ struct subject {
 static inline struct subject subject_new(const struct input *in, int format,
 					 bool check_crc)
 {
-	static lt_codec *codecs[2];	/* one for each inflater */
-	lt_codec **kept = &codecs[!!(in->flags & FLAG_SLOWER)];
+	static lt_codec *codecs[8];	/* one for each inflater */
+	lt_codec **kept = &codecs[(in->flags & (FLAG_ISAL | FLAG_PORTABLE)) / 16 |
+				  !!(in->flags & FLAG_ZLIB)];
 	struct subject s = {0};
 
 	if (in->flags & FLAG_TEE) {
@@ -243,7 +247,8 @@ static inline bool is_too_much(int status)
 }
 
 /* The property: a split changes nothing, the output of a failed stream
- * included (but for its end, where a gzip body breaks off: lt_inflate_isal.c). */
+ * included; but, by ISA-L alone, for its end, where a gzip body breaks off:
+ * lt_inflate_isal.c. */
 static inline void decode_both_ways(struct outcome *r, const struct input *in,
 				    int format, bool check_crc, u8 *out)
 {
@@ -255,7 +260,7 @@ static inline void decode_both_ways(struct outcome *r, const struct input *in,
 		return;
 	decode(&s, in, format, check_crc, true, other);
 	CHECK(!memcmp(out, other, lt_min(r->out_nbytes, s.out_nbytes)));
-	if (format == LT_FORMAT_GZIP &&
+	if (in->flags & FLAG_ISAL &&
 	    (at_both_ends(r, &s) || at_both_ends(&s, r)))
 		return;
 	if (format == LT_FORMAT_ZSTD && is_too_much(r->status) &&
@@ -265,7 +270,7 @@ static inline void decode_both_ways(struct outcome *r, const struct input *in,
 	}
 	CHECK(r->status == s.status);
 	CHECK(r->result.error_offset == s.result.error_offset);
-	if (format == LT_FORMAT_GZIP && breaks_off(r)) {
+	if (in->flags & FLAG_ISAL && breaks_off(r)) {
 		CHECK(r->out_nbytes <= s.out_nbytes + 258);
 		CHECK(s.out_nbytes <= r->out_nbytes + 258);
 		s.out_nbytes = r->out_nbytes;

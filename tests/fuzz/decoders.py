@@ -20,7 +20,7 @@ from tests.support.vectors.make_vectors import VECTORS
 FORMS: Final = ("gzip", "zstd")
 TARGETS: Final = (*FORMS, "ahead")  # the last: both, by pieces before their turn
 CORPUS: Final = CTESTS / "corpus"
-GZIP_FILE, SLOWER, MUCH, TEE, NO_CRC = 1, 2, 4, 8, 16  # the flags of fuzz_common.h
+GZIP_FILE, ZLIB, MUCH, TEE, NO_CRC, ISAL, PORTABLE, FREEZE = (1 << n for n in range(8))  # of fuzz_common.h
 MAX_LEN: Final = 4096
 _SPLITS: Final = (b"", b"\x01", b"\x00\x05\x20\x01")
 _RUNS: Final = re.compile(r"stat::number_of_executed_units:\s*([0-9]+)")
@@ -77,7 +77,7 @@ def _seed_ahead(directory: Path) -> None:
 
 
 def seed(directory: Path, form: str) -> None:
-    """The vectors as inputs: each in several splits, gzip also as raw deflate and by the slower inflater."""
+    """The vectors as inputs: each in several splits, gzip also as raw deflate, and by every inflater."""
     if form == "ahead":
         _seed_ahead(directory)
     for vector in VECTORS:
@@ -88,11 +88,15 @@ def seed(directory: Path, form: str) -> None:
             flags |= 0 if vector.check_crc else NO_CRC
             head = bytes([flags, len(sizes)]) + sizes
             (directory / f"{vector.name}.{number}").write_bytes(head + vector.data)
-        if form == "gzip":
-            slower = GZIP_FILE | SLOWER
-            (directory / f"{vector.name}.slower").write_bytes(bytes([slower, 0]) + vector.data)
-            (directory / f"{vector.name}.raw").write_bytes(b"\x00\x00" + vector.data[10:])
-            (directory / f"{vector.name}.raw.slower").write_bytes(bytes([SLOWER, 0]) + vector.data[10:])
+        if form != "gzip":
+            continue
+        for number, inflater in enumerate((0, ZLIB, ISAL, PORTABLE)):
+            (directory / f"{vector.name}.by{number}").write_bytes(
+                bytes([GZIP_FILE | inflater, 0]) + vector.data
+            )
+            (directory / f"{vector.name}.raw{number}").write_bytes(bytes([inflater, 0]) + vector.data[10:])
+        head = bytes([FREEZE, 3, 3, 1, 9])
+        (directory / f"{vector.name}.frozen").write_bytes(head + vector.data[10:])
 
 
 def fuzz(form: str, seconds: int, directory: Path) -> Outcome:
