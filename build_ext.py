@@ -57,7 +57,7 @@ def configure(ext: Extension) -> list[str]:
         found.append(("LT_HAVE_ISAL", isal))
     else:
         remarks.append(
-            "libisal was not found (Debian: libisal-dev): gzip by zlib, at less than half the speed"
+            "libisal was not found (Debian: libisal-dev): gzip's CRC-32 by zlib, which takes longer"
         )
     if (zlib := pkg_config("zlib")) is not None:
         found.append(("LT_HAVE_ZLIB", zlib))

@@ -117,6 +117,11 @@ def pool_tests(compiler: str, sanitizer: str) -> Program:
     return Program("test_pool.c", compiler, (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"))
 
 
+def cost_of_inflating() -> Program:
+    """Optimised as the extension is, without sanitizers: it measures."""
+    return Program("test_inflate_cost.c", compilers()[0], ("-O2",))
+
+
 def fuzzer(form: str) -> Program:
     """That of a format: libFuzzer is clang's."""
     ignored = CTESTS / "fuzz_ignored.txt"
@@ -179,6 +184,7 @@ def build_all() -> Path:
     """Every program that the tests of the core run, so that they find it; the last of them. As ``build``."""
     mains = ("test_codec.c", "test_inflate.c", "test_sha256.c", "replay.c")
     programs = [variant(main, compiler, bare) for main in mains for compiler, bare in VARIANTS]
+    programs.append(cost_of_inflating())
     if pkg_config("libcrypto") is not None:
         programs += [pool_tests(*which) for which in SANITIZERS]
     if fuzzing_missing() is None:

@@ -5,7 +5,7 @@ A layer's own bounds (its size, its window) say nothing about a thousand layers.
 - *output*: bytes that its layers inflate to. An absolute bound, and one that grows with the size of its
   blobs, so that a few megabytes cannot keep a machine busy for hours;
 - *work*: time that workers spend, against the bytes that they hash. It catches streams that cost much and
-  give nothing: a gzip stream of empty blocks takes some 450 ns per byte (libisal, Zen 5), an OS layer 3;
+  give nothing: a gzip stream of empty blocks takes some 90 ns per byte (450 by libisal), an OS layer 3;
 - *time* and *rate*, if they are asked for: how long a pull may take, and how slow it may be over a minute.
 
 The budget is looked at ten times a second, beside each layer that is being brought. The layer that finds it
