@@ -90,7 +90,7 @@ def test_blocks_without_a_body_cost_no_more_than_by_zlib() -> None:
     assert done.returncode == 0, done.stderr
     costs = [(float(own), float(theirs)) for own, theirs, _ in map(_words, done.stdout.splitlines())]
     assert len(costs) == 10
-    # The dearest kind of each. Ours cost as much on the machine where it was written, and libisal's six times that.
+    # The dearest kind of each. Where this was written, ours cost as much as theirs, and libisal's six times.
     assert max(own for own, _ in costs) < 1.5 * max(theirs for _, theirs in costs), done.stdout
 
 
