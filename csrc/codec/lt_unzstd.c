@@ -12,7 +12,7 @@
  *
  * Where nobody asked for the checksum of the content (XXH64), libzstd is shown
  * a header that promises none.  That is 8 % of decoding a layer of programs
- * and 16 % of one of texts, and takes no call that only some builds of libzstd
+ * and 14 % of one of texts, and takes no call that only some builds of libzstd
  * have.
  *
  * A small frame goes to libzstd as a whole, behind a header that is ours to
@@ -187,7 +187,8 @@ int lt_unzstd_checksum(struct lt_unzstd *u,
 	return run_whole(u, checksum, LT_ZSTD_CHECKSUM_NBYTES, true);
 }
 
-bool lt_unzstd_small(struct lt_unzstd *u, const u8 *header, size_t header_nbytes,
+bool lt_unzstd_small(struct lt_unzstd *u,
+		     const u8 *header, size_t header_nbytes,
 		     const u8 *body, size_t body_nbytes, bool check,
 		     u8 *out, size_t out_nbytes)
 {

@@ -4,7 +4,7 @@
  *	lt_unzstd_reset(u, window_max);		a stream begins
  *	lt_unzstd_open(u, header, ...);		a frame of it begins
  *	lt_unzstd_block(u, block_header);	a block of it, then
- *	lt_unzstd_step(u, &left, io);		as often as 'left' or output says
+ *	lt_unzstd_step(u, &left, io);		until all is in and out
  *	lt_unzstd_close(u, ...);		after the last block
  *
  * or, of a small frame that is there as a whole and has room for its output,
@@ -36,10 +36,10 @@ enum {
 
 /* All zeros is one that was not used yet. */
 struct lt_unzstd {
-	struct ZSTD_DCtx_s *dctx;	/* made by reset, freed by free and trim */
+	struct ZSTD_DCtx_s *dctx;	/* by reset until free or trim */
 	bool is_large;		/* it has memory beyond LT_WINDOW_FREE */
 	bool has_size;		/* the frame at work says how long it will be */
-	bool is_checked;	/* same, a checksum is due after its last block */
+	bool is_checked;	/* same, its checksum is due after the blocks */
 	bool pending;		/* libzstd may hold output back */
 	u8 *small;		/* for small frames; made when first needed */
 };
@@ -74,7 +74,8 @@ int lt_unzstd_checksum(struct lt_unzstd *u,
  * memory; open it, it says why.  Header and body have LT_ZSTD_SMALL_NBYTES
  * bytes together at most.
  */
-bool lt_unzstd_small(struct lt_unzstd *u, const u8 *header, size_t header_nbytes,
+bool lt_unzstd_small(struct lt_unzstd *u,
+		     const u8 *header, size_t header_nbytes,
 		     const u8 *body, size_t body_nbytes, bool check,
 		     u8 *out, size_t out_nbytes);
 

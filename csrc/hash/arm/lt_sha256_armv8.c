@@ -60,7 +60,8 @@ static inline uint32x4_t su1(uint32x4_t w0, uint32x4_t w2, uint32x4_t w3)
 
 /* Rounds 4g..4g+3 of the lane with registers x##0..x##3 (message), x##s and
  * x##r (state); 'c' is the message group at work. */
-#define ADD_KEY(x, g, c)	x##t = vaddq_u32(x##c, vld1q_u32(lt_sha256_k + 4 * (g)))
+#define KEY(g)			vld1q_u32(lt_sha256_k + 4 * (g))
+#define ADD_KEY(x, g, c)	x##t = vaddq_u32(x##c, KEY(g))
 #define ROUNDS_ABCD(x)		x##o = x##s, x##s = h1(x##s, x##r, x##t)
 #define ROUNDS_EFGH(x)		x##r = h2(x##r, x##o, x##t)
 /* Group 'c' becomes the one that is four groups on; 'd', 'e' and 'f' follow
