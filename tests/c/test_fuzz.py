@@ -15,7 +15,7 @@ import pytest
 from layertee.core.tee import Tee
 from layertee.errors import DecodeError, OutputBudgetExceeded
 from layertee.image.media import Compression
-from tests.fuzz.decoders import CORPUS, FORMS, GZIP_FILE, NO_CRC, TARGETS, Kept, fuzz, kept
+from tests.fuzz.decoders import CORPUS, GZIP_FILE, NO_CRC, TARGETS, Kept, fuzz, kept
 from tests.support.ccore import fuzzing_missing
 from tests.support.cores import c_core_missing
 
@@ -79,17 +79,31 @@ def outcome(case: Kept, form: str, core: str, *, whole: bool) -> tuple[object, .
     return "ok", bytes(out), result.digest, result.diff_id, result.n_members
 
 
+# ISA-L takes codes that leave patterns of bits unused, which zlib and our own inflater refuse: of a stream
+# that has such codes and another fault, the two kinds name different ones.
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_both_cores_say_the_same_of_every_kept_input(form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "inflaters"),
+    [
+        ("gzip", {"c": "own", "python": "zlib"}),
+        ("gzip", {"c": "isal", "python": "isal"}),
+        ("zstd", {"c": "", "python": ""}),
+    ],
+    ids=["gzip", "gzip-isal", "zstd"],
+)
+def test_both_cores_say_the_same_of_every_kept_input(
+    form: str, inflaters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if why := c_core_missing():
         pytest.skip(why)
     n_sound = 0
     for name, case in kept(form):
         if form == "gzip" and not case.flags & GZIP_FILE:
             continue
+        monkeypatch.setenv("LAYERTEE_INFLATE", inflaters["c"])
         want = outcome(case, form, "c", whole=True)
         for core, whole in (("c", False), ("python", True), ("python", False)):
+            monkeypatch.setenv("LAYERTEE_INFLATE", inflaters[core])
             assert outcome(case, form, core, whole=whole) == want, name
         n_sound += want[0] == "ok"
     assert n_sound > 10
