@@ -37,7 +37,7 @@ static u32 random_below(u32 n)
 	return (u32)((seed >> 33) * n >> 31);
 }
 
-/* --- Streams ------------------------------------------------------------------ */
+/* --- Streams ------------------------------------------------------------- */
 
 struct stream {
 	u8 bytes[STREAM_MAX];
@@ -268,7 +268,7 @@ static void damage(struct stream *s)
 	}
 }
 
-/* --- Decoding ------------------------------------------------------------------- */
+/* --- Decoding ------------------------------------------------------------ */
 
 struct outcome {
 	int status;		/* LT_OK: the stream is cut */
@@ -334,7 +334,8 @@ static struct lt_inflate *decoder(const char *name)
 	return f;
 }
 
-/* One step of at most 'in_nbytes' and 'room'; *pos_ret and r->out_nbytes go on. */
+/* One step of at most 'in_nbytes' and 'room'; '*pos_ret' and r->out_nbytes go
+ * on. */
 static int step(struct lt_inflate *f, const struct stream *s, size_t *pos_ret,
 		struct outcome *r, size_t in_nbytes, size_t room)
 {
@@ -405,7 +406,7 @@ static void check_same(const struct outcome *a, const struct outcome *b)
 	CHECK(a->status != LT_INFLATE_END || a->in_nbytes == b->in_nbytes);
 }
 
-/* --- Tests ------------------------------------------------------------------------- */
+/* --- Tests --------------------------------------------------------------- */
 
 static struct stream subject;
 static struct outcome want, got;
@@ -485,7 +486,7 @@ static void what_is_thawed_is_checked(size_t n)
 
 		/* All that is not the window comes first. */
 		head = lt_min(nbytes - 4, 395);
-		at = random_below(2) ? random_below((u32)head) : random_below(32);
+		at = random_below(random_below(2) ? (u32)head : 32);
 		was = frozen[at];
 		frozen[at] = (u8)(random_below(2) ? was ^ 1u << random_below(8)
 						  : random_below(256));
@@ -644,7 +645,8 @@ static void is_refused(size_t in_nbytes, size_t room, size_t at, size_t nbytes,
 	lt_inflate_free(f);
 }
 
-/* Each number of the format (lt_inflate_own.c) that bounds an index or a copy. */
+/* Each number of the format (lt_inflate_own.c) that bounds an index, or what is
+ * copied. */
 static void no_frozen_number_is_believed(void)
 {
 	size_t header, end;
@@ -664,15 +666,15 @@ static void no_frozen_number_is_believed(void)
 	is_refused(header + 40, 10, 3, 1, '2');		/* its version */
 	is_refused(header + 40, 10, 12, 1, 32);		/* bits */
 	is_refused(header + 40, 10, 4, 8, ~(u64)0);	/* more than said */
-	is_refused(header + 40, 10, 13, 1, 1);		/* no body, but a symbol */
+	is_refused(header + 40, 10, 13, 1, 1);	/* no body, but a symbol */
 	is_refused(header + 40, 10, 18, 1, 6);		/* at */
 	is_refused(header + 40, 10, 19, 1, 1);		/* kind */
 	is_refused(header + 40, 10, 22, 2, 287);	/* counts */
 	is_refused(header + 40, 10, 22, 2, 256);
 	is_refused(header + 40, 10, 24, 2, 31);
 	is_refused(header + 40, 10, 24, 2, 0);
-	is_refused(header + 40, 10, 26, 2, 317);	/* lengths that are there */
-	is_refused(header + 40, 10, 32, 1, 8);		/* one of the first code */
+	is_refused(header + 40, 10, 26, 2, 317);	/* lengths so far */
+	is_refused(header + 40, 10, 32, 1, 8);		/* of the first code */
 	is_refused(header + 40, 10, 33, 1, 5);		/* no code any more */
 	is_refused(header + 40, 10, 51 + 3, 1, 16);	/* one of the second */
 	is_refused(5, 10, 26, 2, 20);			/* within the first */

@@ -54,7 +54,7 @@ static const u64 dist_entries[LT_N_DIST] = {
 	DIST2(8193, 12), DIST2(16385, 13), INVALID, INVALID,
 };
 
-/* --- Codes (RFC 1951 §3.2.2) ------------------------------------------------ */
+/* --- Codes (RFC 1951 §3.2.2) --------------------------------------------- */
 
 /* The symbols that have a code, by its length, then by number. */
 struct sorted {
@@ -173,7 +173,7 @@ static u32 build_long(u64 *tables, u64 *table, u32 index_bits, u32 sub,
 /* What pairs are made of, in the order of struct sorted. */
 struct parts {
 	u16 codes[LT_N_LITLEN];
-	u64 seconds[LT_N_LITLEN];	/* 0: the end of the block, none */
+	u64 seconds[LT_N_LITLEN];	/* 0: the end of the block; no pair */
 	u16 n_literals_of[CODE_BITS_MAX + 1];
 };
 
@@ -182,7 +182,7 @@ static u64 as_second(u64 entry)
 {
 	const u64 literal = (u64)0xff << 32;
 
-	if (entry & LT_CODE_END)
+	if (entry & (LT_CODE_END | LT_CODE_OTHER))
 		return 0;
 	return (entry & ~literal) | (entry & literal) << 8;
 }
@@ -209,9 +209,10 @@ static void put_pairs(u64 *table, u32 bits, const struct sorted *s,
 
 			for (u32 k = 0; k < s->n_of[bits - n]; k++) {
 				const u64 second = p->seconds[second_at + k];
+				const u32 next = p->codes[second_at + k];
 
 				if (second)
-					table[code | (u32)p->codes[second_at + k] << n] =
+					table[code | next << n] =
 						first + second;
 			}
 		}
@@ -349,7 +350,7 @@ static void use_fixed(struct lt_deflate *d)
 	d->fixed_built = true;
 }
 
-/* --- Headers ---------------------------------------------------------------- */
+/* --- Headers ------------------------------------------------------------- */
 
 void lt_deflate_reset(struct lt_deflate *d)
 {

@@ -34,9 +34,9 @@
 #define LOOP_IN_MARGIN	32
 #define LOOP_OUT_MARGIN	320
 
-/* Input after which a block counts as long.  Pairs save 4 % of a block's time and
- * cost as much as 2 KB of output: with blocks of 1 KB of input and a bound of
- * 256 bytes it took 1.25 times as long as without pairs. */
+/* Input after which a block counts as long.  Pairs save 4 % of a block's time
+ * and cost as much as 2 KB of output: with blocks of 1 KB of input and a bound
+ * of 256 bytes it took 1.25 times as long as without pairs. */
 #define PAIR_AFTER_NBYTES	4096
 
 /* Where output goes.  What is between 'begin' and 'out' can be copied from;
@@ -65,13 +65,13 @@ struct by_own {
 	u8 symbol;		/* enum symbol */
 	u16 length;		/* of the match: what is left of it */
 	u16 distance;
-	u32 body_nbytes;	/* of the block, read by the fast loop; or more */
+	u32 body_nbytes;	/* of the block, up to PAIR_AFTER_NBYTES */
 	u32 pos;		/* where in 'own' the last output ends */
 	struct lt_deflate deflate;
 	u8 own[OWN_NBYTES];
 };
 
-/* --- Copies ---------------------------------------------------------------- */
+/* --- Copies -------------------------------------------------------------- */
 
 /* By way of a register: 'to' and 'from' may overlap. */
 static inline void copy16(u8 *to, const u8 *from)
@@ -107,7 +107,7 @@ static inline void copy_repeated(u8 *to, const u8 *end, size_t distance)
 		copy16(to, to - distance);
 }
 
-/* --- Loops ------------------------------------------------------------------ */
+/* --- Loops --------------------------------------------------------------- */
 
 #include "codec/inflate/lt_inflate_loops.h"
 
@@ -134,7 +134,7 @@ static int run_fast(struct by_own *f, struct lt_bits *b, struct span *s)
 	return ret;
 }
 
-/* --- Symbol by symbol -------------------------------------------------------- */
+/* --- Symbol by symbol ---------------------------------------------------- */
 
 /* Copy of the match what there is room for; true: all of it. */
 static bool copy_match(struct by_own *f, struct span *s)
@@ -240,7 +240,7 @@ static int one_symbol(struct by_own *f, struct lt_bits *b, struct span *s)
 	}
 }
 
-/* --- Blocks ------------------------------------------------------------------- */
+/* --- Blocks -------------------------------------------------------------- */
 
 /* Both: LT_DEFLATE_BODY at the end of the block, LT_OK where input or room
  * runs out before or 'enough' was made. */
@@ -301,7 +301,7 @@ static int decode(struct by_own *f, struct lt_bits *b, struct span *s)
 	}
 }
 
-/* --- Where the output goes ----------------------------------------------------- */
+/* --- Where the output goes ----------------------------------------------- */
 
 /* Have room in 'own' for 'nbytes' bytes, at most WINDOW, and the margin. */
 static void make_room(struct by_own *f, size_t nbytes)
@@ -393,7 +393,7 @@ static int own_step(struct lt_inflate *base, struct lt_cursor *io,
 	return ret;
 }
 
-/* --- The inflaters ---------------------------------------------------------------- */
+/* --- The inflaters ------------------------------------------------------- */
 
 static void own_reset(struct lt_inflate *base)
 {
@@ -406,7 +406,7 @@ static void own_reset(struct lt_inflate *base)
 	lt_deflate_reset(&f->deflate);
 }
 
-/* --- Pieces --------------------------------------------------------------------- */
+/* --- Pieces -------------------------------------------------------------- */
 
 static bool own_stands(const struct lt_inflate *base)
 {
@@ -461,7 +461,7 @@ static void own_free(struct lt_inflate *base)
 	free(base);
 }
 
-/* --- Freezing -------------------------------------------------------------------- */
+/* --- Freezing ------------------------------------------------------------ */
 
 /*
  * All numbers with their lowest byte first.  The last number of all is the
