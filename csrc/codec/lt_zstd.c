@@ -436,9 +436,11 @@ static int zstd_finish(struct lt_decoder *d, u64 in_total)
 	return LT_ERR_TRUNCATED;
 }
 
-bool lt_zstd_between(const struct lt_decoder *d)
+bool lt_zstd_between(const struct lt_decoder *d, u64 window)
 {
-	return ((const struct zstd *)d)->state == BETWEEN;
+	const struct zstd *z = (const struct zstd *)d;
+
+	return z->state == BETWEEN && window <= z->window_max;
 }
 
 const struct lt_format_ops lt_format_zstd = {

@@ -4,8 +4,9 @@
 
 #include "codec/lt_format.h"
 
-/* No frame is open, and all output of the last was taken. */
-bool lt_zstd_between(const struct lt_decoder *d);
+/* No frame is open, all output of the last was taken, and the next ones may
+ * have windows of 'window' bytes. */
+bool lt_zstd_between(const struct lt_decoder *d, u64 window);
 
 extern const struct lt_ahead_ops lt_ahead_zstd;
 

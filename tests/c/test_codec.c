@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 
+#include "codec/ahead/lt_ahead.h"
 #include "codec/lt_codec.h"
 #include "codec/lt_format.h"
 #include "lt_api_c.h"
@@ -412,6 +413,34 @@ static void a_tee_is_finished_once(void)
 	lt_tee_free(t);
 }
 
+/* A piece was decoded without knowing how large a window its stream allows. */
+static void a_piece_may_have_no_larger_window_than_its_stream(void)
+{
+	static const u8 frame[] = {0x28, 0xb5, 0x2f, 0xfd, 0, 0x50, 0x29, 0, 0,
+				   'h', 'e', 'l', 'l', 'o'};
+	const u64 window = (u64)1 << 20;
+	lt_codec *c = lt_codec_new();
+	lt_ahead *a = lt_ahead_new();
+	u8 out[8];
+	size_t n;
+
+	CHECK(c && a);
+	CHECK(lt_ahead_decode(a, LT_FORMAT_ZSTD, true, 0, frame,
+			      sizeof(frame)));
+	CHECK(!lt_codec_begin(c, LT_FORMAT_ZSTD, true, false, no_limit,
+			      window - 1));
+	CHECK(!lt_codec_adopt(c, a));
+	CHECK(decode(c, frame, sizeof(frame), out, &n) == LT_ERR_WINDOW);
+	CHECK(!lt_codec_begin(c, LT_FORMAT_ZSTD, true, false, no_limit,
+			      window));
+	CHECK(lt_codec_adopt(c, a));
+	CHECK(lt_codec_take(c, a, out, sizeof(out), &n));
+	CHECK(n == 5 && !memcmp(out, "hello", 5));
+	CHECK(lt_codec_finish(c) == LT_OK && lt_codec_n_members(c) == 1);
+	lt_ahead_free(a);
+	lt_codec_free(c);
+}
+
 /* libzstd takes 16 calls without progress for a bug of its caller. */
 static void asking_in_vain_is_no_error(void)
 {
@@ -454,6 +483,7 @@ int main(void)
 	a_format_that_was_named_takes_no_other();
 	a_refused_window_is_told();
 	a_large_window_waits_for_leave();
+	a_piece_may_have_no_larger_window_than_its_stream();
 	asking_in_vain_is_no_error();
 	return 0;
 }

@@ -90,7 +90,7 @@ static void decode_frames(lt_ahead *a, const u8 *in, size_t nbytes)
 static bool stands_between(const struct lt_decoder *d, const lt_ahead *a)
 {
 	(void)a;
-	return lt_zstd_between(d);
+	return lt_zstd_between(d, LT_AHEAD_OUT_MAX);
 }
 
 static void adopt_frames(struct lt_decoder *d, lt_ahead *a)
