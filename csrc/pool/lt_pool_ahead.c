@@ -205,7 +205,7 @@ bool lt_piece_run(lt_pool *p)
 	bool found, useful = false;
 	int format;
 	bool check_crc;
-	u64 submitted, t;
+	u64 submitted, ahead_from, t;
 	u32 n;
 
 	for (u32 i = 0; i < p->n_pieces && !piece; i++)
@@ -224,6 +224,7 @@ bool lt_piece_run(lt_pool *p)
 	piece->from = earliest(p, l);
 	n = take_spans(p, l, piece->from, spans);
 	submitted = l->submitted;
+	ahead_from = l->ahead_from;
 	format = l->format;
 	check_crc = l->flags & LT_LAYER_CHECK_CRC;
 	l->n_ahead++;
@@ -250,7 +251,8 @@ bool lt_piece_run(lt_pool *p)
 					       (size_t)(place.to - place.from));
 		lt_pool_lock(p);
 	} else {
-		l->ahead_from = 0;
+		/* Not before pieces that are there already. */
+		l->ahead_from = ahead_from;
 		l->ahead_tried = submitted;
 	}
 	t = lt_now_ns() - t;
