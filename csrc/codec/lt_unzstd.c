@@ -64,7 +64,7 @@ void lt_unzstd_trim(struct lt_unzstd *u)
 		lt_unzstd_free(u);
 }
 
-static int status_of(const struct lt_unzstd *u, size_t ret)
+static int status_of(size_t ret)
 {
 	switch (ZSTD_getErrorCode(ret)) {
 	case ZSTD_error_memory_allocation:
@@ -73,14 +73,11 @@ static int status_of(const struct lt_unzstd *u, size_t ret)
 		return LT_ERR_CHECKSUM;
 	case ZSTD_error_frameParameter_windowTooLarge:
 		return LT_ERR_WINDOW;
-	case ZSTD_error_dstSize_tooSmall:
-		/* It sizes its buffer by the smaller of window and content
-		 * size, and we never give it too little to flush to.  Without
-		 * a content size it is a block larger than a block may be; a
-		 * buffer that an earlier frame has left is large enough for
-		 * it, and then it is LT_ERR_DATA as well. */
-		return u->has_size ? LT_ERR_LENGTH : LT_ERR_DATA;
 	default:
+		/* More output than there is room for among it: libzstd sizes
+		 * its buffer by the smaller of window and content size, or has
+		 * a larger one from an earlier frame, and names the same block
+		 * differently.  We never give it too little to flush to. */
 		return LT_ERR_DATA;
 	}
 }
@@ -95,7 +92,7 @@ static int run(struct lt_unzstd *u, const u8 *p, size_t *nbytes,
 	size_t ret = ZSTD_decompressStream(u->dctx, &out, &in);
 
 	if (ZSTD_isError(ret))
-		return status_of(u, ret);
+		return status_of(ret);
 	*nbytes -= in.pos;
 	lt_cursor_made(io, out.pos);
 	*closed_ret = ret == 0;
@@ -135,14 +132,13 @@ static bool copy_header(u8 *to, const u8 *header, size_t nbytes, bool check)
 }
 
 int lt_unzstd_open(struct lt_unzstd *u, const u8 *header, size_t nbytes,
-		   u64 window, bool has_size, bool check)
+		   u64 window, bool check)
 {
 	u8 shown[LT_ZSTD_HEADER_NBYTES_MAX];
 
 	u->is_checked = copy_header(shown, header, nbytes, check);
 	if (window > LT_WINDOW_FREE)
 		u->is_large = true;
-	u->has_size = has_size;
 	u->pending = false;
 	return run_whole(u, shown, nbytes, false);
 }

@@ -38,7 +38,6 @@ enum {
 struct lt_unzstd {
 	struct ZSTD_DCtx_s *dctx;	/* by reset until free or trim */
 	bool is_large;		/* it has memory beyond LT_WINDOW_FREE */
-	bool has_size;		/* the frame at work says how long it will be */
 	bool is_checked;	/* same, its checksum is due after the blocks */
 	bool pending;		/* libzstd may hold output back */
 	u8 *small;		/* for small frames; made when first needed */
@@ -54,7 +53,7 @@ void lt_unzstd_trim(struct lt_unzstd *u);
 /* A frame by its header of 'nbytes' bytes, from the magic on, whose window is
  * 'window' bytes and which has a content size or not. */
 int lt_unzstd_open(struct lt_unzstd *u, const u8 *header, size_t nbytes,
-		   u64 window, bool has_size, bool check);
+		   u64 window, bool check);
 int lt_unzstd_block(struct lt_unzstd *u,
 		    const u8 header[LT_ZSTD_BLOCK_HEADER_NBYTES]);
 /* Decode the next '*left' bytes of the block, as far as there is input and

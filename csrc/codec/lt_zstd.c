@@ -52,6 +52,7 @@ struct zstd {
 	u64 window_max;
 	u64 content_size;
 	u64 frame_out_nbytes;
+	u64 block_from;			/* frame_out_nbytes when it began */
 	u32 left;			/* of the block, or of the skip */
 	size_t header_nbytes;
 	struct lt_field field;
@@ -183,6 +184,13 @@ static size_t blocks_nbytes(const u8 *in, size_t in_nbytes, u64 max)
 	return pos;
 }
 
+/* RFC 8878 §3.1.1.2.4: most bytes that a block of the frame is in either form. */
+static u64 block_nbytes_max(const struct zstd *z)
+{
+	return z->base.window < LT_ZSTD_BLOCK_NBYTES_MAX ?
+	       z->base.window : LT_ZSTD_BLOCK_NBYTES_MAX;
+}
+
 static void close_frame(struct zstd *z)
 {
 	z->base.n_members++;
@@ -197,8 +205,7 @@ static void close_frame(struct zstd *z)
  */
 static bool small_frame(struct zstd *z, struct lt_cursor *io)
 {
-	const u64 max = z->base.window < LT_ZSTD_BLOCK_NBYTES_MAX ?
-			z->base.window : LT_ZSTD_BLOCK_NBYTES_MAX;
+	const u64 max = block_nbytes_max(z);
 	const size_t sum = z->has_checksum ? LT_ZSTD_CHECKSUM_NBYTES : 0;
 	const size_t most = LT_ZSTD_SMALL_NBYTES - z->header_nbytes;
 	size_t nbytes;
@@ -230,7 +237,7 @@ static int open_frame(struct zstd *z, struct lt_cursor *io)
 	z->state = BLOCK_HEADER;
 	z->field.fill = 0;
 	return lt_unzstd_open(&z->body, z->field.bytes, z->header_nbytes,
-			      z->base.window, z->has_size, z->check_crc);
+			      z->base.window, z->check_crc);
 }
 
 /* RFC 8878 §3.1.1.2: Last_Block, Block_Type, Block_Size, 24 bits in all. */
@@ -249,7 +256,8 @@ static int block_header(struct zstd *z)
 	 * too late, at a point that depends on the pieces. */
 	if (z->has_size && (kind == RAW || kind == RLE) &&
 	    nbytes > z->content_size - z->frame_out_nbytes)
-		return LT_ERR_LENGTH;
+		return LT_ERR_DATA;
+	z->block_from = z->frame_out_nbytes;
 	z->field.fill = 0;
 	z->state = z->left ? BLOCK : FLUSH;
 	return LT_OK;
@@ -266,19 +274,25 @@ static int block(struct zstd *z, struct lt_cursor *io)
 	z->frame_out_nbytes += made;
 	if (made)
 		z->base.out_pos = z->base.part_pos;
+	/* libzstd refuses it if its buffer is no larger, but that may be one of
+	 * an earlier frame. */
+	if (z->frame_out_nbytes - z->block_from > block_nbytes_max(z))
+		return LT_ERR_DATA;
 	if (!z->left)
 		z->state = FLUSH;
 	return LT_OK;
 }
 
-/* The block is in and out.  Judge the size, then go on or close. */
+/* The block is in and out.  Judge the size, then go on or close.  More than the
+ * frame promises is LT_ERR_DATA, as it is when libzstd has no room for it. */
 static int end_block(struct zstd *z)
 {
 	int ret;
 
-	if (z->has_size && (z->frame_out_nbytes > z->content_size ||
-			    (z->last_block &&
-			     z->frame_out_nbytes < z->content_size)))
+	if (z->has_size && z->frame_out_nbytes > z->content_size)
+		return LT_ERR_DATA;
+	if (z->has_size && z->last_block &&
+	    z->frame_out_nbytes < z->content_size)
 		return LT_ERR_LENGTH;
 	if (!z->last_block) {
 		z->state = BLOCK_HEADER;

@@ -20,6 +20,9 @@
 /* A layer of which so many pieces were dropped, and fewer were taken, has none. */
 #define MAX_DROPPED	4
 
+/* No format has longer marks where a piece may begin. */
+#define MARK_MAX	16
+
 /* Input that lies together. */
 struct span {
 	int32_t buf;
@@ -205,7 +208,7 @@ bool lt_piece_run(lt_pool *p)
 	bool found, useful = false;
 	int format;
 	bool check_crc;
-	u64 submitted, ahead_from, t;
+	u64 submitted, sought, ahead_from, t;
 	u32 n;
 
 	for (u32 i = 0; i < p->n_pieces && !piece; i++)
@@ -223,6 +226,7 @@ bool lt_piece_run(lt_pool *p)
 	piece->layer = id;
 	piece->from = earliest(p, l);
 	n = take_spans(p, l, piece->from, spans);
+	sought = n ? spans[n - 1].pos + spans[n - 1].nbytes : MARK_MAX;
 	submitted = l->submitted;
 	ahead_from = l->ahead_from;
 	format = l->format;
@@ -251,8 +255,12 @@ bool lt_piece_run(lt_pool *p)
 					       (size_t)(place.to - place.from));
 		lt_pool_lock(p);
 	} else {
-		/* Not before pieces that are there already. */
-		l->ahead_from = ahead_from;
+		/* Not before pieces that are there already, nor what was looked
+		 * through before, but for the mark before a beginning whose end
+		 * was not here yet: of a stream of one frame that took 7 % of
+		 * all CPU time. */
+		sought = (place.from ? place.from : sought) - MARK_MAX;
+		l->ahead_from = sought > ahead_from ? sought : ahead_from;
 		l->ahead_tried = submitted;
 	}
 	t = lt_now_ns() - t;

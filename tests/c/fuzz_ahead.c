@@ -162,11 +162,13 @@ int LLVMFuzzerTestOneInput(const u8 *p, size_t nbytes)
 	gzip = in.flags & FLAG_GZIP_FILE;
 	say(&in_turn, &in, gzip, false);
 	say(&by_pieces, &in, gzip, true);
-	if (!gzip && is_too_much(in_turn.status) && is_too_much(by_pieces.status))
-		return 0;
 	CHECK(in_turn.status == by_pieces.status);
 	CHECK(in_turn.error_offset == by_pieces.error_offset);
 	CHECK(in_turn.n_members == by_pieces.n_members);
+	/* See decode_both_ways. */
+	if (!gzip && in_turn.status == LT_ERR_DATA)
+		in_turn.out_nbytes = by_pieces.out_nbytes =
+			lt_min(in_turn.out_nbytes, by_pieces.out_nbytes);
 	CHECK(in_turn.out_nbytes == by_pieces.out_nbytes);
 	CHECK(!memcmp(in_turn.out, by_pieces.out, in_turn.out_nbytes));
 	if (in_turn.status == LT_OK)

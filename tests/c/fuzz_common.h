@@ -238,14 +238,6 @@ static inline bool at_both_ends(const struct outcome *budget,
 	       broken->out_nbytes + 258 >= budget->out_nbytes;
 }
 
-/* More came out of a zstd block than a block, or the frame, may have.  Which of
- * the two libzstd says, and whether it gives some of it away before, depends on
- * the buffer that earlier frames have left it. */
-static inline bool is_too_much(int status)
-{
-	return status == LT_ERR_DATA || status == LT_ERR_LENGTH;
-}
-
 /* The property: a split changes nothing, the output of a failed stream
  * included; but, by ISA-L alone, for its end, where a gzip body breaks off:
  * lt_inflate_isal.c. */
@@ -263,11 +255,12 @@ static inline void decode_both_ways(struct outcome *r, const struct input *in,
 	if (in->flags & FLAG_ISAL &&
 	    (at_both_ends(r, &s) || at_both_ends(&s, r)))
 		return;
-	if (format == LT_FORMAT_ZSTD && is_too_much(r->status) &&
-	    is_too_much(s.status)) {
-		r->status = r->result.status = s.status;
+	/* Where more comes out of a zstd block than it may have, it depends on
+	 * the buffer that earlier frames have left whether libzstd gives some
+	 * of it away before. */
+	if (format == LT_FORMAT_ZSTD && r->status == LT_ERR_DATA &&
+	    s.status == LT_ERR_DATA)
 		r->out_nbytes = s.out_nbytes;
-	}
 	CHECK(r->status == s.status);
 	CHECK(r->result.error_offset == s.result.error_offset);
 	if (in->flags & FLAG_ISAL && breaks_off(r)) {

@@ -29,6 +29,7 @@ _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _FRESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 _FRAME_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIP_MAGIC = b"\x50\x2a\x4d\x18"
 _RAW, _RLE = 0, 1
+_BLOCK_MAX = 128 << 10
 _HAS_CHECKSUM = 0x04  # in the descriptor of a frame's header
 
 Steps = Generator[None, None, None]
@@ -230,7 +231,7 @@ def _zstd(c: _Cursor, check_crc: bool, window_max: int) -> Steps:
 
 def _zstd_frame(c: _Cursor, check_crc: bool, window_max: int) -> Steps:
     header, content_size, has_checksum = yield from _zstd_header(c, window_max)
-    frame = _ZstdBlocks(window_max, Status.DATA if content_size is None else Status.LENGTH)
+    frame = _ZstdBlocks(window_max)
     if has_checksum and not check_crc:
         # libzstd is shown a header that promises none, and computes none.
         header = header[:4] + bytes([header[4] & ~_HAS_CHECKSUM]) + header[5:]
@@ -243,7 +244,8 @@ def _zstd_frame(c: _Cursor, check_crc: bool, window_max: int) -> Steps:
         # The last bit is withheld, so that a wrong content size is told from corrupt data.
         frame.run(bytes([field[0] & 0xFE]) + field[1:])
         if content_size is not None and kind in (_RAW, _RLE) and nbytes > content_size - size:
-            raise _Verdict(Status.LENGTH)
+            raise _Verdict(Status.DATA)
+        block_from = size
         for piece in c.pieces(1 if kind == _RLE else nbytes):
             if piece is None:
                 yield
@@ -251,8 +253,11 @@ def _zstd_frame(c: _Cursor, check_crc: bool, window_max: int) -> Steps:
             out = frame.run(piece)  # at most a block: 128 KiB
             size += len(out)
             yield from c.write(out)
-        if content_size is not None and (size > content_size or (last and size < content_size)):
-            raise _Verdict(Status.LENGTH)
+            if size - block_from > min(c.window, _BLOCK_MAX):
+                raise _Verdict(Status.DATA)
+        # More than the frame promises is as bad as a block that libzstd has no room for.
+        if content_size is not None and size != content_size and (last or size > content_size):
+            raise _Verdict(Status.DATA if size > content_size else Status.LENGTH)
     frame.run(b"\x01\x00\x00")
     if has_checksum:
         checksum = yield from c.read(4)
@@ -290,16 +295,10 @@ def _zstd_header(c: _Cursor, window_max: int) -> Generator[None, None, tuple[byt
 
 
 class _ZstdBlocks:
-    """libzstd for one frame, fed with single blocks.
+    """libzstd for one frame, fed with single blocks."""
 
-    ``too_much`` is the verdict on a block of which more comes out than there is room for: libzstd's buffer is
-    as large as the content size, where there is one.
-    """
-
-    def __init__(self, window_max: int, too_much: Status) -> None:
+    def __init__(self, window_max: int) -> None:
         import zstandard
-
-        self._too_much = too_much
 
         # The library's own limit is a safety net, within what it accepts.
         limit = min(max(window_max, 1 << 10), 1 << 31)
@@ -309,8 +308,8 @@ class _ZstdBlocks:
     def run(self, data: bytes | memoryview, status: Status = Status.DATA) -> bytes:
         try:
             return self._frame.decompress(data)
-        except self._error as exc:
-            raise _Verdict(self._too_much if "too small" in str(exc) else status) from None
+        except self._error:
+            raise _Verdict(status) from None
 
 
 # --- gzip or zstd ----------------------------------------------------------------------------

@@ -331,11 +331,11 @@ def zstd_vectors() -> Iterator[Vector]:
     large = frame(hello, size=6, checksum=b"????")
     yield bad("checksum_unchecked_size_too_large", large, "length", 0, b"hello", check_crc=False)
     yield bad("size_too_large", frame(hello, size=6), "length", 0, b"hello")
-    yield bad("size_too_small", frame(hello, size=4), "length", 0)
-    yield bad("size_too_small_rle", frame(block(1, 5, b"r", last=True), size=4), "length", 0)
-    yield bad("size_too_small_second", frame(block(0, 5, b"hello"), hello, size=9), "length", 0, b"hello")
+    yield bad("size_too_small", frame(hello, size=4), "data", 0)
+    yield bad("size_too_small_rle", frame(block(1, 5, b"r", last=True), size=4), "data", 0)
+    yield bad("size_too_small_second", frame(block(0, 5, b"hello"), hello, size=9), "data", 0, b"hello")
     whole = zstd(TEXT)  # its header: magic, descriptor, two bytes of size
-    yield bad("size_too_small_compressed", whole[:5] + b"\x01\x00" + whole[7:], "length", 0, None)
+    yield bad("size_too_small_compressed", whole[:5] + b"\x01\x00" + whole[7:], "data", 0, None)
     yield bad("size_too_large_compressed", whole[:5] + b"\xff\xff" + whole[7:], "length", 0, TEXT)
     yield bad("block_type_3", frame(block(3, 5, b"hello", last=True)), "data", 0)
     yield bad("second_block_type_3", frame(block(0, 5, b"hello"), block(3, 0, b"")), "data", 0, b"hello")
@@ -358,8 +358,10 @@ def zstd_vectors() -> Iterator[Vector]:
     huge = frame(block(1, 328_680, b"r", last=True))
     yield bad("rle_block_above_window", huge, "data", 0)
     wide = zstd(NOISE, content_size=False)
+    short = whole[:5] + b"\x01\x00" + whole[7:]
     yield bad("rle_block_above_window_second", wide + huge, "data", len(wide), NOISE)
-    yield bad("rle_block_above_window_and_size", frame(block(1, 328_680, b"r"), size=5), "length", 0)
+    yield bad("compressed_size_too_small_second", wide + short, "data", len(wide), None)
+    yield bad("rle_block_above_window_and_size", frame(block(1, 328_680, b"r"), size=5), "data", 0)
     yield bad("compressed_block_of_garbage", frame(block(2, 40, b"\xff" * 40, last=True)), "data", 0)
 
 
