@@ -265,7 +265,7 @@ def test_nothing_in_the_older_way_is_accepted_that_cosign_refuses(bench: Bench) 
     (bench.directory / "root.json").write_bytes(sigstore.trusted_root())
     (bench.directory / "k.pub").write_bytes(public_pem(key))
     cosign = Cosign(bench.directory)
-    differ, n_accepted = [], 0
+    wider, narrower, n_accepted = [], set(), 0
     for n, (what, by_key, one) in enumerate(attachments(sigstore, key, bench.image.digest)):
         name = bench.put(f"case/{n}")
         beside = Beside(bench.server, f"case/{n}")
@@ -278,7 +278,12 @@ def test_nothing_in_the_older_way_is_accepted_that_cosign_refuses(bench: Bench) 
         theirs = cosign.accepts(name, "--new-bundle-format=false", *options)
         n_accepted += ours
         assert what != "good" or (ours and theirs), (by_key, ours, theirs)
-        if ours is not theirs:
-            differ.append((what, by_key, ours))
+        if ours and not theirs:
+            wider.append((what, by_key))
+        if theirs and not ours:
+            narrower.add(what.partition(" at ")[0])
     assert n >= 35 and n_accepted >= 2
-    assert differ == []
+    assert wider == []
+    # Signatures have no fixed length, so that the letter that is changed may be one of a name in the bundle:
+    # Go's JSON passes over what it does not know, and takes the number that is missing then for 0.
+    assert narrower <= {"dev.sigstore.cosign/bundle"}
