@@ -288,7 +288,7 @@ def test_an_idle_worker_decodes_pieces_of_a_lone_layer_ahead(
     blob = Blob(tar, packed, compression)
 
     async def main() -> bool:
-        async with opened("c", n_in=16, n_out=16) as pool:
+        async with opened("c", workers=3, n_in=16, n_out=16) as pool:
             # Which worker finds what to do first is not ours to say: once in many is enough.
             for _ in range(500):
                 job = job_for(blob.data, blob.compression, check_crc=check_crc)
