@@ -223,7 +223,8 @@ def changed(one: Attachment) -> Iterator[tuple[str, Attachment]]:
         others = {key: value for key, value in one.annotations.items() if key != name}
         yield f"without {name}", dataclasses.replace(one, annotations=others)
         for at in (len(text) // 3, len(text) // 2, 2 * len(text) // 3, len(text) - 20):
-            other = text[:at] + ("B" if text[at] == "A" else "A") + text[at + 1 :]
+            # A digit: of hexadecimal letters, cosign takes the capital one for the same.
+            other = text[:at] + ("1" if text[at] == "0" else "0") + text[at + 1 :]
             yield f"{name} at {at}", dataclasses.replace(one, annotations={**others, name: other})
 
 
@@ -265,7 +266,7 @@ def test_nothing_in_the_older_way_is_accepted_that_cosign_refuses(bench: Bench) 
     (bench.directory / "root.json").write_bytes(sigstore.trusted_root())
     (bench.directory / "k.pub").write_bytes(public_pem(key))
     cosign = Cosign(bench.directory)
-    wider, narrower, n_accepted = [], set(), 0
+    differ, n_accepted = [], 0
     for n, (what, by_key, one) in enumerate(attachments(sigstore, key, bench.image.digest)):
         name = bench.put(f"case/{n}")
         beside = Beside(bench.server, f"case/{n}")
@@ -278,12 +279,7 @@ def test_nothing_in_the_older_way_is_accepted_that_cosign_refuses(bench: Bench) 
         theirs = cosign.accepts(name, "--new-bundle-format=false", *options)
         n_accepted += ours
         assert what != "good" or (ours and theirs), (by_key, ours, theirs)
-        if ours and not theirs:
-            wider.append((what, by_key))
-        if theirs and not ours:
-            narrower.add(what.partition(" at ")[0])
+        if ours is not theirs:
+            differ.append((what, by_key, ours))
     assert n >= 35 and n_accepted >= 2
-    assert wider == []
-    # Signatures have no fixed length, so that the letter that is changed may be one of a name in the bundle:
-    # Go's JSON passes over what it does not know, and takes the number that is missing then for 0.
-    assert narrower <= {"dev.sigstore.cosign/bundle"}
+    assert differ == []
