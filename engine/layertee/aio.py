@@ -8,8 +8,11 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,13 +62,21 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     descriptor, a buffer or a lock that the caller is about to give up. A function that may take long
     asks ``is_given_up`` now and then.
     """
+    return await in_thread_of(None, function, *args, **kwargs)
+
+
+async def in_thread_of(
+    threads: Executor | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """``in_thread`` with a thread of ``threads``; None are those that everything else shares."""
     given_up = threading.Event()
+    context = copy_context()
 
     def run() -> T:
-        _given_up.set(given_up)  # in the copy of the context that the thread has
+        _given_up.set(given_up)  # in the copy of the context
         return function(*args, **kwargs)
 
-    job = asyncio.ensure_future(asyncio.to_thread(run))
+    job = asyncio.get_running_loop().run_in_executor(threads, context.run, run)
     try:
         await until_done(job, when_cancelled=given_up.set)
     except asyncio.CancelledError:

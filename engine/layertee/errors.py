@@ -42,6 +42,7 @@ __all__ = [
     "RegistriesConfError",
     "RegistryBlocked",
     "RegistryError",
+    "ServerBusy",
     "ServerError",
     "SinkError",
     "SizeMismatch",
@@ -445,6 +446,17 @@ class SourceUnreadable(LayerteeError):
     """A local blob vanished, changed its kind or cannot be read. Its caller looks elsewhere."""
 
     code = "SOURCE_UNREADABLE"
+
+
+class ServerBusy(LayerteeError):
+    """A server of this machine has as much to do as it may. ``retry_after`` is in seconds."""
+
+    code = "SERVER_BUSY"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class CatalogError(LayerteeError):

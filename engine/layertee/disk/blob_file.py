@@ -8,11 +8,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from ..errors import SourceUnreadable
 from ..record import dataclass
 from .files import close, disk_error, open_regular, reopen
+
+
+class Extent(NamedTuple):
+    """``size`` bytes of the plain file that ``fd`` is of, from byte ``offset`` on."""
+
+    fd: int
+    offset: int
+    size: int
+
+
+@runtime_checkable
+class InFile(Protocol):
+    """Content that lies in one piece in a plain file, which may hold other things besides."""
+
+    def extent(self) -> Extent:
+        """Where; the descriptor is the caller's. Raises SourceUnreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +36,11 @@ class FileContent:
     """The bytes of the plain file ``path``."""
 
     path: Path
+
+    def extent(self) -> Extent:
+        """All of the file. Raises SourceUnreadable."""
+        fd = open_regular(self.path)
+        return Extent(fd, 0, os.fstat(fd).st_size)
 
     def open(self) -> FileReader:
         """Raises SourceUnreadable."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from ..aio import is_given_up
+from ..disk.blob_file import Extent
 from ..disk.files import close, disk_error, open_regular, real_path
 from ..disk.spool import spool, spool_directory
 from ..errors import DecodeError, LocalError, NotFound, SourceUnreadable, StoreCorrupt
@@ -228,6 +229,10 @@ class ArchiveMember:
     def open(self) -> _MemberReader:
         """Raises SourceUnreadable."""
         return _MemberReader(self.archive, self.member)
+
+    def extent(self) -> Extent:
+        """Where it lies in the archive. Raises SourceUnreadable."""
+        return Extent(self.archive.open(), self.member.offset, self.member.size)
 
     def read(self, limit: int) -> bytes:
         """As far as ``limit`` + 1 bytes. Raises SourceUnreadable."""

@@ -76,6 +76,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.StoreBusy: 1,
     errors.StoreCorrupt: 1,
     errors.CatalogError: 1,
+    errors.ServerBusy: 1,
     SourceUnreadable: 1,
     OutputFailed: 1,
 }

@@ -1,0 +1,64 @@
+"""What a server does with what it is to send, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from layertee.serve.outgoing import Outgoing
+
+
+async def sent(outgoing: Outgoing, nbytes: int) -> bytes:
+    """All of it as a client gets it, through the file if there is one; raises where it would be cut."""
+    try:
+        if (file := outgoing.file) is not None:
+            got = os.pread(file.fileno(), nbytes, file.offset)
+            outgoing.check()
+            return got
+        chunks = []
+        async for chunk in outgoing:
+            assert 0 < len(chunk) <= 1 << 20
+            chunks.append(bytes(chunk))
+        outgoing.check()
+        return b"".join(chunks)
+    finally:
+        await outgoing.close()
+
+
+def open_files() -> set[tuple[str, str]]:
+    """The descriptors of this process that lead to files, and where to."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the one of the listing
+            continue
+        if target.startswith("/") and not target.startswith(("/proc/", "/dev/")):
+            found.add((name, target))
+    return found
+
+
+class Gate(ThreadPoolExecutor):
+    """Threads whose jobs begin when ``gate`` is set. ``begun`` counts those that were handed in, and
+    ``is_used`` is set once there was one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.gate = threading.Event()
+        self.begun = 0
+        self.is_used = asyncio.Event()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.begun += 1
+        self.is_used.set()
+
+        def run() -> Any:
+            assert self.gate.wait(30)
+            return function(*args, **kwargs)
+
+        return super().submit(run)
