@@ -56,20 +56,43 @@ def proxyrules() -> Path:
 
 def cosign3() -> Path:
     """Cosign 3, of a version whose options the tests know. Raises as ``_ours``."""
-    return _cosign("cosign3", "github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3")
+    return _theirs("cosign3", "github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3")
 
 
 def cosign2() -> Path:
     """Cosign 2, likewise, which takes minutes more: only where ``LAYERTEE_ALL_PEERS`` is set."""
     if not os.environ.get("LAYERTEE_ALL_PEERS"):
         raise NoGo("building cosign2 takes minutes, and LAYERTEE_ALL_PEERS=1 to ask for it")
-    return _cosign("cosign2", "github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5")
+    return _theirs("cosign2", "github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5")
 
 
-def _cosign(name: str, package: str) -> Path:
+def conformance() -> Path:
+    """What OCI holds a registry's answers against: 25 s of CPU with nothing cached. Raises as ``_ours``."""
+    version = "v0.0.0-20260831232431-97274622c111"  # of its repository at a commit: it has no releases
+    return _theirs("conformance", f"github.com/opencontainers/distribution-spec/conformance@{version}")
+
+
+def crane() -> Path:
+    """Crane, 9 s of CPU after another program. Raises as ``_ours``."""
+    return _theirs("crane", "github.com/google/go-containerregistry/cmd/crane@v0.22.1")
+
+
+def oras() -> Path:
+    """Oras, 11 s likewise. Raises as ``_ours``."""
+    return _theirs("oras", "oras.land/oras/cmd/oras@v1.3.6")
+
+
+def regctl() -> Path:
+    """Regctl, 8 s likewise. Raises as ``_ours``."""
+    return _theirs("regctl", "github.com/regclient/regclient/cmd/regctl@v0.11.7")
+
+
+def _theirs(name: str, package: str) -> Path:
+    """The program of a package with its version."""
     into = kept.root() / "go" / name
     into.mkdir(parents=True, exist_ok=True)
-    return kept.kept(name, [package.encode()], lambda: install("cosign", package, into, into))
+    program = package.partition("@")[0].rpartition("/")[2]
+    return kept.kept(name, [package.encode()], lambda: install(program, package, into, into))
 
 
 def _ours(name: str) -> Path:
