@@ -93,8 +93,8 @@ class RegistryServer:
 
     ``storage`` is kept if given, temporary otherwise. ``htpasswd=(user, password)`` asks for basic
     authentication, ``tls=True`` serves https under a certificate of a throw-away authority, ``proxy_of``
-    makes it a pull-through cache of another :class:`RegistryServer` or of a URL. Raises RigError if it does
-    not come up.
+    makes it a pull-through cache of another :class:`RegistryServer` or of a URL, that one under
+    ``proxy_authority``. Raises RigError if it does not come up.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class RegistryServer:
         htpasswd: tuple[str, str] | None = None,
         tls: bool = False,
         proxy_of: RegistryServer | str | None = None,
+        proxy_authority: Path | None = None,
     ) -> None:
         if isinstance(proxy_of, RegistryServer) and proxy_of.credentials:
             raise ValueError("distribution 2.8 answers 500 when its upstream asks for basic authentication")
@@ -111,6 +112,7 @@ class RegistryServer:
         self.credentials: tuple[str, str] | None = htpasswd
         self.tls = tls
         self._upstream = proxy_of
+        self._upstream_authority = proxy_authority
         self._process: subprocess.Popen[bytes] | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._certificates: Certificates | None = None
@@ -199,6 +201,11 @@ class RegistryServer:
     def ca_file(self) -> Path | None:
         """The authority's certificate, or None without TLS."""
         return self._certificates.authority if self._certificates else None
+
+    @property
+    def certificates(self) -> Certificates | None:
+        """What it serves under, and the authority of that; None without TLS."""
+        return self._certificates
 
     def skopeo_options(self, side: str) -> list[str]:
         """Options for skopeo to reach it; ``side``: ``"src"``, ``"dest"`` or ``""`` (``inspect``)."""
@@ -318,10 +325,16 @@ class RegistryServer:
             config["proxy"] = {"remoteurl": self._upstream}
         return config
 
+    @property
+    def _authority_of_upstream(self) -> Path | None:
+        return (
+            self._upstream.ca_file if isinstance(self._upstream, RegistryServer) else self._upstream_authority
+        )
+
     def _environment(self) -> dict[str, str]:
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self._root), "OTEL_TRACES_EXPORTER": "none"}
-        if isinstance(self._upstream, RegistryServer) and self._upstream.ca_file:
-            environment["SSL_CERT_FILE"] = str(self._upstream.ca_file)
+        if authority := self._authority_of_upstream:
+            environment["SSL_CERT_FILE"] = str(authority)
         return environment
 
     def _wait_for_address(self) -> str:
