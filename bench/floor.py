@@ -42,20 +42,34 @@ def build(directory: Path, *, compiler: str = "cc") -> Path:
 
     Raises FloorError where libisal or libzstd is not installed, or if it does not compile.
     """
-    command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ccore.CSRC}"]
-    command += [str(SOURCE), *(str(ccore.ROOT / name) for name in ccore.sources() if _hashes(name))]
+    command = [
+        compiler,
+        "-std=gnu11",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pthread",
+        str(SOURCE),
+        *sha256(),
+    ]
     for package in ("libisal", "libzstd"):
         if (flags := ccore.pkg_config(package)) is None:
             raise FloorError(f"pkg-config finds no {package} (Debian: {package}-dev)")
         command += flags
-    if (flags := ccore.pkg_config("libcrypto")) is not None:
-        command += ["-DLT_HAVE_OPENSSL", *flags]
     directory.mkdir(parents=True, exist_ok=True)
     program = directory / "floor"
     done = subprocess.run([*command, "-o", str(program)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise FloorError(done.stderr.strip())
     return program
+
+
+def sha256() -> list[str]:
+    """What a compiler of a C program is given for the SHA-256 of the C core."""
+    words = [f"-I{ccore.CSRC}", *(str(ccore.ROOT / name) for name in ccore.sources() if _hashes(name))]
+    flags = ccore.pkg_config("libcrypto")
+    return words if flags is None else [*words, "-DLT_HAVE_OPENSSL", *flags]
 
 
 def _hashes(source: str) -> bool:
