@@ -221,13 +221,12 @@ class Engine:
         from .pulling.pull import Pull
 
         fetcher, ingest = await self._begin(plan)
-        pace = Pace(self._options.budget.min_rate)
+        pace, workers = Pace(self._options.budget.min_rate), self._workers().workers
         try:
             async with self.in_time():
-                pull = Pull(
-                    self.store, fetcher, ingest, plan, pace, progress, n_workers=self._workers().workers
-                )
-                result = await pull.run()
+                beside = await self._network.beside(_registry_of(plan), plan.image)
+                made = Pull(self.store, fetcher, ingest, plan, pace, progress, beside, n_workers=workers)
+                result = await made.run()
         finally:
             self._trim_parts()
         return replace(result, warnings=(*result.warnings, *await self.remember(plan)))

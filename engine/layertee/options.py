@@ -103,7 +103,8 @@ class Options:
     ``zstd_window``: the largest window, in bytes, that a zstd frame may have; so much memory is used for it.
     ``keep_partials``: how long the beginning of a layer is kept whose rest did not arrive; by default as
     LAYERTEE_KEEP_PARTIALS says, or a week.
-    ``policy`` says which images are taken at all.
+    ``policy`` says which images are taken at all. ``keep_signatures``: what signs an image in its registry,
+    and the index that it was chosen from, are kept beside it, for those who pull it from this machine.
     ``keep_free``: what stays free of the disk that the store is on; by default as LAYERTEE_KEEP_FREE says.
     """
 
@@ -125,6 +126,7 @@ class Options:
     keep_partials: KeepPartials = field(default_factory=KeepPartials.usual)
     zstd_window: int = ZSTD_WINDOW
     any_platform: bool = False
+    keep_signatures: bool = False
     policy: PolicyOptions = field(default_factory=PolicyOptions)
 
     def __post_init__(self) -> None:

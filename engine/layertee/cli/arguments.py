@@ -182,6 +182,12 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         help="check each layer's blob digest and its DiffID, or, of blobs kept as they are, the blob digest "
         "only: quicker, but what is in them stays unknown until something asks (default: %(default)s)",
     )
+    parser.add_argument(
+        "--keep-signatures",
+        action="store_true",
+        help="keep beside the image what signs it in its registry, and the index that it is chosen from: for"
+        " those who pull it from 'layertee serve' here",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
     _add_json(parser)

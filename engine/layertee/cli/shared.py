@@ -45,6 +45,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
         keep_partials=args.keep_partials or KeepPartials.usual(),
         zstd_window=args.zstd_window,
         user_agent_prefix=args.user_agent_prefix,
+        keep_signatures=getattr(args, "keep_signatures", False),
         policy=policy_of(args),
         budget=Budget(
             max_output=args.max_output,

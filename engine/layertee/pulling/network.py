@@ -21,8 +21,10 @@ from .site import Site
 if TYPE_CHECKING:
     from ..core.pool import Pool
     from ..image.reference import Reference
+    from ..image.resolved import ResolvedImage
     from ..options import Options
     from ..registry.http import Transport
+    from ..store.beside import BesideDocument
     from ..transfer.connections import Connections
     from ..transfer.fetcher import Fetcher
 
@@ -69,6 +71,18 @@ class Network:
     async def servers(self, image: Reference) -> Servers:
         """Who may be asked for the blobs of ``image``. Raises as ``site``."""
         return (await self.site(image)).servers
+
+    async def beside(
+        self, image: Reference | None, found: ResolvedImage
+    ) -> tuple[BesideDocument, ...] | None:
+        """What the endpoint that gave ``found`` has beside it; None for an image that no registry gave, and
+        where signatures are not to be kept. Raises as ``site`` and ``collect``.
+        """
+        if image is None or not self._options.keep_signatures:
+            return None
+        from .beside import collect
+
+        return await collect((await self.site(image)).answered, found)
 
     async def fetcher(self, image: Reference | None, pool: Pool) -> Fetcher:
         """Transfers into ``pool`` from where ``image`` may be had, counted with others from there."""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from .staged import Staged
 if TYPE_CHECKING:
     from ..disk.locks import HeldLock
     from ..image.document import Digest
+    from ..store.beside import BesideDocument
     from ..store.store import Store
     from ..transfer.fetcher import Fetcher
     from .budget import Pace
@@ -49,7 +51,7 @@ def layers_in_flight(n_workers: int) -> int:
 
 
 class Pull:
-    """Carries out ``plan`` through ``ingest``. Use once."""
+    """Carries out ``plan`` through ``ingest``, and keeps ``beside`` the image what that lists. Use once."""
 
     def __init__(
         self,
@@ -59,9 +61,11 @@ class Pull:
         plan: ImagePlan,
         pace: Pace,
         progress: ProgressCallback | None,
+        beside: Sequence[BesideDocument] | None = None,
         *,
         n_workers: int,
     ) -> None:
+        self._beside = beside
         self._store = store
         self._fetcher = fetcher
         self._ingest = ingest
@@ -209,7 +213,8 @@ class Pull:
         if len(there) < len(held):
             return None
         local = local_manifest(plan.manifest, plan.image.layers, there, Types.OCI)
-        return self._store.images.put(plan.name, plan.manifest, plan.config, local).digest
+        put = self._store.images.put
+        return put(plan.name, plan.manifest, plan.config, local, beside=self._beside).digest
 
     # --- telling ---
 

@@ -18,6 +18,7 @@ from ..disk.keeping import KeepPartials
 from ..errors import DocumentError, LayerteeError, StoreCorrupt, UnsupportedImage
 from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest, parse_document
 from ..image.rewrite import ORIGINAL_MANIFEST
+from . import beside
 from .layout_index import REF_NAME
 from .layout_reader import is_document
 from .store import EXCLUSIVE_WAIT_S, Store
@@ -123,7 +124,8 @@ def reachable(layout: Layout) -> set[Digest]:
 
 def _mark(layout: Layout, root: Descriptor, keep: set[Digest], read: set[Digest]) -> None:
     """Add what ``root`` needs to ``keep``. It must be readable; what only an index names need not be here."""
-    todo = [root]
+    beside_it = beside.root(layout, root)
+    todo = [root] if beside_it is None else [root, beside_it]
     while todo:
         descriptor = todo.pop()
         keep.add(descriptor.digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ..errors import LayerteeError, StoreCorrupt
 from ..image.document import Descriptor, Digest, ImageConfig, Layer, Manifest, parse_document
 from ..image.rewrite import ORIGINAL_MANIFEST
 from ..record import dataclass
+from .beside import BESIDE, BesideDocument, index_of
 from .catalog import PulledImage
 from .layout_index import REF_NAME
 
@@ -64,11 +66,20 @@ class Images:
         layout = self._layout
         return write_document(self._room.ingest, layout.blob_directory(), data, mode=layout.blob_mode)
 
-    def put(self, name: str | None, manifest: Manifest, config: ImageConfig, local: bytes) -> Descriptor:
+    def put(
+        self,
+        name: str | None,
+        manifest: Manifest,
+        config: ImageConfig,
+        local: bytes,
+        *,
+        beside: Sequence[BesideDocument] | None = None,
+    ) -> Descriptor:
         """Name an image whose layers are all here; return the entry of ``local``, its manifest as kept.
 
         ``manifest`` is the one pulled (kept too), ``local`` from ``local_manifest``. Without a name it
-        is just one of the layout's images. Raises StoreCorrupt (a layer is missing), StoreBusy,
+        is just one of the layout's images. ``beside`` it is kept what this lists; None leaves what is there,
+        if it is of the same manifest. Raises StoreCorrupt (a layer is missing), StoreBusy,
         LocalError, NoSpace.
         """
         kept = parse_document(local, None)
@@ -82,7 +93,10 @@ class Images:
                 )
         for document in (config.raw, manifest.raw, local):
             self.put_document(document)
-        entry = Descriptor(kept.media_type, kept.digest, len(local), platform=config.platform)
+        annotations = self._beside(name, kept.digest, beside)
+        entry = Descriptor(
+            kept.media_type, kept.digest, len(local), annotations=annotations, platform=config.platform
+        )
         self._layout.set_entry(name, entry)
         if name is not None:
             digests = manifest.digest, kept.digest, config.digest
@@ -90,6 +104,20 @@ class Images:
             with self._ledger.tolerant():
                 self._ledger.catalog.put_image(row)
         return entry
+
+    def _beside(
+        self, name: str | None, digest: Digest, documents: Sequence[BesideDocument] | None
+    ) -> dict[str, str]:
+        """The annotations of the entry of ``digest``, once what is to be beside it is there."""
+        if documents is None:
+            same = (one for one in self._layout.entries() if one.digest == digest)
+            there = next((one for one in same if one.annotations.get(REF_NAME) == name), None)
+            text = there.annotations.get(BESIDE) if there is not None else None
+            return {} if text is None else {BESIDE: text}
+        for one in documents:
+            for raw in (*one.blobs, one.raw):
+                self.put_document(raw)
+        return {BESIDE: str(self.put_document(index_of(documents)))} if documents else {}
 
     def all(self) -> list[StoredImage]:
         """All images, in the index's order. Raises StoreCorrupt, LocalError."""

@@ -79,6 +79,16 @@ class Referrers:
         except TimeoutError as exc:
             raise Timeout(f"what refers to {subject} did not arrive within {self._limit_s:g} s") from exc
 
+    async def manifests(self, subject: Digest) -> list[Digest]:
+        """Those that are listed as referring to ``subject`` and may be of bundles; nothing else is known of
+        them. Raises as ``bundles``.
+        """
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return [each.digest async for each in self._listed(subject)]
+        except TimeoutError as exc:
+            raise Timeout(f"what refers to {subject} did not arrive within {self._limit_s:g} s") from exc
+
     async def _bundles(self, subject: Digest) -> list[Bundle]:
         entries = [each async for each in self._listed(subject)]
         if len(entries) > MAX_SIGNATURES:
