@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from layertee.errors import SourceUnreadable
 from layertee.serve.outgoing import Outgoing
 
 
@@ -62,3 +63,61 @@ class Gate(ThreadPoolExecutor):
             return function(*args, **kwargs)
 
         return super().submit(run)
+
+
+class Assembled:
+    """Content that is in no file: ``data``, which may be changed while it is read.
+
+    ``fails_at`` is the byte that cannot be read. ``opened`` counts readers, ``open_now`` those that were not
+    closed, ``n_read`` bytes that were read.
+    """
+
+    path = None
+
+    def __init__(self, data: bytes) -> None:
+        self.data = bytearray(data)
+        self.fails_at: int | None = None
+        self.opened = 0
+        self.open_now = 0
+        self.n_read = 0
+
+    def open(self) -> AssembledReader:
+        self.opened += 1
+        return AssembledReader(self)
+
+
+class AssembledReader:
+    """Reads it as it is then."""
+
+    def __init__(self, content: Assembled) -> None:
+        self._content = content
+        self._at = 0
+        self._is_open = True
+        content.open_now += 1
+
+    def readinto(self, view: memoryview) -> int:
+        content = self._content
+        if content.fails_at is not None and self._at + len(view) > content.fails_at:
+            raise SourceUnreadable(f"byte {content.fails_at} cannot be read")
+        piece = content.data[self._at : self._at + len(view)]
+        view[: len(piece)] = piece
+        self._at += len(piece)
+        content.n_read += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        self._content.open_now -= self._is_open
+        self._is_open = False
+
+
+class AssembledBySkips(Assembled):
+    """The same, whose readers pass over what is not wanted."""
+
+    def open(self) -> SkippingReader:
+        self.opened += 1
+        return SkippingReader(self)
+
+
+class SkippingReader(AssembledReader):
+    def skip(self, nbytes: int) -> None:
+        self._at += nbytes

@@ -1,39 +1,79 @@
 """The bytes of a blob as they go to a client: nothing ends normally that does not hash to its name.
 
 What this machine's own store holds was hashed when it came in, and goes as it is. A plain file of somebody
-else is hashed once before its first byte leaves, and again when it has changed.
+else is hashed once before its first byte leaves, and again when it has changed. A layer that has no file is
+put together while it is sent, and hashed on the way (blocks.py): for a few clients each for itself, for more
+of them once for all, into a file (spools.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from ..aio import in_thread_of
 from ..disk.blob_file import InFile
-from ..errors import SourceUnreadable
+from ..errors import LocalError, ServerBusy, SourceUnreadable
+from .blocks import BLOCK, BlockList, BlockLists, CheckedBlocks, list_blocks
 from .filehashes import FileHashes
+from .flights import Flights
 from .outgoing import OpenPiece, Outgoing, OutgoingFile
+from .outgoing_blocks import OutgoingBlocks
+from .spools import SPOOLS_LIMIT, Spooled, Spools
 
 if TYPE_CHECKING:
+    from ..image.document import Digest
     from .offer import Sendable
 
+log = logging.getLogger(__name__)
+
 AT_ONCE: Final = 4
-_PASSES: Final = 2  # of files that are hashed before they are sent
+BLOCKS_LIMIT: Final = 16 << 20  # bytes of memory: the lists of 50 GB of layers
+PATIENCE_S: Final = 0.5
+WAIT_S: Final = 60.0
+_PASSES: Final = 2  # at once, of blobs that are hashed before they are sent
 _SHORT_JOBS: Final = 4  # threads beside those: to open files, and for clients that TLS is spoken with
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_C = TypeVar("_C", bound=_Closable)
 
 
 class Sending:
     """Opens blobs for a server. One event loop; ``close`` it after the last Outgoing.
 
-    ``at_once``: so many layers are put together at a time.
+    ``at_once``: so many layers are put together at a time, of which each takes 2 MiB of memory; other clients
+    wait, after ``patience_s`` seconds for a file in which one is put together for all of them (as long as
+    these files have no more than ``spools_limit`` bytes), else up to ``wait_s``. ``blocks_limit``: bytes of
+    memory for what is known of blocks.
     """
 
-    def __init__(self, *, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        *,
+        at_once: int = AT_ONCE,
+        blocks_limit: int = BLOCKS_LIMIT,
+        spools_limit: int = SPOOLS_LIMIT,
+        patience_s: float = PATIENCE_S,
+        wait_s: float = WAIT_S,
+    ) -> None:
         self._threads = ThreadPoolExecutor(at_once + _PASSES + _SHORT_JOBS, "layertee-send")
-        self._hashes = FileHashes(self._threads, asyncio.Semaphore(_PASSES))
+        self._patience_s = patience_s
+        self._wait_s = wait_s
+        self._slots = asyncio.Semaphore(at_once)
+        passes = asyncio.Semaphore(_PASSES)
+        self._passes = passes
+        self._hashes = FileHashes(self._threads, passes)
+        self._spools = Spools(self._threads, passes, limit=spools_limit)
+        self._lists = BlockLists(blocks_limit)
+        self._listing: Flights[Digest, BlockList] = Flights()
 
     async def open(self, blob: Sendable, start: int, stop: int) -> Outgoing:
         """Bytes ``start`` to ``stop`` of ``blob``, the first of which can be sent at once.
@@ -43,10 +83,20 @@ class Sending:
         """
         if not 0 <= start <= stop <= blob.size:
             raise ValueError(f"there are no bytes {start} to {stop} in {blob.size}")
-        content = blob.content
-        if not isinstance(content, InFile):
-            raise SourceUnreadable(f"{blob.place}: {blob.digest} is not in a file")
-        piece = await self._opened(lambda: _open_piece(blob, content))
+        if isinstance(blob.content, InFile):
+            return await self._file(blob, blob.content, start, stop)
+        return await self._assembled(blob, start, stop)
+
+    async def close(self) -> None:
+        """End what is being read, and the threads."""
+        for part in (self._hashes, self._spools, self._listing):
+            await part.close()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    # --- what lies in a file --------------------------------------------------
+
+    async def _file(self, blob: Sendable, content: InFile, start: int, stop: int) -> Outgoing:
+        piece = await self._opened(partial(_open_piece, blob, content))
         try:
             if not blob.is_checked:
                 await self._hashes.check(piece, blob.digest)
@@ -55,19 +105,77 @@ class Sending:
             raise
         return OutgoingFile(piece, start, stop, self._threads)
 
-    async def close(self) -> None:
-        """End what is being read, and the threads."""
-        await self._hashes.close()
-        await asyncio.to_thread(self._threads.shutdown)
+    # --- what is put together --------------------------------------------------
 
-    async def _opened(self, make: Callable[[], OpenPiece]) -> OpenPiece:
+    async def _assembled(self, blob: Sendable, start: int, stop: int) -> Outgoing:
+        if blob.size == 0:
+            blob.digest.check(b"", blob.place)
+        if (spooled := self._spools.get(blob.digest)) is not None:
+            return await self._spooled(spooled, start, stop)
+        known = self._lists.get(blob.digest)
+        if known is None and stop - start < blob.size and blob.size > BLOCK:
+            known = await self._listing.join(blob.digest, lambda: self._list(blob))
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            try:
+                return await self._spooled(await self._spools.make(blob), start, stop)
+            except LocalError as exc:
+                log.info("%s; clients wait for each other", exc)
+                await self._wait_for_slot()
+        return await self._checked(blob, start, stop, known)
+
+    async def _wait_for_slot(self) -> None:
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            message = "as many layers are put together as may be at a time"
+            raise ServerBusy(message, retry_after=self._wait_s) from None
+
+    async def _checked(self, blob: Sendable, start: int, stop: int, known: BlockList | None) -> Outgoing:
+        """Takes over a slot."""
+        first = start // BLOCK if known is not None else 0
+
+        def closed() -> None:
+            self._slots.release()
+            if blocks.made is not None:
+                self._lists.put(blob.digest, blocks.made)
+
+        try:
+            blocks = await self._opened(partial(CheckedBlocks, blob, first, known))
+        except BaseException:
+            self._slots.release()
+            raise
+        outgoing = OutgoingBlocks(blocks, start, stop, self._threads, when_closed=closed)
+        try:
+            await outgoing.begin()
+        except BaseException:
+            await outgoing.close()
+            raise
+        return outgoing
+
+    async def _list(self, blob: Sendable) -> BlockList:
+        async with self._passes:
+            made = await in_thread_of(self._threads, list_blocks, blob)
+        self._lists.put(blob.digest, made)
+        return made
+
+    async def _spooled(self, spooled: Spooled, start: int, stop: int) -> Outgoing:
+        piece = await self._opened(spooled.piece)
+        return OutgoingFile(piece, start, stop, self._threads, owner=spooled)
+
+    # --- inside ----------------------------------------------------------------
+
+    async def _opened(self, make: Callable[[], _C]) -> _C:
         """What ``make`` opens in a thread; nothing stays open for a caller who is cancelled."""
-        made: list[OpenPiece] = []
+        made: list[_C] = []
         try:
             await in_thread_of(self._threads, lambda: made.append(make()))
         except BaseException:
-            for piece in made:
-                piece.close()
+            for one in made:
+                one.close()
             raise
         return made[0]
 

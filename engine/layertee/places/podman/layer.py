@@ -95,7 +95,8 @@ class LayerReader:
         self._entries = entries(self._split, self._shown, files.size)
         self._segment = memoryview(b"")
         self._name = b""
-        self._fd = -1
+        self._fd = -1  # of the file, once it is read from
+        self._at = 0
         self._left = 0
 
     def readinto(self, view: memoryview) -> int:
@@ -105,18 +106,37 @@ class LayerReader:
         """
         filled = 0
         while filled < len(view):
-            if self._segment:
+            if self._left:
+                n = self._read(view[filled : filled + self._left])
+            elif self._segment:
                 n = min(len(self._segment), len(view) - filled)
                 view[filled : filled + n] = self._segment[:n]
                 self._segment = self._segment[n:]
-            elif self._left:
-                n = self._read(view[filled : filled + self._left])
             elif self._advance():
                 continue
             else:
                 break
             filled += n
         return filled
+
+    def skip(self, nbytes: int) -> None:
+        """Go on ``nbytes`` bytes further; files that are passed over are not opened.
+
+        Blocks. Raises SourceUnreadable, also where the tar ends before.
+        """
+        while nbytes:
+            if self._left:
+                n = min(self._left, nbytes)
+                self._at += n
+                self._left -= n
+            elif self._segment:
+                n = min(len(self._segment), nbytes)
+                self._segment = self._segment[n:]
+            elif self._advance():
+                continue
+            else:
+                raise SourceUnreadable(f"{self._shown}: ends {nbytes} bytes too early")
+            nbytes -= n
 
     def close(self) -> None:
         """Close what is open; harmless when repeated."""
@@ -131,24 +151,30 @@ class LayerReader:
         entry = next(self._entries, None)
         if entry is None:
             return False
-        if not isinstance(entry, Payload):
+        if isinstance(entry, Payload):
+            self._name, self._left = entry.name, entry.size
+            self._at = 0
+        else:
             self._segment = memoryview(entry)
-            return True
-        with _hinted():
-            self._fd, size = self._tree.file(entry.name)
-        self._name = entry.name
-        self._left = entry.size
-        if size != entry.size:
-            raise SourceUnreadable(f"{self._file()}: has {size} bytes, the layer {entry.size}")
         return True
 
+    def _open_file(self) -> None:
+        with _hinted():
+            self._fd, size = self._tree.file(self._name)
+        if size != self._at + self._left:
+            wanted = self._at + self._left
+            raise SourceUnreadable(f"{self._file()}: has {size} bytes, the layer {wanted}")
+
     def _read(self, view: memoryview) -> int:
+        if self._fd < 0:
+            self._open_file()
         try:
-            n = os.readv(self._fd, [view])
+            n = os.preadv(self._fd, [view], self._at)
         except OSError as exc:
             raise SourceUnreadable(f"{self._file()}: {exc.strerror}") from exc
         if n == 0:
             raise SourceUnreadable(f"{self._file()}: was cut short while it was read")
+        self._at += n
         self._left -= n
         return n
 

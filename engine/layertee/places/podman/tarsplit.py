@@ -16,6 +16,7 @@ from __future__ import annotations
 import binascii
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Generator, Iterator
 from typing import IO, Final
@@ -29,6 +30,15 @@ MAX_LINE: Final = 8 << 20
 # Each file has a header of 512 bytes, so that entries that stand for nothing can only be few.
 _NBYTES_PER_ENTRY: Final = 256
 _SPARE_ENTRIES: Final = 1000
+
+# As Go writes them, but for names with other characters: read in a third of the time that JSON takes.
+_SEGMENT_BEGIN: Final = b'{"type":2,"payload":"'
+_SEGMENT_END: Final = b'","position":'
+_PLAIN_END: Final = re.compile(rb"(?:0|[1-9][0-9]{0,18})\}\n?")
+_PLAIN_FILE: Final = re.compile(
+    rb'\{"type":1,"name":"([ !#-\[\]-~]+)","size":([1-9][0-9]{0,18}),'
+    rb'"payload":(?:null|"[A-Za-z0-9+/=]*"),"position":(?:0|[1-9][0-9]{0,18})\}\n?'
+)
 
 _FILE_TYPE: Final = 1
 _SEGMENT_TYPE: Final = 2
@@ -82,6 +92,18 @@ def _lines(file: IO[bytes], where: str) -> Iterator[bytes]:
 
 def _entry(line: bytes) -> bytes | Payload | None:
     """One line; None for an entry without bytes. Raises ValueError, RecursionError."""
+    if line.startswith(_SEGMENT_BEGIN):
+        end = line.rfind(_SEGMENT_END)
+        if end >= 0 and _PLAIN_END.fullmatch(line, end + len(_SEGMENT_END)) is not None:
+            payload = line[len(_SEGMENT_BEGIN) : end]
+            return binascii.a2b_base64(payload, strict_mode=True) if payload else None
+    if (plain := _PLAIN_FILE.fullmatch(line)) is not None:
+        return Payload(plain[1], int(plain[2]))
+    return _entry_of_json(line)
+
+
+def _entry_of_json(line: bytes) -> bytes | Payload | None:
+    """The same of any line."""
     found: object = json.loads(str(line, "utf-8"))
     if not isinstance(found, dict):
         raise ValueError("a line is not an object")
