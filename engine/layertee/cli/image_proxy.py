@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from ..engine import Engine
 from ..errors import InvalidReference, LayerteeError
 from ..image.placename import PlaceKind, PlaceName, Where, parse_place
-from ..imageproxy.cache import CacheLimit
 from ..imageproxy.delegate import RealProxy
 from ..imageproxy.images import Identity, ProxyOptions
 from ..imageproxy.server import Server, refuse
@@ -24,6 +23,7 @@ from ..imageproxy.wire import Channel
 from ..places.find import client_repositories
 from ..skopeo.command import Access, Invocation
 from ..skopeo.find import find_skopeo
+from ..store.cache import CacheLimit
 from ..sync import run
 from .exits import EXIT_OK, EXIT_SIGNAL
 from .output import warn

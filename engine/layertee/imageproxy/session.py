@@ -12,7 +12,7 @@ from ..aio import in_thread
 from ..errors import InvalidReference, PolicyRefused
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
-from .cache import CacheLimit, keep_within, make_room
+from ..store.cache import CacheLimit, keep_within, make_room
 from .delegate import DelegatedImage, DelegateError, Forwarded, RealProxy
 from .images import ProxyOptions, ServedImage
 from .judge import taken_as

@@ -1,8 +1,8 @@
-"""How much of the disk the layers that were served may keep.
+"""How much of the disk the layers may keep that no image of the store needs: it is a cache of them.
 
-They stay after their image is closed, so that an upgrade which was interrupted goes on without a download,
-until there is need of the room: then those go first that were not used for longest. Layers of images that
-the store has by name are not counted and never go.
+They stay, so that an upgrade which was interrupted goes on without a download, until there is need of the
+room: then those go first that were not used for longest. Layers of images that the store has by name are not
+counted and never go.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..disk.keeping import KeepPartials
 from ..disk.space import KeepFree, Space, free_space, human
 from ..errors import InvalidReference, LayerteeError, LocalError, StoreBusy
 from ..record import dataclass
-from ..store.gc import trim
+from .gc import trim
 
 if TYPE_CHECKING:
     from ..image.document import Digest
-    from ..store.store import Store
+    from .store import Store
 
 log = logging.getLogger(__name__)
 

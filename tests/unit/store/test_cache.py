@@ -12,7 +12,7 @@ from layertee.disk.space import KeepFree, Space, free_space
 from layertee.errors import InvalidReference, StoreBusy
 from layertee.image.document import Digest
 from layertee.image.media import Compression
-from layertee.imageproxy.cache import CacheLimit, keep_within, make_room
+from layertee.store.cache import CacheLimit, keep_within, make_room
 from layertee.store.gc import trim
 from layertee.store.store import Store
 from tests.support.rig.images import BuiltImage, build_image
