@@ -3,7 +3,7 @@
 What this machine's own store holds was hashed when it came in, and goes as it is. A plain file of somebody
 else is hashed once before its first byte leaves, and again when it has changed. A layer that has no file is
 put together while it is sent, and hashed on the way (blocks.py): for a few clients each for itself, for more
-of them once for all, into a file (spools.py).
+of them once for all, into a file (spools.py). With a cache (cache.py) that file stays.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..aio import in_thread_of
 from ..disk.blob_file import InFile
 from ..errors import LocalError, ServerBusy, SourceUnreadable
 from .blocks import BLOCK, BlockList, BlockLists, CheckedBlocks, list_blocks
+from .cache import Caching
 from .filehashes import FileHashes
 from .flights import Flights
 from .outgoing import OpenPiece, Outgoing, OutgoingFile
@@ -27,6 +28,7 @@ from .spools import SPOOLS_LIMIT, Spooled, Spools
 
 if TYPE_CHECKING:
     from ..image.document import Digest
+    from .cache import Cache
     from .offer import Sendable
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Sending:
     ``at_once``: so many layers are put together at a time, of which each takes 2 MiB of memory; other clients
     wait, after ``patience_s`` seconds for a file in which one is put together for all of them (as long as
     these files have no more than ``spools_limit`` bytes), else up to ``wait_s``. ``blocks_limit``: bytes of
-    memory for what is known of blocks.
+    memory for what is known of blocks. ``cache``, which is taken over, keeps what is asked for again.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Sending:
         spools_limit: int = SPOOLS_LIMIT,
         patience_s: float = PATIENCE_S,
         wait_s: float = WAIT_S,
+        cache: Cache | None = None,
     ) -> None:
         self._threads = ThreadPoolExecutor(at_once + _PASSES + _SHORT_JOBS, "layertee-send")
         self._patience_s = patience_s
@@ -71,6 +74,7 @@ class Sending:
         passes = asyncio.Semaphore(_PASSES)
         self._passes = passes
         self._hashes = FileHashes(self._threads, passes)
+        self._cache = Caching(cache, self._threads, passes) if cache is not None else None
         self._spools = Spools(self._threads, passes, limit=spools_limit)
         self._lists = BlockLists(blocks_limit)
         self._listing: Flights[Digest, BlockList] = Flights()
@@ -89,8 +93,9 @@ class Sending:
 
     async def close(self) -> None:
         """End what is being read, and the threads."""
-        for part in (self._hashes, self._spools, self._listing):
-            await part.close()
+        for part in (self._hashes, self._spools, self._listing, self._cache):
+            if part is not None:
+                await part.close()
         await asyncio.to_thread(self._threads.shutdown)
 
     # --- what lies in a file --------------------------------------------------
@@ -112,19 +117,32 @@ class Sending:
             blob.digest.check(b"", blob.place)
         if (spooled := self._spools.get(blob.digest)) is not None:
             return await self._spooled(spooled, start, stop)
+        if self._cache is not None and (piece := await self._cache.get(blob)) is not None:
+            return OutgoingFile(piece, start, stop, self._threads)
         known = self._lists.get(blob.digest)
+        if self._cache is not None and known is not None:
+            self._cache.keep_soon(blob)
         if known is None and stop - start < blob.size and blob.size > BLOCK:
             known = await self._listing.join(blob.digest, lambda: self._list(blob))
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._slots.acquire()
         except TimeoutError:
-            try:
-                return await self._spooled(await self._spools.make(blob), start, stop)
-            except LocalError as exc:
-                log.info("%s; clients wait for each other", exc)
-                await self._wait_for_slot()
+            if (shared := await self._shared(blob, start, stop)) is not None:
+                return shared
+            await self._wait_for_slot()
         return await self._checked(blob, start, stop, known)
+
+    async def _shared(self, blob: Sendable, start: int, stop: int) -> Outgoing | None:
+        """From a file that is made for all who want the same; None where there is no room for one."""
+        kept = self._cache is not None and await self._cache.keep(blob)
+        if self._cache is not None and kept and (piece := await self._cache.get(blob)) is not None:
+            return OutgoingFile(piece, start, stop, self._threads)
+        try:
+            return await self._spooled(await self._spools.make(blob), start, stop)
+        except LocalError as exc:
+            log.info("%s; clients wait for each other", exc)
+            return None
 
     async def _wait_for_slot(self) -> None:
         try:
