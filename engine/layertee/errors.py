@@ -42,6 +42,7 @@ __all__ = [
     "RegistriesConfError",
     "RegistryBlocked",
     "RegistryError",
+    "ServeConfigError",
     "ServerBusy",
     "ServerError",
     "SinkError",
@@ -134,6 +135,12 @@ class ProxyConfigError(LayerteeError):
     """A variable of the environment that names a proxy is unusable. Its value is not shown."""
 
     code = "PROXY_CONFIG"
+
+
+class ServeConfigError(LayerteeError):
+    """What a server was given to listen at, or to show and to ask of clients, cannot be used."""
+
+    code = "SERVE_CONFIG"
 
 
 class NotFound(LayerteeError):

@@ -51,6 +51,6 @@ def test_a_sender_gives_the_part_or_fails_where_it_is_told_to(tmp_path: Path) ->
     sender.wrong[digest] = 60_000
     with pytest.raises(SourceUnreadable):
         asyncio.run(_read(sender, stock, digest, 0, len(raw)))
-    sender.gone.add(digest)
+    sender.refused[digest] = SourceUnreadable("gone")
     with pytest.raises(SourceUnreadable):
         asyncio.run(_read(sender, stock, digest, 0, len(raw)))

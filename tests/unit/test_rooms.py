@@ -70,6 +70,7 @@ HOMES: dict[str, set[str]] = {
         "registry.heads",
         "registry.peers",
         "registry.first_import",
+        "serve.http",
     },
     "aiohttp_socks": {"registry.socks"},
     "cryptography": {
@@ -89,8 +90,10 @@ HOMES: dict[str, set[str]] = {
     "rfc3161_client": {"signatures.trust.timestamps"},
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},
-    "ssl": {"registry.http", "registry.tls", "registry.failures", "registry.first_import"},
+    "ssl": {"registry.http", "registry.tls", "registry.failures", "registry.first_import", "serve.tls"},
     "uvloop": {"sync"},
+    "bcrypt": {"serve.access"},
+    "prometheus_client": {"serve.metrics"},
     "cffi": set(),  # the extension brings its own
     "isal": {"core.tee_python"},
     "zstandard": {"core.tee_python"},

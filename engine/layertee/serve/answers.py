@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..record import dataclass
+
+if TYPE_CHECKING:
+    from .outgoing import Outgoing
 
 JSON = "application/json"
 DIFF_ID_FIELD = "Layertee-Diff-ID"
@@ -40,30 +43,6 @@ class Code(enum.Enum):
     UNAUTHORIZED = "UNAUTHORIZED"
     UNKNOWN = "UNKNOWN"
     UNSUPPORTED = "UNSUPPORTED"
-
-
-class PlainFile(Protocol):
-    """The bytes of a part in a file: from ``offset`` of its descriptor on, and they may go as they are."""
-
-    @property
-    def offset(self) -> int: ...
-
-    def fileno(self) -> int: ...
-
-
-class Outgoing(Protocol):
-    """The bytes of one answer, being read. Whoever was given it closes it.
-
-    Iterating gives chunks, each valid until the next is asked for; what is wrong with the bytes is raised in
-    the middle, and then the answer must not end like a good one.
-    """
-
-    @property
-    def file(self) -> PlainFile | None: ...
-
-    def __aiter__(self) -> AsyncIterator[bytes | bytearray | memoryview]: ...
-
-    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import quote, urlencode
 
 from ..aio import in_thread
-from ..errors import InvalidReference, NotFound, SourceUnreadable
+from ..errors import IntegrityError, InvalidReference, NotFound, ServerBusy, SourceUnreadable
 from ..image.digest import Digest
 from ..image.media import OCI_INDEX
 from .accept import Accept
@@ -24,13 +24,13 @@ from .answers import (
     FOR_EVER,
     Answer,
     Code,
-    Outgoing,
     Refusal,
     document,
     unchanged,
     whole,
 )
 from .offer import Document, Sendable, Stock
+from .outgoing import Outgoing
 from .ranges import is_known, part_of, unsatisfiable
 from .requests import Asked, Base, Blob, Catalog, Manifest, Metrics, Page, Referrers, Tags
 
@@ -38,9 +38,13 @@ log = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
-    """Opens the bytes from ``start`` up to ``stop`` of a blob. Raises SourceUnreadable, NotFound."""
+    """Who has the bytes of blobs: sending.py."""
 
-    async def open(self, blob: Sendable, start: int, stop: int) -> Outgoing: ...
+    async def open(self, blob: Sendable, start: int, stop: int) -> Outgoing:
+        """Those from ``start`` up to ``stop``.
+
+        Raises SourceUnreadable, NotFound, IntegrityError, ServerBusy.
+        """
 
 
 class App:
@@ -169,7 +173,10 @@ class App:
             head["Content-Range"] = part.content_range
         try:
             outgoing = await self._sender.open(found, part.start, part.stop)
-        except (NotFound, SourceUnreadable) as exc:
+        except ServerBusy as exc:
+            wait = {"Retry-After": str(max(round(exc.retry_after), 1))}
+            raise Refusal(503, Code.TOOMANYREQUESTS, str(exc), fields=wait) from exc
+        except (IntegrityError, NotFound, SourceUnreadable) as exc:
             log.warning("%s: %s cannot be read: %s", found.place, found.digest, exc)
             raise await self._no_blob(asked.digest) from exc
         return Answer(

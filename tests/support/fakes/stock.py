@@ -7,13 +7,14 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from layertee.errors import InvalidReference, SourceUnreadable
+from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
 from layertee.image.basis import Basis
 from layertee.image.document import DiffID, Digest
 from layertee.image.media import OCI_MANIFEST
 from layertee.serve.offer import Document, Known, Sendable
+from layertee.serve.outgoing import FilePiece, Outgoing
 
 
 def document(value: Mapping[str, object], media_type: str = OCI_MANIFEST) -> Document:
@@ -114,15 +115,20 @@ class _File:
         return self._file.fileno()
 
 
-class FakeOutgoing:
+class FakeOutgoing(Outgoing):
     """The bytes of a part. ``fails_at``: after so many of them, what is wrong with them is found out."""
 
     def __init__(self, part: bytes, file: BinaryIO | None, start: int, fails_at: int | None) -> None:
         self._part = part
         self._opened = file
         self._fails_at = fails_at
-        self.file = None if file is None else _File(file, start)
+        self._file = None if file is None else _File(file, start)
         self.is_closed = False
+        self.has_changed = False
+
+    @property
+    def file(self) -> FilePiece | None:
+        return cast(FilePiece | None, self._file)
 
     async def __aiter__(self) -> AsyncIterator[memoryview]:
         buffer = bytearray(50_000)
@@ -134,6 +140,10 @@ class FakeOutgoing:
             yield memoryview(buffer)[: len(piece)]
             buffer[:] = bytes(len(buffer))  # what a chunk showed is gone when the next is asked for
 
+    def check(self) -> None:
+        if self.has_changed:
+            raise SourceUnreadable("the file has changed meanwhile")
+
     async def close(self) -> None:
         self.is_closed = True
         if self._opened is not None:
@@ -142,18 +152,23 @@ class FakeOutgoing:
 
 @dataclass
 class FakeSender:
-    """Opens what a FakeStock offers. ``gone`` cannot be opened; ``wrong`` fails where the number says."""
+    """Opens what a FakeStock offers.
 
-    gone: set[Digest] = field(default_factory=set)
+    ``refused`` cannot be opened; ``wrong`` fails where the number says; ``changing`` while they are sent.
+    """
+
+    refused: dict[Digest, LayerteeError] = field(default_factory=dict)
+    changing: set[Digest] = field(default_factory=set)
     wrong: dict[Digest, int] = field(default_factory=dict)
     opened: list[FakeOutgoing] = field(default_factory=list)
 
     async def open(self, blob: Sendable, start: int, stop: int) -> FakeOutgoing:
-        if blob.digest in self.gone:
-            raise SourceUnreadable(f"{blob.digest} is gone")
+        if blob.digest in self.refused:
+            raise self.refused[blob.digest]
         assert isinstance(blob.content, Bytes)
         path = blob.content.path
         file = None if path is None else os.fdopen(os.open(path, os.O_RDONLY), "rb")
         found = FakeOutgoing(blob.content.raw[start:stop], file, start, self.wrong.get(blob.digest))
+        found.has_changed = blob.digest in self.changing
         self.opened.append(found)
         return found

@@ -39,6 +39,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.TrustFileError: 1,
     errors.RegistriesConfError: 1,
     errors.RegistryBlocked: 1,
+    errors.ServeConfigError: 1,
     errors.ProxyConfigError: 1,
     DelegateError: 1,
     SeveralMembers: 1,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from layertee.errors import DigestMismatch, NotFound, ServerBusy, SourceUnreadable
 from layertee.image.document import DiffID, Digest
 from layertee.image.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from layertee.serve.answers import Answer, Code, Refusal
@@ -271,9 +272,24 @@ def test_a_blob_that_vanishes_before_its_first_byte_is_404(
 ) -> None:
     digest = stock.add_blob(b"abc")
     stock.add_gone(digest, DIFF_ID)
-    sender.gone.add(digest)
+    for error in (
+        SourceUnreadable("gone"),
+        NotFound("gone"),
+        DigestMismatch("something else", want=digest, got=ABSENT),
+    ):
+        sender.refused[digest] = error
+        answer = client.ask(f"/v2/os/blobs/{digest}")
+        assert (answer.status, answer.fields["Layertee-Diff-ID"]) == (404, DIFF_ID)
+
+
+def test_a_server_that_has_enough_to_do_says_when_to_come_again(
+    client: Client, stock: FakeStock, sender: FakeSender
+) -> None:
+    digest = stock.add_blob(b"abc")
+    sender.refused[digest] = ServerBusy("too many", retry_after=2.6)
     answer = client.ask(f"/v2/os/blobs/{digest}")
-    assert (answer.status, answer.fields["Layertee-Diff-ID"]) == (404, DIFF_ID)
+    assert (answer.status, answer.fields["Retry-After"]) == (503, "3")
+    assert client.error(f"/v2/os/blobs/{digest}")[1]["code"] == "TOOMANYREQUESTS"
 
 
 # --- errors ---------------------------------------------------------------------------------------------

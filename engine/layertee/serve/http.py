@@ -1,0 +1,349 @@
+"""One connection, on aiohttp's server: heads come in, answers go out. What they say is decided elsewhere.
+
+Rules of this file:
+
+- aiohttp reads the requests and writes the heads. A body goes to the socket from here, so that at most one
+  chunk of it is ever waiting in this process, and the client's progress can be seen.
+- A file whose bytes need no look goes by sendfile, on a second descriptor of the socket: so it is known how
+  far it got at any moment, on any event loop, with TLS excepted.
+- Bodies of requests are not read: the connection ends after the answer.
+- An answer that fails in its middle ends by cutting the connection, never like a good one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from ..errors import LayerteeError
+from .access import Access
+from .answers import Answer, Code, Refusal
+from .app import App
+from .connections import Connections
+from .metrics import CUT, FAILED, HASHED, PLAIN, SENT, Metrics
+from .outgoing import Outgoing
+from .pacing import Throttle, Watch
+from .requests import Asked, kind_of, parse
+
+log = logging.getLogger(__name__)
+
+LINE_MAX = FIELD_MAX = 4096  # bytes
+FIELDS_MAX = 32
+_LINGER_S = 1.0  # for the body of a request to end
+_PIECE = 64 << 10  # bytes of a chunk that are handed over at once
+_BYTES_ACKED = 120  # where struct tcp_info has them, since Linux 4.1
+_FIELDS = (
+    *("accept", "authorization", "if-none-match", "if-range"),
+    *("layertee-diff-ids", "range"),
+)
+
+
+class Site:
+    """What all connections share, and the handler of their requests."""
+
+    def __init__(
+        self,
+        app: App,
+        connections: Connections,
+        metrics: Metrics,
+        throttle: Throttle,
+        access: Access | None = None,
+    ) -> None:
+        self.app = app
+        self.connections = connections
+        self.metrics = metrics
+        self.throttle = throttle
+        self.access = access
+        self._watched: dict[Connection, Watch] = {}
+        self._server = web.Server(self._handle, handler_cancellation=True)
+
+    def new_connection(self) -> Connection:
+        """A protocol for a socket that was accepted."""
+        return Connection(self._server, self)
+
+    def see_late_ones_off(self, now: float) -> None:
+        """Hang up on clients that do not ask, or take an answer, in time. To be called every second."""
+        late = self.connections.see_late_ones_off()
+        for connection, watch in list(self._watched.items()):
+            if watch.is_too_slow(now):
+                log.info("%s takes its answer too slowly: cut", connection.peer)
+                connection.hang_up()
+                late += 1
+        self.metrics.late(late)
+
+    @asynccontextmanager
+    async def _watching(self, connection: Connection) -> AsyncIterator[Watch]:
+        self._watched[connection] = watch = Watch(connection.taken)
+        try:
+            yield watch
+        finally:
+            del self._watched[connection]
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(Connection, request.protocol)
+        self.connections.is_answered(connection)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        asked: Asked | None = None
+        status = 0
+        try:
+            try:
+                fields = _fields_of(request)
+                await self._let_in(fields)
+                asked = parse(request.method, request.raw_path)
+                answer = await self.app.answer(asked, fields, head_only=request.method == "HEAD")
+            except Refusal as refusal:
+                answer = refusal.answer()
+            except LayerteeError as exc:
+                log.error("%s %.200r: %s", request.method, request.raw_path, exc)
+                answer = Refusal(500, Code.UNKNOWN, "this cannot be answered now").answer()
+            status = answer.status
+            return await self._send(request, connection, answer)
+        finally:
+            seconds = loop.time() - started
+            self.metrics.answered(kind_of(asked), status, seconds)
+            log.info(
+                "%s %s %.300s %d %.3fs", connection.peer, request.method, request.raw_path, status, seconds
+            )
+            self.connections.rests(connection)
+
+    async def _let_in(self, fields: Mapping[str, str]) -> None:
+        if self.access is not None and not await self.access.allows(fields.get("authorization")):
+            raise Refusal(
+                401,
+                Code.UNAUTHORIZED,
+                "a name and a password are needed",
+                fields={"WWW-Authenticate": 'Basic realm="layertee", charset="UTF-8"'},
+            )
+
+    async def _send(
+        self, request: web.BaseRequest, connection: Connection, answer: Answer
+    ) -> web.StreamResponse:
+        """Returns once the system has all of it, or the connection is cut."""
+        response = web.StreamResponse(status=answer.status, headers=answer.fields)
+        if answer.status != 304:
+            response.content_length = answer.length
+        if request.body_exists:
+            response.force_close()
+        outgoing = answer.outgoing
+        way = HASHED if outgoing is None or outgoing.file is None else PLAIN
+        end = CUT
+        try:
+            writer = await response.prepare(request)
+            assert writer is not None
+            async with self._watching(connection) as watch:
+                if outgoing is None:
+                    if request.method != "HEAD" and answer.body:
+                        await self._write(response, writer, connection, watch, answer.body)
+                elif outgoing.file is not None and not connection.is_encrypted:
+                    writer.send_headers()
+                    with watch.waiting():
+                        await writer.drain()
+                    await self._send_file(connection, watch, outgoing, answer.length)
+                else:
+                    left = answer.length
+                    async for chunk in outgoing:
+                        left -= len(chunk)
+                        if left == 0:
+                            await self._write(response, writer, connection, watch, chunk[:-1])
+                            outgoing.check()
+                            chunk = chunk[-1:]
+                        await self._write(response, writer, connection, watch, chunk)
+                    if left:
+                        raise OSError(f"{answer.place}: there are not as many bytes as there should be")
+                with watch.waiting():
+                    await response.write_eof()
+                    await writer.drain()
+            end = SENT
+        except ConnectionError:
+            pass  # the client is gone
+        except (LayerteeError, OSError) as exc:
+            end = FAILED
+            log.error("an answer is cut in its middle: %s", exc)
+        finally:
+            if end != SENT:
+                connection.hang_up()
+            if outgoing is not None:
+                self.metrics.blob(answer.place, way, end)
+                await outgoing.close()
+        return response
+
+    async def _write(
+        self,
+        response: web.StreamResponse,
+        writer: AbstractStreamWriter,
+        connection: Connection,
+        watch: Watch,
+        chunk: bytes | bytearray | memoryview,
+    ) -> None:
+        """All of ``chunk`` is with the system, or copied, when this returns."""
+        step = min(_PIECE, self.throttle.slice)
+        with memoryview(chunk) as view:
+            for at in range(0, len(view), step):
+                with view[at : at + step] as piece:
+                    await self.throttle.turn(len(piece))
+                    with watch.waiting():
+                        await response.write(piece)
+                        await writer.drain()
+                    connection.handed += len(piece)
+                    self.metrics.sent(len(piece))
+
+    async def _send_file(self, connection: Connection, watch: Watch, outgoing: Outgoing, length: int) -> None:
+        file = outgoing.file
+        assert file is not None
+        fd, at = file.fileno(), file.offset
+        stop = at + length
+        step = self.throttle.slice
+        with connection.second_descriptor() as wire:
+            while at < stop:
+                if at == stop - 1:  # the last byte is what makes the answer good
+                    outgoing.check()
+                nbytes = min(step, max(stop - 1 - at, 1))
+                await self.throttle.turn(nbytes)
+                while nbytes:
+                    try:
+                        n = os.sendfile(wire.fileno(), fd, at, nbytes)
+                    except BlockingIOError:
+                        with watch.waiting():
+                            await _writable(wire)
+                        continue
+                    if n == 0:
+                        raise OSError(f"a file ends after {at} bytes")
+                    at += n
+                    nbytes -= n
+                    connection.handed += n
+                    self.metrics.sent(n)
+                    await asyncio.sleep(0)  # the others' turn
+                    if connection.is_closing:
+                        raise ConnectionResetError("the client is gone")
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's protocol, which tells the bookkeeping what happens to it. ``handed``: bytes sent so far."""
+
+    __slots__ = ("_site", "_wire", "handed", "is_in", "peer")
+
+    def __init__(self, server: web.Server, site: Site) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=3600,  # ours is shorter, and costs no timer
+            access_log=None,  # type: ignore[arg-type]  # none, as aiohttp's own runner says it
+            max_line_size=LINE_MAX,
+            max_field_size=FIELD_MAX,
+            max_headers=FIELDS_MAX,
+            lingering_time=_LINGER_S,
+            auto_decompress=False,
+        )
+        self._site = site
+        self._wire: asyncio.Transport | None = None
+        self.handed = 0
+        self.is_in = False
+        self.peer = "?"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        wire = cast(asyncio.Transport, transport)
+        wire.set_write_buffer_limits(high=0)  # what drain waits for is then that all has gone
+        self._wire = wire
+        name = wire.get_extra_info("peername")
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
+        self.is_in = True
+        self._site.connections.came(self)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._site.connections.begins(self)
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._site.connections.left(self)
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no request, or has met a mistake in this program."""
+        if status >= 500:
+            log.error("a mistake in this program", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("something is sent already")
+        text = "this is no request that can be understood" if status < 500 else "this cannot be answered now"
+        answer = Refusal(status, Code.UNSUPPORTED if status < 500 else Code.UNKNOWN, text).answer()
+        response = web.Response(status=answer.status, headers=answer.fields, body=answer.body)
+        response.force_close()
+        self._site.metrics.answered(kind_of(None), status, 0.0)
+        return response
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self._wire is not None and self._wire.get_extra_info("ssl_object") is not None
+
+    @property
+    def is_closing(self) -> bool:
+        return self._wire is None or self._wire.is_closing()
+
+    def taken(self) -> int:
+        """Bytes that the client's machine has confirmed; of other sockets than TCP, those handed over."""
+        sock = self._socket()
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):
+                info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                if len(info) >= _BYTES_ACKED + 8:
+                    return int(struct.unpack_from("=Q", info, _BYTES_ACKED)[0])
+        return self.handed
+
+    def second_descriptor(self) -> socket.socket:
+        """The same socket once more, for the caller to close. Raises ConnectionError where it is gone."""
+        sock = self._socket()
+        if sock is None:
+            raise ConnectionResetError("the client is gone")
+        try:
+            return sock.dup()
+        except OSError as exc:
+            raise ConnectionResetError("the client is gone, or no more files can be opened") from exc
+
+    def hang_up(self) -> None:
+        """End the connection now, whatever is under way."""
+        if self._wire is not None:
+            self._wire.abort()
+
+    def _socket(self) -> socket.socket | None:
+        wire = self._wire
+        if wire is None or wire.is_closing():
+            return None
+        found: socket.socket | None = wire.get_extra_info("socket")  # asyncio's view of one, which is as good
+        return found
+
+
+async def _writable(wire: socket.socket) -> None:
+    """Wait until the socket takes more."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(wire.fileno(), tell)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(wire.fileno())
+
+
+def _fields_of(request: web.BaseRequest) -> dict[str, str]:
+    """The fields that anything depends on, by name in lower case; several of one name are a list."""
+    return {name: ", ".join(found) for name in _FIELDS if (found := request.headers.getall(name, None))}

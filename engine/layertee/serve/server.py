@@ -1,0 +1,136 @@
+"""The server's life: it accepts, watches over its connections, and ends when it is told to.
+
+The event loop is asyncio's own. uvloop gains nothing for files, which go by sendfile, and its transports do
+not say how much is left in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from .connections import Connections
+from .http import Site
+from .listen import Listener, Notify, close
+from .tls import ServerTLS
+
+log = logging.getLogger(__name__)
+
+HANDSHAKE_S = 10.0
+_LOOK_S = 1.0
+_NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def allow_many_files() -> None:
+    """Every connection is a file: take all that this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Server:
+    """Serves ``site`` on ``listeners``, which it closes. ``serve`` says when clients are accepted."""
+
+    def __init__(
+        self,
+        site: Site,
+        connections: Connections,
+        listeners: Sequence[Listener],
+        *,
+        tls: ServerTLS | None = None,
+        notify: Notify,
+        grace_s: float,
+    ) -> None:
+        self._site = site
+        self._connections = connections
+        self._listeners = listeners
+        self._tls = tls
+        self._notify = notify
+        self._grace_s = grace_s
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    def stop(self) -> None:
+        """Accept nobody any more, let answers come to their end for a while; the second time, end at once."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    async def serve(self, when_ready: Callable[[], None]) -> None:
+        """Until ``stop`` is called, and all answers have ended or were cut. First calls ``when_ready``."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._accept(one, group)) for one in self._listeners]
+                tasks.append(group.create_task(self._look_after()))
+                when_ready()
+                self._notify.tell(READY="1", STATUS=f"at {', '.join(one.name for one in self._listeners)}")
+                await self._stop.wait()
+                self._notify.tell(STOPPING="1")
+                for task in tasks[:-1]:
+                    task.cancel()
+                close(self._listeners)
+                await self._finish()
+                tasks[-1].cancel()
+        finally:
+            close(self._listeners)
+            self._connections.see_all_off()
+
+    async def _accept(self, listener: Listener, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener.sock)
+            except OSError as exc:
+                if exc.errno in _NO_FILES:
+                    log.warning("nobody can be accepted for now: %s", exc.strerror)
+                    await asyncio.sleep(_LOOK_S)
+                continue  # whoever it was has left before it was accepted
+            try:
+                await self._connections.room()  # the others wait in the socket's queue meanwhile
+            except BaseException:
+                sock.close()
+                raise
+            group.create_task(self._welcome(sock))
+
+    async def _welcome(self, sock: socket.socket) -> None:
+        """Make a connection of an accepted socket."""
+        connection = self._site.new_connection()
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=None if self._tls is None else self._tls.context,
+                ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
+                ssl_shutdown_timeout=None if self._tls is None else _LOOK_S,
+            )
+        except OSError as exc:  # those of TLS are such
+            log.debug("a handshake failed: %s", exc)
+        finally:
+            if not connection.is_in:
+                self._connections.left(None)
+
+    async def _look_after(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            self._site.see_late_ones_off(loop.time())
+            if self._notify.is_watched:
+                self._notify.tell(WATCHDOG="1")
+
+    async def _finish(self) -> None:
+        """Wait for the answers under way, then cut."""
+        calm = asyncio.ensure_future(self._connections.end())
+        enough = asyncio.ensure_future(self._stop_now.wait())
+        try:
+            await asyncio.wait((calm, enough), timeout=self._grace_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            calm.cancel()
+            enough.cancel()
+        if cut := self._connections.see_all_off():
+            log.warning("%d answers were cut, as the server ends", cut)
