@@ -204,7 +204,11 @@ class FaultServer:
         digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
         self._add_manifest(manifest, media_type, repository, (name, digest))
         for blob, data in blobs.items():
-            self._blobs[repository, blob] = Entity(blob, "application/octet-stream", len(data), data=data)
+            self.put_blob(repository, blob, data)
+
+    def put_blob(self, repository: str, digest: str, data: bytes) -> None:
+        """Serve ``data`` as a blob called ``digest``, whatever it hashes to."""
+        self._blobs[repository, digest] = Entity(digest, "application/octet-stream", len(data), data=data)
 
     def script(self, rules: Iterable[Rule]) -> None:
         """Replace the rules; all counts start anew."""
