@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING, Self
 
 from .aio import in_thread, unwrapped_group
 from .disk.space import Space
-from .errors import CatalogError, LocalError, OtherPlatform
+from .errors import CatalogError, LocalError, OtherPlatform, SourceUnreadable
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
-from .image.holding import Basis
 from .image.pairs import with_computed
 from .image.platform import Platform
 from .image.reference import Reference, ShortName, parse_name
 from .image.strictjson import printable
 from .options import Options
 from .pulling.deadline import in_time
+from .pulling.deciding import decide, mislabelled
 from .pulling.imageplan import ImagePlan
-from .pulling.plan import Form, Plan, Verify, Want, plan
+from .pulling.plan import Form, Plan, Verify, Want
 from .record import dataclass
-from .store.blobs import PLACE
 from .store.store import Store, default_root
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ class Engine:
             survey, _ = await in_thread(
                 look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
             )
-        made = plan(found.image.layers, survey, wanted)
+            made = await decide(found, survey, wanted, self._network)
         return _planned(reference, found, made, name, survey.warnings, examined)
 
     async def inspect(self, reference: str, want: Want | None = None, *, enforce: bool = False) -> Inspection:
@@ -200,7 +199,7 @@ class Engine:
         survey, attested = await in_thread(
             look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
         )
-        made = plan(found.image.layers, survey, wanted)
+        made = await decide(found, survey, wanted, self._network)
         names = await in_thread(blob_names, self.store, found, attested)
         manifest, layers = registry_layers(found) or (None, ())
         warnings = tuple(dict.fromkeys([*survey.warnings, *attested.warnings]))
@@ -258,7 +257,8 @@ class Engine:
 
         layer = step.layer
         source, reader = await in_thread(first_to_read, step)
-        blob = layer if source.holding is None else source.holding
+        fetched = layer if source.tar is None else layer.as_tar(source.tar.size)
+        blob = fetched if source.holding is None else source.holding
         pool = open_pool(workers=1, n_in=STREAM_IN, n_out=STREAM_OUT, core=self._options.core)
         try:
             pool_layer = pool.open_layer(
@@ -272,7 +272,7 @@ class Engine:
                 )
             )
             async with unwrapped_group() as group:
-                feeding = group.create_task(self._feed(layer, source, reader, pool, pool_layer))
+                feeding = group.create_task(self._feed(fetched, source, reader, pool, pool_layer))
                 try:
                     stream = LayerStream(pool_layer)
                     yield stream
@@ -426,6 +426,7 @@ class Engine:
     ) -> None:
         from .pulling.source import Opened, read_blob
         from .transfer.fetcher import Fetcher
+        from .transfer.servers import Sought
 
         if reader is not None:
             await read_blob(Opened(reader), pool, pool_layer)
@@ -435,6 +436,11 @@ class Engine:
         # Connections of its own: a stream that nobody reads keeps one open for as long as it likes.
         fetcher = Fetcher(pool, self._options.limits)
         servers = await self._network.servers(source.registry)
+        if source.tar is not None:
+            tar = Sought(layer.diff_id, source.tar.size)
+            if (there := servers.with_tar(tar, source.tar.size)) is None:
+                raise SourceUnreadable(f"{source.tar.endpoint} is no endpoint of the image")
+            servers = there
         async with unwrapped_group() as group:
             watch = group.create_task(fetcher.watch())
             await fetcher.fetch(layer.descriptor, servers, pool_layer)
@@ -473,23 +479,12 @@ def _planned(
         image=found.image,
         asked=found.asked,
         warnings=(
-            *(*found.warnings, *found.image.warnings, *warnings, *_mislabelled(made)),
+            *(*found.warnings, *found.image.warnings, *warnings, *mislabelled(made)),
             *examined.warnings,
         ),
         consent=examined.told,
         freshness=examined.freshness,
     )
-
-
-def _mislabelled(made: Plan) -> list[str]:
-    """What the plan shows of media types that are wrong: by the DiffID, or by what was computed here."""
-    found = []
-    for step in made.layers:
-        held = step.holding
-        is_blob = held is not None and held.place == PLACE and held.digest == step.layer.digest
-        seen = held is not None and is_blob and held.basis is Basis.COMPUTED
-        found.append(step.layer.mislabelled(held.compression if held is not None and seen else None))
-    return [text for text in dict.fromkeys(found) if text is not None]
 
 
 def _registry_of(plan: Plan) -> Reference | None:

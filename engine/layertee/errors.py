@@ -208,14 +208,23 @@ class NotInRegistry(RegistryError, NotFound):
     """404: the registry does not have the image, or a part of it.
 
     ``is_plain``: it said that and no more, or that there is no such manifest. Otherwise it gave another
-    reason, under which the thing may well be there.
+    reason, under which the thing may well be there. ``diff_id``: what it says is in the blob that it lacks.
     """
 
     code = "NOT_FOUND"
 
-    def __init__(self, message: str, *, status: int = 404, url: str = "", is_plain: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 404,
+        url: str = "",
+        is_plain: bool = True,
+        diff_id: str | None = None,
+    ) -> None:
         super().__init__(message, status=status, url=url)
         self.is_plain = is_plain
+        self.diff_id = diff_id
 
 
 class RateLimited(RegistryError):

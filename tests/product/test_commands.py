@@ -27,7 +27,7 @@ PULL_KEYS = [
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),
-    *("place", "basis", "endpoints"),
+    *("as_tar", "place", "basis", "endpoints"),
 ]
 SHARED = incompressible_layer(700_000, seed=5)
 

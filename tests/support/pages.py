@@ -29,7 +29,7 @@ from layertee.errors import LayerteeError
 from layertee.options import Budget, PolicyOptions
 from layertee.pulling.consent import Consent
 from layertee.pulling.freshness import Freshness
-from layertee.pulling.plan import Source
+from layertee.pulling.plan import Source, TarAt
 from layertee.signatures.signature import Verified
 from layertee.store.seen import Seen
 from tests.support.ccore import ROOT
@@ -231,6 +231,7 @@ VALUES = (
     layertee.ImagePlan,
     layertee.LayerPlan,
     Source,
+    TarAt,
     layertee.PullResult,
     layertee.LayerResult,
     layertee.Progress,

@@ -14,7 +14,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 
 from ..errors import DocumentError, IntegrityError, NotFound, SizeMismatch, UnsupportedImage
 from ..record import dataclass
@@ -30,6 +30,7 @@ from .media import (
     SCHEMA1_TYPES,
     Compression,
     compression_of,
+    media_type_of,
 )
 from .platform import Platform
 from .strictjson import as_list, as_object, as_text, as_text_map, check_fields, load_object, printable
@@ -144,6 +145,11 @@ class Layer:
     def tar_digest(self) -> Digest:
         """What the uncompressed tar is called as a blob of its own: its digest is the DiffID."""
         return Digest(str(self.diff_id))
+
+    def as_tar(self, size: int) -> Layer:
+        """The same content as an uncompressed blob of ``size`` bytes."""
+        tar = Descriptor(media_type_of(Compression.NONE), self.tar_digest, size)
+        return replace(self, descriptor=tar, compression=Compression.NONE)
 
 
 @dataclass(frozen=True, slots=True)

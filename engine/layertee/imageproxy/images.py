@@ -225,7 +225,7 @@ class ServedImage:
             _check_size(digest, size, size_now)
         self._refuse_members(step, brought)
         fd = brought.file.descriptor()
-        self._queue.reads(fd, step.layer.size / max(1, size_now))
+        self._queue.reads(fd, step.size / max(1, size_now))
         return fd, size_now
 
     def _refuse_members(self, step: LayerPlan, brought: Brought) -> None:

@@ -112,7 +112,7 @@ class LayerQueue:
         looked how far the client has read, while that may make room. At the end, what is under way is given
         up; finished layers stay in the store.
         """
-        sizes = {name: step.layer.size for name, step in steps.items()}
+        sizes = {name: step.size for name, step in steps.items()}
         appetite = Appetite(sizes, client_has=client_has, ahead=ahead, patience_s=patience_s)
         with ExitStack() as files:
             async with unwrapped_group() as group:
@@ -150,7 +150,7 @@ class LayerQueue:
 
     async def get_all(self, names: Iterable[Digest]) -> dict[Digest, Brought]:
         """Several layers, a few at a time, the largest first. Raises the first error."""
-        todo = sorted(names, key=lambda name: self._steps[name].layer.size)
+        todo = sorted(names, key=lambda name: self._steps[name].size)
         found: dict[Digest, Brought] = {}
 
         async def work() -> None:
@@ -201,7 +201,7 @@ class LayerQueue:
     def _begin(self, name: Digest) -> None:
         step = self._steps[name]
         layer = step.layer
-        job = _Job(step, LayerProgress(layer.index, layer.digest, step.action, layer.size))
+        job = _Job(step, LayerProgress(layer.index, layer.digest, step.action, step.size))
         self._jobs[name] = job
         job.task = self._group.create_task(self._outcome(name, job))
         self._tasks.add(job.task)

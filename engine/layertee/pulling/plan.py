@@ -98,6 +98,7 @@ class SourceKind(enum.Enum):
     ADOPT = "adopt"  # the store has the file, which nobody checked: hash it where it is
     READ = "read"  # read its bytes from a holding, inflated and hashed on the way
     KEPT = "kept"  # leave it to the place that holds it
+    TAR = "tar"  # ask an endpoint of the registry for the tar that it has in place of the blob
     RESUME = "resume"  # ask the registry for what is missing of a blob that has begun to arrive
     NETWORK = "network"  # ask the registry
     SAME = "same"  # an earlier layer of the image brings it
@@ -108,10 +109,28 @@ _ACTIONS = {
     SourceKind.ADOPT: Action.REUSE,
     SourceKind.READ: Action.REUSE,
     SourceKind.KEPT: Action.HAVE,
+    SourceKind.TAR: Action.FETCH,
     SourceKind.RESUME: Action.FETCH,
     SourceKind.NETWORK: Action.FETCH,
     SourceKind.SAME: Action.HAVE,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TarAt:
+    """A layer's tar of ``size`` bytes at the endpoint of that name, which says that it lacks the blob.
+
+    ``is_alone``: the image has no other endpoint.
+    """
+
+    endpoint: str
+    size: int
+    is_alone: bool = False
+
+    @property
+    def reason(self) -> str:
+        """For a person."""
+        return f"as a tar from {self.endpoint}, which lacks the blob"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +139,15 @@ class Source:
 
     ``wire_bytes`` come over the network; ``disk_bytes`` are added to the store, estimated where the
     uncompressed size is not known. ``holding`` is where the content is on this machine; ``registry``, which
-    image's registry is asked. ``resumed_at`` is the first byte of the blob that is asked for.
+    image's registry is asked; ``tar``, where it is asked for the tar. ``resumed_at`` is the first byte of the
+    blob, or of the tar, that is asked for.
     """
 
     kind: SourceKind
     reason: str
     holding: Holding | None = None
     registry: Reference | None = None
+    tar: TarAt | None = None
     wire_bytes: int = 0
     disk_bytes: int = 0
     resumed_at: int = 0
@@ -174,6 +195,17 @@ class LayerPlan:
         return self.sources[0].resumed_at
 
     @property
+    def as_tar(self) -> bool:
+        """Whether what is fetched is the tar, and not the blob that the image names."""
+        return self.sources[0].tar is not None
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is brought: of the blob, unless that is known to come as a tar."""
+        tar = self.sources[0].tar
+        return tar.size if tar is not None else self.layer.size
+
+    @property
     def kept_elsewhere(self) -> bool:
         """Whether the layer is left to a place that has it but cannot give it back."""
         return self.action is Action.HAVE and self.holding is not None and not self.holding.readable
@@ -194,7 +226,7 @@ class Plan:
     @property
     def bytes_reused(self) -> int:
         """Bytes of the image that need not come over the network."""
-        return sum(step.layer.size - step.wire_bytes for step in self.layers)
+        return sum(max(0, step.layer.size - step.wire_bytes) for step in self.layers)
 
     @property
     def disk_bytes(self) -> int:
@@ -214,6 +246,7 @@ class Survey:
     """What this machine has of an image's layers, and knows about its blobs.
 
     ``arrived``: how many bytes of a blob are here from an earlier pull that did not bring all of it.
+    ``tars``: of which blobs the registry, asked now, would give the tar.
 
     ``own`` is what the store holds, unchecked files of it as claims; ``origin`` what the place holds that the
     image itself is in; ``elsewhere`` the other places' holdings, in the order of the places. ``known`` are
@@ -231,6 +264,7 @@ class Survey:
     warnings: tuple[str, ...] = ()
     refused: Mapping[DiffID, LayerteeError] = field(default_factory=dict)
     arrived: Mapping[Digest, int] = field(default_factory=dict)
+    tars: Mapping[Digest, TarAt] = field(default_factory=dict)
 
 
 def plan(layers: Sequence[Layer], survey: Survey, want: Want) -> Plan:
@@ -318,9 +352,7 @@ def _inflate(layer: Layer, held: Holding) -> Source:
 
 
 def _others(layer: Layer, survey: Survey, want: Want) -> Iterator[Source]:
-    """The sources beside the store: what can be read, what can be left where it is, the network last, for
-    what is missing first.
-    """
+    """The sources beside the store: what can be read, what can be left where it is, the network last."""
     origin = [held for held in survey.origin.get(layer.diff_id, ()) if held.readable]
     elsewhere = [held for held in survey.elsewhere.get(layer.diff_id, ()) if _is_trusted(held, want.trust)]
     readable = [
@@ -340,32 +372,69 @@ def _others(layer: Layer, survey: Survey, want: Want) -> Iterator[Source]:
             reason = f"kept by {held.place}, {held.basis.value}"
             yield Source(kind=SourceKind.KEPT, reason=reason, holding=held)
     if survey.registry is not None:
-        disk = layer.size
-        if (
-            want.form is Form.UNCOMPRESSED
-            and layer.compression is not Compression.NONE
-            and not layer.is_opaque
-        ):
-            disk = survey.sizes.get(layer.diff_id, layer.size * INFLATION)
-        fetch = Source(
-            kind=SourceKind.NETWORK,
-            reason="not on this machine",
-            registry=survey.registry,
-            wire_bytes=layer.size,
-            disk_bytes=disk,
+        yield from _from_registry(layer, survey, want, survey.registry)
+
+
+def _from_registry(layer: Layer, survey: Survey, want: Want, registry: Reference) -> Iterator[Source]:
+    """What can be asked for over the network: what is missing, where some is here; the tar, from an endpoint
+    that lacks the blob; the blob.
+    """
+    disk = layer.size
+    if want.form is Form.UNCOMPRESSED and layer.compression is not Compression.NONE and not layer.is_opaque:
+        disk = survey.sizes.get(layer.diff_id, layer.size * INFLATION)
+    fetch = Source(
+        kind=SourceKind.NETWORK,
+        reason="not on this machine",
+        registry=registry,
+        wire_bytes=layer.size,
+        disk_bytes=disk,
+    )
+    resume = None
+    if 0 < (arrived := survey.arrived.get(layer.digest, 0)) <= layer.size:
+        # Where the tar is wanted, it is written from its beginning.
+        saved = arrived if disk == layer.size else 0
+        resume = replace(
+            fetch,
+            kind=SourceKind.RESUME,
+            reason=f"goes on at byte {arrived}",
+            wire_bytes=layer.size - arrived,
+            disk_bytes=disk - saved,
+            resumed_at=arrived,
         )
-        if 0 < (arrived := survey.arrived.get(layer.digest, 0)) <= layer.size:
-            # Where the tar is wanted, it is written from its beginning.
-            saved = arrived if disk == layer.size else 0
-            yield replace(
-                fetch,
-                kind=SourceKind.RESUME,
-                reason=f"goes on at byte {arrived}",
-                wire_bytes=layer.size - arrived,
-                disk_bytes=disk - saved,
-                resumed_at=arrived,
-            )
-        yield fetch
+    tar = None
+    at = survey.tars.get(layer.digest)
+    if at is not None and may_come_as_tar(layer, want) and _is_sane(at, layer, survey.sizes):
+        tar = _as_tar(layer, survey, at, registry)
+    order = [resume, tar, fetch]
+    # Of a blob that is mostly here, the rest is less, if another endpoint has it.
+    if at is not None and (at.is_alone or arrived * 2 < layer.size):
+        order = [tar, resume, fetch]
+    yield from (source for source in order if source is not None)
+
+
+def _as_tar(layer: Layer, survey: Survey, at: TarAt, registry: Reference) -> Source:
+    begun = survey.arrived.get(layer.tar_digest, 0)
+    left = at.size - begun if begun <= at.size else at.size
+    return Source(
+        kind=SourceKind.TAR,
+        reason=at.reason,
+        registry=registry,
+        tar=at,
+        wire_bytes=left,
+        disk_bytes=left,
+        resumed_at=at.size - left,
+    )
+
+
+def may_come_as_tar(layer: Layer, want: Want) -> bool:
+    """Whether the tar that is in the blob of ``layer`` is as good as that, and is known to be in it."""
+    wants_blob = want.keep is Keep.NAMED and want.form is Form.AS_IS
+    return not (wants_blob or layer.is_opaque or layer.compression is Compression.NONE)
+
+
+def _is_sane(tar: TarAt, layer: Layer, sizes: Mapping[DiffID, int]) -> bool:
+    """Whether a tar of that size may be in the blob of ``layer``."""
+    return 0 < tar.size <= largest_read(layer) and tar.size == sizes.get(layer.diff_id, tar.size)
 
 
 def _is_trusted(held: Holding, trust: Basis) -> bool:

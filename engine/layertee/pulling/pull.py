@@ -77,7 +77,7 @@ class Pull:
         self._todo: deque[LayerPlan] = deque()
         self._got: dict[int, Ingested] = {}  # by the layer's index
         self._progress = {
-            step.layer.index: LayerProgress(step.layer.index, step.layer.digest, step.action, step.layer.size)
+            step.layer.index: LayerProgress(step.layer.index, step.layer.digest, step.action, step.size)
             for step in plan.layers
         }
         self._commits: asyncio.TaskGroup
@@ -88,7 +88,7 @@ class Pull:
         try:
             steps = await in_thread(self._steps_that_fit)
             once = [step for step in steps if step.same_as is None]
-            self._todo.extend(sorted(once, key=lambda step: step.layer.size, reverse=True))
+            self._todo.extend(sorted(once, key=lambda step: step.size, reverse=True))
             async with unwrapped_group() as group:
                 beside = [group.create_task(self._tick()), group.create_task(self._fetcher.watch())]
                 async with unwrapped_group() as self._commits, unwrapped_group() as workers:
@@ -155,7 +155,8 @@ class Pull:
 
     def _drop_other_parts(self) -> int:
         """Bytes that this freed."""
-        own = {step.layer.digest for step in self._plan.layers}
+        layers = [step.layer for step in self._plan.layers]
+        own = {name for layer in layers for name in (layer.digest, layer.tar_digest)}
         return self._store.parts.trim(KeepPartials(0.0), spare=own)[1]
 
     def _drop_spools(self) -> int:
@@ -226,7 +227,7 @@ class Pull:
         progress.state = "done"
         progress.action = got.action
         if got.action is not Action.HAVE or progress.done:  # what was here, but had to be read, counts too
-            progress.done = layer.size
+            progress.done = progress.size
 
     def _found(self) -> list[str]:
         """What only the bytes of layers told about them."""

@@ -32,7 +32,8 @@ class Ingested:
     ``held`` is what the store has of it now, None for a layer that was left in another place. ``source`` is
     the holding that it was read from or left to. ``nbytes`` came over the network for it; ``by_endpoint``
     divides them among the endpoints that sent them. ``warning``: what is wrong with the blob's media type.
-    ``resumed_at``: so many bytes of the blob were here from an earlier pull.
+    ``resumed_at``: so many bytes of the blob were here from an earlier pull. ``as_tar``: it was the tar that
+    was fetched, and not the blob.
     """
 
     action: Action
@@ -43,6 +44,7 @@ class Ingested:
     by_endpoint: Mapping[str, int] = field(default_factory=dict)
     warning: str | None = None
     resumed_at: int = 0
+    as_tar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class LayerResult:
     there; both None for what was fetched. ``diff_id`` is None for an opaque layer. ``kept_elsewhere``: it is
     not in the store, but left in ``place``. ``by_endpoint`` divides ``bytes_fetched`` among the names of the
     endpoints that sent them. ``resumed_at`` is the first byte of the blob that was asked for: those before it
-    were here from an earlier pull.
+    were here from an earlier pull. ``as_tar``: what is fetched is the tar, from an endpoint that lacks the
+    blob.
     """
 
     digest: Digest
@@ -70,6 +73,7 @@ class LayerResult:
     kept_elsewhere: bool = False
     by_endpoint: Mapping[str, int] = field(default_factory=dict)
     resumed_at: int = 0
+    as_tar: bool = False
 
     @classmethod
     def planned(cls, step: LayerPlan) -> LayerResult:
@@ -88,6 +92,7 @@ class LayerResult:
             step.holding.basis if step.holding is not None else None,
             step.kept_elsewhere,
             resumed_at=step.resumed_at,
+            as_tar=step.as_tar,
         )
 
     @classmethod
@@ -97,7 +102,7 @@ class LayerResult:
         size = held.uncompressed_size if held is not None else None
         named = (layer.digest, layer.known_diff_id, layer.size, size, got.action, got.reason, got.nbytes)
         if source is None:
-            return cls(*named, by_endpoint=got.by_endpoint, resumed_at=got.resumed_at)
+            return cls(*named, by_endpoint=got.by_endpoint, resumed_at=got.resumed_at, as_tar=got.as_tar)
         return cls(*named, source.place, source.basis, kept_elsewhere=held is None)
 
     def repeated(self, step: LayerPlan) -> LayerResult:
@@ -112,6 +117,7 @@ class LayerResult:
             bytes_fetched=0,
             by_endpoint={},
             resumed_at=0,
+            as_tar=False,
         )
 
 
@@ -164,7 +170,10 @@ class PullResult:
     @property
     def bytes_reused(self) -> int:
         """Bytes of the image's blobs that did not have to come over the network."""
-        return sum(layer.resumed_at if layer.action is Action.FETCH else layer.size for layer in self.layers)
+        return sum(
+            min(layer.resumed_at, layer.size) if layer.action is Action.FETCH else layer.size
+            for layer in self.layers
+        )
 
     @property
     def kept_by(self) -> tuple[str, ...]:
@@ -188,6 +197,7 @@ class PullResult:
                     "reason": layer.reason,
                     "bytes_fetched": layer.bytes_fetched,
                     "resumed_at": layer.resumed_at,
+                    "as_tar": layer.as_tar,
                     "place": layer.place,
                     "basis": layer.basis.value if layer.basis else None,
                     "endpoints": dict(layer.by_endpoint),
@@ -214,8 +224,8 @@ class PullResult:
 
 @dataclass(slots=True)
 class LayerProgress:
-    """One layer under way. ``done`` of ``size`` bytes; ``state`` is waiting, checking (what an earlier pull
-    left of it), running or done.
+    """One layer under way. ``done`` of ``size`` bytes, of the blob or of what comes in its place; ``state``
+    is waiting, checking (what an earlier pull left of it), running or done.
     """
 
     index: int

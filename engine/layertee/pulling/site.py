@@ -10,22 +10,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from ..aio import unwrapped_group
 from ..errors import LayerteeError, NotInRegistry
 from ..registry.retry import TRIES, retrying
 from ..transfer.servers import OpenBlob, Server, Servers, Standing
+from .plan import TarAt, largest_read
 from .report import Asked
 
 if TYPE_CHECKING:
     from ..config.registries import Endpoint
-    from ..image.document import Descriptor, Pairing, Platform
+    from ..image.document import Descriptor, Digest, Layer, Pairing, Platform
     from ..image.resolved import ResolvedImage
     from ..registry.client import Registry
     from ..registry.http import Body
 
 log = logging.getLogger(__name__)
+
+# How many layers are asked about at once, and for how long: what is not known then shows when it is fetched.
+_N_ASKED: Final = 6
+_ASKED_S: Final = 10.0
 
 
 class Site:
@@ -43,7 +50,8 @@ class Site:
                 name = f"{name} ({len(servers) + 1})"
             self._registries[name] = registry = open_registry(endpoint)
             is_origin = not endpoint.is_mirror
-            servers.append(Server(name, endpoint.reference.api_host, _blobs_of(registry), is_origin))
+            host, tar = endpoint.reference.api_host, registry.tars.size
+            servers.append(Server(name, host, _blobs_of(registry), is_origin, tar))
             asked.append(Asked(name, endpoint.is_mirror, endpoint.insecure))
         self.servers = Servers(servers, standing)
         self.asked = tuple(asked)
@@ -65,6 +73,51 @@ class Site:
     def answered(self) -> Registry:
         """The endpoint that gave the documents of the image that was resolved last."""
         return self._registry(self._answered)
+
+    async def tars(self, layers: Sequence[Layer]) -> dict[Digest, TarAt]:
+        """Those of ``layers``, by their blobs, of which the first endpoint that has anything has the tar.
+
+        Only endpoints are asked that have said that they know DiffIDs, and each only while all before it lack
+        the layer in both forms. What cannot be found out is left out.
+        """
+        found: dict[Digest, TarAt] = {}
+        silent: set[str] = set()
+        todo = list(layers)
+
+        async def work() -> None:
+            while todo:
+                layer = todo.pop()
+                if (tar := await self._tar(layer, silent)) is not None:
+                    found[layer.digest] = tar
+
+        if not self._registry(self.servers.in_order[0]).tars.is_known:
+            return found
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ASKED_S), unwrapped_group() as workers:
+                for _ in range(min(_N_ASKED, len(todo))):
+                    workers.create_task(work())
+        return found
+
+    async def _tar(self, layer: Layer, silent: set[str]) -> TarAt | None:
+        """Where ``layer`` is a tar, and no endpoint before that has its blob. ``silent`` are those that did
+        not answer.
+        """
+        for server in self.servers.in_order:
+            tars = self._registry(server).tars
+            if not tars.is_known or server.name in silent:
+                return None  # it may have the blob
+            try:
+                lacks = await tars.lacks(layer.digest)
+            except LayerteeError as exc:
+                log.info("%s could not be asked for %s: %s", server.name, layer.digest, exc)
+                silent.add(server.name)
+                return None
+            if lacks is None:
+                return None
+            size = await tars.size(layer.diff_id, largest_read(layer), lacks.said)
+            if size is not None:
+                return TarAt(server.name, size, is_alone=self.servers.is_one)
+        return None
 
     async def _once(
         self, platform: Platform, pair: Pairing, final: dict[str, LayerteeError]

@@ -73,7 +73,7 @@ def first_to_read(step: LayerPlan) -> tuple[Source, BlobReader | None]:
     """The first source of ``step`` whose bytes can be had, opened; no reader for the network's. Blocks."""
     failed: LayerteeError | None = None
     for source in step.sources:
-        if source.kind is SourceKind.NETWORK:
+        if source.kind in (SourceKind.TAR, SourceKind.NETWORK):
             return source, None
         if source.holding is None or not source.holding.readable:
             continue

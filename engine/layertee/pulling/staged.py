@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
+from ..errors import LocalError
 
 if TYPE_CHECKING:
     from ..core.result import BlobResult
@@ -55,6 +57,10 @@ class Staged:
                 self._store.blobs.commit, writer, self.result, self._form, claim=self._step.layer
             )
             self._arrival.drop()
+            # What is here of the layer in the other form is of no use any more.
+            layer = self._step.layer
+            with suppress(LocalError):
+                await in_thread(self._store.parts.drop, {layer.digest, layer.tar_digest})
             return replace(self._outcome, held=held)
         finally:
             self.abort()

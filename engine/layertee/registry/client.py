@@ -30,6 +30,7 @@ from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
 from .exchange import Exchange
 from .retry import TRIES, retrying
+from .tars import KNOWS, Tars
 
 if TYPE_CHECKING:
     from ..config.logins import Credentials
@@ -72,6 +73,8 @@ class Registry:
             namespace=namespace,
             is_blocked=is_blocked,
         )
+        self.tars = Tars(reference.name, self._head)
+        """What this registry has of layers whose blobs it lacks."""
 
     @property
     def reference(self) -> Reference:
@@ -179,11 +182,21 @@ class Registry:
 
     async def _fetch(self, path: str, accept: str, limit: int, what: str) -> WholeResponse:
         """GET a small document, retried while that makes sense."""
-        return await retrying(
-            lambda: self._exchange.fetch(path, {"Accept": accept}, limit=limit, what=what),
+        headers = {"Accept": accept}
+        if is_manifest := path.startswith("manifests/"):
+            headers[KNOWS] = "1"  # the registry's own manifest will do, even if blobs of it are gone
+        response = await retrying(
+            lambda: self._exchange.fetch(path, headers, limit=limit, what=what),
             sleep=self._sleep,
             tries=self._tries,
         )
+        if is_manifest:
+            self.tars.listen(response)
+        return response
+
+    async def _head(self, blob: Digest) -> Response:
+        """The answer to HEAD for ``blob``: 200 or 404. Not retried."""
+        return await self._exchange.head(f"blobs/{blob}", what=f"blob {blob} of {self._reference.name}")
 
 
 def _check(response: WholeResponse, wanted: Digest | None, size: int | None, what: str) -> None:

@@ -41,6 +41,7 @@ from .statuses import (
     status_error,
     unpacked,
 )
+from .tars import HOLDS
 
 if TYPE_CHECKING:
     from ..image.document import Digest
@@ -70,7 +71,7 @@ class _Walk:
 
 
 class Exchange:
-    """GET requests below ``/v2/<repository>/`` of ``reference``.
+    """GET and HEAD requests below ``/v2/<repository>/`` of ``reference``.
 
     ``allow_http``: the user has waived verification of this registry. Only then is a peer that does
     not speak TLS spoken to over http, and the scheme that worked is kept. ``namespace`` goes along as ``ns``:
@@ -133,6 +134,19 @@ class Exchange:
             raise DocumentError(f"{what}: {exc}") from exc
         if is_page(response.body, kind):
             raise page_instead(what, walk.url, kind)
+        return response
+
+    async def head(self, path: str, *, what: str) -> WholeResponse:
+        """The answer to ``HEAD path`` below the repository; its status is 200 or 404. Raises as ``fetch``."""
+
+        async def send(url: str, fresh: dict[str, str]) -> WholeResponse:
+            return await self._transport.fetch(
+                "HEAD", url, headers=fresh, limit=MAX_ERROR_BODY, tls=self._tls, near=self._near(url)
+            )
+
+        response, walk = await self._request(path, {}, send, _nothing, None)
+        if response.status not in (200, 404):
+            raise self._error(what, response, walk, response.body)
         return response
 
     async def ping(self) -> WholeResponse:
@@ -320,7 +334,8 @@ class Exchange:
         if answer.status == 404:
             kind = "blob" if "/blobs/" in walk.url else "manifest"
             message = f"{what} is not at {self._reference.api_host}: {says or f'{kind} unknown'}"
-            return NotInRegistry(message, url=walk.url, is_plain=is_plainly_absent(body))
+            plain, holds = is_plainly_absent(body), answer.field(HOLDS)
+            return NotInRegistry(message, url=walk.url, is_plain=plain, diff_id=holds)
         error = status_error(answer.status, walk.url, what, says=says, wait=wait, date=date)
         if isinstance(error, Unauthorized) and self._auth is not None:
             return self._auth.explain(error)

@@ -68,10 +68,13 @@ class Parts:
             part.abort()
 
     def arrived(self, layers: Iterable[Layer]) -> dict[Digest, int]:
-        """How many bytes of the blobs of ``layers`` are here, of those that have begun. Raises LocalError."""
+        """How many bytes of the blobs and the tars of ``layers`` are here, of those that have begun.
+
+        Raises LocalError.
+        """
         sizes = {part.digest: part.nbytes for part in self.all()}
-        found = {layer.digest: sizes.get(layer.digest, 0) for layer in layers if layer.digest in sizes}
-        return {digest: nbytes for digest, nbytes in found.items() if nbytes}
+        names = dict.fromkeys(name for layer in layers for name in (layer.digest, layer.tar_digest))
+        return {name: nbytes for name in names if (nbytes := sizes.get(name, 0))}
 
     def all(self) -> list[Part]:
         """All of them, those first that have waited longest. Raises LocalError."""
@@ -115,6 +118,13 @@ class Parts:
                 freed += part.nbytes
                 left -= part.nbytes
         return n_removed, freed
+
+    def drop(self, digests: Iterable[Digest]) -> None:
+        """Remove what is here of ``digests``, unless it is being written. Raises LocalError."""
+        for digest in digests:
+            name = f"{digest.hex}{PART_SUFFIX}"
+            if os.path.lexists(self._room.parts / name):
+                self._remove(name)
 
     def remove_strange(self) -> int:
         """What is among the parts and is none of them; how many files that were. Raises LocalError."""

@@ -21,14 +21,14 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from ..core.pool import Pool, PoolLayer
-from ..errors import LayerteeError, RangeMismatch
+from ..errors import LayerteeError, NotInRegistry, RangeMismatch
 from ..image.document import Descriptor
 from .connections import TICK_S, Connections
 from .limits import FetchLimits, RangeMode
 from .ranges import ByteRange, check_answer, offers_ranges
 from .schedule import MIN_PROGRESS, BlobSchedule, Part, Take, Then, Wait, too_many
 from .segment import Body, Buffers, FetchReport, Intake, Segment
-from .servers import Server, Servers
+from .servers import Server, Servers, Sought, TarInstead
 
 __all__ = ["FetchReport", "Fetcher"]
 
@@ -79,6 +79,7 @@ class Fetcher:
         report: FetchReport | None = None,
         pace: Callable[[], float] | None = None,
         behind: Callable[[], float] | None = None,
+        tar: Sought | None = None,
     ) -> FetchReport:
         """Bring ``blob``, from byte ``start`` on, from ``servers`` to ``layer`` and end it. Raises what the
         last attempt failed with: RegistryError, TransportError or SizeMismatch.
@@ -89,6 +90,8 @@ class Fetcher:
         those; 0 goes on. ``behind`` is asked the same of what this machine has yet to do with what has come.
         The ``layer`` has the bytes before ``start`` already. When the layer itself fails, the transfer stops
         and returns: the layer's result tells why. That the bytes are the blob's is for the layer to judge.
+        ``tar`` may come in place of the blob: then TarInstead is raised where a server lacks the blob and has
+        that, unless most of the blob is here and another server may have the rest.
         """
         await self._connections.take()
         report = report if report is not None else FetchReport()
@@ -102,7 +105,7 @@ class Fetcher:
             may_split=not single_stream,
             start=start,
         )
-        transfer = _Transfer(blob, servers, schedule, intake, self._connections, self._fill)
+        transfer = _Transfer(blob, servers, schedule, intake, self._connections, self._fill, tar)
         self._transfers.append(transfer)
         try:
             await transfer.run()
@@ -175,7 +178,10 @@ class _Transfer:
         intake: Intake,
         connections: Connections,
         changed: Callable[[], None],
+        tar: Sought | None,
     ) -> None:
+        self._tar = tar
+        self._tar_instead: TarInstead | None = None  # if nothing else is left
         self._blob = blob
         self._servers = servers
         self._schedule = schedule
@@ -307,6 +313,8 @@ class _Transfer:
             return True
         except LayerteeError as exc:
             error: LayerteeError | None = exc
+            if isinstance(exc, NotInRegistry) and not part.probe:
+                await self._look_for_tar(server, exc)
             if not part.probe:
                 progressed = part.pos - part.asked_at >= MIN_PROGRESS
                 error = servers.failed(server, digest, exc, progressed=progressed)
@@ -326,6 +334,8 @@ class _Transfer:
                     self._no_ranges(RANGELESS_S)
                     raise _StartOver(str(error)) from error
                 case Then.GIVE_UP:
+                    if self._tar_instead is not None:
+                        raise self._tar_instead from error
                     if isinstance(error, RangeMismatch) and self._netloc:
                         error.add_note(f"that was {self._netloc}")
                     if error is exc:
@@ -333,6 +343,20 @@ class _Transfer:
                     raise error from None  # of another server: what it failed with has its own cause
         await asyncio.sleep(seconds)
         return True
+
+    async def _look_for_tar(self, server: Server, missing: NotInRegistry) -> None:
+        """``server`` does not have the blob. Raises TarInstead if it has the tar, and that is worth more."""
+        tar = self._tar
+        if tar is None or server.find_tar is None or server.name in tar.not_at:
+            return
+        size = await server.find_tar(tar.diff_id, tar.limit, missing.diff_id)
+        if size is None:
+            return
+        instead = TarInstead(server.name, size)
+        is_mostly_here = self._intake.next_byte * 2 >= self._blob.size
+        if not (is_mostly_here and self._servers.has_other(server, self._blob.digest)):
+            raise instead from missing
+        self._tar_instead = self._tar_instead or instead
 
     async def _exchange(self, part: Part, segment: Segment, server: Server) -> bool:
         """One request for what is missing of ``part``, and its body. False: the part is not needed."""

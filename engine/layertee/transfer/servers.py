@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import LayerteeError, NotInRegistry, RangeMismatch, SizeMismatch, Timeout, TruncatedBody
 
 if TYPE_CHECKING:
-    from ..image.document import Descriptor, Digest
+    from ..image.document import Descriptor, DiffID, Digest
     from .segment import Body
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,35 @@ class OpenBlob(Protocol):
 
     async def __call__(self, blob: Descriptor, start: int, stop: int | None) -> Body:
         """The body, which the caller closes. Raises RegistryError, TransportError and their subclasses."""
+
+
+class FindTar(Protocol):
+    """Asks one server whether it has a layer as a tar whose blob it lacks. Asked for each once."""
+
+    async def __call__(self, diff_id: DiffID, limit: int, said: str | None = None) -> int | None:
+        """The bytes of it, which are at most ``limit``; None: it has not, as far as is known. ``said`` is
+        what the server has said is in the blob. Raises no LayerteeError.
+        """
+
+
+@dataclass(slots=True)
+class Sought:
+    """What may come in place of a blob: the tar that is in it, of at most ``limit`` bytes, as the image's
+    config names it. ``not_at`` are the names of servers that were tried, in vain.
+    """
+
+    diff_id: DiffID
+    limit: int
+    not_at: set[str] = field(default_factory=set)
+
+
+class TarInstead(Exception):
+    """The server ``name`` lacks the blob and has its tar, of ``size`` bytes: fetch that, in its place."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(f"{name} lacks the blob and has its tar of {size} bytes")
+        self.name = name
+        self.size = size
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +80,7 @@ class Server:
     host: str
     open_blob: OpenBlob
     is_origin: bool = True
+    find_tar: FindTar | None = None
     n_bodies: int = 0
     pending: set[asyncio.Task[Body]] = field(default_factory=set)
 
@@ -98,13 +128,19 @@ class Standing:
 
 
 class Servers:
-    """The servers of one image, the origin last. Belongs to one event loop; any number of transfers."""
+    """The servers of one image, the origin last. Belongs to one event loop; any number of transfers.
 
-    def __init__(self, servers: Sequence[Server], standing: Standing | None = None) -> None:
+    ``may_give_up``: what they fail to give may be had otherwise, so a round of them is enough.
+    """
+
+    def __init__(
+        self, servers: Sequence[Server], standing: Standing | None = None, *, may_give_up: bool = False
+    ) -> None:
         if not servers:
             raise ValueError("an image has at least one server")
         self._servers = tuple(servers)
         self._standing = standing or Standing()
+        self._may_give_up = may_give_up
         self._behind: set[str] = set()  # names of those that do not have the image
         self._failed: dict[Digest, dict[str, LayerteeError]] = defaultdict(dict)  # in this round, by name
         self._wrong: dict[Digest, set[str]] = defaultdict(set)
@@ -118,6 +154,23 @@ class Servers:
     def is_one(self) -> bool:
         """There is nothing to choose."""
         return len(self._servers) == 1
+
+    def with_tar(self, tar: Sought, size: int) -> Servers | None:
+        """Who may be asked for ``tar``, if it has ``size`` bytes there: asked in the same order, each for
+        whether it has it first, unless that is known. None if there is nobody.
+
+        What one fails with is held against it here, too.
+        """
+        found = [
+            Server(each.name, each.host, _once_found(each, each.find_tar, tar, size), each.is_origin)
+            for each in self._servers
+            if each.find_tar is not None and each.name not in tar.not_at
+        ]
+        if not found:
+            return None
+        servers = Servers(found, self._standing, may_give_up=not self.is_one)
+        servers._behind = self._behind
+        return servers
 
     def behind(self, server: Server) -> None:
         """``server`` does not have the image as the others do: ask it last, for this image."""
@@ -148,9 +201,9 @@ class Servers:
 
         None: ``pick`` has another server, which may be asked at once. Otherwise the error that the
         transfer has failed with for now: this one, or of a round of all servers one that may pass, else
-        the origin's.
+        the origin's. Where a round is enough, it is raised.
         """
-        if self.is_one:
+        if self.is_one and not self._may_give_up:
             return error
         from .schedule import too_many  # when a blob is being fetched
 
@@ -168,6 +221,8 @@ class Servers:
         for name, each in round_of.items():
             if each is not stands:
                 stands.add_note(f"{name}: {each}")
+        if self._may_give_up:
+            raise stands
         return stands
 
     def wrong(self, blob: Digest, names: Iterable[str]) -> bool:
@@ -194,3 +249,16 @@ class Servers:
 
     def _place(self, server: Server) -> tuple[int, bool, int]:
         return self._standing.rank(server.host), server.name in self._behind, self._servers.index(server)
+
+
+def _once_found(server: Server, find_tar: FindTar, tar: Sought, size: int) -> OpenBlob:
+    """Opens the tar at ``server``, which is asked first whether it has it. Raises NotInRegistry else."""
+
+    async def open_tar(blob: Descriptor, start: int, stop: int | None) -> Body:
+        found = await find_tar(tar.diff_id, tar.limit)
+        if found != size:
+            is_ = "not there" if found is None else f"of {found} bytes there"
+            raise NotInRegistry(f"the tar {tar.diff_id} is {is_}, at {server.name}")
+        return await server.open_blob(blob, start, stop)
+
+    return open_tar

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from layertee.pulling.plan import (
     Plan,
     SourceKind,
     Survey,
+    TarAt,
     Verify,
     Want,
     leanest,
@@ -80,6 +82,7 @@ def make(
     want: Want | None = None,
     registry: Reference | None = REGISTRY,
     arrived: Mapping[Digest, int] | None = None,
+    tars: Mapping[Digest, TarAt] | None = None,
 ) -> Plan:
     by_content: dict[DiffID, list[Holding]] = {}
     for place in elsewhere:
@@ -93,6 +96,7 @@ def make(
         sizes=sizes or {},
         registry=registry,
         arrived=arrived or {},
+        tars=tars or {},
     )
     return plan(layers, survey, want or Want(form=form, trust=trust))
 
@@ -516,3 +520,91 @@ def test_an_image_of_this_machine_asks_no_registry_for_the_rest() -> None:
     elsewhere = {diff(0): holding(diff(0))}
     (step,) = make(layer(0), elsewhere=[elsewhere], registry=None, arrived={layer(0).digest: 40}).layers
     assert [source.kind for source in step.sources] == [SourceKind.READ]
+
+
+# --- what an endpoint has as a tar ----------------------------------------------------------------------
+
+AT = TarAt("near.test/os", 300)
+
+
+def kinds(made: Plan) -> list[SourceKind]:
+    (step,) = made.layers
+    return [source.kind for source in step.sources]
+
+
+@pytest.mark.parametrize("form", Form)
+def test_the_tar_of_a_blob_that_is_gone_comes_before_the_blob(form: Form) -> None:
+    made = make(layer(0), form=form, tars={layer(0).digest: AT})
+    assert kinds(made) == [SourceKind.TAR, SourceKind.NETWORK]
+    (step,) = made.layers
+    assert (step.action, step.as_tar, step.size) == (Action.FETCH, True, 300)
+    assert (step.wire_bytes, step.disk_bytes, step.resumed_at) == (300, 300, 0)
+    assert step.reason == "as a tar from near.test/os, which lacks the blob"
+    assert (made.bytes_to_fetch, made.bytes_reused) == (300, 0)
+    assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_what_is_on_the_machine_comes_before_a_tar_from_elsewhere() -> None:
+    elsewhere = {diff(0): holding(diff(0))}
+    made = make(layer(0), elsewhere=[elsewhere], tars={layer(0).digest: AT})
+    assert kinds(made) == [SourceKind.READ, SourceKind.TAR, SourceKind.NETWORK]
+    own = {diff(0): holding(diff(0), place="store", digest=layer(0).digest)}
+    assert make(layer(0), own=own, tars={layer(0).digest: AT}).bytes_to_fetch == 0
+
+
+@pytest.mark.parametrize(
+    ("arrived", "is_alone", "first"),
+    [
+        (40, False, SourceKind.TAR),
+        (50, False, SourceKind.RESUME),
+        (99, False, SourceKind.RESUME),
+        (99, True, SourceKind.TAR),
+    ],
+)
+def test_of_a_blob_that_is_mostly_here_the_rest_comes_first_if_it_may_be_elsewhere(
+    arrived: int, is_alone: bool, first: SourceKind
+) -> None:
+    at = TarAt("near.test/os", 300, is_alone)
+    made = make(layer(0), arrived={layer(0).digest: arrived}, tars={layer(0).digest: at})
+    found = kinds(made)
+    assert found[0] is first
+    assert set(found) == {SourceKind.TAR, SourceKind.RESUME, SourceKind.NETWORK}
+    assert found[2] is SourceKind.NETWORK
+
+
+@pytest.mark.parametrize(("begun", "at"), [(0, 0), (1, 1), (300, 300), (301, 0)])
+def test_only_what_is_missing_of_a_tar_is_fetched(begun: int, at: int) -> None:
+    made = make(layer(0), arrived={layer(0).tar_digest: begun}, tars={layer(0).digest: AT})
+    (step,) = made.layers
+    assert (step.resumed_at, step.wire_bytes, step.disk_bytes) == (at, 300 - at, 300 - at)
+
+
+@pytest.mark.parametrize("size", [0, -1, (64 << 20) + 1])
+def test_a_size_that_the_layer_cannot_have_is_no_source(size: int) -> None:
+    made = make(layer(0), tars={layer(0).digest: TarAt("near.test/os", size)})
+    assert kinds(made) == [SourceKind.NETWORK]
+
+
+def test_a_size_that_was_measured_otherwise_here_is_no_source() -> None:
+    tars = {layer(0).digest: AT}
+    assert kinds(make(layer(0), tars=tars, sizes={diff(0): 301})) == [SourceKind.NETWORK]
+    assert kinds(make(layer(0), tars=tars, sizes={diff(0): 300})) == [SourceKind.TAR, SourceKind.NETWORK]
+
+
+def test_where_only_the_blob_will_do_its_tar_is_no_source() -> None:
+    tars = {layer(0).digest: AT}
+    as_is = Want(form=Form.AS_IS, keep=Keep.NAMED)
+    assert kinds(make(layer(0), want=as_is, tars=tars)) == [SourceKind.NETWORK]
+    tar = Want(form=Form.UNCOMPRESSED, keep=Keep.NAMED)
+    assert kinds(make(layer(0), want=tar, tars=tars)) == [SourceKind.TAR, SourceKind.NETWORK]
+
+
+def test_a_layer_of_which_nothing_is_said_and_one_that_is_a_tar_have_no_other_tar() -> None:
+    opaque = replace(layer(0), diff_id=DiffID(str(layer(0).digest)), is_opaque=True)
+    plain = layer(1, compression=Compression.NONE)
+    for one in (opaque, plain):
+        assert kinds(make(one, tars={one.digest: AT})) == [SourceKind.NETWORK]
+
+
+def test_where_space_is_short_the_blob_comes_before_its_tar() -> None:
+    assert kinds(leanest(make(layer(0), tars={layer(0).digest: AT}))) == [SourceKind.NETWORK, SourceKind.TAR]

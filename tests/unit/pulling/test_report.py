@@ -32,7 +32,7 @@ KEYS = [
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),
-    *("place", "basis", "endpoints"),
+    *("as_tar", "place", "basis", "endpoints"),
 ]
 
 

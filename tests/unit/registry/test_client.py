@@ -57,6 +57,25 @@ def test_a_tag_is_resolved_to_manifest_config_and_layers() -> None:
     assert DOCKER_MANIFEST in rig.transport.requests[0].headers["Accept"]
 
 
+def test_requests_for_manifests_say_that_the_client_knows_diff_ids_and_no_others_do() -> None:
+    rig = Rig()
+    rig.transport.on(rig.tag, document(INDEX, OCI_INDEX))
+    rig.resolve()
+    assert [request.headers.get("Layertee-Diff-IDs") for request in rig.transport.requests] == [
+        "1",
+        "1",
+        None,
+    ]
+    assert not rig.registry.tars.is_known
+
+
+def test_an_answer_with_a_manifest_may_say_that_diff_ids_are_known() -> None:
+    rig = Rig()
+    rig.transport.on(rig.tag, document(MANIFEST, **{"Layertee-Diff-IDs": "1"}))
+    rig.resolve()
+    assert rig.registry.tars.is_known
+
+
 def test_an_index_is_followed_by_digest() -> None:
     rig = Rig()
     rig.transport.on(rig.tag, document(INDEX, OCI_INDEX))

@@ -51,6 +51,27 @@ def test_a_part_begins_with_what_was_left_of_it(store: Store) -> None:
     assert store.parts.arrived([layer_of(1), layer_of(2)]) == {layer_of(1).digest: 3}
 
 
+def test_what_has_begun_of_a_tar_is_told_beside_its_blob(store: Store) -> None:
+    layer = layer_of(1)
+    leave(store, 1, b"one")
+    part = store.parts.writer(layer.as_tar(50))
+    assert part is not None
+    part.write(b"four")
+    part.retain()
+    assert store.parts.arrived([layer]) == {layer.digest: 3, layer.tar_digest: 4}
+    store.parts.drop([layer.digest, layer_of(2).digest])
+    assert store.parts.arrived([layer]) == {layer.tar_digest: 4}
+
+
+def test_what_is_being_written_is_not_dropped(store: Store) -> None:
+    part = store.parts.writer(layer_of(1))
+    assert part is not None
+    store.parts.drop([layer_of(1).digest])
+    part.write(b"more")
+    part.retain()
+    assert store.parts.arrived([layer_of(1)]) == {layer_of(1).digest: 4}
+
+
 def test_a_part_has_one_writer(store: Store) -> None:
     part = store.parts.writer(layer_of(1))
     assert part is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,9 +21,9 @@ from layertee.errors import (
     TruncatedBody,
     Unauthorized,
 )
-from layertee.image.document import Descriptor
+from layertee.image.document import Descriptor, DiffID, Digest
 from layertee.transfer.segment import Body
-from layertee.transfer.servers import Server, Servers, Standing
+from layertee.transfer.servers import Server, Servers, Sought, Standing
 from tests.support.compress import digest_number
 
 BLOB, OTHER = digest_number(1), digest_number(2)
@@ -204,3 +206,74 @@ def test_whatever_fails_a_round_asks_each_server_once(
         assert (judged is None) == (len(asked) < 3)
         if judged is not None:
             asked.clear()
+
+
+# --- the tar that is in a blob ---------------------------------------------------------------------
+
+TAR = DiffID(str(digest_number(7)))
+SOUGHT = Sought(TAR, 1000)
+
+
+def having(name: str, size: int | None, asked: list[str]) -> Server:
+    async def find(diff_id: DiffID, limit: int, said: str | None = None) -> int | None:
+        assert (diff_id, limit, said) == (TAR, 1000, None)
+        asked.append(name)
+        return size
+
+    async def open_blob(blob: Descriptor, start: int, stop: int | None) -> Body:
+        raise TruncatedBody(f"{name} was opened", got=start, want=blob.size)
+
+    return Server(f"{name}.test/os", f"{name}.test", open_blob, name == "origin", find)
+
+
+def opened(server: Server) -> str:
+    """What the request for the tar ends in."""
+    tar = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest(str(TAR)), 300)
+    with pytest.raises((NotInRegistry, TruncatedBody)) as caught:
+        asyncio.run(server.ask(tar, 5, None))
+    return str(caught.value)
+
+
+def test_a_tar_is_asked_for_in_the_same_order_and_only_where_it_is() -> None:
+    asked: list[str] = []
+    sizes = {"first": 300, "second": None, "third": 301, "origin": 300}
+    servers = Servers([having(name, size, asked) for name, size in sizes.items()])
+    servers.leave(servers.in_order[0])
+    found = servers.with_tar(SOUGHT, 300)
+    assert found is not None
+    order = [server.name.partition(".")[0] for server in found.in_order]
+    assert order == ["second", "third", "origin", "first"]
+    assert [opened(server) for server in found.in_order] == [
+        f"the tar {TAR} is not there, at second.test/os",
+        f"the tar {TAR} is of 301 bytes there, at third.test/os",
+        "origin was opened",
+        "first was opened",
+    ]
+    assert asked == order
+
+
+def test_a_tar_is_not_asked_for_where_it_was_had_in_vain() -> None:
+    servers = Servers([having("first", 300, []), having("origin", 300, []), named("plain")])
+    tried = Sought(TAR, 1000, {"first.test/os"})
+    found = servers.with_tar(tried, 300)
+    assert found is not None and [server.host for server in found.in_order] == ["origin.test"]
+    tried.not_at.add("origin.test/os")
+    assert servers.with_tar(tried, 300) is None
+
+
+def test_one_round_for_a_tar_is_enough_where_the_blob_may_be_elsewhere() -> None:
+    servers = Servers([having("first", 300, []), named("origin", origin=True)])
+    found = servers.with_tar(SOUGHT, 300)
+    assert found is not None
+    (only,) = found.in_order
+    assert found.failed(only, BLOB, BROKEN, progressed=True) is BROKEN  # goes on where it was
+    dead = ConnectFailed("connection refused")
+    with pytest.raises(ConnectFailed):
+        found.failed(only, BLOB, dead, progressed=False)
+    assert [server.host for server in servers.in_order] == ["origin.test", "first.test"]
+
+
+def test_the_only_server_of_an_image_is_given_time_for_its_tar() -> None:
+    found = Servers([having("origin", 300, [])]).with_tar(SOUGHT, 300)
+    assert found is not None
+    assert found.failed(found.in_order[0], BLOB, DEAD, progressed=False) is DEAD

@@ -1,0 +1,411 @@
+"""Endpoints that lack a layer's blob and have its tar: what is asked of them, and what is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.compress import digest_of
+from tests.support.fakes.exchange import RequestRecord
+from tests.support.fakes.fault_server import FaultServer, Rule, on
+from tests.support.fakes.faults import Behaviour, ContentLength, Header, OtherBody, Reset
+from tests.support.fakes.refusals import Status
+from tests.support.fakes.tars import KNOWS, REPOSITORY, Lacks, has_tars
+from tests.support.imageproxy import serving
+from tests.support.mirrors import At, write_conf
+from tests.support.process import Cli, Ran
+from tests.support.rig.blobs import BuiltLayer
+from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.layers import incompressible_layer, text_layer
+
+FORMS = ("as-is", "uncompressed")
+LARGE = 16 << 20
+PREFIX = "origin.test/os"
+NAME = f"{PREFIX}:latest"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    """A layer of 16 MB, one that shrinks to little, and one that is zstd."""
+    layers = [incompressible_layer(LARGE), text_layer({"a": "again\n" * 40_000}), text_layer({"b": "once\n"})]
+    compression = ["gzip-fast", "gzip", "zstd"]
+    return build_image(tmp_path_factory.mktemp("tars"), layers, compression=compression)
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "home")
+
+
+@pytest.fixture
+def server(image: BuiltImage) -> Iterator[FaultServer]:
+    """A machine of the site: it is called as the image's registry."""
+    with FaultServer(image) as server:
+        yield server
+
+
+def asked(server: FaultServer, method: str, digest: str) -> list[RequestRecord]:
+    server.settle()
+    return [request for request in server.requests("blob", digest) if request.method == method]
+
+
+def counted(server: FaultServer, layer: BuiltLayer) -> tuple[int, int, int, int]:
+    """HEAD and GET of the layer's blob, HEAD and GET of its tar."""
+    names = (layer.digest, layer.diff_id)
+    head, get, head_tar, get_tar = (
+        len(asked(server, method, name)) for name in names for method in ("HEAD", "GET")
+    )
+    return head, get, head_tar, get_tar
+
+
+# --- one endpoint, which says that it knows DiffIDs ------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_layer_whose_blob_is_gone_comes_as_its_tar_and_is_kept_as_that(
+    server: FaultServer, image: BuiltImage, user: Cli, form: str
+) -> None:
+    server.script(has_tars(server, image))
+    dry = user.pull("--layers", form, "--dry-run", server.reference)
+    why = f"as a tar from {server.host}/{REPOSITORY}, which lacks the blob"
+    for told, layer in zip(dry.layers, image.layers, strict=True):
+        assert (told["action"], told["as_tar"], told["reason"]) == ("fetch", True, why)
+        assert (told["bytes_fetched"], told["size"]) == (layer.uncompressed_size, layer.size)
+        assert counted(server, layer) == (1, 0, 1, 0)
+    assert dry.json["bytes_fetched"] == image.uncompressed_bytes
+    server.forget()
+    ran = user.pull("--layers", form, server.reference)
+    assert [told["as_tar"] for told in ran.layers] == [True] * 3
+    assert ran.json["bytes_fetched"] == image.uncompressed_bytes
+    assert ran.json["manifest_digest"] == image.digest != ran.json["local_manifest_digest"]
+    for layer in image.layers:
+        assert counted(server, layer)[:3] == (1, 0, 1)
+        assert digest_of(user.blob(layer.diff_id).read_bytes()) == layer.diff_id
+    assert {request.header(KNOWS) for request in server.requests("manifest")} == {"1"}
+    assert user.verified()["missing"] == []
+    assert user.pull("--layers", form, server.reference).actions == ["have"] * 3
+
+
+def test_the_table_says_that_it_is_a_tar(server: FaultServer, image: BuiltImage, user: Cli) -> None:
+    server.script(has_tars(server, image))
+    ran = user.run("pull", "--tls-verify=false", server.reference)
+    assert ran.out.count("as a tar from") == 3
+    assert f"the registry's manifest is {image.digest}" in ran.out
+
+
+def test_what_is_there_is_fetched_as_it_is(server: FaultServer, image: BuiltImage, user: Cli) -> None:
+    gone = image.layers[1]
+    server.script(has_tars(server, image, [gone]))
+    ran = user.pull(server.reference)
+    assert [told["as_tar"] for told in ran.layers] == [False, True, False]
+    for layer in (image.layers[0], image.layers[2]):
+        head, _, *tar = counted(server, layer)
+        assert (head, tar) == (1, [0, 0])
+        assert digest_of(user.blob(layer.digest).read_bytes()) == layer.digest
+    assert counted(server, gone) == (1, 0, 1, 1)
+
+
+def test_inspection_tells_the_same_and_fetches_nothing(
+    server: FaultServer, image: BuiltImage, user: Cli
+) -> None:
+    server.script(has_tars(server, image))
+    ran = user.run("inspect", "--tls-verify=false", "--json", server.reference)
+    assert [told["as_tar"] for told in ran.layers] == [True] * 3
+    assert [counted(server, layer) for layer in image.layers] == [(1, 0, 1, 0)] * 3
+
+
+def test_checking_digests_only_a_tar_has_its_diff_id_checked(
+    server: FaultServer, image: BuiltImage, user: Cli
+) -> None:
+    server.script(has_tars(server, image))
+    user.pull("--verify", "digest", server.reference)
+    told = user.pull("--dry-run", server.reference).layers
+    assert {(one["action"], one["basis"]) for one in told} == {("have", "computed")}
+
+
+def test_content_that_repeats_comes_once(tmp_path: Path, user: Cli) -> None:
+    twice = text_layer({"a": "a\n" * 1000})
+    image = build_image(tmp_path / "image", [twice, twice, twice], compression=["gzip", "zstd", "gzip"])
+    with FaultServer(image) as server:
+        server.script(has_tars(server, image))
+        ran = user.pull(server.reference)
+        assert [told["action"] for told in ran.layers] == ["fetch", "have", "have"]
+        assert len(asked(server, "GET", image.layers[0].diff_id)) == 1
+
+
+def test_layers_of_which_the_image_does_not_say_what_they_hold_are_not_asked_for_as_tars(
+    tmp_path: Path,
+) -> None:
+    artifact = build_image(
+        tmp_path / "opaque", [text_layer({"a": "a"})], edit_config=lambda config: config.pop("rootfs")
+    )
+    layer = artifact.layers[0]
+    with FaultServer(artifact) as server, serving(tmp_path / "store") as proxy:
+        server.script(has_tars(server, artifact))
+        number = proxy.open(f"docker://{server.reference}")
+        assert layer.digest in proxy.no_blob(number, layer)
+        assert counted(server, layer)[2:] == (0, 0)
+
+
+# --- what an endpoint says is not believed ---------------------------------------------------------
+
+
+def lying(server: FaultServer, image: BuiltImage, behaviour: Behaviour, method: str) -> list[Rule]:
+    """Rules by which the large layer's tar is answered for with ``behaviour``."""
+    large = image.layers[0]
+    return [on("blob", behaviour, reference=large.diff_id, method=method), *has_tars(server, image, [large])]
+
+
+LIES: dict[str, tuple[Behaviour, str]] = {
+    "a size that is too long": (ContentLength(1000), "HEAD"),
+    "a size that is too short": (ContentLength(-1000), "HEAD"),
+    "no size at all": (Header("Content-Length", None), "HEAD"),
+    "a size that no layer has": (Header("Content-Length", str(1 << 50)), "HEAD"),
+    "other bytes": (OtherBody(1 << 20), "GET"),
+    "a tar that is gone by then": (Status(404), "GET"),
+    "a refusal": (Status(403), "GET"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_lie_costs_no_more_than_asking_the_origin(
+    site: Site, image: BuiltImage, user: Cli, lie: str, form: str
+) -> None:
+    site.near.script(lying(site.near, image, *LIES[lie]))
+    ran = site.pull(user, "--layers", form)
+    large = image.layers[0]
+    assert (ran.layers[0]["action"], ran.layers[0]["as_tar"]) == ("fetch", False)
+    assert site.sent(site.origin, large.digest) == large.size
+    assert user.verified()["missing"] == []
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_of_the_only_endpoint_is_an_error_that_says_what_was_tried(
+    server: FaultServer, image: BuiltImage, user: Cli, lie: str
+) -> None:
+    server.script(lying(server, image, *LIES[lie]))
+    ran = user.pull(server.reference, code=None)
+    assert ran.code != 0
+    assert image.layers[0].digest in ran.err
+    if LIES[lie][1] == "GET":
+        assert f"{server.host}/{REPOSITORY} was asked for the tar in its place" in ran.err
+    assert not user.blob(image.layers[0].diff_id).exists()
+
+
+def test_another_diff_id_than_the_config_has_is_ignored(
+    server: FaultServer, image: BuiltImage, user: Cli
+) -> None:
+    large, other = image.layers[0], image.layers[1]
+    server.script([on("blob", Lacks(other.diff_id), reference=large.digest), *has_tars(server, image)])
+    ran = user.pull("-v", server.reference, code=2)
+    assert f"{other.diff_id} in it, the image says {large.diff_id}" in ran.err
+    assert counted(server, large)[2:] == (0, 0)
+
+
+# --- endpoints that have not said anything ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_an_endpoint_that_has_not_said_that_it_knows_diff_ids_is_asked_when_a_blob_is_gone(
+    server: FaultServer, image: BuiltImage, user: Cli, tells: bool
+) -> None:
+    server.script(has_tars(server, image, marked=False, tells=tells))
+    ran = user.pull(server.reference)
+    assert [told["as_tar"] for told in ran.layers] == [True] * 3
+    assert [counted(server, layer) for layer in image.layers] == [(0, 1, 1, 1)] * 3
+
+
+def test_one_that_does_not_have_the_first_tar_is_asked_for_no_other(
+    site: Site, image: BuiltImage, user: Cli
+) -> None:
+    site.near.script([on("blob", Status(404), reference=layer.digest) for layer in image.layers])
+    ran = site.pull(user)
+    assert [told["as_tar"] for told in ran.layers] == [False] * 3
+    heads = [request for request in site.near.requests("blob") if request.method == "HEAD"]
+    assert len(heads) == 1
+    assert sum(site.sent(site.origin, layer.digest) for layer in image.layers) == image.blob_bytes
+
+
+# --- a neighbour before a far origin ---------------------------------------------------------------
+
+
+class Site:
+    """Two neighbours and the origin, each with ``image``; the origin is a proper registry."""
+
+    def __init__(self, directory: Path, image: BuiltImage) -> None:
+        self.directory = directory
+        self._stack = ExitStack()
+        self.near, self.next, self.origin = (
+            self._stack.enter_context(FaultServer(image, send_buffer=64 << 10)) for _ in range(3)
+        )
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def pull(self, user: Cli, *args: object, mirrors: Sequence[FaultServer] = (), code: int = 0) -> Ran:
+        near = [At(f"{server.host}/{REPOSITORY}") for server in mirrors or (self.near,)]
+        conf = write_conf(self.directory, PREFIX, near, At(f"{self.origin.host}/{REPOSITORY}"))
+        return user.pull(*args, NAME, code=code, CONTAINERS_REGISTRIES_CONF=str(conf))
+
+    def sent(self, server: FaultServer, digest: str) -> int:
+        server.settle()
+        return server.bytes_sent("blob", digest)
+
+
+@pytest.fixture
+def site(tmp_path: Path, image: BuiltImage) -> Iterator[Site]:
+    with Site(tmp_path, image) as site:
+        yield site
+
+
+def test_the_neighbours_tar_comes_before_the_origins_blob(site: Site, image: BuiltImage, user: Cli) -> None:
+    site.near.script(has_tars(site.near, image))
+    ran = site.pull(user)
+    assert [told["as_tar"] for told in ran.layers] == [True] * 3
+    assert site.origin.requests() == []
+
+
+def test_a_neighbour_that_did_not_give_the_manifest_gives_its_tars(
+    site: Site, image: BuiltImage, user: Cli
+) -> None:
+    """Its manifest could not be had; it is asked last, and the origin has lost the blobs."""
+    site.near.script([on("manifest", Status(404)), *has_tars(site.near, image, marked=False)])
+    site.origin.script([on("blob", Status(404), reference=layer.digest) for layer in image.layers])
+    ran = site.pull(user)
+    assert [told["as_tar"] for told in ran.layers] == [True] * 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_neighbour_that_dies_in_the_middle_is_followed_by_the_origin(
+    site: Site, image: BuiltImage, user: Cli, form: str
+) -> None:
+    large = image.layers[0]
+    dies = [
+        on("blob", Reset(LARGE // 3), reference=large.diff_id, method="GET", last=1),
+        on("blob", Reset(None), reference=large.diff_id, method="GET", first=2),
+    ]
+    site.near.script([*dies, *has_tars(site.near, image, [large])])
+    ran = site.pull(user, "--layers", form)
+    assert not ran.layers[0]["as_tar"]
+    assert site.sent(site.origin, large.digest) == large.size
+    assert user.verified()["missing"] == []
+    assert not list((user.store / "layertee" / "parts").iterdir()), "what came of the tar is of no use now"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tar_goes_on_at_the_next_neighbour_where_the_first_one_died(
+    site: Site, image: BuiltImage, user: Cli, form: str
+) -> None:
+    large = image.layers[0]
+    dies = [
+        on("blob", Reset(LARGE // 2), reference=large.diff_id, method="GET", last=1),
+        on("blob", Reset(None), reference=large.diff_id, method="GET", first=2),
+    ]
+    site.near.script([*dies, *has_tars(site.near, image, [large])])
+    site.next.script(has_tars(site.next, image, [large], marked=False))
+    ran = site.pull(user, "--layers", form, mirrors=[site.near, site.next])
+    assert ran.layers[0]["as_tar"]
+    assert ran.layers[0]["bytes_fetched"] == large.uncompressed_size
+    near, further = (
+        ran.layers[0]["endpoints"][f"{each.host}/{REPOSITORY}"] for each in (site.near, site.next)
+    )
+    assert near > LARGE // 4 and near + further == large.uncompressed_size
+    assert site.sent(site.next, large.diff_id) == further
+    assert site.sent(site.origin, large.digest) == 0
+    assert user.verified()["missing"] == []
+
+
+def test_the_next_run_goes_on_with_a_tar_that_has_begun(
+    server: FaultServer, image: BuiltImage, user: Cli
+) -> None:
+    large = image.layers[0]
+    tars = has_tars(server, image)
+    breaks = [
+        on("blob", Reset(LARGE * 3 // 4), reference=large.diff_id, method="GET", last=1),
+        on("blob", Status(403), reference=large.diff_id, method="GET", first=2),
+    ]
+    server.script([*breaks, *tars])
+    user.pull(server.reference, code=None)
+    server.script(tars)
+    (here,) = (one["bytes"] for one in user.run("ls", "--partial", "--json").json["partial"])
+    assert here > LARGE // 4
+    assert user.blob(large.diff_id).exists() is False
+    dry = user.pull("--dry-run", server.reference)
+    assert (dry.layers[0]["resumed_at"], dry.json["bytes_fetched"]) == (here, large.uncompressed_size - here)
+    ran = user.pull(server.reference)
+    assert (ran.layers[0]["resumed_at"], ran.layers[0]["as_tar"]) == (here, True)
+    assert ran.layers[0]["bytes_fetched"] == large.uncompressed_size - here
+
+
+def test_most_of_a_blob_is_gone_on_with_elsewhere(site: Site, image: BuiltImage, user: Cli) -> None:
+    large = image.layers[0]
+    first = [
+        on("blob", Reset(large.size * 3 // 4), reference=large.digest, method="GET", last=1),
+        on("blob", Status(404), reference=large.digest, first=2),
+    ]
+    tars = has_tars(site.near, image, [large], marked=False)
+    site.near.script([*first, *tars])
+    ran = site.pull(user)
+    assert not ran.layers[0]["as_tar"]
+    assert 0 < site.sent(site.origin, large.digest) < large.size // 2
+
+
+def test_little_of_a_blob_is_given_up_for_the_neighbours_tar(
+    site: Site, image: BuiltImage, user: Cli
+) -> None:
+    large = image.layers[0]
+    first = [on("blob", Reset(large.size // 4), reference=large.digest, method="GET", last=1)]
+    site.near.script([*first, *has_tars(site.near, image, [large], marked=False)])
+    ran = site.pull(user)
+    assert ran.layers[0]["as_tar"]
+    assert site.sent(site.origin, large.digest) == 0
+    assert not list((user.store / "layertee" / "parts").iterdir())
+
+
+# --- what it may cost ------------------------------------------------------------------------------
+
+
+def test_a_tar_counts_as_what_layers_inflate_to(server: FaultServer, image: BuiltImage, user: Cli) -> None:
+    server.script(has_tars(server, image))
+    ran = user.pull("--max-output", str(LARGE // 2), server.reference, code=None)
+    assert "[OUTPUT_BUDGET]" in ran.err
+    assert counted(server, image.layers[0])[3] == 0
+
+
+# --- the image-proxy -------------------------------------------------------------------------------
+
+
+def test_the_proxy_names_tars_and_gets_them_where_blobs_are_gone(
+    server: FaultServer, image: BuiltImage, tmp_path: Path
+) -> None:
+    server.script(has_tars(server, image))
+    with serving(tmp_path / "store", "--layer-identity", "diffid") as proxy:
+        number = proxy.open(f"docker://{server.reference}")
+        _, manifest = proxy.manifest(number)
+        assert [layer["digest"] for layer in manifest["layers"]] == [layer.diff_id for layer in image.layers]
+        for layer in image.layers:
+            tar = proxy.body("GetBlob", number, layer.diff_id, layer.uncompressed_size)
+            assert digest_of(tar) == layer.diff_id
+    assert [counted(server, layer)[1] for layer in image.layers] == [0, 0, 0]
+
+
+def test_a_proxy_that_hands_out_blobs_has_no_use_for_tars(
+    site: Site, image: BuiltImage, tmp_path: Path
+) -> None:
+    site.near.script(has_tars(site.near, image))
+    conf = write_conf(
+        tmp_path, PREFIX, [At(f"{site.near.host}/{REPOSITORY}")], At(f"{site.origin.host}/{REPOSITORY}")
+    )
+    with serving(tmp_path / "store", "--registries-conf", str(conf)) as proxy:
+        number = proxy.open(f"docker://{NAME}")
+        for layer in image.layers:
+            assert digest_of(proxy.blob(number, layer)) == layer.digest
+    assert [counted(site.near, layer)[2:] for layer in image.layers] == [(0, 0)] * 3
+    assert sum(site.sent(site.origin, layer.digest) for layer in image.layers) == image.blob_bytes
