@@ -131,7 +131,7 @@ class App:
         )
         try:
             return await in_thread(named)
-        except InvalidReference as exc:
+        except (InvalidReference, NotFound) as exc:
             raise Refusal(404, Code.MANIFEST_UNKNOWN, str(exc)) from exc
 
     async def _no_manifest(self, asked: Manifest, there_are: Sequence[Document]) -> Refusal:

@@ -58,6 +58,12 @@ class OfferedName:
         """All that may be asked for."""
         return (self.full, self.repository) if self.full is not None else (self.repository,)
 
+    def tagged(self, tag: str) -> OfferedName:
+        """The same repository with another tag. Raises InvalidReference."""
+        if not is_tag(tag):
+            raise InvalidReference(f"{tag!r:.200} is not a tag")
+        return OfferedName(self.registry, self.repository, tag)
+
     def __str__(self) -> str:
         registry = f"{self.registry}/" if self.registry else ""
         return f"{registry}{self.repository}" + (f":{self.tag}" if self.tag is not None else "")
@@ -77,17 +83,17 @@ def offered_name(text: str) -> OfferedName:
     return OfferedName("", short.repository, found.tag)
 
 
-def offered_ref(ref: str | None, repository: str) -> OfferedName:
+def offered_ref(ref: str | None, repository: str | None) -> OfferedName:
     """What an entry of an image layout is offered as, whose ``ref.name`` is ``ref``.
 
-    A name without ``/`` and ``:`` is a tag only, of ``repository``; that of None is ``latest``. Raises
-    InvalidReference.
+    A name without ``/`` and ``:`` is a tag only, of ``repository``; that of None is ``latest``. Without a
+    repository for them, neither is a name. Raises InvalidReference.
     """
-    if ref is None:
-        return OfferedName("", repository, LATEST)
-    if is_tag(ref):
-        return OfferedName("", repository, ref)
-    return offered_name(ref)
+    if ref is not None and not is_tag(ref):
+        return offered_name(ref)
+    if repository is None:
+        raise InvalidReference(f"{ref!r:.200} is no name of an image: it has no repository")
+    return OfferedName("", repository, LATEST if ref is None else ref)
 
 
 def registry_name(text: str) -> str:

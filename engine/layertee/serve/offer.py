@@ -73,7 +73,8 @@ class Stock(Protocol):
 
         Every blob of each can be had here, under the digest by which the document names it; ``original``: or
         under its DiffID, and then documents are those of the registry wherever these are kept. ``registry``
-        is where the image is from, for a repository that has images of several.
+        is where the image is from, for a repository that has images of several. Empty where no image has that
+        name; raises NotFound, whose text says what is missing, where one has it and is not all here.
         """
 
     def document(self, repository: str, digest: Digest) -> Document | None:

@@ -83,7 +83,7 @@ class Stored(enum.Enum):
 
 
 class Catalog:
-    """The map in the SQLite file ``path``; ``None`` keeps it in memory, for one run.
+    """The map in the SQLite file ``path``; ``None`` keeps it in memory, for one run. See ``to_read``, too.
 
     ``rebuilt`` is None, or why an earlier file was moved aside: the caller then scans the store.
     Any thread may call; each call blocks for one small transaction, so coroutines use
@@ -97,6 +97,7 @@ class Catalog:
         self._mutex = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
+        self._only_reads = False
         if path is None:
             self._db, self._steps = catalogfile.open_memory()
             return
@@ -110,6 +111,22 @@ class Catalog:
                     self._db, self._steps = catalogfile.open_file(path)
                 except Damaged as again:
                     raise CatalogError(f"{path}: a new catalog cannot be used either: {again}") from again
+
+    @classmethod
+    def to_read(cls, path: Path) -> Self:
+        """The map in a file that is there, whosever it is. Nothing is written, to the file or beside it.
+
+        One thread at a time opens, uses and closes those of one file. Raises CatalogError.
+        """
+        catalog = cls.__new__(cls)
+        catalog.path, catalog.rebuilt = path, None
+        catalog._mutex, catalog._pid, catalog._closed = threading.Lock(), os.getpid(), False
+        catalog._only_reads = True
+        try:
+            catalog._db, catalog._steps = catalogfile.open_to_read(path)
+        except Damaged as exc:
+            raise CatalogError(f"{path}: {exc}") from exc
+        return catalog
 
     def __enter__(self) -> Self:
         return self
@@ -243,6 +260,8 @@ class Catalog:
         """``change`` in one transaction; once more, from the beginning, where a flush was interrupted."""
         with self._mutex:
             self._refuse_misuse()
+            if self._only_reads:
+                raise RuntimeError("the catalog was opened to be read only")
             with self._turn():
                 self._steps.begin()
                 try:

@@ -20,11 +20,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from ..disk.database import BESIDE, SchemaRow, Steps, Unfit, refuse_unfit, restrain, schema_of
+from ..disk.database import BESIDE, SchemaRow, Steps, Unfit, is_wal, refuse_unfit, restrain, schema_of
 from ..disk.files import close, disk_error, sync_directory
 from ..errors import CatalogError, LocalError
 
 SCHEMA: Final = 1
+READ_BUSY_S: Final = 1.0  # whoever only reads goes on without
 BUSY_S: Final = 5.0  # how long one process waits for another's write; each takes milliseconds
 
 
@@ -121,8 +122,57 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, Steps]:
         raise
 
 
-def _connect(target: str) -> sqlite3.Connection:
-    return sqlite3.connect(target, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+def open_to_read(path: Path) -> tuple[sqlite3.Connection, Steps]:
+    """A connection that writes nothing, neither the file nor one beside it, and what bounds its statements.
+
+    While a transaction is being written it raises CatalogError, and after a crash until the next writer has
+    put the file in order: SQLite would give the journal an owner before it reads it. One thread at a time may
+    open and use it: closing a descriptor of the file drops the locks that this process has on it. Raises
+    Damaged, CatalogError.
+    """
+    db: sqlite3.Connection | None = None
+    try:
+        refuse_unfit(path)
+        if journal_of(path) is not None:
+            raise CatalogError(f"{path} is being written to, or its last writer died")
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            head = os.pread(fd, 100, 0)
+        finally:
+            close(fd)
+        if is_wal(head):
+            raise Unfit("its journal is a write-ahead log, which cannot be read without writing")
+        db = _connect(f"{Path(os.path.abspath(path)).as_uri()}?mode=ro", busy_s=READ_BUSY_S)
+        steps = restrain(db)
+        db.execute("PRAGMA query_only = ON")
+        schema = schema_of(db, steps)
+        if _number(db, "PRAGMA user_version") != SCHEMA or schema != _own_schema():
+            raise CatalogError(f"{path} is not a catalog that this program knows")
+        return db, steps
+    except BaseException as exc:
+        if db is not None:
+            db.close()
+        if isinstance(exc, Unfit):
+            raise Damaged(str(exc)) from exc
+        if isinstance(exc, OSError):
+            raise CatalogError(f"opening {path}: {exc.strerror}") from exc
+        if isinstance(exc, sqlite3.Error):
+            raise CatalogError(f"opening {path}: {exc}") from exc
+        raise
+
+
+def journal_of(path: Path) -> tuple[int, ...] | None:
+    """What tells the journal of a transaction that has not ended from others; None where there is none."""
+    try:
+        found = os.stat(f"{path}-journal", follow_symlinks=False)
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if found.st_size else None
+
+
+def _connect(target: str, *, busy_s: float = BUSY_S) -> sqlite3.Connection:
+    is_uri = target.startswith("file:")
+    return sqlite3.connect(target, timeout=busy_s, isolation_level=None, check_same_thread=False, uri=is_uri)
 
 
 def _make_tables(db: sqlite3.Connection) -> None:

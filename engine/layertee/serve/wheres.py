@@ -1,0 +1,100 @@
+"""Which places are on offer, as ``--place`` names them, and the stock that they make together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ..errors import InvalidReference
+from ..image.document import Platform
+from ..image.placename import PlaceKind, PlaceName, parse_place
+from ..image.reference import ARCHIVE
+from ..image.reference_storage import TRANSPORT, StorageReference
+from ..record import dataclass
+from .layouts import ArchiveShelf, directory_shelf
+from .ownstore import ReadLedger, StoreShelf
+from .shelf import Complaints, Shelf
+from .stock import OpenStock
+
+if TYPE_CHECKING:
+    from .stock import Attesting
+
+STORE: Final = "store"
+_FORMS: Final = f"{STORE}, oci:DIR, {ARCHIVE}:FILE or {TRANSPORT}:"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnStorePlace:
+    """The store of this program, wherever that is."""
+
+    def __str__(self) -> str:
+        return STORE
+
+
+# An image layout is named by its directory.
+Offered = OwnStorePlace | Path | PlaceName | StorageReference
+
+
+def parse_offered(texts: Sequence[str]) -> tuple[Offered, ...]:
+    """``store``, ``oci:DIR``, ``oci-archive:FILE``, ``containers-storage:[…]``; each place once, in order.
+
+    Raises InvalidReference.
+    """
+    return tuple(dict.fromkeys(map(_parsed, texts)))
+
+
+def open_stock(
+    places: Sequence[Offered], store_root: Path | None, *, platform: Platform | None = None
+) -> OpenStock:
+    """What is in ``places``, none of which need be there yet; close it.
+
+    ``store_root`` is where this program's own store is, or would be. What its catalog knows of blobs is used
+    even if it is not one of ``places``. ``platform`` is that of the clients, this machine's if None. Raises
+    InvalidReference and LocalError where the configuration of podman's store cannot be used.
+    """
+    shelves: list[Shelf] = []
+    ledger: ReadLedger | None = None
+    attesting: list[Attesting] = []
+    for place in sorted(places, key=lambda place: not isinstance(place, OwnStorePlace)):
+        if isinstance(place, OwnStorePlace):
+            if store_root is None:
+                raise InvalidReference("this machine's own store is not known")
+            shelves.append(store := StoreShelf(store_root))
+            ledger = store.ledger
+        elif isinstance(place, Path):
+            shelves.append(directory_shelf(place))
+        elif isinstance(place, PlaceName) and place.path is not None:
+            shelves.append(ArchiveShelf(place.path))
+        else:
+            raise InvalidReference(f"{place} is no place to offer images from; write {_FORMS}")
+    if ledger is None and store_root is not None:
+        ledger = ReadLedger(store_root, Complaints(STORE))
+    return OpenStock(shelves, ledger=ledger, attesting=attesting, platform=platform)
+
+
+def _parsed(text: str) -> Offered:
+    if text == STORE:
+        return OwnStorePlace()
+    word, _, rest = text.partition(":")
+    if word not in ("oci", ARCHIVE, TRANSPORT):
+        raise InvalidReference(f"{text!r:.200} is no place to offer images from; write {_FORMS}")
+    found = parse_place(text)
+    if isinstance(found, Path):
+        _refuse_name(found, text, rest)
+        return Path(os.path.abspath(found))
+    if isinstance(found, PlaceName) and found.kind is PlaceKind.OCI_ARCHIVE and found.path is not None:
+        _refuse_name(found.path, text, rest)
+        return PlaceName(found.kind, Path(os.path.abspath(found.path)))
+    if isinstance(found, StorageReference):
+        return found
+    raise InvalidReference(f"{text!r:.200} is no place to offer images from; write {_FORMS}")
+
+
+def _refuse_name(path: Path, text: str, rest: str) -> None:
+    """All images of a place are offered; one that is named would be a misunderstanding."""
+    if ":" in rest:
+        raise InvalidReference(
+            f"{text!r:.200} names an image; all that is in {path} is offered: leave it out"
+        )
