@@ -284,3 +284,52 @@ int lt_pool_layer_result(lt_pool *p, int32_t layer, struct lt_result *ret);
 /* Only after LT_EVENT_DONE. */
 int lt_pool_layer_free(lt_pool *p, int32_t layer);
 void lt_pool_stats(lt_pool *p, struct lt_pool_stats *ret);
+
+/*
+ * A layer of containers-storage: its tar, put together from tar-split and files.
+ *
+ * tar-split has one JSON object a line: bytes of the tar, or the name and size
+ * of a file whose bytes come next.  Nearly all lines look alike, and those are
+ * read at sight.  Any other line is left to the caller, and so is a file that
+ * is not found under its name beneath 'tree', is not a regular file of that
+ * size, or cannot be read: why, the caller finds out when it looks itself.
+ * No symlink is followed.
+ *
+ * 'tree' is a descriptor of a directory and stays the caller's.  NULL when
+ * memory is short.  One thread at a time.
+ */
+typedef struct lt_split lt_split;
+lt_split *lt_split_new(int tree);
+void lt_split_free(lt_split *s);
+
+enum lt_split_status {
+	LT_SPLIT_MORE = 0,	/* 'out' is full, or 'in' has no whole line left */
+	LT_SPLIT_LINE = 1,	/* the next line is for the caller to take */
+	LT_SPLIT_FILE = 2,	/* a file is: see lt_split_give_up_file */
+};
+
+/* What may still come: bytes, and lines.  A line that is beyond is left to the
+ * caller. */
+struct lt_split_bounds {
+	uint64_t nbytes, n_entries;
+};
+
+/*
+ * Take lines of 'in', and put what they stand for into 'out'.  A line is taken
+ * as soon as the one before it is all in 'out'.  'out' NULL passes over so many
+ * bytes, and opens no file for it.
+ */
+int lt_split_read(lt_split *s, const char *in, size_t in_nbytes,
+		  void *out, size_t out_nbytes_avail,
+		  struct lt_split_bounds *bounds,
+		  size_t *in_nbytes_ret, size_t *out_nbytes_ret);
+
+/* 'left' bytes of the file 'name' are next, from byte 'at' on. */
+struct lt_split_file {
+	const char *name;	/* until the next call */
+	size_t name_nbytes;
+	uint64_t at, left;
+};
+
+/* The caller goes on with the file, and lt_split_read after it. */
+void lt_split_give_up_file(lt_split *s, struct lt_split_file *ret);

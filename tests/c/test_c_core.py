@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "codec": {"", "cpu"},
     "tee": {"", "codec", "hash"},
     "pool": {"", "codec", "hash"},
+    "split": {""},
 }
 
 
@@ -64,7 +65,7 @@ def test_a_c_file_has_a_name_that_no_other_has() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("main", ["test_codec.c", "test_inflate.c", "test_sha256.c"])
+@pytest.mark.parametrize("main", ["test_codec.c", "test_inflate.c", "test_sha256.c", "test_split.c"])
 @pytest.mark.parametrize(("compiler", "bare"), VARIANTS)
 def test_the_lower_floor_passes_under_sanitizers(compiler: str, bare: bool, main: str) -> None:
     run(ccore.variant(main, compiler, bare).build())

@@ -28,7 +28,7 @@ from layertee.places.ostree.images import CONFIG_KEY, MANIFEST_KEY, gather, stor
 from layertee.places.ostree.names import escape, layer_digest, layer_ref, unescape
 from layertee.places.ostree.record import PLACE, PreparedRef, read_record, write_record
 from layertee.places.podman.records import file_name, image_rows, layer_rows
-from layertee.places.podman.tarsplit import Payload, entries
+from layertee.places.podman.tarsplit import Payload, TarSplit
 from layertee.places.tarindex import DamagedTar, members
 from layertee.store.catalog import Catalog, PulledImage
 from tests.fuzz.documents import HEX, WORDS_OF_JSON, A, B, config, manifest
@@ -85,7 +85,8 @@ def tar_split(raw: bytes) -> object:
     if raw[0] & 1:
         stream = gzip.compress(stream, 1, mtime=0)
     made = 0
-    for entry in entries(io.BytesIO(stream), "it", size):
+    split = TarSplit(io.BytesIO(stream), "it", size)
+    while (entry := split.take()) is not None:
         made += entry.size if isinstance(entry, Payload) else len(entry)
         assert made <= size
     assert made == size

@@ -182,7 +182,7 @@ def fault_library() -> Path:
 
 def build_all() -> Path:
     """Every program that the tests of the core run, so that they find it; the last of them. As ``build``."""
-    mains = ("test_codec.c", "test_inflate.c", "test_sha256.c", "replay.c")
+    mains = ("test_codec.c", "test_inflate.c", "test_sha256.c", "test_split.c", "replay.c")
     programs = [variant(main, compiler, bare) for main in mains for compiler, bare in VARIANTS]
     programs.append(cost_of_inflating())
     if pkg_config("libcrypto") is not None:

@@ -66,6 +66,10 @@ class Tree:
             close(self._fd)
             self._fd = -1
 
+    def fileno(self) -> int:
+        """The descriptor of the directory, which stays the tree's."""
+        return self._fd
+
     def sub(self, name: str) -> Tree:
         """The directory called ``name``, which may have several components."""
         directory = self._directory(split(os.fsencode(name), self._shown))

@@ -360,6 +360,7 @@ def test_a_file_swapped_between_two_looks_is_not_read(
             os.rename(other, path)
         return real(name, *args, **kwargs)
 
+    monkeypatch.setenv("LAYERTEE_CORE", "python")  # between whose looks there is time
     monkeypatch.setattr(os, "open", open_late)
     with pytest.raises(SourceUnreadable, match="replaced"):
         content(holding)
@@ -391,7 +392,7 @@ def test_a_file_cut_short_while_it_is_read_is_unreadable(store: StorageRig, imag
         room = memoryview(bytearray(1000))
         assert reader.readinto(room) == 1000
         os.truncate(store.tree(diff_id) / "noise", 20_000)
-        with pytest.raises(SourceUnreadable, match="cut short"):
+        with pytest.raises(SourceUnreadable, match=r"cut short|has 20000 bytes"):
             while reader.readinto(room):
                 pass
     finally:
@@ -450,7 +451,7 @@ def test_whatever_the_disk_does_while_reading_it_is_typed_and_nothing_stays_open
     assert n > 10
 
 
-@pytest.mark.parametrize("call", ["readv", "dup"])
+@pytest.mark.parametrize("call", ["preadv", "dup"])
 def test_a_failing_call_names_what_it_was_for(
     filled: StorageRig, image: BuiltImage, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,6 +461,7 @@ def test_a_failing_call_names_what_it_was_for(
     def broken(*_: object, **__: object) -> int:
         raise OSError(5, "Input/output error")
 
+    monkeypatch.setenv("LAYERTEE_CORE", "python")  # whose calls can be broken
     monkeypatch.setattr(os, call, broken)
     with pytest.raises(SourceUnreadable, match=f"{filled.root}/.*: Input/output error"):
         content(holding)

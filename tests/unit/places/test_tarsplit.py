@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from layertee.errors import SourceUnreadable
-from layertee.places.podman.tarsplit import MAX_LINE, Payload, entries
+from layertee.places.podman.tarsplit import MAX_LINE, Payload, TarSplit
 
 HEADER = bytes(range(256)) * 2
 
@@ -30,8 +30,12 @@ def packed(lines: Iterable[object]) -> bytes:
     return gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
 
-def read(raw: bytes, size: int) -> list[bytes | Payload]:
-    return list(entries(io.BytesIO(raw), "the.tar-split.gz", size))
+def read(raw: bytes, size: int, where: str = "the.tar-split.gz") -> list[bytes | Payload]:
+    split = TarSplit(io.BytesIO(raw), where, size)
+    try:
+        return list(iter(split.take, None))
+    finally:
+        split.close()
 
 
 def test_segments_and_files_come_out_in_order() -> None:
@@ -102,10 +106,10 @@ def test_what_is_not_tarsplit_is_refused(line: bytes) -> None:
 
 
 def test_more_bytes_than_the_layer_has_are_refused_before_they_come_out() -> None:
-    found = entries(io.BytesIO(packed([segment(HEADER), file("huge", 1 << 62)])), "x", 513)
-    assert next(found) == HEADER
+    found = TarSplit(io.BytesIO(packed([segment(HEADER), file("huge", 1 << 62)])), "x", 513)
+    assert found.take() == HEADER
     with pytest.raises(SourceUnreadable, match="more than the 513 bytes"):
-        next(found)
+        found.take()
 
 
 def test_fewer_bytes_than_the_layer_has_are_refused() -> None:
@@ -117,7 +121,7 @@ def test_fewer_bytes_than_the_layer_has_are_refused() -> None:
 def test_a_truncated_stream_is_refused(cut: int) -> None:
     raw = packed([segment(HEADER), file("a", 5)])
     with pytest.raises(SourceUnreadable, match="x: "):
-        list(entries(io.BytesIO(raw[:cut]), "x", 517))
+        read(raw[:cut], 517, "x")
 
 
 def test_no_flipped_bit_gives_other_bytes() -> None:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...config.storage import TREES
+from ...core.split import FILE, MORE, Splitter
 from ...disk.files import close
 from ...disk.tree import Tree
 from ...errors import SourceUnreadable
 from ...record import dataclass
-from .tarsplit import Payload, entries
+from .tarsplit import Payload, TarSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,14 @@ def _hinted() -> Iterator[None]:
 
 
 class LayerReader:
-    """The tar of ``files``, from the layer's own tree. A TarReader.
+    """The tar of ``files``, from the layer's own tree. A BlobReader.
 
     Drivers can show more than that tree, as a mounted layer has its parents' files, too. But a file
     with bytes in the tar was written from those bytes, into this tree. What is not there, or has
     another size, is not the layer any more: SourceUnreadable, in the middle if need be. What has
     changed without changing its size is for the reader's hash to find.
+
+    The C core does nearly all of it, where there is one. What it leaves is done as without it.
     """
 
     def __init__(self, files: LayerFiles) -> None:
@@ -91,8 +94,10 @@ class LayerReader:
             close(fd)
             raise
         self._shown = f"{files.records}/{files.tarsplit_name}"
-        self._split = os.fdopen(fd, "rb")
-        self._entries = entries(self._split, self._shown, files.size)
+        self._file = os.fdopen(fd, "rb")
+        self._split = TarSplit(self._file, self._shown, files.size)
+        self._quick = Splitter(self._tree.fileno()) if Splitter.is_there() else None
+        # What is next: bytes of the tar, or ``left`` bytes of a file.
         self._segment = memoryview(b"")
         self._name = b""
         self._fd = -1  # of the file, once it is read from
@@ -104,66 +109,85 @@ class LayerReader:
 
         Blocks. Raises SourceUnreadable.
         """
-        filled = 0
-        while filled < len(view):
-            if self._left:
-                n = self._read(view[filled : filled + self._left])
-            elif self._segment:
-                n = min(len(self._segment), len(view) - filled)
-                view[filled : filled + n] = self._segment[:n]
-                self._segment = self._segment[n:]
-            elif self._advance():
-                continue
-            else:
-                break
-            filled += n
-        return filled
+        return self._move(view, len(view))
 
     def skip(self, nbytes: int) -> None:
         """Go on ``nbytes`` bytes further; files that are passed over are not opened.
 
         Blocks. Raises SourceUnreadable, also where the tar ends before.
         """
-        while nbytes:
-            if self._left:
-                n = min(self._left, nbytes)
-                self._at += n
-                self._left -= n
-            elif self._segment:
-                n = min(len(self._segment), nbytes)
-                self._segment = self._segment[n:]
-            elif self._advance():
-                continue
-            else:
-                raise SourceUnreadable(f"{self._shown}: ends {nbytes} bytes too early")
-            nbytes -= n
+        if (n := self._move(None, nbytes)) != nbytes:
+            raise SourceUnreadable(f"{self._shown}: ends {nbytes - n} bytes too early")
 
     def close(self) -> None:
         """Close what is open; harmless when repeated."""
-        self._entries.close()
-        self._close_file()
+        if self._quick is not None:
+            self._quick.close()
+            self._quick = None
         self._split.close()
+        self._close_file()
+        self._file.close()
         self._tree.close()
+
+    def _move(self, view: memoryview | None, nbytes: int) -> int:
+        """Go on as many bytes of the tar, and put them into ``view``, if there is one; how many they were."""
+        done = 0
+        while done < nbytes:
+            room = view[done:] if view is not None else None
+            left = nbytes - done
+            if self._left:
+                done += self._of_file(room, min(left, self._left))
+            elif self._segment:
+                n = min(left, len(self._segment))
+                if room is not None:
+                    room[:n] = self._segment[:n]
+                self._segment = self._segment[n:]
+                done += n
+            elif self._quick is not None and (n := self._quickly(self._quick, room, left)):
+                done += n
+            elif not self._left and not self._advance():
+                break
+        return done
+
+    def _quickly(self, quick: Splitter, room: memoryview | None, nbytes: int) -> int:
+        """The same as far as the core does it. 0: the next entry is the caller's to take, or already is."""
+        split, done = self._split, 0
+        while True:
+            into = room[done:] if room is not None else None
+            moved = quick.read(split.text, split.at, into, nbytes - done, split.bounds)
+            split.at += moved.n_in
+            done += moved.n_out
+            if moved.status == FILE:
+                self._name, self._at, self._left = quick.give_up_file()
+            if moved.status != MORE or done == nbytes or not split.more():
+                return done
 
     def _advance(self) -> bool:
         """Go to the next segment or file; False at the end."""
-        self._close_file()
-        entry = next(self._entries, None)
+        entry = self._split.take()
         if entry is None:
             return False
         if isinstance(entry, Payload):
-            self._name, self._left = entry.name, entry.size
-            self._at = 0
+            self._name, self._at, self._left = entry.name, 0, entry.size
         else:
             self._segment = memoryview(entry)
         return True
+
+    def _of_file(self, room: memoryview | None, nbytes: int) -> int:
+        """Some of the file's next ``nbytes`` bytes, at least one."""
+        n = nbytes if room is None else self._read(room[:nbytes])
+        self._at += n
+        self._left -= n
+        if not self._left:
+            self._close_file()
+        return n
 
     def _open_file(self) -> None:
         with _hinted():
             self._fd, size = self._tree.file(self._name)
         if size != self._at + self._left:
             wanted = self._at + self._left
-            raise SourceUnreadable(f"{self._file()}: has {size} bytes, the layer {wanted}")
+            raise SourceUnreadable(f"{self._named()}: has {size} bytes, the layer {wanted}")
 
     def _read(self, view: memoryview) -> int:
         if self._fd < 0:
@@ -171,11 +195,9 @@ class LayerReader:
         try:
             n = os.preadv(self._fd, [view], self._at)
         except OSError as exc:
-            raise SourceUnreadable(f"{self._file()}: {exc.strerror}") from exc
+            raise SourceUnreadable(f"{self._named()}: {exc.strerror}") from exc
         if n == 0:
-            raise SourceUnreadable(f"{self._file()}: was cut short while it was read")
-        self._at += n
-        self._left -= n
+            raise SourceUnreadable(f"{self._named()}: was cut short while it was read")
         return n
 
     def _close_file(self) -> None:
@@ -183,5 +205,5 @@ class LayerReader:
             close(self._fd)
             self._fd = -1
 
-    def _file(self) -> str:
+    def _named(self) -> str:
         return f"{self._shown}: {os.fsdecode(self._name)!r:.200}"

@@ -18,7 +18,6 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Generator, Iterator
 from typing import IO, Final
 
 from ...errors import SourceUnreadable
@@ -27,6 +26,7 @@ from ...record import dataclass
 # Go's tar readers take no extension header larger than 1 MiB. Several may come before one file, and
 # base64 makes them a third longer.
 MAX_LINE: Final = 8 << 20
+_AT_ONCE: Final = 256 << 10  # bytes of text
 # Each file has a header of 512 bytes, so that entries that stand for nothing can only be few.
 _NBYTES_PER_ENTRY: Final = 256
 _SPARE_ENTRIES: Final = 1000
@@ -34,10 +34,10 @@ _SPARE_ENTRIES: Final = 1000
 # As Go writes them, but for names with other characters: read in a third of the time that JSON takes.
 _SEGMENT_BEGIN: Final = b'{"type":2,"payload":"'
 _SEGMENT_END: Final = b'","position":'
-_PLAIN_END: Final = re.compile(rb"(?:0|[1-9][0-9]{0,18})\}\n?")
+_PLAIN_END: Final = re.compile(rb"(?:0|[1-9][0-9]{0,18})\}")
 _PLAIN_FILE: Final = re.compile(
     rb'\{"type":1,"name":"([ !#-\[\]-~]+)","size":([1-9][0-9]{0,18}),'
-    rb'"payload":(?:null|"[A-Za-z0-9+/=]*"),"position":(?:0|[1-9][0-9]{0,18})\}\n?'
+    rb'"payload":(?:null|"[A-Za-z0-9+/=]*"),"position":(?:0|[1-9][0-9]{0,18})\}'
 )
 
 _FILE_TYPE: Final = 1
@@ -52,42 +52,72 @@ class Payload:
     size: int
 
 
-def entries(file: IO[bytes], where: str, size: int) -> Generator[bytes | Payload, None, None]:
+class TarSplit:
     """What makes up the tar of ``size`` bytes: its own bytes, and the files between them.
 
-    ``file`` is the gzip stream, read as it goes and left open. ``where`` names it in messages. Raises
-    SourceUnreadable for whatever is not tar-split, and as soon as more than ``size`` bytes would come out.
+    ``file`` is the gzip stream, read as it goes and left open. ``where`` names it in messages. Every method
+    raises SourceUnreadable for whatever is not tar-split, and as soon as more than ``size`` bytes would come
+    out.
+
+    ``text`` from byte ``at`` on is what was inflated and not taken yet. ``bounds`` are the bytes and the
+    lines that may still come. Who takes lines from there counts them.
     """
-    left = size
-    n_left = size // _NBYTES_PER_ENTRY + _SPARE_ENTRIES
-    for line in _lines(file, where):
-        n_left -= 1
+
+    def __init__(self, file: IO[bytes], where: str, size: int) -> None:
+        self._where = where
+        self._size = size
+        self._inflated = gzip.GzipFile(fileobj=file, mode="rb")
+        self.text = b""
+        self.at = 0
+        self.bounds = [size, size // _NBYTES_PER_ENTRY + _SPARE_ENTRIES]
+
+    def more(self) -> bool:
+        """Inflate more of the text; False at its end. Blocks."""
+        if len(self.text) - self.at > MAX_LINE:
+            raise SourceUnreadable(f"{self._where}: a line is longer than {MAX_LINE} bytes")
         try:
-            entry = _entry(line)
-        except (ValueError, RecursionError) as exc:  # what is not base64 or UTF-8 is a ValueError, too
-            raise SourceUnreadable(f"{where}: not tar-split: {exc}") from exc
-        nbytes = entry.size if isinstance(entry, Payload) else len(entry or b"")
-        left -= nbytes
-        if left < 0 or n_left < 0:
-            raise SourceUnreadable(f"{where}: describes more than the {size} bytes that the layer has")
-        if entry is not None:
-            yield entry
-    if left:
-        raise SourceUnreadable(f"{where}: ends {left} bytes before the layer does")
+            found = self._inflated.read(_AT_ONCE)
+        except (EOFError, OSError, zlib.error) as exc:  # truncated; not gzip, unreadable; corrupt
+            raise SourceUnreadable(f"{self._where}: {exc}") from exc
+        self.text = self.text[self.at :] + found
+        self.at = 0
+        return bool(found)
 
-
-def _lines(file: IO[bytes], where: str) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=file, mode="rb") as inflated:
-        while True:
+    def take(self) -> bytes | Payload | None:
+        """The next entry that stands for any bytes; None at the end. Blocks."""
+        while (line := self._line()) is not None:
             try:
-                line = inflated.readline(MAX_LINE + 1)
-            except (EOFError, OSError, zlib.error) as exc:  # truncated; not gzip, unreadable; corrupt
-                raise SourceUnreadable(f"{where}: {exc}") from exc
-            if not line:
-                return
-            if len(line) > MAX_LINE:
-                raise SourceUnreadable(f"{where}: a line is longer than {MAX_LINE} bytes")
-            yield line
+                entry = _entry(line)
+            except (ValueError, RecursionError) as exc:  # what is not base64 or UTF-8 is a ValueError, too
+                raise SourceUnreadable(f"{self._where}: not tar-split: {exc}") from exc
+            self.bounds[0] -= entry.size if isinstance(entry, Payload) else len(entry or b"")
+            self.bounds[1] -= 1
+            if min(self.bounds) < 0:
+                raise SourceUnreadable(
+                    f"{self._where}: describes more than the {self._size} bytes that the layer has"
+                )
+            if entry is not None:
+                return entry
+        if self.bounds[0]:
+            raise SourceUnreadable(f"{self._where}: ends {self.bounds[0]} bytes before the layer does")
+        return None
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        self._inflated.close()
+
+    def _line(self) -> bytes | None:
+        while (end := self.text.find(b"\n", self.at)) < 0:
+            if not self.more():
+                end = len(self.text)
+                break
+        if end - self.at > MAX_LINE:
+            raise SourceUnreadable(f"{self._where}: a line is longer than {MAX_LINE} bytes")
+        line = self.text[self.at : end]
+        if not line and end == len(self.text):
+            return None
+        self.at = min(end + 1, len(self.text))
+        return line
 
 
 def _entry(line: bytes) -> bytes | Payload | None:
