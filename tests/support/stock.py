@@ -27,10 +27,10 @@ Json = dict[str, Any]
 
 
 def stock_of(
-    *places: str, store: Path | None = None, platform: Platform = AMD64
+    *places: str, store: Path | None = None, platform: Platform = AMD64, cache: Path = Path("/nowhere")
 ) -> AbstractContextManager[OpenStock]:
-    """The stock over ``places``, as ``--place`` names them."""
-    return closing(open_stock(parse_offered(places), store, platform=platform))
+    """The stock over ``places``, as ``--place`` names them. ``cache``: the blob info cache."""
+    return closing(open_stock(parse_offered(places), store, platform=platform, blob_info_cache=cache))
 
 
 def put_blob(root: Path, raw: bytes, media_type: str) -> Json:

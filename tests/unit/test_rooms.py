@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "engine": {"image", "disk", "core", "transfer", "store", "options", "pulling"},
     "sync": {"store", "pulling", "engine"},
     "imageproxy": {"image", "disk", "core", "store", "signatures", "pulling", "engine"},
-    "serve": {"image", "disk", "core", "store", "places"},
+    "serve": {"image", "config", "disk", "core", "store", "places"},
     "__init__": {"image", "disk", "core", "transfer", "store", "pulling", "engine", "sync"},
     "cli": {
         *(

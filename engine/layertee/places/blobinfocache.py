@@ -10,11 +10,12 @@ was. A cache that is locked, damaged or of another version answers nothing and i
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,8 @@ from ..image.blobname import BlobName, KnownNames
 from ..image.document import DiffID, Digest
 from ..image.holding import Basis, Found, Place
 from ..image.media import Compression
+
+log = logging.getLogger(__name__)
 
 FILE: Final = "blob-info-cache-v1.sqlite"
 MAX_NAMES: Final = 1000  # of one content
@@ -74,19 +77,42 @@ class BlobInfoCache(Place):
         """The compressed blobs that were seen to inflate to each of ``diff_ids``."""
         found: dict[DiffID, list[BlobName]] = {}
         try:
-            with _MUTEX:
-                path = Path(os.path.realpath(self._path))  # where SQLite looks for the files beside it
-                _check(path)
-                with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as db:
-                    steps = restrain(db, limit=MAX_STEPS)
-                    db.execute("PRAGMA query_only = ON")
-                    refuse_programs(db, schema_of(db, steps), _TABLES)
-                    for diff_id, blob in self._read(db, sorted(diff_ids)):
-                        found.setdefault(diff_id, []).append(blob)
+            with self._opened() as db:
+                for diff_id, blob in self._read(db, sorted(diff_ids)):
+                    found.setdefault(diff_id, []).append(blob)
         except (OSError, Unfit, sqlite3.Error) as exc:
             reason = getattr(exc, "strerror", None) or exc
             return KnownNames(warnings=(f"{self.name} cannot be read: {reason}",))
         return KnownNames({diff_id: tuple(blobs) for diff_id, blobs in found.items()})
+
+    def content_of(self, digest: Digest) -> DiffID | None:
+        """What that blob was seen to inflate to; None also where the cache is not there or cannot be read."""
+        if not os.path.lexists(self._path):
+            return None
+        sql = "SELECT uncompressedDigest FROM DigestUncompressedPairs WHERE anyDigest = ? LIMIT 2"
+        try:
+            with self._opened() as db:
+                rows = db.execute(sql, (str(digest),)).fetchall()
+        except (OSError, Unfit, sqlite3.Error) as exc:
+            log.info("%s cannot be read: %s", self.name, exc)
+            return None
+        try:
+            (found,) = {DiffID.parse(row[0]) for row in rows}
+        except (DocumentError, ValueError):  # none, no digest, or two of them
+            return None
+        return found
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """A connection that takes ``MAX_STEPS`` at most. Raises OSError, Unfit, sqlite3.Error."""
+        with _MUTEX:
+            path = Path(os.path.realpath(self._path))  # where SQLite looks for the files beside it
+            _check(path)
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as db:
+                steps = restrain(db, limit=MAX_STEPS)
+                db.execute("PRAGMA query_only = ON")
+                refuse_programs(db, schema_of(db, steps), _TABLES)
+                yield db
 
     def _read(self, db: sqlite3.Connection, diff_ids: list[DiffID]) -> Iterator[tuple[DiffID, BlobName]]:
         for start in range(0, len(diff_ids), _AT_ONCE):

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import InvalidReference
+from ..errors import InvalidReference, NoHome
 from ..image.document import Platform
 from ..image.placename import PlaceKind, PlaceName, parse_place
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT, StorageReference
+from ..places.blobinfocache import BlobInfoCache, default_path
 from ..record import dataclass
 from .layouts import ArchiveShelf, directory_shelf
 from .ownstore import ReadLedger, StoreShelf
 from .shelf import Complaints, Shelf
 from .stock import OpenStock
+from .storage import StorageShelf
 
 if TYPE_CHECKING:
     from .stock import Attesting
@@ -46,13 +48,18 @@ def parse_offered(texts: Sequence[str]) -> tuple[Offered, ...]:
 
 
 def open_stock(
-    places: Sequence[Offered], store_root: Path | None, *, platform: Platform | None = None
+    places: Sequence[Offered],
+    store_root: Path | None,
+    *,
+    platform: Platform | None = None,
+    blob_info_cache: Path | None = None,
 ) -> OpenStock:
     """What is in ``places``, none of which need be there yet; close it.
 
     ``store_root`` is where this program's own store is, or would be. What its catalog knows of blobs is used
-    even if it is not one of ``places``. ``platform`` is that of the clients, this machine's if None. Raises
-    InvalidReference and LocalError where the configuration of podman's store cannot be used.
+    even if it is not one of ``places``. ``platform`` is that of the clients, this machine's if None.
+    ``blob_info_cache``: in place of podman's usual one, which is asked if podman's usual store is on offer.
+    Raises InvalidReference and LocalError where the configuration of podman's store cannot be used.
     """
     shelves: list[Shelf] = []
     ledger: ReadLedger | None = None
@@ -65,13 +72,24 @@ def open_stock(
             ledger = store.ledger
         elif isinstance(place, Path):
             shelves.append(directory_shelf(place))
-        elif isinstance(place, PlaceName) and place.path is not None:
+        elif isinstance(place, StorageReference):
+            shelves.append(StorageShelf(place))
+            if place.graphroot is None:  # the store that podman's own records of blobs are about
+                attesting += _cache(blob_info_cache)
+        elif place.path is not None and place.kind is PlaceKind.OCI_ARCHIVE:
             shelves.append(ArchiveShelf(place.path))
         else:
             raise InvalidReference(f"{place} is no place to offer images from; write {_FORMS}")
     if ledger is None and store_root is not None:
         ledger = ReadLedger(store_root, Complaints(STORE))
     return OpenStock(shelves, ledger=ledger, attesting=attesting, platform=platform)
+
+
+def _cache(path: Path | None) -> list[Attesting]:
+    try:
+        return [BlobInfoCache(path or default_path()).content_of]
+    except NoHome:
+        return []
 
 
 def _parsed(text: str) -> Offered:
