@@ -102,6 +102,21 @@ void lt_sha256_two(const void *a, size_t a_nbytes, uint8_t *a_digest_ret,
 		   const void *b, size_t b_nbytes, uint8_t *b_digest_ret);
 
 /*
+ * Hashing from the middle of a stream: a state is eight words, what the stream
+ * has come to after a multiple of 64 bytes.  'nbytes' is such a multiple, too.
+ * Of two, each goes its own way; they need not be of one stream.
+ */
+void lt_sha256_begin(uint32_t *state_ret);
+void lt_sha256_go_on(const uint32_t *from, const void *in, size_t nbytes,
+		     uint32_t *to_ret);
+void lt_sha256_go_on_two(const uint32_t *a_from, const void *a, uint32_t *a_to_ret,
+			 const uint32_t *b_from, const void *b, uint32_t *b_to_ret,
+			 size_t nbytes_of_each);
+/* The digest, from a state after 'nbytes_before' bytes and all that follow. */
+void lt_sha256_end(const uint32_t *from, uint64_t nbytes_before,
+		   const void *in, size_t in_nbytes, uint8_t *digest_ret);
+
+/*
  * Inflaters: what decodes raw deflate (RFC 1951), the bodies of gzip members.
  *
  * The same rules as for kernels.  A stream is decoded to its end by the

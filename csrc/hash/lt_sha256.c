@@ -291,3 +291,53 @@ void lt_sha256_two(const void *a, size_t a_nbytes, uint8_t *a_digest_ret,
 	lt_sha256_final(&sa, a_digest_ret);
 	lt_sha256_final(&sb, b_digest_ret);
 }
+
+/* --- from the middle ----------------------------------------------------- */
+
+void lt_sha256_begin(uint32_t *state_ret)
+{
+	struct lt_sha256_state s;
+
+	lt_sha256_init(&s);
+	memcpy(state_ret, s.h, sizeof(s.h));
+}
+
+static void stand_at(struct lt_sha256_state *s, const u32 *from, u64 nbytes)
+{
+	memcpy(s->h, from, sizeof(s->h));
+	s->nbytes = nbytes;
+	s->fill = 0;
+}
+
+void lt_sha256_go_on(const uint32_t *from, const void *in, size_t nbytes,
+		     uint32_t *to_ret)
+{
+	struct lt_sha256_state s;
+
+	stand_at(&s, from, 0);
+	lt_sha256_update(&s, in, nbytes);
+	memcpy(to_ret, s.h, sizeof(s.h));
+}
+
+void lt_sha256_go_on_two(const uint32_t *a_from, const void *a, uint32_t *a_to_ret,
+			 const uint32_t *b_from, const void *b, uint32_t *b_to_ret,
+			 size_t nbytes_of_each)
+{
+	struct lt_sha256_state sa, sb;
+
+	stand_at(&sa, a_from, 0);
+	stand_at(&sb, b_from, 0);
+	lt_sha256_update2(&sa, a, nbytes_of_each, &sb, b, nbytes_of_each);
+	memcpy(a_to_ret, sa.h, sizeof(sa.h));
+	memcpy(b_to_ret, sb.h, sizeof(sb.h));
+}
+
+void lt_sha256_end(const uint32_t *from, uint64_t nbytes_before,
+		   const void *in, size_t in_nbytes, uint8_t *digest_ret)
+{
+	struct lt_sha256_state s;
+
+	stand_at(&s, from, nbytes_before);
+	lt_sha256_update(&s, in, in_nbytes);
+	lt_sha256_final(&s, digest_ret);
+}

@@ -174,6 +174,30 @@ static void a_name_is_a_demand(void)
 	CHECK(strcmp(lt_kernel_current(), lt_kernel_name(n)) == 0);
 }
 
+/* A stream cut at any multiple of 64 bytes, and two of them at once. */
+static void from_the_middle(void)
+{
+	u8 digest[32], want[32];
+	u32 begin[8], there[8], both[2][8];
+
+	lt_sha256(data, sizeof(data), want);
+	lt_sha256_begin(begin);
+	for (size_t at = 0; at <= sizeof(data); at += 64 * 7) {
+		const size_t half = at / 128 * 64;
+
+		lt_sha256_go_on(begin, data, at, there);
+		lt_sha256_end(there, at, data + at, sizeof(data) - at, digest);
+		CHECK(memcmp(digest, want, 32) == 0);
+		lt_sha256_go_on(begin, data, half, there);
+		lt_sha256_go_on_two(begin, data, both[0], there, data + half,
+				    both[1], half);
+		CHECK(memcmp(both[0], there, 32) == 0);
+		lt_sha256_end(both[1], 2 * half, data + 2 * half,
+			      sizeof(data) - 2 * half, digest);
+		CHECK(memcmp(digest, want, 32) == 0);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	u64 seed = 256;
@@ -191,6 +215,7 @@ int main(int argc, char **argv)
 		examples();
 		lengths_and_splits();
 		two_streams();
+		from_the_middle();
 	}
 	changing_kernels();
 	return 0;

@@ -10,23 +10,20 @@ but the last one: what is wrong is never ended normally.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from ..aio import is_given_up
+from ..core.chain import Chain, new_chain
 from ..errors import DigestMismatch, SourceUnreadable
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
-
     from ..image.document import Digest
     from ..image.holding import BlobReader
     from .offer import Sendable
 
 BLOCK: Final = 1 << 20
-STATE_NBYTES: Final = 320  # of memory, for a state of SHA-256
 
 
 @runtime_checkable
@@ -37,46 +34,21 @@ class Skipping(Protocol):
         """Go on ``nbytes`` bytes further. Blocks. Raises SourceUnreadable."""
 
 
-class BlockList:
-    """What a blob hashes to after each of its blocks."""
-
-    def __init__(self, algorithm: str) -> None:
-        self._states: list[_Hash] = [hashlib.new(algorithm)]
-
-    @property
-    def nbytes(self) -> int:
-        """Of memory, about."""
-        return STATE_NBYTES * len(self._states)
-
-    def extend(self, block: memoryview) -> str:
-        """One more block; what the blob hashes to so far, in hexadecimal digits."""
-        state = self._states[-1].copy()
-        state.update(block)
-        self._states.append(state)
-        return state.hexdigest()
-
-    def is_right(self, number: int, block: memoryview) -> bool:
-        """Whether ``block`` is the blob's block ``number``, counted from 0."""
-        state = self._states[number].copy()
-        state.update(block)
-        return state.digest() == self._states[number + 1].digest()
-
-
 class BlockLists:
     """Those of the blobs that were sent last, in ``limit`` bytes of memory."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._nbytes = 0
-        self._lists: OrderedDict[Digest, BlockList] = OrderedDict()
+        self._lists: OrderedDict[Digest, Chain] = OrderedDict()
 
-    def get(self, digest: Digest) -> BlockList | None:
+    def get(self, digest: Digest) -> Chain | None:
         """Of the blob ``digest``, which is now the one that was used last."""
         if (found := self._lists.get(digest)) is not None:
             self._lists.move_to_end(digest)
         return found
 
-    def put(self, digest: Digest, blocks: BlockList) -> None:
+    def put(self, digest: Digest, blocks: Chain) -> None:
         """Keep ``blocks``, the last of which gave ``digest``."""
         if (old := self._lists.pop(digest, None)) is not None:
             self._nbytes -= old.nbytes
@@ -93,14 +65,14 @@ class CheckedBlocks:
     was right. Every method raises SourceUnreadable, DigestMismatch.
     """
 
-    def __init__(self, blob: Sendable, first: int, known: BlockList | None) -> None:
+    def __init__(self, blob: Sendable, first: int, known: Chain | None) -> None:
         if first and known is None:
             raise ValueError("what a blob begins with can only be passed over where its blocks are known")
         self._blob = blob
         self._known = known
-        self._new = BlockList(blob.digest.algorithm)
+        self._new = new_chain(blob.digest.algorithm, BLOCK)
         self._number = first
-        self.made: BlockList | None = None
+        self.made: Chain | None = None
         self._reader: BlobReader = blob.content.open()
         try:
             _skip(self._reader, first * BLOCK)
@@ -120,15 +92,13 @@ class CheckedBlocks:
         if is_last and self._reader.readinto(memoryview(bytearray(1))):
             raise SourceUnreadable(f"{self._what()}: has more than its {self._blob.size} bytes")
         if self._known is not None:
-            if not self._known.is_right(self._number, block):
-                raise self._wrong("is not what was there before", "other bytes")
-        else:
-            got = self._new.extend(block)
-            if is_last:
-                if got != self._blob.digest.hex:
-                    got = f"{self._blob.digest.algorithm}:{got}"
-                    raise self._wrong(f"hashes to {got}", got)
-                self.made = self._new
+            if not self._known.is_right(self._number, block, is_last=is_last):
+                raise self._wrong("is not what it was before", "other bytes")
+        elif (digest := self._new.extend(block, is_last=is_last)) is not None:
+            got = f"{self._blob.digest.algorithm}:{digest.hex()}"
+            if got != self._blob.digest:
+                raise self._wrong(f"hashes to {got}", got)
+            self.made = self._new
         self._number += 1
         return block
 
@@ -144,7 +114,7 @@ class CheckedBlocks:
         return f"{self._blob.place}: {self._blob.digest}"
 
 
-def read_whole(blob: Sendable) -> Generator[memoryview, None, BlockList]:
+def read_whole(blob: Sendable) -> Generator[memoryview, None, Chain]:
     """All of ``blob``, whose bytes are right if the last one came; at the end, its list.
 
     A block is valid until the next one. Blocks. Raises SourceUnreadable, DigestMismatch; also ends for a
@@ -164,14 +134,14 @@ def read_whole(blob: Sendable) -> Generator[memoryview, None, BlockList]:
         blocks.close()
 
 
-def list_blocks(blob: Sendable) -> BlockList:
+def list_blocks(blob: Sendable) -> Chain:
     """Read all of ``blob`` once. Blocks; raises as ``read_whole``."""
     reading = read_whole(blob)
     while True:
         try:
             next(reading)
         except StopIteration as end:
-            made: BlockList = end.value
+            made: Chain = end.value
             return made
 
 

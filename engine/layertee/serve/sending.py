@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from ..aio import in_thread_of
 from ..disk.blob_file import InFile
 from ..errors import LocalError, ServerBusy, SourceUnreadable
-from .blocks import BLOCK, BlockList, BlockLists, CheckedBlocks, list_blocks
+from .blocks import BLOCK, BlockLists, CheckedBlocks, list_blocks
 from .cache import Caching
 from .filehashes import FileHashes
 from .flights import Flights
@@ -27,6 +27,7 @@ from .outgoing_blocks import OutgoingBlocks
 from .spools import SPOOLS_LIMIT, Spooled, Spools
 
 if TYPE_CHECKING:
+    from ..core.chain import Chain
     from ..image.document import Digest
     from .cache import Cache
     from .offer import Sendable
@@ -77,7 +78,7 @@ class Sending:
         self._cache = Caching(cache, self._threads, passes) if cache is not None else None
         self._spools = Spools(self._threads, passes, limit=spools_limit)
         self._lists = BlockLists(blocks_limit)
-        self._listing: Flights[Digest, BlockList] = Flights()
+        self._listing: Flights[Digest, Chain] = Flights()
 
     async def open(self, blob: Sendable, start: int, stop: int) -> Outgoing:
         """Bytes ``start`` to ``stop`` of ``blob``, the first of which can be sent at once.
@@ -152,7 +153,7 @@ class Sending:
             message = "as many layers are put together as may be at a time"
             raise ServerBusy(message, retry_after=self._wait_s) from None
 
-    async def _checked(self, blob: Sendable, start: int, stop: int, known: BlockList | None) -> Outgoing:
+    async def _checked(self, blob: Sendable, start: int, stop: int, known: Chain | None) -> Outgoing:
         """Takes over a slot."""
         first = start // BLOCK if known is not None else 0
 
@@ -174,7 +175,7 @@ class Sending:
             raise
         return outgoing
 
-    async def _list(self, blob: Sendable) -> BlockList:
+    async def _list(self, blob: Sendable) -> Chain:
         async with self._passes:
             made = await in_thread_of(self._threads, list_blocks, blob)
         self._lists.put(blob.digest, made)

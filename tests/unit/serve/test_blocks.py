@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from layertee.core.chain import Chain, new_chain
 from layertee.errors import DigestMismatch, LayerteeError, ServerBusy, SourceUnreadable
 from layertee.image.document import Digest
-from layertee.serve.blocks import BLOCK, STATE_NBYTES, BlockList, BlockLists
+from layertee.serve.blocks import BLOCK, BlockLists
 from layertee.serve.offer import Sendable
 from layertee.serve.outgoing import Outgoing
 from layertee.serve.sending import Sending
@@ -241,13 +242,13 @@ def test_without_room_for_a_file_clients_wait_for_each_other_but_not_for_ever() 
 
 
 def test_the_lists_that_were_used_longest_ago_go_first_and_one_too_large_is_not_kept() -> None:
-    def blocks(n: int) -> BlockList:
-        made = BlockList("sha256")
+    def blocks(n: int) -> Chain:
+        made = new_chain("sha256", BLOCK)
         for _ in range(n):
-            made.extend(memoryview(b"x"))
+            made.extend(memoryview(bytes(BLOCK)), is_last=False)
         return made
 
-    lists = BlockLists(10 * STATE_NBYTES)
+    lists = BlockLists(3 * blocks(2).nbytes)
     names = [Digest.of(bytes([n])) for n in range(4)]
     for name in names[:3]:
         lists.put(name, blocks(2))
