@@ -252,7 +252,9 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         wire = cast(asyncio.Transport, transport)
-        wire.set_write_buffer_limits(high=0)  # what drain waits for is then that all has gone
+        # What drain waits for is then that all has gone. asyncio's TLS pauses at the mark, others above it.
+        is_encrypted = wire.get_extra_info("ssl_object") is not None
+        wire.set_write_buffer_limits(high=1 if is_encrypted else 0, low=0)
         self._wire = wire
         name = wire.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
