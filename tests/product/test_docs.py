@@ -229,11 +229,11 @@ def test_a_unit_is_a_file_that_systemd_takes(block: Block, tmp_path: Path) -> No
     assert block.text in {path.read_text() for path in SYSTEMD.iterdir() if path.is_file()}
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd here")
-    for path in SYSTEMD.glob("layertee-pull.*"):
+    for path in SYSTEMD.glob("layertee-*"):
         text = path.read_text().replace("/usr/local/bin/layertee", sys.executable)
         (tmp_path / path.name).write_text(text)
     environment = {"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": f"{tmp_path}:"}
-    units = [str(path) for path in tmp_path.glob("layertee-pull.*")]
+    units = [str(path) for path in tmp_path.glob("layertee-*")]
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units],
         capture_output=True,

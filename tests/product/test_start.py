@@ -34,7 +34,8 @@ OTHER_PLACES = {
     *("layertee.places.podman", "layertee.places.ostree", "layertee.places.composefs"),
     *("layertee.places.docker_archive", "layertee.places.oci_archive", "layertee.places.blobinfocache"),
 }
-RARE = {"rich", "yaml", "layertee.pulling.verify", "layertee.pulling.stream", "layertee.store.gc"}
+SERVER = {"layertee.serve", "prometheus_client", "bcrypt"}
+RARE = SERVER | {"rich", "yaml", "layertee.pulling.verify", "layertee.pulling.stream", "layertee.store.gc"}
 NOT_TO_PULL = SIGNATURES | OTHER_PLACES | RARE | {"isal", "zstandard", "layertee.imageproxy"}
 NO_STORE = {"sqlite3", "dataclasses", "layertee.engine", "layertee.options", "layertee.store"}
 
@@ -51,11 +52,21 @@ LEFT_OUT: dict[str, set[str]] = {
     "--help": HTTP | LOOP | LAYERS | TRANSFERS | NOT_TO_PULL | NO_STORE,
     "help": HTTP | LOOP | LAYERS | TRANSFERS | NOT_TO_PULL | NO_STORE,
     "ls": HTTP | LOOP | LAYERS | TRANSFERS | (NOT_TO_PULL - {"layertee.store.gc"}),
-    "doctor": HTTP | LOOP | TRANSFERS | SIGNATURES | {"rich", "isal", "zstandard", "layertee.imageproxy"},
+    "doctor": HTTP
+    | LOOP
+    | TRANSFERS
+    | SIGNATURES
+    | {"rich", "isal", "zstandard", "layertee.imageproxy"}
+    | SERVER,
     "inspect": LAYERS | TRANSFERS | NOT_TO_PULL,
     "pull": NOT_TO_PULL,  # of an image that is all here
     "pull oci:": HTTP | SIGNATURES | {"rich", "isal", "zstandard", "layertee.places.podman"},
-    "library": HTTP | LAYERS | TRANSFERS | {"rich", "layertee.cli", "layertee.imageproxy"} | SIGNATURES,
+    "library": HTTP
+    | LAYERS
+    | TRANSFERS
+    | {"rich", "layertee.cli", "layertee.imageproxy"}
+    | SERVER
+    | SIGNATURES,
     "Initialize": HTTP | LAYERS | TRANSFERS | (NOT_TO_PULL - {"layertee.imageproxy", "layertee.store.gc"}),
 }
 

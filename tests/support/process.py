@@ -20,7 +20,7 @@ from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("layertee"))
 CORES = ("c", "python")
-_COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare")
+_COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare", "serve")
 PLAIN = "--tls-verify=false"
 _LATE_S = 240.0  # less than the limit of a test
 # A process of its own: the peak of a child counts that of the process that it was forked from.

@@ -58,7 +58,7 @@ ROOMS: dict[str, set[str]] = {
             "options",
             "pulling",
         ),
-        *("engine", "sync", "imageproxy"),
+        *("engine", "sync", "imageproxy", "serve"),
     },
     "__main__": {"cli"},
 }

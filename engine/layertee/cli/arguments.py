@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from ..version import __version__
-from . import policyargs, proxyargs, values
+from . import policyargs, proxyargs, serveargs, values
 from .exits import EXIT_ERROR
 from .output import flush, say, tell
 
@@ -27,6 +27,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "rm": "forget images; 'layertee gc' then frees their space",
         "gc": "remove blobs that no image needs, and leftovers of killed pulls",
         "verify": "hash everything in the store again; quarantine what is wrong",
+    },
+    "other machines": {
+        "serve": "hand on what this machine has, as a registry that is only read",
     },
     "bootc and other clients of skopeo": {
         "prepare": "before 'bootc upgrade': name the layers that its repository has",
@@ -265,6 +268,11 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     _add_network(parser)
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+    _add_store(parser)
+    serveargs.add_arguments(parser)
+
+
 def _image_proxy(parser: argparse.ArgumentParser) -> None:
     proxyargs.add_arguments(parser)
     _add_limits(parser.add_argument_group("transfer"))
@@ -326,6 +334,7 @@ _ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "gc": _gc,
     "verify": _verify,
     "prepare": _prepare,
+    "serve": _serve,
     "image-proxy": _image_proxy,
     "install-shim": _install_shim,
     "doctor": _doctor,

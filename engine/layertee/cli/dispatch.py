@@ -49,6 +49,7 @@ COMMANDS = {
     "gc": Command("store", "collect"),
     "verify": Command("verify", "verify", loop=True),
     "prepare": Command("prepare", "prepare", loop=True),
+    "serve": Command("serve", "serve", loop=True),
     "image-proxy": Command("image_proxy", "serve", loop=True),
     "install-shim": Command("install_shim", "install", loop=True),
     "doctor": Command("doctor", "doctor"),

@@ -10,6 +10,8 @@ HINTS = {
     "allow-downgrade": "--allow-downgrade takes the image this once",
     "displace": "--force keeps what is there under another name, and puts the shim in its place",
     "free-space": "'layertee gc' removes the blobs that no image needs",
+    "insecure-listen": "--tls-cert FILE and --tls-key FILE encrypt what is sent; --insecure-listen goes"
+    " without",
     "keep-free": "'layertee gc' removes the blobs that no image needs; --keep-free SIZE or N%, or"
     " LAYERTEE_KEEP_FREE in the environment, says how much of the disk stays free",
     "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",

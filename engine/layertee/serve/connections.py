@@ -56,6 +56,14 @@ class Connections:
     def n_busy(self) -> int:
         return len(self._busy)
 
+    def is_busy(self, guest: Guest) -> bool:
+        """Whether it is being answered."""
+        return guest in self._busy
+
+    def is_idle(self, guest: Guest) -> bool:
+        """Whether nothing has come since its last answer."""
+        return guest in self._idle
+
     async def room(self) -> None:
         """Wait for a place and take it; ``left`` gives it back. The idlest makes room where it must."""
         while self._count >= self._most:

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from ..errors import LayerteeError
@@ -38,8 +38,10 @@ log = logging.getLogger(__name__)
 
 LINE_MAX = FIELD_MAX = 4096  # bytes
 FIELDS_MAX = 32
+_MOMENT_S = 0.1  # until a request that has just come is being answered
 _LINGER_S = 1.0  # for the body of a request to end
 _PIECE = 64 << 10  # bytes of a chunk that are handed over at once
+_VERSIONS = (HttpVersion10, HttpVersion11)
 _BYTES_ACKED = 120  # where struct tcp_info has them, since Linux 4.1
 _FIELDS = (
     *("accept", "authorization", "if-none-match", "if-range"),
@@ -95,9 +97,12 @@ class Site:
         started = loop.time()
         asked: Asked | None = None
         status = 0
+        handed = connection.handed
         try:
             try:
                 fields = _fields_of(request)
+                if request.version not in _VERSIONS:
+                    raise Refusal(505, Code.UNSUPPORTED, "HTTP/1.1 is spoken here, or HTTP/1.0")
                 await self._let_in(fields)
                 asked = parse(request.method, request.raw_path)
                 answer = await self.app.answer(asked, fields, head_only=request.method == "HEAD")
@@ -112,9 +117,13 @@ class Site:
             seconds = loop.time() - started
             self.metrics.answered(kind_of(asked), status, seconds)
             log.info(
-                "%s %s %.300s %d %.3fs", connection.peer, request.method, request.raw_path, status, seconds
+                "%s %s %.300s %d %d %.3fs",
+                *(connection.peer, request.method, request.raw_path, status),
+                *(connection.handed - handed, seconds),
             )
             self.connections.rests(connection)
+            if connection.has_ended:
+                connection.close()
 
     async def _let_in(self, fields: Mapping[str, str]) -> None:
         if self.access is not None and not await self.access.allows(fields.get("authorization")):
@@ -132,7 +141,7 @@ class Site:
         response = web.StreamResponse(status=answer.status, headers=answer.fields)
         if answer.status != 304:
             response.content_length = answer.length
-        if request.body_exists:
+        if request.body_exists or request.version not in _VERSIONS:
             response.force_close()
         outgoing = answer.outgoing
         way = HASHED if outgoing is None or outgoing.file is None else PLAIN
@@ -230,7 +239,7 @@ class Site:
 class Connection(web.RequestHandler):
     """aiohttp's protocol, which tells the bookkeeping what happens to it. ``handed``: bytes sent so far."""
 
-    __slots__ = ("_site", "_wire", "handed", "is_in", "peer")
+    __slots__ = ("_site", "_wire", "handed", "has_ended", "is_in", "peer")
 
     def __init__(self, server: web.Server, site: Site) -> None:
         super().__init__(
@@ -248,6 +257,7 @@ class Connection(web.RequestHandler):
         self._wire: asyncio.Transport | None = None
         self.handed = 0
         self.is_in = False
+        self.has_ended = False
         self.peer = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -265,6 +275,18 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         self._site.connections.begins(self)
         super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more, and may still read what it has asked for."""
+        self.has_ended = True
+        if self.is_encrypted or self._site.connections.is_idle(self):
+            return False  # TLS has no such half; or all is answered
+        asyncio.get_running_loop().call_later(_MOMENT_S, self._end_unless_busy)
+        return True
+
+    def _end_unless_busy(self) -> None:
+        if not self._site.connections.is_busy(self):
+            self.hang_up()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._site.connections.left(self)
@@ -286,6 +308,7 @@ class Connection(web.RequestHandler):
         answer = Refusal(status, Code.UNSUPPORTED if status < 500 else Code.UNKNOWN, text).answer()
         response = web.Response(status=answer.status, headers=answer.fields, body=answer.body)
         response.force_close()
+        log.info("%s sent what is no request: %d", self.peer, status)
         self._site.metrics.answered(kind_of(None), status, 0.0)
         return response
 

@@ -278,6 +278,31 @@ def test_what_is_no_request_is_answered_once(run: Run, raw: bytes) -> None:
     run(work)
 
 
+@pytest.mark.parametrize("which", ["in_file", "in_memory"])
+def test_a_client_may_end_its_half_and_still_read(run: Run, which: str) -> None:
+    async def work(house: House) -> None:
+        async with house.client() as client:
+            client.writer.write(
+                f"GET /v2/os/blobs/{getattr(house, which)} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            )
+            client.writer.write_eof()
+            assert (await client.answer()).body in (BIG, BIG[:-1])
+            assert await client.is_at_its_end()
+
+    run(work)
+
+
+@pytest.mark.parametrize("raw", [b"", b"GET /v2/ HT"])
+def test_a_client_that_ends_its_half_too_early_gets_nothing(run: Run, raw: bytes) -> None:
+    async def work(house: House) -> None:
+        async with house.client() as client:
+            client.writer.write(raw)
+            client.writer.write_eof()
+            assert await client.is_at_its_end()
+
+    run(work)
+
+
 def test_after_a_request_with_a_body_the_connection_ends(run: Run) -> None:
     async def work(house: House) -> None:
         async with house.client() as client:
