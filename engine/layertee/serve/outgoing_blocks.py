@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from ..aio import in_thread_of, until_done
+from ..aio import until_done
 from .blocks import BLOCK
 from .outgoing import Outgoing
 
@@ -38,7 +38,7 @@ class OutgoingBlocks(Outgoing):
         self._threads = threads
         self._when_closed = when_closed
         self._rooms = [memoryview(bytearray(BLOCK)) for _ in range(2)]
-        self._ahead: asyncio.Task[memoryview] | None = None
+        self._ahead: asyncio.Future[memoryview] | None = None
         self._is_closed = False
 
     async def begin(self) -> None:
@@ -77,5 +77,5 @@ class OutgoingBlocks(Outgoing):
     def _read_ahead(self) -> None:
         if self._at < self._stop and not self._is_closed:
             self._rooms.reverse()
-            job = in_thread_of(self._threads, self._blocks.read, self._rooms[0])
-            self._ahead = asyncio.ensure_future(job)
+            loop = asyncio.get_running_loop()
+            self._ahead = loop.run_in_executor(self._threads, self._blocks.read, self._rooms[0])
