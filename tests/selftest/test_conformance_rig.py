@@ -28,5 +28,7 @@ def test_it_passes_what_is_there_and_fails_what_is_not(registry: RegistryServer,
     for step in ("pull/blob-get", "head/blob-head"):
         assert verdict.passed.count(f"read-only/{step}") == 2, verdict.text
         assert verdict.failed.count(f"read-only/{step}") == 1, verdict.text
+    for by in ("tag", "digest"):
+        assert verdict.passed.count(f"read-only/pull/manifest-by-{by}") == 1, verdict.text
     assert {"ping", "missing-manifest/by-tag"} <= set(verdict.passed)
     assert "" in verdict.failed, "the whole"

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from tests.support.rig.certs import Certificates, make_certificates
 
-__all__ = ["Access", "NotInstalled", "RegistryServer", "RigError", "free_port"]
+__all__ = ["Access", "NotInstalled", "RegistryServer", "RigError", "free_port", "htpasswd_line"]
 
 _START_TIMEOUT_S = 100.0
 _POLL_S = 0.005
@@ -317,7 +317,7 @@ class RegistryServer:
         }
         if self.credentials:
             path = self._root / "htpasswd"
-            path.write_text(_htpasswd_line(*self.credentials))
+            path.write_text(htpasswd_line(*self.credentials))
             config["auth"] = {"htpasswd": {"realm": "rig", "path": str(path)}}
         if isinstance(self._upstream, RegistryServer):
             config["proxy"] = {"remoteurl": self._upstream.url}
@@ -409,7 +409,8 @@ def _parse_line(line: str) -> Access | None:
     )
 
 
-def _htpasswd_line(user: str, password: str) -> str:
+def htpasswd_line(user: str, password: str) -> str:
+    """A line of such a file, by bcrypt at its least cost. Raises NotInstalled."""
     program = shutil.which("htpasswd")
     if program is None:
         raise NotInstalled("htpasswd is not installed (Debian package apache2-utils)")
