@@ -62,6 +62,9 @@ class LayoutShelf(Shelf):
     def generation(self) -> Hashable:
         return stamp_of(self._index)
 
+    def holdings(self) -> Hashable:
+        return self.generation(), stamp_of(self._index.parent / "blobs" / "sha256")
+
     def entries(self) -> Sequence[Entry]:
         return self._now().entries
 

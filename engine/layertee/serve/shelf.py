@@ -60,6 +60,9 @@ class Shelf(Protocol):
     def entries(self) -> Sequence[Entry]:
         """What it lists now."""
 
+    def holdings(self) -> Hashable:
+        """Another one when layers have come or gone in the ways in which they usually do."""
+
     def size(self, digest: Digest) -> int | None:
         """Of the blob or document under that digest; None where there is none to be read."""
 

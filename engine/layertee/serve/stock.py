@@ -81,6 +81,7 @@ class OpenStock(Stock, Here):
         self._listed: _Listed | None = None
         self._subjects: tuple[Hashable, Mapping[Digest, Sequence[Digest]]] = (None, {})
         self._made: OrderedDict[Digest, tuple[Document, Digest]] = OrderedDict()
+        self._tried: tuple[Hashable, dict[Digest, Digest | None]] = (None, {})
         self._sizes: OrderedDict[Digest, int] = OrderedDict()
 
     @property
@@ -172,7 +173,7 @@ class OpenStock(Stock, Here):
         members = self._documents.beneath(roots, self._referrers())
         if digest in members:
             return _document(members[digest])
-        return self._made_again(digest, members.values())
+        return self._made_again(digest, members)
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Mapping[str, object]]:
         entries = self._now().by_repository.get(repository)
@@ -210,13 +211,26 @@ class OpenStock(Stock, Here):
             made, root = self._made.get(digest, (None, None))
         return made if root in members else None
 
-    def _made_again(self, digest: Digest, members: Iterable[Facts]) -> Document | None:
-        """What was handed out before this program was started again, or so long ago that it is forgotten."""
-        for facts in members:
+    def _made_again(self, digest: Digest, members: Mapping[Digest, Facts]) -> Document | None:
+        """What was handed out before this program was started again, or so long ago that it is forgotten.
+
+        Each manifest is made once, as long as the places hold the same things: anybody may ask for what never
+        was.
+        """
+        holdings = tuple(shelf.holdings() for shelf in self._shelves)
+        with self._mutex:
+            if self._tried[0] != holdings:
+                self._tried = holdings, {}
+            tried = self._tried[1]
+        for facts in members.values():
+            if facts.is_index or (facts.digest in tried and tried[facts.digest] != digest):
+                continue
             try:
                 made = self._choice.made(facts)
             except LayerteeError:
+                tried[facts.digest] = None
                 continue
+            tried[facts.digest] = made.digest
             if made.digest == digest:
                 self._remember(made, facts.digest)
                 return made

@@ -66,6 +66,9 @@ class StorageShelf(Shelf):
     def generation(self) -> Hashable:
         return tuple(part.images.stamp() for part in self._parts)
 
+    def holdings(self) -> Hashable:
+        return tuple(part.layers.stamp() for part in self._parts)
+
     def entries(self) -> Sequence[Entry]:
         found: list[Entry] = []
         names: set[OfferedName] = set()
