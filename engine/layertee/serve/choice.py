@@ -97,6 +97,8 @@ class Choice:
             of_registry = self._of_registry(meant.kept) if meant.kept is not None else None
             if of_registry is not None and self._is_had_by_diff_ids(of_registry):
                 found.append(_as_kept(of_registry))
+                if of_registry.media_type == OCI_MANIFEST:  # which no client of ours refuses
+                    return _each_once(found)
         found += [_as_kept(index) for index in meant.indexes if self._is_whole(index, INDEX_DEPTH)]
         if meant.kept is not None:
             try:
@@ -105,7 +107,7 @@ class Choice:
                 reasons.append(str(exc))
         if not found:
             raise NotFound("; ".join(reasons) or "not all of it is here")
-        return list({one.digest: one for one in found}.values())
+        return _each_once(found)
 
     def manifest(self, kept: Facts) -> Document:
         """The manifest of an image, as kept, of its registry, or made. Raises NotFound, which says what is
@@ -271,6 +273,10 @@ class Choice:
             if self._here.has(pair.digest, pair.size):
                 return layer_descriptor(layer, pair.digest, pair.size, pair.compression)
         raise NotFound(f"{what} nor as its tar {layer.diff_id}")
+
+
+def _each_once(found: Sequence[Document]) -> list[Document]:
+    return list({one.digest: one for one in found}.values())
 
 
 def _as_kept(facts: Facts) -> Document:

@@ -95,13 +95,13 @@ class ReadLedger:
 
     def vouches(self) -> bool:
         """Whether what the catalog says was computed by this machine's own programs."""
-        directories = (self._root, self._root / "blobs", self._root / "blobs" / "sha256", self._path)
-        now = tuple(map(stamp_of, directories))
+        blobs = self._root / "blobs" / "sha256"
+        now = tuple(map(stamp_of, (self._root, blobs.parent, blobs, self._path.parent, self._path)))
         with self._mutex:
             if None in now or now != self._judged:
                 self._judged = now
                 try:
-                    self._vouches = None not in now and not any(map(others_may_write, directories[2:]))
+                    self._vouches = None not in now and not any(map(others_may_write, (blobs, self._path)))
                 except LayerteeError as exc:
                     self._complaints.say(str(exc))
                     self._vouches = False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from layertee.errors import NotFound
 from layertee.image.basis import Basis
 from layertee.image.document import DiffID, Digest
 from layertee.serve.offer import Known
+from layertee.serve.shelf import stamp_of
 from layertee.store.store import Store
 from tests.support.podman import NAME, filled_with, small_image
 from tests.support.rig.blobcache import write_cache
@@ -53,6 +56,31 @@ def edit_images(store: StorageRig, **fields: object) -> None:
     replace(store.images_json, json.dumps(rows).encode())
 
 
+_OPENED: list[bytes] | None = None
+
+
+@contextmanager
+def opened_files() -> Iterator[list[bytes]]:
+    """The names of files that this process opens meanwhile."""
+    global _OPENED
+    found: list[bytes] = []
+    _OPENED = found
+    try:
+        yield found
+    finally:
+        _OPENED = None
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if _OPENED is not None and event == "open" and isinstance(arguments[0], str | bytes | Path):
+        _OPENED.append(os.fsencode(arguments[0]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _noted() -> None:
+    sys.addaudithook(_note)  # there is no way to take it away
+
+
 @pytest.mark.parametrize("driver", ["overlay", "vfs"])
 def test_a_pulled_image_is_offered_as_tars_and_its_manifest_by_the_registrys_digest(
     image: BuiltImage, driver: str, tmp_path: Path
@@ -70,7 +98,7 @@ def test_a_pulled_image_is_offered_as_tars_and_its_manifest_by_the_registrys_dig
                 one.uncompressed_size for one in image.layers
             ]
             assert_all_can_be_had(stock, repository, [made])
-            assert digests(stock.named(repository, "1", original=True)) == [image.digest, made.digest]
+            assert digests(stock.named(repository, "1", original=True)) == [image.digest]
             original = stock.document(repository, Digest(image.digest))
             assert original is not None
             assert original.raw == image.manifest
@@ -222,6 +250,28 @@ def test_what_podmans_cache_of_blobs_knows_is_attested_for_the_store_that_it_is_
     write_cache(cache, [(layer.digest, layer.diff_id)])
     with stock_of(store.name, cache=cache) as stock:
         assert stock.content_of(Digest(layer.digest)) is None
+
+
+def test_records_are_read_once_for_as_long_as_they_stay_as_they_are(
+    store: StorageRig, image: BuiltImage
+) -> None:
+    def ask() -> None:
+        assert stock.blob(Digest(image.layers[0].diff_id)) is not None
+        assert stock.named("os", "1") != []
+
+    for records in (store.layers_json, store.images_json):
+        while stamp_of(records) != stamp_of(records):
+            pass  # it was written to just now
+    with stock_of(store.name) as stock:
+        ask()
+        with opened_files() as opened:
+            ask()
+        assert opened
+        assert not [name for name in opened if name.endswith((b"layers.json", b"images.json"))]
+        store.edit(compressed_size=1)
+        with opened_files() as opened:
+            ask()
+        assert [name for name in opened if name.endswith(b"layers.json")]
 
 
 def test_an_additional_store_has_what_the_first_has_not(store: StorageRig, tmp_path: Path) -> None:

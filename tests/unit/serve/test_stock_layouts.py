@@ -18,6 +18,7 @@ from tests.support.rig.images import BuiltImage, build_image, build_index, recom
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.stock import (
     OCI_INDEX,
+    OCI_MANIFEST,
     assert_all_can_be_had,
     assert_blob_is_right,
     descriptor_of,
@@ -233,12 +234,26 @@ def test_a_layer_that_is_here_as_its_tar_is_offered_as_that_and_the_bytes_are_th
         assert said["config"]["digest"] == image.config_digest
         assert_all_can_be_had(stock, SHORT, [made])
         originals = stock.named(SHORT, "stable", original=True)
-        assert digests(originals) == [image.digest, made.digest]
+        assert digests(originals) == [image.digest]
         assert digests(stock.named("stick", "plain")) == [plain.digest]
     with stock_of(f"oci:{layout}") as stock:  # which was asked for no tag
         again = stock.document(SHORT, made.digest)
         assert again == made
         assert stock.document("stick", made.digest) is None
+
+
+def test_who_takes_no_manifests_of_dockers_gets_one_of_ocis_besides(layout: Path) -> None:
+    image = build_image(layout, [text_layer({"etc/a": "x"})], ref="os:1", media="docker")
+    with stock_of(f"oci:{layout}") as stock:
+        assert digests(stock.named("os", "1")) == [image.digest]
+        recompress(image, "none", layout, ref="plain")
+        image.blob_path(image.layers[0].digest).unlink()
+        (made,) = stock.named("os", "1")
+        assert made.media_type == OCI_MANIFEST
+        found = stock.named("os", "1", original=True)
+        assert digests(found) == [image.digest, made.digest]
+        assert found[0].media_type == image.media_type
+        assert_all_can_be_had(stock, "os", [made])
 
 
 def test_layers_of_another_place_count(tmp_path: Path) -> None:

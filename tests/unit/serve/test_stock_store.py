@@ -19,6 +19,7 @@ from layertee.image.document import DiffID, Digest
 from layertee.image.holding import Form
 from layertee.image.media import Compression
 from layertee.serve.offer import Known
+from layertee.serve.shelf import stamp_of
 from layertee.store.beside import BesideDocument
 from layertee.store.gc import gc
 from layertee.store.layout import Layout
@@ -57,6 +58,12 @@ def fill(root: Path, image: BuiltImage, form: Form, name: str = NAME) -> None:
         pull(store, image.root, image.ref, name, form)
 
 
+def settle(*paths: Path) -> None:
+    """Until none of them was changed just now: then what is known of them is kept."""
+    while any(stamp_of(path) != stamp_of(path) for path in paths):
+        pass
+
+
 @contextmanager
 def untouched(*roots: Path) -> Iterator[None]:
     """What is done inside writes nothing there."""
@@ -93,7 +100,7 @@ def test_an_image_that_is_kept_as_tars_is_offered_as_kept_and_by_digest_as_it_wa
             layer.diff_id for layer in image.layers
         ]
         assert_all_can_be_had(stock, SHORT, [kept])
-        assert digests(stock.named(SHORT, "stable", original=True)) == [image.digest, kept.digest]
+        assert digests(stock.named(SHORT, "stable", original=True)) == [image.digest]
         original = stock.document(SHORT, Digest(image.digest))
         assert original is not None
         assert original.raw == image.manifest
@@ -277,6 +284,7 @@ def test_a_store_that_others_may_write_to_vouches_for_nothing(
     fill(root, image, Form.AS_IS)
     path = root / which
     path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o002)
+    settle(*(root / name for name in ("", "blobs", "blobs/sha256", "layertee", "layertee/catalog.sqlite")))
     with stock_of("store", store=root) as stock:
         found = stock.named(SHORT, "stable")
         assert digests(found) == [image.digest]
