@@ -41,6 +41,7 @@ pytestmark = pytest.mark.slow
 
 EXAMPLE = "registry.example.com"
 BOOTC, UPGRADE = DOCS / "guides" / "bootc.md", DOCS / "guides" / "local-first-upgrade.md"
+SERVE = DOCS / "guides" / "serve.md"
 SYSTEMD = DOCS / "guides" / "systemd"
 TAGS = {"console", "python", "sh", "ini", "json", "text", "toml"}
 NOT_SOURCE = (
@@ -182,6 +183,8 @@ def test_the_examples_of_a_page_run_one_after_the_other(
     page: Path, server: RegistryServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     for number, block in enumerate(blocks("console", "python", page=page)):
+        if block.text.startswith("# "):  # what root types has a test of its own
+            continue
         text = localized(block.text, server, tmp_path)
         if block.tag == "python":
             program = tmp_path / f"example{number}.py"
@@ -252,33 +255,31 @@ def test_json_is_json(block: Block) -> None:
 # --- an image that is built, installed, pushed and upgraded to ----------------------------------------
 
 
-@pytest.mark.needs_root("podman builds and ostree installs as root")
-def test_the_local_first_upgrade_goes_as_it_is_written(tmp_path: Path) -> None:
-    """In a mount namespace: podman's stores and caches are the test's own, where they always are."""
-    for tool in ("unshare", "podman", "skopeo", "ostree", "docker-registry"):
-        if not shutil.which(tool):
-            pytest.skip(f"{tool} is not installed")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def typed_as_root(page: Path, tmp_path: Path, *more: str) -> str:
+    """Type what ``page`` has behind a ``#``, and then ``more``, whose output is returned.
+
+    In a mount namespace: podman's stores and caches are the test's own, where they always are. Each port of
+    127.0.0.1 that the page names is one that is free.
+    """
+    text = "\n".join(block.text for block in blocks("console", page=page) if block.text.startswith("# "))
+    for port in sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", text))):
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free.getsockname()[1]}")
     lines = [
         "set -e",
         *(f"mount -t tmpfs none {path}" for path in ("/var/lib/containers", "/run/containers")),
+        "trap 'kill $(jobs -p)' EXIT",
     ]
     expected: list[tuple[str, list[str]]] = []
-    for block in blocks("console", page=UPGRADE):
-        for command, shown in typed(block.text.replace("127.0.0.1:5000", f"127.0.0.1:{port}"), "# "):
-            lines += [f"echo '=== {len(expected)}'", command]
-            expected.append((command, shown))
-            if command.endswith("&"):
-                lines += [
-                    "trap 'kill $!' EXIT",
-                    f"until (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do :; done",
-                ]
-    lines += [
-        "echo '=== json'",
-        f"layertee prepare --json --dry-run --tls-verify=false --ostree-repo repo 127.0.0.1:{port}/os:1",
-    ]
+    port = ""
+    for command, shown in typed(text, "# "):
+        lines += [f"echo '=== {len(expected)}'", command]
+        expected.append((command, shown))
+        port = next(iter(re.findall(r"127\.0\.0\.1:(\d+)", command)), port)
+        if command.endswith("&"):
+            lines.append(f"until (: < /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do :; done")
+    lines += ["echo '=== more'", *(line.replace("PORT", port) for line in more)]
     for path in ("/var/lib/containers", "/run/containers"):
         os.makedirs(path, exist_ok=True)
     environment = {
@@ -289,10 +290,29 @@ def test_the_local_first_upgrade_goes_as_it_is_written(tmp_path: Path) -> None:
     }
     (tmp_path / "work").mkdir()
     out = run(["unshare", "--mount", "bash", "-c", "\n".join(lines)], environment, tmp_path / "work")
-    printed = dict(re.findall(r"^=== (\w+)\n(.*?)(?=^=== |\Z)", out, re.S | re.M))
+    printed: dict[str, str] = dict(re.findall(r"^=== (\w+)\n(.*?)(?=^=== |\Z)", out, re.S | re.M))
     for number, (command, shown) in enumerate(expected):
         compare(command, shown, printed[str(number)])
-    assert keys_of(json.loads(printed["json"])) == documented("prepare")
+    return printed["more"]
+
+
+@pytest.mark.needs_root("podman builds and ostree installs as root")
+def test_the_local_first_upgrade_goes_as_it_is_written(tmp_path: Path) -> None:
+    for tool in ("unshare", "podman", "skopeo", "ostree", "docker-registry"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    dry_run = "--json --dry-run --tls-verify=false --ostree-repo repo 127.0.0.1:PORT/os:1"
+    printed = typed_as_root(UPGRADE, tmp_path, f"layertee prepare {dry_run}")
+    assert keys_of(json.loads(printed)) == documented("prepare")
+
+
+@pytest.mark.needs_root("podman builds as root")
+def test_the_development_loop_goes_as_it_is_written(tmp_path: Path) -> None:
+    for tool in ("unshare", "podman", "docker-registry"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    again = "layertee pull --json --tls-verify=false --store vm 127.0.0.1:PORT/os:1"
+    assert json.loads(typed_as_root(SERVE, tmp_path, again))["bytes_fetched"] == 0
 
 
 # --- what is printed for programs ---------------------------------------------------------------------
