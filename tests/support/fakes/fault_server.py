@@ -83,6 +83,7 @@ class FaultServer:
 
     ``rate_per_connection`` caps each connection in bytes per second, as content delivery networks do;
     ``send_buffer`` fixes the kernel's send buffer, to keep the counts close to what the client has read.
+    ``listener`` is a socket that listens already, which is closed at the end; None: a port of 127.0.0.1.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class FaultServer:
         tls: bool | Flaw = False,
         rate_per_connection: float | None = None,
         send_buffer: int | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
         if images is None:
             images = {}
@@ -111,6 +113,7 @@ class FaultServer:
         self._flaw = Flaw.NONE if tls is True else tls
         self._rate = rate_per_connection
         self._send_buffer = send_buffer
+        self._listener = listener
         self._requests: list[RequestRecord] = []
         self._connections: list[ConnectionRecord] = []
         self._tickets: list[Grant] = []
@@ -143,12 +146,12 @@ class FaultServer:
         if self._flaw:
             self._temporary = tempfile.TemporaryDirectory(prefix="layertee-faults-")
             self._certificates = make_certificates(Path(self._temporary.name), self._flaw)
-        listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        listener, self._listener = self._listener or socket.create_server(("127.0.0.1", 0), backlog=256), None
         # Else a body waits 40 ms for its head to be acknowledged: asyncio does not know this socket as TCP.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._send_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
-        self.host = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.host = "{}:{}".format(*listener.getsockname())
         context = self._certificates.server_context() if self._certificates else None
         ready = threading.Event()
         self._thread = threading.Thread(
