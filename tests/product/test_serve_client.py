@@ -11,8 +11,8 @@ import pytest
 from tests.support.compress import digest_of
 from tests.support.fakes.exchange import RequestRecord
 from tests.support.fakes.fault_server import FaultServer, Rule, on
-from tests.support.fakes.faults import Behaviour, ContentLength, Header, OtherBody, Reset
-from tests.support.fakes.refusals import Status
+from tests.support.fakes.faults import Behaviour, ContentLength, Header, OtherBody, Reset, Stall
+from tests.support.fakes.refusals import Status, too_many
 from tests.support.fakes.tars import KNOWS, REPOSITORY, Lacks, has_tars
 from tests.support.imageproxy import serving
 from tests.support.mirrors import At, write_conf
@@ -148,6 +148,22 @@ def test_layers_of_which_the_image_does_not_say_what_they_hold_are_not_asked_for
         number = proxy.open(f"docker://{server.reference}")
         assert layer.digest in proxy.no_blob(number, layer)
         assert counted(server, layer)[2:] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Status(500), Status(401), Status(405), too_many("30"), Stall(), Reset()], ids=repr
+)
+def test_what_cannot_be_asked_when_a_pull_is_planned_shows_when_it_is_fetched(
+    server: FaultServer, image: BuiltImage, user: Cli, behaviour: Behaviour
+) -> None:
+    gone = image.layers[1:]
+    heads = [on("blob", behaviour, reference=layer.digest, method="HEAD") for layer in image.layers]
+    server.script([*heads, *has_tars(server, image, gone)])
+    ran = user.pull("--stall-timeout", "1", server.reference)
+    assert [told["as_tar"] for told in ran.layers] == [False, True, True]
+    # One that is reset on a connection that was used before may have met its end, and is sent once more.
+    assert 1 <= sum(counted(server, layer)[0] for layer in image.layers) <= 2 * 3
+    assert [counted(server, layer)[2:] for layer in image.layers] == [(0, 0), (1, 1), (1, 1)]
 
 
 # --- what an endpoint says is not believed ---------------------------------------------------------

@@ -172,4 +172,4 @@ class _Bars(_Silent):
                 self._rich.remove_task(task)
                 del self._tasks[layer.index]
             else:
-                self._rich.update(task, completed=layer.done)
+                self._rich.update(task, completed=layer.done, total=layer.size)

@@ -20,7 +20,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LayerteeError, NotInRegistry, RangeMismatch, SizeMismatch, Timeout, TruncatedBody
@@ -69,11 +69,21 @@ class TarInstead(Exception):
 
 
 @dataclass(slots=True, eq=False)
+class Traffic:
+    """What goes on at a server: ``n_bodies`` of its answers are arriving; ``pending`` are requests that have
+    no answer yet.
+    """
+
+    n_bodies: int = 0
+    pending: set[asyncio.Task[Body]] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
 class Server:
     """One of the servers that an image's blobs may be asked for.
 
-    ``name`` is for people, reports included; ``host`` is what fails together with it. ``n_bodies`` of its
-    answers are arriving; ``pending`` are requests that have no answer yet.
+    ``name`` is for people, reports included; ``host`` is what fails together with it. ``traffic`` is shared
+    by all that stand for the same one.
     """
 
     name: str
@@ -81,15 +91,14 @@ class Server:
     open_blob: OpenBlob
     is_origin: bool = True
     find_tar: FindTar | None = None
-    n_bodies: int = 0
-    pending: set[asyncio.Task[Body]] = field(default_factory=set)
+    traffic: Traffic = field(default_factory=Traffic)
 
     async def ask(self, blob: Descriptor, start: int, stop: int | None) -> Body:
         """As ``open_blob``, but given up with a Timeout once the server is left: what it has not answered to
         others, it need not be waited for here.
         """
         task = asyncio.ensure_future(self.open_blob(blob, start, stop))
-        self.pending.add(task)
+        self.traffic.pending.add(task)
         try:
             return await task
         except asyncio.CancelledError:
@@ -98,16 +107,16 @@ class Server:
                 raise
             raise Timeout(f"{self.name} has failed others, and is not waited for") from None
         finally:
-            self.pending.discard(task)
+            self.traffic.pending.discard(task)
 
     @contextmanager
     def arriving(self) -> Iterator[None]:
         """While a body arrives: its connection is one that the server does serve."""
-        self.n_bodies += 1
+        self.traffic.n_bodies += 1
         try:
             yield
         finally:
-            self.n_bodies -= 1
+            self.traffic.n_bodies -= 1
 
 
 class Standing:
@@ -162,7 +171,7 @@ class Servers:
         What one fails with is held against it here, too.
         """
         found = [
-            Server(each.name, each.host, _once_found(each, each.find_tar, tar, size), each.is_origin)
+            replace(each, open_blob=_once_found(each, each.find_tar, tar, size), find_tar=None)
             for each in self._servers
             if each.find_tar is not None and each.name not in tar.not_at
         ]
@@ -179,7 +188,7 @@ class Servers:
     def leave(self, server: Server) -> None:
         """``server`` failed, whatever it was asked for: ask it last, for all images."""
         self._standing.leave(server.host)
-        for task in server.pending:
+        for task in server.traffic.pending:
             task.cancel()
 
     # --- one blob ---
@@ -207,7 +216,7 @@ class Servers:
             return error
         from .schedule import too_many  # when a blob is being fetched
 
-        if (isinstance(error, TruncatedBody) and progressed) or (too_many(error) and server.n_bodies):
+        if (isinstance(error, TruncatedBody) and progressed) or (too_many(error) and server.traffic.n_bodies):
             return error
         if not isinstance(error, NotInRegistry | RangeMismatch | SizeMismatch):
             self.leave(server)

@@ -273,6 +273,17 @@ def test_one_round_for_a_tar_is_enough_where_the_blob_may_be_elsewhere() -> None
     assert [server.host for server in servers.in_order] == ["origin.test", "first.test"]
 
 
+def test_a_server_that_serves_blobs_is_not_left_for_its_tar_when_it_says_too_many() -> None:
+    servers = Servers([having("first", 300, []), named("origin", origin=True)])
+    found = servers.with_tar(SOUGHT, 300)
+    assert found is not None
+    busy = RateLimited("wait", status=429, retry_after=1)
+    with servers.in_order[0].arriving():
+        assert found.failed(found.in_order[0], BLOB, busy, progressed=False) is busy
+    with pytest.raises(RateLimited):
+        found.failed(found.in_order[0], BLOB, busy, progressed=False)
+
+
 def test_the_only_server_of_an_image_is_given_time_for_its_tar() -> None:
     found = Servers([having("origin", 300, [])]).with_tar(SOUGHT, 300)
     assert found is not None
