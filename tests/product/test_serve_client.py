@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from layertee import Engine, Options, sync
+from layertee.errors import DigestMismatch
 from tests.support.compress import digest_of
 from tests.support.fakes.exchange import RequestRecord
 from tests.support.fakes.fault_server import FaultServer, Rule, on
@@ -187,12 +189,11 @@ LIES: dict[str, tuple[Behaviour, str]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("form", FORMS)
 def test_a_lie_costs_no_more_than_asking_the_origin(
-    site: Site, image: BuiltImage, user: Cli, lie: str, form: str
+    site: Site, image: BuiltImage, user: Cli, lie: str
 ) -> None:
     site.near.script(lying(site.near, image, *LIES[lie]))
-    ran = site.pull(user, "--layers", form)
+    ran = site.pull(user)
     large = image.layers[0]
     assert (ran.layers[0]["action"], ran.layers[0]["as_tar"]) == ("fetch", False)
     assert site.sent(site.origin, large.digest) == large.size
@@ -393,6 +394,36 @@ def test_a_tar_counts_as_what_layers_inflate_to(server: FaultServer, image: Buil
     ran = user.pull("--max-output", str(LARGE // 2), server.reference, code=None)
     assert "[OUTPUT_BUDGET]" in ran.err
     assert counted(server, image.layers[0])[3] == 0
+
+
+# --- the library -----------------------------------------------------------------------------------
+
+
+def streamed(server: FaultServer, store: Path) -> bytes:
+    """The first layer, as the library hands it out while it comes."""
+
+    async def main() -> bytes:
+        async with Engine(store, options=Options(tls_verify=False)) as engine:
+            made = await engine.plan(server.reference)
+            async with engine.open_layer(made.layers[0]) as stream:
+                return b"".join([bytes(piece) async for piece in stream])
+
+    return sync.run(main())
+
+
+def test_a_stream_of_a_layer_comes_from_its_tar(
+    server: FaultServer, image: BuiltImage, tmp_path: Path
+) -> None:
+    large = image.layers[0]
+    server.script(has_tars(server, image))
+    assert digest_of(streamed(server, tmp_path / "store")) == large.diff_id
+    assert counted(server, large) == (1, 0, 1, 1)
+
+
+def test_a_stream_of_a_wrong_tar_is_an_error(server: FaultServer, image: BuiltImage, tmp_path: Path) -> None:
+    server.script(lying(server, image, OtherBody(1 << 20), "GET"))
+    with pytest.raises(DigestMismatch):
+        streamed(server, tmp_path / "store")
 
 
 # --- the image-proxy -------------------------------------------------------------------------------
