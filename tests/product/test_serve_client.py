@@ -55,12 +55,12 @@ def asked(server: FaultServer, method: str, digest: str) -> list[RequestRecord]:
 
 
 def counted(server: FaultServer, layer: BuiltLayer) -> tuple[int, int, int, int]:
-    """HEAD and GET of the layer's blob, HEAD and GET of its tar."""
+    """HEAD and GET of the blob, HEAD of the tar; and 1 if that was fetched, in however many ranges."""
     names = (layer.digest, layer.diff_id)
     head, get, head_tar, get_tar = (
         len(asked(server, method, name)) for name in names for method in ("HEAD", "GET")
     )
-    return head, get, head_tar, get_tar
+    return head, get, head_tar, min(get_tar, 1)
 
 
 # --- one endpoint, which says that it knows DiffIDs ------------------------------------------------
