@@ -1,4 +1,4 @@
-"""The second half of the demo, where podman is installed: built here, pushed, and not downloaded again."""
+"""The rest of the demo, where podman is: built here, pushed, not downloaded again, and handed on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.demo_serve import development_loop
 from tests.support.rig.registry import RegistryServer
 
 __all__ = ["local_first"]
@@ -47,7 +48,7 @@ def local_first(
         show(*pull, "--from", store, name)
         sent = server.blob_bytes(digests=digests)
         print(f"layer bytes that the registry sent: {sent:,}")
-        return sent == 0
+        return development_loop(podman, store, scratch / "context", scratch, say, show) and sent == 0
     finally:
         # Overlays are mounted under the root; podman knows where.
         subprocess.run([*podman, "rmi", "-af"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
