@@ -40,6 +40,7 @@ LINE_MAX = FIELD_MAX = 4096  # bytes
 FIELDS_MAX = 32
 _MOMENT_S = 0.1  # until a request that has just come is being answered
 _LINGER_S = 1.0  # for the body of a request to end
+_UNSENT_MAX = 256 << 10  # bytes that the system takes beyond those that are on their way
 _PIECE = 64 << 10  # bytes of a chunk that are handed over at once
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _BYTES_ACKED = 120  # where struct tcp_info has them, since Linux 4.1
@@ -269,6 +270,7 @@ class Connection(web.RequestHandler):
         name = wire.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
         self.is_in = True
+        self._keep_little_unsent()
         self._site.connections.came(self)
         super().connection_made(transport)
 
@@ -344,6 +346,13 @@ class Connection(web.RequestHandler):
         """End the connection now, whatever is under way."""
         if self._wire is not None:
             self._wire.abort()
+
+    def _keep_little_unsent(self) -> None:
+        """Else the system keeps megabytes for each slow client, and knows no better what it has taken."""
+        sock = self._socket()
+        if sock is not None and sock.family != socket.AF_UNIX:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_MAX)
 
     def _socket(self) -> socket.socket | None:
         wire = self._wire
