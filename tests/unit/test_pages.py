@@ -14,6 +14,7 @@ import pytest
 
 from layertee.config.trustfile import SCOPE_KEYS, SIGNER_KEYS, parse_trust
 from layertee.config.trustrules import Action, Form
+from layertee.serve.metrics import PLAIN, SENT, Metrics
 from tests.support.ccore import ROOT
 from tests.support.pages import DOCS, PACKAGE, PAGES, PARTS, marks, replaced, table
 
@@ -185,3 +186,15 @@ def test_what_contributing_shows_as_it_should_be_is_there() -> None:
         text_of(path) for path in [*ROOT.glob("csrc/*.h"), *ROOT.glob("tests/**/test_*.py")]
     )
     assert [name for name in shown if not re.search(rf"\b{name}\b", code)] == []
+
+
+def test_every_metric_of_the_server_is_documented() -> None:
+    metrics = Metrics(lambda: 0)
+    metrics.answered("blob", 200, 0.1)
+    metrics.blob("store", PLAIN, SENT)
+    there_are = {sample.name for family in metrics.collect() for sample in family.samples}
+    page = text_of(DOCS / "reference/serve.md")
+    documented = set(re.findall(r"^\| `(layertee_serve_\w+)`", page, re.M))
+    summary = "layertee_serve_request_seconds"
+    assert {name.removesuffix("_count").removesuffix("_sum") for name in there_are} == documented
+    assert summary in documented
