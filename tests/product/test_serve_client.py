@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from layertee import Engine, Options, sync
+from layertee import Engine, Options, PullResult, sync
 from layertee.errors import DigestMismatch
 from tests.support.compress import digest_of
 from tests.support.fakes.exchange import RequestRecord
@@ -18,12 +19,18 @@ from tests.support.fakes.refusals import Status, too_many
 from tests.support.fakes.tars import KNOWS, REPOSITORY, Lacks, has_tars
 from tests.support.imageproxy import serving
 from tests.support.mirrors import At, write_conf
+from tests.support.mounts import tmpfs
 from tests.support.process import Cli, Ran
 from tests.support.rig.blobs import BuiltLayer
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
+from tests.support.store import assert_store_is_sound
+
+pytestmark = pytest.mark.slow
 
 FORMS = ("as-is", "uncompressed")
+# A server counts what it has sent ahead on a connection that is cut short for the help of another.
+ONE_STREAM = "--ranges=never"
 LARGE = 16 << 20
 PREFIX = "origin.test/os"
 NAME = f"{PREFIX}:latest"
@@ -71,7 +78,7 @@ def test_a_layer_whose_blob_is_gone_comes_as_its_tar_and_is_kept_as_that(
     server: FaultServer, image: BuiltImage, user: Cli, form: str
 ) -> None:
     server.script(has_tars(server, image))
-    dry = user.pull("--layers", form, "--dry-run", server.reference)
+    dry = user.pull(ONE_STREAM, "--layers", form, "--dry-run", server.reference)
     why = f"as a tar from {server.host}/{REPOSITORY}, which lacks the blob"
     for told, layer in zip(dry.layers, image.layers, strict=True):
         assert (told["action"], told["as_tar"], told["reason"]) == ("fetch", True, why)
@@ -79,7 +86,7 @@ def test_a_layer_whose_blob_is_gone_comes_as_its_tar_and_is_kept_as_that(
         assert counted(server, layer) == (1, 0, 1, 0)
     assert dry.json["bytes_fetched"] == image.uncompressed_bytes
     server.forget()
-    ran = user.pull("--layers", form, server.reference)
+    ran = user.pull(ONE_STREAM, "--layers", form, server.reference)
     assert [told["as_tar"] for told in ran.layers] == [True] * 3
     assert ran.json["bytes_fetched"] == image.uncompressed_bytes
     assert ran.json["manifest_digest"] == image.digest != ran.json["local_manifest_digest"]
@@ -88,7 +95,7 @@ def test_a_layer_whose_blob_is_gone_comes_as_its_tar_and_is_kept_as_that(
         assert digest_of(user.blob(layer.diff_id).read_bytes()) == layer.diff_id
     assert {request.header(KNOWS) for request in server.requests("manifest")} == {"1"}
     assert user.verified()["missing"] == []
-    assert user.pull("--layers", form, server.reference).actions == ["have"] * 3
+    assert user.pull(ONE_STREAM, "--layers", form, server.reference).actions == ["have"] * 3
 
 
 def test_the_table_says_that_it_is_a_tar(server: FaultServer, image: BuiltImage, user: Cli) -> None:
@@ -101,7 +108,7 @@ def test_the_table_says_that_it_is_a_tar(server: FaultServer, image: BuiltImage,
 def test_what_is_there_is_fetched_as_it_is(server: FaultServer, image: BuiltImage, user: Cli) -> None:
     gone = image.layers[1]
     server.script(has_tars(server, image, [gone]))
-    ran = user.pull(server.reference)
+    ran = user.pull(ONE_STREAM, server.reference)
     assert [told["as_tar"] for told in ran.layers] == [False, True, False]
     for layer in (image.layers[0], image.layers[2]):
         head, _, *tar = counted(server, layer)
@@ -123,8 +130,8 @@ def test_checking_digests_only_a_tar_has_its_diff_id_checked(
     server: FaultServer, image: BuiltImage, user: Cli
 ) -> None:
     server.script(has_tars(server, image))
-    user.pull("--verify", "digest", server.reference)
-    told = user.pull("--dry-run", server.reference).layers
+    user.pull(ONE_STREAM, "--verify", "digest", server.reference)
+    told = user.pull(ONE_STREAM, "--dry-run", server.reference).layers
     assert {(one["action"], one["basis"]) for one in told} == {("have", "computed")}
 
 
@@ -133,7 +140,7 @@ def test_content_that_repeats_comes_once(tmp_path: Path, user: Cli) -> None:
     image = build_image(tmp_path / "image", [twice, twice, twice], compression=["gzip", "zstd", "gzip"])
     with FaultServer(image) as server:
         server.script(has_tars(server, image))
-        ran = user.pull(server.reference)
+        ran = user.pull(ONE_STREAM, server.reference)
         assert [told["action"] for told in ran.layers] == ["fetch", "have", "have"]
         assert len(asked(server, "GET", image.layers[0].diff_id)) == 1
 
@@ -161,7 +168,7 @@ def test_what_cannot_be_asked_when_a_pull_is_planned_shows_when_it_is_fetched(
     gone = image.layers[1:]
     heads = [on("blob", behaviour, reference=layer.digest, method="HEAD") for layer in image.layers]
     server.script([*heads, *has_tars(server, image, gone)])
-    ran = user.pull("--stall-timeout", "1", server.reference)
+    ran = user.pull(ONE_STREAM, "--stall-timeout", "1", server.reference)
     assert [told["as_tar"] for told in ran.layers] == [False, True, True]
     # One that is reset on a connection that was used before may have met its end, and is sent once more.
     assert 1 <= sum(counted(server, layer)[0] for layer in image.layers) <= 2 * 3
@@ -205,7 +212,7 @@ def test_a_lie_of_the_only_endpoint_is_an_error_that_says_what_was_tried(
     server: FaultServer, image: BuiltImage, user: Cli, lie: str
 ) -> None:
     server.script(lying(server, image, *LIES[lie]))
-    ran = user.pull(server.reference, code=None)
+    ran = user.pull(ONE_STREAM, server.reference, code=None)
     assert ran.code != 0
     assert image.layers[0].digest in ran.err
     if LIES[lie][1] == "GET":
@@ -218,7 +225,7 @@ def test_another_diff_id_than_the_config_has_is_ignored(
 ) -> None:
     large, other = image.layers[0], image.layers[1]
     server.script([on("blob", Lacks(other.diff_id), reference=large.digest), *has_tars(server, image)])
-    ran = user.pull("-v", server.reference, code=2)
+    ran = user.pull(ONE_STREAM, "-v", server.reference, code=2)
     assert f"{other.diff_id} in it, the image says {large.diff_id}" in ran.err
     assert counted(server, large)[2:] == (0, 0)
 
@@ -231,7 +238,7 @@ def test_an_endpoint_that_has_not_said_that_it_knows_diff_ids_is_asked_when_a_bl
     server: FaultServer, image: BuiltImage, user: Cli, tells: bool
 ) -> None:
     server.script(has_tars(server, image, marked=False, tells=tells))
-    ran = user.pull(server.reference)
+    ran = user.pull(ONE_STREAM, server.reference)
     assert [told["as_tar"] for told in ran.layers] == [True] * 3
     assert [counted(server, layer) for layer in image.layers] == [(0, 1, 1, 1)] * 3
 
@@ -269,7 +276,7 @@ class Site:
     def pull(self, user: Cli, *args: object, mirrors: Sequence[FaultServer] = (), code: int = 0) -> Ran:
         near = [At(f"{server.host}/{REPOSITORY}") for server in mirrors or (self.near,)]
         conf = write_conf(self.directory, PREFIX, near, At(f"{self.origin.host}/{REPOSITORY}"))
-        return user.pull(*args, NAME, code=code, CONTAINERS_REGISTRIES_CONF=str(conf))
+        return user.pull(ONE_STREAM, *args, NAME, code=code, CONTAINERS_REGISTRIES_CONF=str(conf))
 
     def sent(self, server: FaultServer, digest: str) -> int:
         server.settle()
@@ -349,16 +356,28 @@ def test_the_next_run_goes_on_with_a_tar_that_has_begun(
         on("blob", Status(403), reference=large.diff_id, method="GET", first=2),
     ]
     server.script([*breaks, *tars])
-    user.pull(server.reference, code=None)
+    user.pull(ONE_STREAM, server.reference, code=None)
     server.script(tars)
     (here,) = (one["bytes"] for one in user.run("ls", "--partial", "--json").json["partial"])
     assert here > LARGE // 4
     assert user.blob(large.diff_id).exists() is False
-    dry = user.pull("--dry-run", server.reference)
+    dry = user.pull(ONE_STREAM, "--dry-run", server.reference)
     assert (dry.layers[0]["resumed_at"], dry.json["bytes_fetched"]) == (here, large.uncompressed_size - here)
-    ran = user.pull(server.reference)
+    ran = user.pull(ONE_STREAM, server.reference)
     assert (ran.layers[0]["resumed_at"], ran.layers[0]["as_tar"]) == (here, True)
     assert ran.layers[0]["bytes_fetched"] == large.uncompressed_size - here
+
+
+def test_a_tar_comes_over_several_connections(image: BuiltImage, user: Cli) -> None:
+    large = image.layers[0]
+    with FaultServer(image, rate_per_connection=20_000_000) as server:
+        server.script(has_tars(server, image))
+        ran = user.pull("--ranges=always", server.reference)
+        assert ran.layers[0]["as_tar"]
+        answers = asked(server, "GET", large.diff_id)
+        assert len(answers) > 2
+        assert {answer.status for answer in answers} == {206}
+    assert user.verified()["missing"] == []
 
 
 def test_most_of_a_blob_is_gone_on_with_elsewhere(site: Site, image: BuiltImage, user: Cli) -> None:
@@ -391,9 +410,24 @@ def test_little_of_a_blob_is_given_up_for_the_neighbours_tar(
 
 def test_a_tar_counts_as_what_layers_inflate_to(server: FaultServer, image: BuiltImage, user: Cli) -> None:
     server.script(has_tars(server, image))
-    ran = user.pull("--max-output", str(LARGE // 2), server.reference, code=None)
+    ran = user.pull(ONE_STREAM, "--max-output", str(LARGE // 2), server.reference, code=None)
     assert "[OUTPUT_BUDGET]" in ran.err
     assert counted(server, image.layers[0])[3] == 0
+
+
+def test_a_tar_that_the_disk_has_no_room_for_is_left_for_the_blob_elsewhere(
+    tmp_path: Path, user: Cli
+) -> None:
+    image = build_image(
+        tmp_path / "image", [text_layer({"a": "again\n" * 4_000_000}), text_layer({"b": "b"})]
+    )
+    (disk := tmp_path / "disk").mkdir()
+    with tmpfs(disk, "12m"), Site(tmp_path, image) as site:
+        site.near.script(has_tars(site.near, image))
+        ran = site.pull(user, "--store", disk / "store")
+        assert [told["as_tar"] for told in ran.layers] == [False, True]
+        assert site.sent(site.origin, image.layers[0].digest) == image.layers[0].size
+        assert counted(site.near, image.layers[0])[3] == 0
 
 
 # --- the library -----------------------------------------------------------------------------------
@@ -418,6 +452,30 @@ def test_a_stream_of_a_layer_comes_from_its_tar(
     server.script(has_tars(server, image))
     assert digest_of(streamed(server, tmp_path / "store")) == large.diff_id
     assert counted(server, large) == (1, 0, 1, 1)
+
+
+@pytest.mark.parametrize("gone", ["before the plan", "after the plan", "back after the plan"])
+def test_a_plan_is_carried_out_by_another_engine_with_what_is_there_then(
+    server: FaultServer, image: BuiltImage, tmp_path: Path, gone: str
+) -> None:
+    options = Options(tls_verify=False)
+    without = has_tars(server, image)
+
+    async def make() -> bytes:
+        async with Engine(tmp_path / "planned", options=options) as engine:
+            return pickle.dumps(await engine.plan(server.reference))
+
+    async def carry_out(made: bytes) -> PullResult:
+        async with Engine(tmp_path / "store", options=options) as engine:
+            return await engine.pull(pickle.loads(made))
+
+    server.script([] if gone == "after the plan" else without)
+    made = sync.run(make())
+    back = [on("blob", Status(404), reference=layer.diff_id) for layer in image.layers]
+    server.script(back if gone == "back after the plan" else without)
+    result = sync.run(carry_out(made))
+    assert [layer.as_tar for layer in result.layers] == [gone != "back after the plan"] * 3
+    assert_store_is_sound(tmp_path / "store")
 
 
 def test_a_stream_of_a_wrong_tar_is_an_error(server: FaultServer, image: BuiltImage, tmp_path: Path) -> None:
@@ -450,7 +508,7 @@ def test_a_proxy_that_hands_out_blobs_has_no_use_for_tars(
     conf = write_conf(
         tmp_path, PREFIX, [At(f"{site.near.host}/{REPOSITORY}")], At(f"{site.origin.host}/{REPOSITORY}")
     )
-    with serving(tmp_path / "store", "--registries-conf", str(conf)) as proxy:
+    with serving(tmp_path / "store", ONE_STREAM, "--registries-conf", str(conf)) as proxy:
         number = proxy.open(f"docker://{NAME}")
         for layer in image.layers:
             assert digest_of(proxy.blob(number, layer)) == layer.digest

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from ..aio import in_thread
 from ..core.pool import LayerJob
 from ..errors import (
     DiffIDMismatch,
@@ -83,12 +84,29 @@ class Download:
             there = servers.with_tar(_tar_of(attempt), tar.size)
             if there is None:
                 raise SourceUnreadable(f"{tar.endpoint} is no endpoint of the image")
-            return await self._bring(attempt, source, attempt.layer.as_tar(tar.size), there, tar.reason, None)
+            layer = attempt.layer.as_tar(tar.size)
+            await self._check_cost(attempt, source, layer)
+            return await self._bring(attempt, source, layer, there, tar.reason, None)
         except StoreBusy:
             raise
         except LayerteeError as exc:
             attempt.without[tar.endpoint] = exc
             raise
+
+    async def _check_cost(self, attempt: Attempt, source: Source, tar: Layer) -> None:
+        """Raise OutputBudgetExceeded or NoSpace for a tar that is larger than may be. Then the blob, which is
+        smaller, may still be had elsewhere; and on a disk that is full nothing else of the image goes on.
+        """
+        allowed = self._landing.bounds(attempt.step, source).out_nbytes
+        if tar.size > allowed:
+            raise OutputBudgetExceeded(
+                f"the tar of layer {tar.index} has {tar.size} bytes, of which the image may have {allowed}",
+                reason="out_budget",
+            )
+        begun = 0
+        if self._keep_parts:
+            begun = (await in_thread(self._landing.store.parts.arrived, [tar])).get(tar.digest, 0)
+        self._landing.space.check(max(0, tar.size - begun), f"the tar of layer {tar.index}")
 
     async def _bring(
         self,
@@ -140,12 +158,6 @@ class Download:
         single_stream = False
         while True:
             bounds, left = self._landing.bounds(attempt.step, source), self._landing.space.left()
-            if as_tar and layer.size > bounds.out_nbytes:
-                raise OutputBudgetExceeded(
-                    f"the tar of layer {layer.index} has {layer.size} bytes, of which the image may have"
-                    f" {bounds.out_nbytes}",
-                    reason="out_budget",
-                )
             # On this thread: a cancelled thread would leak it.
             arrival = self._arrival(layer, self._landing.want.name_of(attempt.layer))
             try:
