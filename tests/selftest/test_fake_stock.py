@@ -28,6 +28,15 @@ def test_it_is_a_stock() -> None:
         stock.named("os", "1")
 
 
+def test_what_is_distrusted_is_gone() -> None:
+    fake = FakeStock()
+    blob = fake.blob(fake.add_blob(b"abc"))
+    assert blob is not None
+    fake.distrust(blob)
+    fake.distrust(blob)
+    assert fake.blob(blob.digest) is None
+
+
 async def _read(sender: FakeSender, stock: FakeStock, digest: Digest, start: int, stop: int) -> bytes:
     blob = stock.blob(digest)
     assert blob is not None

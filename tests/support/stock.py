@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 from layertee.image.document import Digest, Platform
+from layertee.serve.answers import Answer
+from layertee.serve.app import App
 from layertee.serve.offer import Document, Sendable
+from layertee.serve.requests import parse
+from layertee.serve.sending import Sending
 from layertee.serve.stock import OpenStock
 from layertee.serve.wheres import open_stock, parse_offered
 from tests.support.compress import digest_of
@@ -130,3 +135,24 @@ def snapshot(*roots: Path) -> dict[str, tuple[int, ...]]:
                 found.st_ctime_ns,
             )
     return seen
+
+
+Get = Callable[[str], Awaitable[Answer]]
+
+
+def asking(stock: OpenStock, main: Callable[[Get], Awaitable[None]]) -> None:
+    """Run ``main``, to which is given what a server answers a GET of a blob with. It may raise Refusal."""
+
+    async def run() -> None:
+        sending = Sending()
+        app = App(stock, sending, lambda: (b"", ""))
+
+        async def get(digest: str) -> Answer:
+            return await app.answer(parse("GET", f"/v2/os/blobs/{digest}"), {})
+
+        try:
+            await main(get)
+        finally:
+            await sending.close()
+
+    asyncio.run(run())

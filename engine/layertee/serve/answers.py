@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING
 
 from ..record import dataclass
 
 if TYPE_CHECKING:
+    from ..errors import LayerteeError
     from .outgoing import Outgoing
 
 JSON = "application/json"
@@ -49,7 +50,8 @@ class Code(enum.Enum):
 class Answer:
     """``body`` is all of it, or else ``outgoing`` gives ``length`` bytes.
 
-    An ``outgoing`` is open: whoever gets the answer closes it. To HEAD only the head is sent.
+    An ``outgoing`` is open: whoever gets the answer closes it, and calls ``failed`` (which blocks) with what
+    it raises. To HEAD only the head is sent.
     """
 
     status: int
@@ -58,6 +60,7 @@ class Answer:
     length: int = 0
     outgoing: Outgoing | None = field(default=None, compare=False)
     place: str = ""
+    failed: Callable[[LayerteeError], None] | None = field(default=None, compare=False)
 
 
 class Refusal(Exception):

@@ -13,7 +13,14 @@ from typing import Protocol
 from urllib.parse import quote, urlencode
 
 from ..aio import in_thread
-from ..errors import IntegrityError, InvalidReference, NotFound, ServerBusy, SourceUnreadable
+from ..errors import (
+    IntegrityError,
+    InvalidReference,
+    LayerteeError,
+    NotFound,
+    ServerBusy,
+    SourceUnreadable,
+)
 from ..image.digest import Digest
 from ..image.media import OCI_INDEX
 from .accept import Accept
@@ -35,6 +42,9 @@ from .ranges import is_known, part_of, unsatisfiable
 from .requests import Asked, Base, Blob, Catalog, Manifest, Metrics, Page, Referrers, Tags
 
 log = logging.getLogger(__name__)
+
+
+_COPIES = 3  # of one blob that are tried for one request
 
 
 class Sender(Protocol):
@@ -147,6 +157,15 @@ class App:
     # -- blobs -----------------------------------------------------------------------
 
     async def _blob(self, asked: Blob, fields: Mapping[str, str], head_only: bool) -> Answer:
+        for _ in range(_COPIES):
+            try:
+                return await self._copy(asked, fields, head_only)
+            except _WrongCopy:
+                continue
+        raise await self._no_blob(asked.digest)
+
+    async def _copy(self, asked: Blob, fields: Mapping[str, str], head_only: bool) -> Answer:
+        """The first one. Raises _WrongCopy where there may be another one."""
         found = await in_thread(self._stock.blob, asked.digest)
         if found is None:
             raise await self._no_blob(asked.digest)
@@ -178,13 +197,22 @@ class App:
             raise Refusal(503, Code.TOOMANYREQUESTS, str(exc), fields=wait) from exc
         except (IntegrityError, NotFound, SourceUnreadable) as exc:
             log.warning("%s: %s cannot be read: %s", found.place, found.digest, exc)
+            if _is_lasting(exc):
+                await in_thread(self._stock.distrust, found)
+                raise _WrongCopy from exc
             raise await self._no_blob(asked.digest) from exc
+
+        def failed(exc: LayerteeError) -> None:
+            if _is_lasting(exc):
+                self._stock.distrust(found)
+
         return Answer(
             200 if part.is_whole else 206,
             whole(b"", media_type, fields=head).fields,
             length=part.stop - part.start,
             outgoing=outgoing,
             place=found.place,
+            failed=failed,
         )
 
     async def _no_blob(self, digest: Digest) -> Refusal:
@@ -194,6 +222,19 @@ class App:
         if known is not None:
             detail["diffID"] = head[DIFF_ID_FIELD] = known.diff_id
         return Refusal(404, Code.BLOB_UNKNOWN, "there is no such blob here", detail=detail, fields=head)
+
+
+class _WrongCopy(Exception):
+    """What was found under a blob's name is something else."""
+
+
+def _is_lasting(exc: LayerteeError) -> bool:
+    """Whether whoever tries again would meet the same: the bytes are other ones, or gone, and not the machine
+    short of something.
+    """
+    cause = exc.__cause__
+    is_gone = cause is None or isinstance(cause, FileNotFoundError | NotADirectoryError | PermissionError)
+    return isinstance(exc, IntegrityError) or (isinstance(exc, SourceUnreadable) and is_gone)
 
 
 # --- lists ------------------------------------------------------------------------------------------

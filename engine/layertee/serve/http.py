@@ -24,6 +24,7 @@ from typing import cast
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
+from ..aio import in_thread
 from ..errors import LayerteeError
 from .access import Access
 from .answers import Answer, Code, Refusal
@@ -179,6 +180,8 @@ class Site:
         except (LayerteeError, OSError) as exc:
             end = FAILED
             log.error("an answer is cut in its middle: %s", exc)
+            if answer.failed is not None and isinstance(exc, LayerteeError):
+                await in_thread(answer.failed, exc)
         finally:
             if end != SENT:
                 connection.hang_up()

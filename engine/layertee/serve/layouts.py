@@ -24,7 +24,7 @@ from ..store.layout_reader import blob_name, is_document
 from .facts import facts_of
 from .names import OfferedName, is_repository, offered_ref
 from .offer import Sendable
-from .shelf import EMPTY, Complaints, Entry, Shelf, hashes_to, stamp_of
+from .shelf import EMPTY, Complaints, Entry, Shelf, hashes_to, identity_of, stamp_of
 
 if TYPE_CHECKING:
     from ..store.layout_reader import LayoutReader
@@ -63,7 +63,7 @@ class LayoutShelf(Shelf):
         return stamp_of(self._index)
 
     def holdings(self) -> Hashable:
-        return self.generation(), stamp_of(self._index.parent / "blobs" / "sha256")
+        return identity_of(self._index), identity_of(self._index.parent / "blobs" / "sha256")
 
     def entries(self) -> Sequence[Entry]:
         return self._now().entries

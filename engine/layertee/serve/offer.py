@@ -83,6 +83,11 @@ class Stock(Protocol):
     def blob(self, digest: Digest) -> Sendable | None:
         """A blob of any image, under its digest; a layer's tar under its DiffID."""
 
+    def distrust(self, blob: Sendable) -> None:
+        """What was read of ``blob`` is not what its name says, or not all there: that copy is not offered
+        again for some minutes, unless something about it changes. Others of the same name are.
+        """
+
     def content_of(self, digest: Digest) -> Known | None:
         """What the blob would inflate to; None where nobody on this machine has seen that."""
 

@@ -61,7 +61,7 @@ class Shelf(Protocol):
         """What it lists now."""
 
     def holdings(self) -> Hashable:
-        """Another one when layers have come or gone in the ways in which they usually do."""
+        """Another one when layers came or went in the usual ways. One of two quick changes may be missed."""
 
     def size(self, digest: Digest) -> int | None:
         """Of the blob or document under that digest; None where there is none to be read."""
@@ -97,19 +97,24 @@ class Complaints:
         log.log(level, "%s: %s", self._name, text.removeprefix(f"{self._name}: "))
 
 
+def identity_of(path: Path) -> FileIdentity | None:
+    """Of what ``path`` leads to; None where nobody can tell."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return FileIdentity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def stamp_of(path: Path) -> Hashable:
     """What stays equal as long as nobody writes to what ``path`` leads to, or replaces it.
 
     None where nobody can tell. Of a file that was written to just now, it is another one each time.
     """
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    stamp = FileIdentity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    if 0 <= time.time() - found.st_ctime_ns / 1e9 < _TICK_S:
-        return stamp, time.monotonic_ns()
-    return stamp
+    found = identity_of(path)
+    if found is not None and 0 <= time.time() - found.ctime_ns / 1e9 < _TICK_S:
+        return found, time.monotonic_ns()
+    return found
 
 
 def hashes_to(raw: bytes, digest: Digest) -> bool:

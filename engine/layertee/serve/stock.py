@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidReference, LayerteeError, NotFound
@@ -33,6 +34,7 @@ from .documents import Documents
 from .names import OfferedName, registry_name
 from .offer import Document, Known, Sendable, Stock
 from .ownstore import is_tautology
+from .shelf import identity_of
 
 if TYPE_CHECKING:
     from ..store.catalog import Pair
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 
 _MADE: Final = 1024  # manifests that are remembered, some kilobytes each
 _SIZES: Final = 1 << 16
+_WRONG: Final = 1000  # copies that are remembered as wrong
+_DISTRUST_S: Final = 300.0  # a reason may lie in this machine's memory, or be mended where no stamp shows it
 
 Attesting = Callable[[Digest], DiffID | None]
 
@@ -83,6 +87,7 @@ class OpenStock(Stock, Here):
         self._made: OrderedDict[Digest, tuple[Document, Digest]] = OrderedDict()
         self._tried: tuple[Hashable, dict[Digest, Digest | None]] = (None, {})
         self._sizes: OrderedDict[Digest, int] = OrderedDict()
+        self._wrong: OrderedDict[tuple[str, Digest], tuple[Hashable, float]] = OrderedDict()
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -242,16 +247,48 @@ class OpenStock(Stock, Here):
         if digest.algorithm != "sha256":
             return None
         found = []
-        for shelf in self._shelves:
-            blob = shelf.blob(digest)
-            if blob is not None and blob.is_checked:
+        for blob in self._copies(digest):
+            if blob.is_checked:
                 return blob
-            if blob is not None and self._may_be(digest, blob.size):
+            if self._may_be(digest, blob.size):
                 found.append(blob)
         if len({blob.size for blob in found}) > 1:
             sizes = self._sizes_of(digest)
             found = [blob for blob in found if blob.size in sizes] or found
         return found[0] if found else None
+
+    def distrust(self, blob: Sendable) -> None:
+        for shelf in self._shelves:
+            if shelf.name == blob.place:
+                log.error("%s: %s is not what it should be, and not offered", blob.place, blob.digest)
+                wrong = self._state_of(shelf, blob), time.monotonic() + _DISTRUST_S
+                with self._mutex:
+                    self._wrong[blob.place, blob.digest] = wrong
+                    while len(self._wrong) > _WRONG:
+                        self._wrong.popitem(last=False)
+
+    def _copies(self, digest: Digest) -> Iterator[Sendable]:
+        """Where that blob is, in the order of places, as far as nothing is known to be wrong with it."""
+        for shelf in self._shelves:
+            blob = shelf.blob(digest)
+            if blob is not None and not self._is_wrong(shelf, blob):
+                yield blob
+
+    def _is_wrong(self, shelf: Shelf, blob: Sendable) -> bool:
+        key = shelf.name, blob.digest
+        with self._mutex:
+            state, until = self._wrong.get(key, (None, 0.0))
+        if state is None:
+            return False
+        if time.monotonic() < until and state == self._state_of(shelf, blob):
+            return True
+        with self._mutex:
+            self._wrong.pop(key, None)
+        return False
+
+    def _state_of(self, shelf: Shelf, blob: Sendable) -> Hashable:
+        path = blob.content.path
+        return shelf.holdings(), blob.content, None if path is None else identity_of(path)
 
     def content_of(self, digest: Digest) -> Known | None:
         computed = self.computed(digest)
@@ -293,7 +330,12 @@ class OpenStock(Stock, Here):
     def has(self, digest: Digest, size: int) -> bool:
         if digest.algorithm != "sha256" or not self._may_be(digest, size):
             return False
-        if not any(shelf.size(digest) == size for shelf in self._shelves):
+        with self._mutex:
+            is_suspect = any(wrong == digest for _, wrong in self._wrong)
+        if is_suspect:
+            if all(blob.size != size for blob in self._copies(digest)):
+                return False
+        elif not any(shelf.size(digest) == size for shelf in self._shelves):
             return False
         with self._mutex:
             self._sizes[digest] = size

@@ -33,7 +33,7 @@ from ..places.podman.records import (
 from ..record import dataclass
 from .names import offered_name
 from .offer import Sendable
-from .shelf import Complaints, Entry, Shelf, hashes_to, stamp_of
+from .shelf import Complaints, Entry, Shelf, hashes_to, identity_of, stamp_of
 
 if TYPE_CHECKING:
     from ..image.reference_storage import StorageReference
@@ -67,7 +67,7 @@ class StorageShelf(Shelf):
         return tuple(part.images.stamp() for part in self._parts)
 
     def holdings(self) -> Hashable:
-        return tuple(part.layers.stamp() for part in self._parts)
+        return tuple(part.layers.identity() for part in self._parts)
 
     def entries(self) -> Sequence[Entry]:
         found: list[Entry] = []
@@ -243,6 +243,9 @@ class _Records(Generic[_T]):
 
     def stamp(self) -> Hashable:
         return stamp_of(self.directory / self._name)
+
+    def identity(self) -> Hashable:
+        return identity_of(self.directory / self._name)
 
     def now(self) -> _T:
         stamp = self.stamp()

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from layertee.errors import NotFound
+from layertee.errors import LayerteeError, NotFound
 from layertee.image.basis import Basis
 from layertee.image.document import DiffID, Digest
+from layertee.serve.answers import Refusal
 from layertee.serve.offer import Known
 from layertee.serve.shelf import stamp_of
 from layertee.store.store import Store
@@ -24,7 +25,8 @@ from tests.support.rig.blobcache import write_cache
 from tests.support.rig.images import BuiltImage, build_image, recompress
 from tests.support.rig.layers import text_layer
 from tests.support.rig.storage import StorageRig, replace
-from tests.support.stock import assert_all_can_be_had, digests, snapshot, stock_of
+from tests.support.sending import sent
+from tests.support.stock import Get, asking, assert_all_can_be_had, digests, snapshot, stock_of
 from tests.support.store import pull
 
 pytestmark = pytest.mark.needs_root("these tools unpack layers as root")
@@ -196,6 +198,41 @@ def test_an_image_with_a_layer_that_cannot_be_put_together_is_not_offered(
         found = stock.document("os", Digest(image.digest))
         assert found is not None
         assert found.raw == image.manifest
+
+
+@pytest.mark.parametrize("how", ["another byte", "gone"])
+def test_a_layer_that_was_changed_is_cut_once_and_then_not_there(
+    store: StorageRig, image: BuiltImage, how: str
+) -> None:
+    layer = image.layers[1]
+    path = store.tree(layer.diff_id) / "noise"
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"?")
+    if how == "gone":
+        path.unlink()
+
+    async def main(get: Get) -> None:
+        with pytest.raises((Refusal, LayerteeError)):  # before the first byte, or before the last
+            answer = await get(layer.diff_id)
+            assert answer.outgoing is not None
+            try:
+                await sent(answer.outgoing, answer.length)
+            except LayerteeError as exc:
+                assert answer.failed is not None
+                answer.failed(exc)
+                raise
+        with pytest.raises(Refusal) as caught:
+            await get(layer.diff_id)
+        assert caught.value.status == 404
+
+    with stock_of(store.name) as stock:
+        assert stock.named("os", "1") != []
+        asking(stock, main)
+        with pytest.raises(NotFound):
+            stock.named("os", "1")
+    with stock_of(store.name, f"oci:{image.root}") as stock:
+        assert digests(stock.named("os", "1")) == [image.digest]
 
 
 def test_blobs_of_other_places_are_preferred_to_tars(

@@ -99,6 +99,10 @@ class FakeStock:
     def blob(self, digest: Digest) -> Sendable | None:
         return self.blobs.get(digest)
 
+    def distrust(self, blob: Sendable) -> None:
+        if self.blobs.get(blob.digest) == blob:
+            del self.blobs[blob.digest]
+
     def content_of(self, digest: Digest) -> Known | None:
         return self.known.get(digest)
 
