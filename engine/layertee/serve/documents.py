@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_DOCUMENTS: Final = 2000  # that are looked at for one question
+MAX_DOCUMENTS: Final = 10_000  # that are looked at for one question
+MAX_NBYTES: Final = 64 << 20  # that these have together
 _REMEMBERED: Final = 16 << 20  # bytes of documents; parsed, they take some times as much
 
 
@@ -67,12 +68,13 @@ class Documents:
         self, roots: Iterable[Digest], subjects: Mapping[Digest, Sequence[Digest]]
     ) -> dict[Digest, Facts]:
         """``roots`` and all that belongs to them: what indexes list, what manifests were made from, and what
-        has one of these as its subject, in the end. At most ``MAX_DOCUMENTS``.
+        has one of these as its subject, in the end. At most ``MAX_DOCUMENTS``, of ``MAX_NBYTES``.
         """
         found: dict[Digest, Facts] = {}
+        left = MAX_NBYTES
         todo = [(digest, 0) for digest in roots]
         todo.reverse()
-        while todo and len(found) < MAX_DOCUMENTS:
+        while todo and len(found) < MAX_DOCUMENTS and left > 0:
             digest, depth = todo.pop()
             if digest in found:
                 continue
@@ -80,6 +82,7 @@ class Documents:
             if facts is None:
                 continue
             found[digest] = facts
+            left -= len(facts.raw)
             if depth <= INDEX_DEPTH:
                 todo += [(child.digest, depth + 1) for child in reversed(facts.children)]
             if facts.original is not None:

@@ -29,7 +29,8 @@ from .shelf import EMPTY, Complaints, Entry, Shelf, hashes_to, identity_of, stam
 if TYPE_CHECKING:
     from ..store.layout_reader import LayoutReader
 
-MAX_ENTRIES: Final = 10_000  # of one index.json, whose 4 MiB have room for more
+MAX_ENTRIES: Final = 20_000  # of one layout; an index.json of 4 MiB has about as many
+MAX_READ: Final = 64 << 20  # bytes of documents that say how entries are called
 _SUFFIX: Final = re.compile(r"(?:\.(?:tar|tgz|oci|ociarchive|gz|xz|zst|bz2))+$")
 _UNNAMED: Final = "image"
 
@@ -143,18 +144,36 @@ class LayoutShelf(Shelf):
         index = layout.index()
         for one in index.broken:
             self.complaints.say(f"{index.where}: {one.problem}")
-        if len(index.entries) > MAX_ENTRIES:
-            self.complaints.say(f"{index.where}: of more than {MAX_ENTRIES} entries, the rest is not offered")
         found: list[Entry] = []
-        for descriptor in index.entries[:MAX_ENTRIES]:
-            if is_document(descriptor):
-                name = self._name_of(layout, descriptor)
-                found += self._with_what_is_beside(layout, Entry(name, descriptor))
+        documents = _FewDocuments(layout)
+        for descriptor in filter(is_document, index.entries):
+            if len(found) >= MAX_ENTRIES or documents.is_enough():
+                self.complaints.say(f"{index.where} lists more than is looked at; the rest is not offered")
+                break
+            found += self._entries_of(documents, descriptor)
         return tuple(found)
 
-    def _name_of(self, layout: LayoutReader, descriptor: Descriptor) -> OfferedName | None:
-        ref = descriptor.annotations.get(REF_NAME)
-        if ref is None and (self._repository is None or _has_subject(layout, descriptor)):
+    def _entries_of(self, documents: _FewDocuments, root: Descriptor) -> list[Entry]:
+        """An entry of the index, and those of what belongs to it and has a tag."""
+        name = self._name_of(documents, root)
+        try:
+            listed, digests = documents.beside(root)
+        except LayerteeError as exc:
+            self.complaints.say(f"what belongs to {name or root.digest} is not offered: {exc}")
+            return [Entry(name, root)]
+        found = [Entry(name, root, digests)]
+        for descriptor in listed:
+            tag = descriptor.annotations.get(REF_NAME)
+            if tag is not None and name is not None:
+                try:
+                    found.append(Entry(name.tagged(tag), descriptor))
+                except InvalidReference as exc:
+                    self.complaints.say(f"what belongs to {name} is not offered by name: {exc}")
+        return found
+
+    def _name_of(self, documents: _FewDocuments, root: Descriptor) -> OfferedName | None:
+        ref = root.annotations.get(REF_NAME)
+        if ref is None and (self._repository is None or documents.has_subject(root)):
             return None
         try:
             return offered_ref(ref, self._repository)
@@ -162,21 +181,39 @@ class LayoutShelf(Shelf):
             self.complaints.say(f"an image is not offered by name: {exc}")
             return None
 
-    def _with_what_is_beside(self, layout: LayoutReader, entry: Entry) -> list[Entry]:
-        try:
-            listed = beside.listed(layout, entry.root)
-        except LayerteeError as exc:
-            self.complaints.say(f"what belongs to {entry.name or entry.root.digest} is not offered: {exc}")
-            return [entry]
-        entries = []
-        for descriptor in listed:
-            tag = descriptor.annotations.get(REF_NAME)
-            if tag is not None and entry.name is not None:
-                try:
-                    entries.append(Entry(entry.name.tagged(tag), descriptor))
-                except InvalidReference as exc:
-                    self.complaints.say(f"what belongs to {entry.name} is not offered by name: {exc}")
-        return [Entry(entry.name, entry.root, tuple(one.digest for one in listed)), *entries]
+
+class _FewDocuments:
+    """Documents of ``layout`` that say how its entries are called: each read once, and not too many."""
+
+    def __init__(self, layout: LayoutReader) -> None:
+        self._layout = layout
+        self._left = MAX_READ
+        self._subjects: dict[Digest, bool] = {}
+        self._beside: dict[Digest, tuple[tuple[Descriptor, ...], tuple[Digest, ...]]] = {}
+
+    def is_enough(self) -> bool:
+        return self._left < 0
+
+    def has_subject(self, root: Descriptor) -> bool:
+        if root.digest not in self._subjects:
+            self._left -= min(root.size, MAX_DOCUMENT)
+            try:
+                facts = facts_of(self._layout.read_blob(root), root.digest)
+                self._subjects[root.digest] = facts.subject is not None
+            except LayerteeError:
+                self._subjects[root.digest] = False
+        return self._subjects[root.digest]
+
+    def beside(self, root: Descriptor) -> tuple[tuple[Descriptor, ...], tuple[Digest, ...]]:
+        """What belongs to an entry, and the digests of that. Raises as ``beside.listed``."""
+        index = beside.root(self._layout, root)
+        if index is None:
+            return (), ()
+        if index.digest not in self._beside:
+            self._left -= min(index.size, MAX_DOCUMENT)
+            listed = beside.listed(self._layout, root)
+            self._beside[index.digest] = listed, tuple(one.digest for one in listed)
+        return self._beside[index.digest]
 
 
 class ArchiveShelf(LayoutShelf):
@@ -197,11 +234,3 @@ def repository_of(name: str) -> str:
     """What images are called of which only a tag is known, in a place whose own name is ``name``."""
     lower = name.lower()
     return lower if is_repository(lower) else _UNNAMED
-
-
-def _has_subject(layout: LayoutReader, descriptor: Descriptor) -> bool:
-    try:
-        raw = layout.read_blob(descriptor)
-        return facts_of(raw, descriptor.digest).subject is not None
-    except LayerteeError:
-        return False

@@ -58,7 +58,7 @@ class _Listed:
 
     generation: Hashable
     by_repository: Mapping[str, Sequence[tuple[int, Entry]]]
-    all: Sequence[Entry]
+    by_place: Sequence[Sequence[Entry]]
 
 
 class OpenStock(Stock, Here):
@@ -196,11 +196,18 @@ class OpenStock(Stock, Here):
         if generation == now.generation:
             return subjects
         found: dict[Digest, list[Digest]] = {}
-        for facts in self._documents.beneath(_roots(now.all), {}).values():
+        for facts in self._everything(now).values():
             if facts.subject is not None:
                 found.setdefault(facts.subject, []).append(facts.digest)
         with self._mutex:
             self._subjects = now.generation, found
+        return found
+
+    def _everything(self, now: _Listed) -> Mapping[Digest, Facts]:
+        """All that places list; what one of them has too much of is no loss to the others."""
+        found: dict[Digest, Facts] = {}
+        for entries in now.by_place:
+            found |= self._documents.beneath(_roots(entries), {})
         return found
 
     def _remember(self, answer: Document, root: Digest) -> None:
@@ -316,7 +323,7 @@ class OpenStock(Stock, Here):
             known = self._sizes.get(digest)
         if known is not None:
             return {known}
-        everything = self._documents.beneath(_roots(self._now().all), {}).values()
+        everything = self._everything(self._now()).values()
         return {one.size for facts in everything for one in facts.named if one.digest == digest}
 
     # --- Here -------------------------------------------------------------------
@@ -370,13 +377,12 @@ class OpenStock(Stock, Here):
         if listed is not None and listed.generation == generation and None not in generation:
             return listed
         by_repository: dict[str, list[tuple[int, Entry]]] = {}
-        everything: list[Entry] = []
-        for place, shelf in enumerate(self._shelves):
-            for entry in shelf.entries():
-                everything.append(entry)
+        by_place = [shelf.entries() for shelf in self._shelves]
+        for place, entries in enumerate(by_place):
+            for entry in entries:
                 for repository in entry.name.repositories if entry.name is not None else ():
                     by_repository.setdefault(repository, []).append((place, entry))
-        listed = _Listed(generation, by_repository, everything)
+        listed = _Listed(generation, by_repository, by_place)
         with self._mutex:
             self._listed = listed
         return listed

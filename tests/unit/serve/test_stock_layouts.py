@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from layertee.errors import InvalidReference, NotFound
 from layertee.image.document import Digest, Platform
+from layertee.serve.layouts import MAX_ENTRIES
 from layertee.serve.stock import OpenStock
 from layertee.serve.wheres import OwnStorePlace, parse_offered
 from tests.support.rig.images import BuiltImage, build_image, build_index, recompress
@@ -19,6 +21,7 @@ from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.stock import (
     OCI_INDEX,
     OCI_MANIFEST,
+    REF_NAME,
     assert_all_can_be_had,
     assert_blob_is_right,
     descriptor_of,
@@ -488,6 +491,29 @@ def test_a_place_that_cannot_be_read_has_nothing_and_harms_no_other(
             assert stock.blob(Digest(image.layers[0].digest)) is not None
         assert stock.repositories() == [SHORT, "registry.example.com/os/image"]
     assert len([line for line in caplog.messages if str(bad) in line]) == 1
+
+
+def test_a_layout_that_lists_far_too_much_takes_little_time_and_harms_no_other(
+    layout: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = small(tmp_path / "good")
+    many = [
+        descriptor_of(image.manifest) | {"annotations": {REF_NAME: f"t{n}"}, "digest": f"sha256:{n:064x}"}
+        for n in range(3000)
+    ]
+    listed = put_document(layout, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": many}, OCI_INDEX)
+    entry = descriptor_of(image.manifest) | {"annotations": {"dev.layertee.beside": listed["digest"]}}
+    put_index(layout, [(f"os:{n}", entry) for n in range(9000)])
+    with stock_of(f"oci:{layout}", f"oci:{tmp_path / 'good'}") as stock:
+        began = time.monotonic()
+        tags = stock.tags("os")
+        assert tags is not None
+        assert len(tags) <= MAX_ENTRIES
+        assert digests(stock.named(SHORT, "stable")) == [image.digest]
+        assert stock.document("os", Digest.of(b"")) is None
+        assert stock.referrers(SHORT, Digest(image.digest)) == []
+        assert time.monotonic() - began < 20
+    assert [line for line in caplog.messages if "more than is looked at" in line]
 
 
 def test_blobs_named_by_sha512_are_not_known(layout: Path) -> None:
