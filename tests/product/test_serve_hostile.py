@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 ANSWER_MAX = 32 << 10
 HEX = "ab" * 32
 MANY = 2000
+OPTIONS = ("-v", "--max-connections", MANY + 500, "--stall-timeout", 5)
 RSS_MAX_KIB = 128 << 10
 
 
@@ -38,7 +39,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
 @pytest.fixture(scope="module")
 def served(image: BuiltImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     user = Cli(tmp_path_factory.mktemp("home"))
-    with serving(user, "--place", f"oci:{image.root}", "-v", "--max-connections", MANY + 500) as served:
+    with serving(user, "--place", f"oci:{image.root}", *OPTIONS) as served:
         yield served
 
 

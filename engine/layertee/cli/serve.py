@@ -56,7 +56,9 @@ def serve(args: argparse.Namespace) -> int:
             metrics = Metrics(lambda: connections.count)
             sending = Sending(cache=cache)
             app = App(stock, sending, metrics.page)
-            site = Site(app, connections, metrics, Throttle(args.max_rate), access)
+            site = Site(
+                app, connections, metrics, Throttle(args.max_rate), access, stall_s=args.stall_timeout
+            )
             notify = Notify(os.environ)
             server = Server(site, connections, listeners, tls=tls, notify=notify, grace_s=args.grace)
             _end_on_signals(server, tls)

@@ -76,6 +76,14 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         " (default: %(default)s)",
     )
     group.add_argument(
+        "--stall-timeout",
+        type=values.seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="cut off a client that takes nothing of its answer for so long, or later on less than 1 kB/s"
+        " (default: %(default)g)",
+    )
+    group.add_argument(
         "--grace",
         type=values.seconds,
         default=10.0,

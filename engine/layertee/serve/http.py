@@ -32,7 +32,7 @@ from .app import App
 from .connections import Connections
 from .metrics import CUT, FAILED, HASHED, PLAIN, SENT, Metrics
 from .outgoing import Outgoing
-from .pacing import Throttle, Watch
+from .pacing import STALL_S, Throttle, Watch
 from .requests import Asked, kind_of, parse
 
 log = logging.getLogger(__name__)
@@ -62,12 +62,15 @@ class Site:
         metrics: Metrics,
         throttle: Throttle,
         access: Access | None = None,
+        *,
+        stall_s: float = STALL_S,
     ) -> None:
         self.app = app
         self.connections = connections
         self.metrics = metrics
         self.throttle = throttle
         self.access = access
+        self._stall_s = stall_s
         self._watched: dict[Connection, Watch] = {}
         self._server = web.Server(self._handle, handler_cancellation=True)
 
@@ -87,7 +90,7 @@ class Site:
 
     @asynccontextmanager
     async def _watching(self, connection: Connection) -> AsyncIterator[Watch]:
-        self._watched[connection] = watch = Watch(connection.taken)
+        self._watched[connection] = watch = Watch(connection.taken, stall_s=self._stall_s)
         try:
             yield watch
         finally:

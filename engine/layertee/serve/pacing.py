@@ -14,9 +14,8 @@ SLICE = 1 << 20  # bytes that go in one piece where no rate is set: one call of 
 _LEAST_SLICE = 1024
 _SLICES_PER_S = 10  # of a rate: how often each of a few clients has its turn
 
-STALL_S = 10.0
+STALL_S = 30.0  # a client's disk may be busy for so long with what it has got; also before an average counts
 MIN_RATE = 1000  # bytes per second
-GRACE_S = 10.0  # of waiting, before the average counts
 
 
 class Throttle:
@@ -96,5 +95,5 @@ class Watch:
         self._still_s = self._still_s + since if was_still else 0.0
         if self._still_s >= self._stall_s:
             return True
-        counted = self._waited_s - GRACE_S
+        counted = self._waited_s - self._stall_s
         return counted > 0 and taken - self._first < counted * self._min_rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layertee.serve.pacing import GRACE_S, MIN_RATE, SLICE, STALL_S, Throttle, Watch
+from layertee.serve.pacing import MIN_RATE, SLICE, STALL_S, Throttle, Watch
 
 
 class Clock:
@@ -86,7 +86,7 @@ def test_what_was_sent_earlier_on_the_connection_does_not_help() -> None:
 def test_a_client_that_takes_a_byte_now_and_then_is_cut_by_its_average() -> None:
     second = Client().cut_after(1, at_most=100)
     assert second is not None
-    assert GRACE_S < second < GRACE_S + 3
+    assert STALL_S < second < STALL_S + 3
 
 
 def test_a_slow_client_that_is_fast_enough_may_take_as_long_as_it_likes() -> None:
