@@ -360,7 +360,7 @@ def test_sockets_that_are_handed_over_are_listened_at(user: Cli, place: str, ima
         fds = (tcp.fileno(), unix.fileno())
         process = subprocess.Popen(
             [sys.executable, "-S", "-c", ACTIVATE, *map(str, fds), *user.command("serve", "--place", place)],
-            env=user.environment(NOTIFY_SOCKET=str(user.home / "notify")),
+            env=user.environment(NOTIFY_SOCKET=str(user.home / "notify"), WATCHDOG_USEC="60000000"),
             pass_fds=fds,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -373,9 +373,12 @@ def test_sockets_that_are_handed_over_are_listened_at(user: Cli, place: str, ima
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(path)
                 assert ask(sock, f"/v2/os/blobs/{image.layers[0].digest}").body == small(image)
+            assert systemd.recv(1000) == b"WATCHDOG=1"
         finally:
             process.terminate()
-        assert systemd.recv(1000) == b"STOPPING=1"
+        while (told := systemd.recv(1000)) == b"WATCHDOG=1":
+            pass
+        assert told == b"STOPPING=1"
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert out.splitlines()[:2] == [f"http://127.0.0.1:{tcp.getsockname()[1]}", f"unix:{path}"]

@@ -27,7 +27,7 @@ CLIENTS = 500
 SIZE_MB = int(os.environ.get("LAYERTEE_LOAD_MB", "10"))
 MEMORY_MAX_KIB = 128 << 10
 # Bytes that the kernel keeps for one of these clients: it is the server's kernel, too.
-RECEIVED_MAX = 256 << 10
+RECEIVED_MAX = 512 << 10
 
 
 class Download:

@@ -51,6 +51,8 @@ download is skipped:
   130  ended by Ctrl-C
   143  ended by SIGTERM
 
+A server, 'layertee serve', ends with 0 when one of these signals ends it.
+
 The message of an error ends in a word in brackets, [NOT_FOUND] for example,
 which programs can go by.
 """,
