@@ -37,6 +37,7 @@ from tests.support.stock import (
     stock_of,
 )
 from tests.support.store import measure, pull
+from tests.support.users import bound_by_modes, closed
 
 NAME = "registry.example.com/os/image:stable"
 SHORT = "os/image"
@@ -275,6 +276,38 @@ def test_a_store_whose_catalog_is_of_no_use_is_offered_and_nothing_in_it_vouched
             assert blob is not None
             assert not blob.is_checked
             assert stock.content_of(Digest(layer.digest)) is None
+
+
+def test_a_store_that_cannot_be_written_to_is_enough(root: Path, image: BuiltImage) -> None:
+    fill(root, image, Form.UNCOMPRESSED)
+    paths = [root, *root.rglob("*")]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in paths}
+    for path, mode in modes.items():
+        path.chmod(mode & 0o555)
+    try:
+        with bound_by_modes(), untouched(root), stock_of("store", store=root) as stock:
+            found = stock.named(SHORT, "stable")
+            assert_all_can_be_had(stock, SHORT, found)
+            blob = stock.blob(Digest(image.layers[0].diff_id))
+            assert blob is not None
+            assert blob.is_checked
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+@pytest.mark.parametrize("which", ["", "blobs", "blobs/sha256", "index.json", "layertee"])
+def test_a_store_that_may_not_be_looked_into_harms_no_other_place(
+    root: Path, image: BuiltImage, which: str
+) -> None:
+    fill(root, image, Form.AS_IS)
+    with closed(root / which), stock_of("store", f"oci:{image.root}", store=root) as stock:
+        found = stock.named("registry", "latest")
+        assert digests(found) == [image.digest]
+        assert_all_can_be_had(stock, "registry", found)
+        assert not [
+            one for one in image.layers if (blob := stock.blob(Digest(one.digest))) and blob.is_checked
+        ]
 
 
 @pytest.mark.parametrize("which", ["", "blobs", "blobs/sha256", "layertee", "layertee/catalog.sqlite"])
