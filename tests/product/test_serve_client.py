@@ -175,6 +175,17 @@ def test_what_cannot_be_asked_when_a_pull_is_planned_shows_when_it_is_fetched(
     assert [counted(server, layer)[2:] for layer in image.layers] == [(0, 0), (1, 1), (1, 1)]
 
 
+def test_an_only_endpoint_that_is_busy_for_a_moment_is_asked_again(
+    server: FaultServer, image: BuiltImage, user: Cli
+) -> None:
+    names = [layer.diff_id for layer in image.layers]
+    busy = [on("blob", Status(500), reference=name, method="HEAD", last=2) for name in names[:1]]
+    server.script([*busy, *has_tars(server, image)])
+    ran = user.pull(ONE_STREAM, server.reference)
+    assert [told["as_tar"] for told in ran.layers] == [True] * 3
+    assert [counted(server, layer)[2] for layer in image.layers] == [3, 1, 1]
+
+
 # --- what an endpoint says is not believed ---------------------------------------------------------
 
 

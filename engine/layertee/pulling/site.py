@@ -114,7 +114,7 @@ class Site:
                 return None
             if lacks is None:
                 return None
-            size = await tars.size(layer.diff_id, largest_read(layer), lacks.said)
+            size = await tars.size(layer.diff_id, largest_read(layer), lacks.said, tries=1)
             if size is not None:
                 return TarAt(server.name, size, is_alone=self.servers.is_one)
         return None

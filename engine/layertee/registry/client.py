@@ -73,7 +73,7 @@ class Registry:
             namespace=namespace,
             is_blocked=is_blocked,
         )
-        self.tars = Tars(reference.name, self._head)
+        self.tars = Tars(reference.name, self._head, sleep=sleep)
         """What this registry has of layers whose blobs it lacks."""
 
     @property

@@ -18,6 +18,7 @@ from ..errors import LayerteeError
 from ..image.document import DiffID, Digest
 from ..image.strictjson import printable
 from ..record import dataclass
+from .retry import retrying
 
 if TYPE_CHECKING:
     from .http import Response
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 KNOWS: Final = "Layertee-Diff-IDs"  # of requests for manifests, and of the answers of who knows DiffIDs
 HOLDS: Final = "Layertee-Diff-ID"  # of a 404 for a blob: what is in it
+_TRIES: Final = 2
+_FAILURES: Final = 3  # of one endpoint, for reasons that may pass: then it is asked no more
 _SIZE: Final = re.compile(r"[0-9]{1,16}")
 
 
@@ -40,15 +43,25 @@ class Tars:
     """The tars of one repository at one endpoint. Each is asked for once, with a HEAD, and remembered.
 
     ``head`` asks for a blob: the answer's status is 200 or 404. Of an endpoint that has not said that it
-    knows DiffIDs, and does not have the first tar that it is asked for, no other is asked for. Belongs to one
-    event loop.
+    knows DiffIDs, and does not have the first tar that it is asked for, no other is asked for. What failed
+    for a reason that may pass is asked for again, as long as there are few such failures.
+
+    Belongs to one event loop.
     """
 
-    def __init__(self, name: str, head: Callable[[Digest], Awaitable[Response]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        head: Callable[[Digest], Awaitable[Response]],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._name = name
         self._head = head
+        self._sleep = sleep
         self._is_known = False
         self._has_none = False
+        self._n_failed = 0
         self._sizes: dict[DiffID, int | None] = {}
         self._asking: dict[DiffID | None, asyncio.Lock] = {}
 
@@ -68,7 +81,9 @@ class Tars:
         self.listen(answer)
         return Lacks(answer.field(HOLDS)) if answer.status != 200 else None
 
-    async def size(self, diff_id: DiffID, limit: int, said: str | None = None) -> int | None:
+    async def size(
+        self, diff_id: DiffID, limit: int, said: str | None = None, *, tries: int = _TRIES
+    ) -> int | None:
         """The bytes of the tar, which are at most ``limit``; None where there is none, or nobody can tell.
 
         ``said`` is what the endpoint has said is in the blob that it lacks. If that is something else, it is
@@ -84,9 +99,16 @@ class Tars:
         lock = self._asking.setdefault(diff_id if self._is_known else None, asyncio.Lock())
         async with lock:
             if diff_id not in self._sizes:
-                if self._has_none and not self._is_known:
+                if (self._has_none and not self._is_known) or self._n_failed >= _FAILURES:
                     return None
-                self._sizes[diff_id] = await self._ask(diff_id)
+                try:
+                    self._sizes[diff_id] = await self._ask(diff_id, tries)
+                except LayerteeError as exc:
+                    log.info("%s could not be asked for the tar %s: %s", self._name, diff_id, exc)
+                    self._n_failed += exc.retryable
+                    if exc.retryable:
+                        return None
+                    self._sizes[diff_id] = None
                 self._has_none = self._sizes[diff_id] is None
             size = self._sizes[diff_id]
         if size is not None and not 0 < size <= limit:
@@ -94,12 +116,9 @@ class Tars:
             return None
         return size
 
-    async def _ask(self, diff_id: DiffID) -> int | None:
-        try:
-            answer = await self._head(Digest(str(diff_id)))
-        except LayerteeError as exc:
-            log.info("%s could not be asked for the tar %s: %s", self._name, diff_id, exc)
-            return None
+    async def _ask(self, diff_id: DiffID, tries: int) -> int | None:
+        tar = Digest(str(diff_id))
+        answer = await retrying(lambda: self._head(tar), sleep=self._sleep, tries=tries)
         self.listen(answer)
         length = answer.field("Content-Length") or ""
         return int(length) if answer.status == 200 and _SIZE.fullmatch(length) else None

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from layertee.errors import ConnectFailed, LayerteeError
+from layertee.errors import ConnectFailed, LayerteeError, RegistryError
 from layertee.image.document import DiffID, Digest
 from layertee.registry.http import Response
 from layertee.registry.tars import HOLDS, KNOWS, Tars
@@ -30,7 +30,11 @@ class Endpoint:
     def __init__(self, answers: dict[str, Response | LayerteeError] | None = None) -> None:
         self.answers = answers or {}
         self.asked: list[str] = []
-        self.tars = Tars("near.test/os", self._head)
+        self.slept: list[float] = []
+        self.tars = Tars("near.test/os", self._head, sleep=self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
 
     async def _head(self, blob: Digest) -> Response:
         self.asked.append(blob)
@@ -66,13 +70,31 @@ def test_a_size_that_cannot_be_is_none(length: str) -> None:
     assert run(lambda: endpoint.tars.size(ONE, LIMIT)) == [None]
 
 
-def test_an_answer_without_a_size_and_a_failure_are_none_and_remembered() -> None:
-    endpoint = Endpoint({ONE: answer(), TWO: ConnectFailed("refused")}).marked()
+def test_an_answer_without_a_size_and_a_refusal_are_none_and_remembered() -> None:
+    endpoint = Endpoint({ONE: answer(), TWO: RegistryError("not so", status=405)}).marked()
     for _ in range(2):
-        assert (
-            run(lambda: endpoint.tars.size(ONE, LIMIT), lambda: endpoint.tars.size(TWO, LIMIT)) == [None] * 2
-        )
+        asking = [lambda diff_id=diff_id: endpoint.tars.size(diff_id, LIMIT) for diff_id in (ONE, TWO)]
+        assert run(*asking) == [None] * 2
     assert endpoint.asked == [ONE, TWO]
+
+
+@pytest.mark.parametrize(("tries", "slept"), [(1, 0), (2, 1)])
+def test_what_may_pass_is_asked_for_again_but_not_for_ever(tries: int, slept: int) -> None:
+    endpoint = Endpoint({ONE: ConnectFailed("refused")}).marked()
+    assert run(lambda: endpoint.tars.size(ONE, LIMIT, tries=tries)) == [None]
+    assert (len(endpoint.asked), len(endpoint.slept)) == (tries, slept)
+    endpoint.answers[TWO] = answer(Content_Length="2")
+    assert run(lambda: endpoint.tars.size(TWO, LIMIT)) == [2]
+    for _ in range(5):
+        assert run(lambda: endpoint.tars.size(ONE, LIMIT, tries=tries)) == [None]
+    assert len(endpoint.asked) == 3 * tries + 1
+
+
+def test_what_has_failed_before_may_be_there() -> None:
+    endpoint = Endpoint({ONE: ConnectFailed("refused")})
+    assert run(lambda: endpoint.tars.size(ONE, LIMIT, tries=1)) == [None]
+    endpoint.answers[ONE] = answer(Content_Length="300")
+    assert run(lambda: endpoint.tars.size(ONE, LIMIT, tries=1)) == [300]
 
 
 def test_one_that_never_heard_of_diff_ids_is_asked_once_in_all() -> None:
