@@ -176,7 +176,7 @@ class Engine:
             verify=wanted.verify if verify is None else Verify(verify),
         )
         async with self.in_time():
-            found, examined = await self._examined(reference, enforce=True)
+            found, examined = await self._examined(reference, wanted, enforce=True)
             survey, _ = await in_thread(
                 look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
             )
@@ -195,7 +195,7 @@ class Engine:
     async def _inspect(self, reference: str, wanted: Want, enforce: bool) -> Inspection:
         from .pulling.survey import blob_names, look, registry_layers
 
-        found, examined = await self._examined(reference, enforce=enforce)
+        found, examined = await self._examined(reference, wanted, enforce=enforce)
         survey, attested = await in_thread(
             look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
         )
@@ -312,7 +312,7 @@ class Engine:
 
     # --- inside ---
 
-    async def _examined(self, reference: str, *, enforce: bool) -> tuple[Resolved, Examined]:
+    async def _examined(self, reference: str, want: Want, *, enforce: bool) -> tuple[Resolved, Examined]:
         """The image, and what the policy says of it: first of its name alone."""
         from .pulling.judging import Judge
 
@@ -321,7 +321,7 @@ class Engine:
         ruling = await judge.by_name(named) if not isinstance(named, ShortName) else None
         if enforce and ruling is not None:
             ruling.consent.check()
-        found = await self._resolve(reference)
+        found = await self._resolve(reference, want)
         if found.registry is not None:
             named = found.registry
         assert not isinstance(named, ShortName)
@@ -341,15 +341,15 @@ class Engine:
             examined.check()
         return found, examined
 
-    async def _resolve(self, reference: str) -> Resolved:
+    async def _resolve(self, reference: str, want: Want) -> Resolved:
         from .pulling.resolve import resolve, resolve_short
 
         pair = layers_as_far_as_known if self._options.opaque_layers else image_layers
         named, platform = parse_name(reference), self.platform
         if isinstance(named, ShortName):
-            found = await resolve_short(named, platform, self._network, pair=pair)
+            found = await resolve_short(named, platform, self._network, pair=pair, blobs=want.blobs_only)
         else:
-            found = await resolve(named, platform, self._network, pair=pair)
+            found = await resolve(named, platform, self._network, pair=pair, blobs=want.blobs_only)
         if any(layer.is_opaque for layer in found.image.layers):
             layers = await in_thread(self._no_longer_opaque, found.image.layers)
             found = replace(found, image=replace(found.image, layers=layers))

@@ -20,10 +20,11 @@ from tests.support.fakes.tars import KNOWS, REPOSITORY, Lacks, has_tars
 from tests.support.imageproxy import serving
 from tests.support.mirrors import At, write_conf
 from tests.support.mounts import tmpfs
-from tests.support.process import Cli, Ran
+from tests.support.process import PLAIN, Cli, Ran
 from tests.support.rig.blobs import BuiltLayer
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
+from tests.support.serving import serving as serve
 from tests.support.store import assert_store_is_sound
 
 pytestmark = pytest.mark.slow
@@ -525,3 +526,37 @@ def test_a_proxy_that_hands_out_blobs_has_no_use_for_tars(
             assert digest_of(proxy.blob(number, layer)) == layer.digest
     assert [counted(site.near, layer)[2:] for layer in image.layers] == [(0, 0)] * 3
     assert sum(site.sent(site.origin, layer.digest) for layer in image.layers) == image.blob_bytes
+
+
+# --- layertee serve itself -------------------------------------------------------------------------
+
+
+def test_the_server_of_this_project_is_such_an_endpoint(image: BuiltImage, tmp_path: Path) -> None:
+    """A machine that has only tars hands the image on; later its registry has nothing to send."""
+    near, client, other = (Cli(tmp_path / name) for name in ("near", "client", "other"))
+    with FaultServer(image) as origin:
+        near.pull("--layers", "uncompressed", origin.reference)
+        origin.forget()
+        with serve(near) as served:
+            name = f"{served.address}/{REPOSITORY}:latest"
+            ran = client.pull(ONE_STREAM, name)
+            told = other.run("inspect", PLAIN, "--json", name)
+            with serving(tmp_path / "store", "--layer-identity", "diffid") as proxy:
+                number = proxy.open(f"docker://{name}")
+                for layer in image.layers:
+                    tar = proxy.body("GetBlob", number, layer.diff_id, layer.uncompressed_size)
+                    assert digest_of(tar) == layer.diff_id
+            with serving(tmp_path / "blobs") as proxy:  # which cannot do with tars in place of blobs
+                number = proxy.open(f"docker://{name}")
+                digest, manifest = proxy.manifest(number)
+                assert digest != image.digest
+                for shown in manifest["layers"]:
+                    blob = proxy.body("GetBlob", number, shown["digest"], shown["size"])
+                    assert digest_of(blob) == shown["digest"]
+        for seen in (ran, told):
+            assert seen.json["manifest_digest"] == image.digest
+            assert [layer["as_tar"] for layer in seen.layers] == [True] * 3
+        assert ran.json["bytes_fetched"] == image.uncompressed_bytes
+        later = client.pull(origin.reference)
+        assert (later.json["bytes_fetched"], later.actions) == (0, ["have"] * 3)
+        assert origin.bytes_sent("blob", image.layers[0].digest) == 0

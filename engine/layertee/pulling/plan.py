@@ -86,6 +86,11 @@ class Want:
         """Whether a blob of the image is hashed and not inflated."""
         return self.verify is Verify.DIGEST and self.form is Form.AS_IS
 
+    @property
+    def blobs_only(self) -> bool:
+        """Whether nothing will do in place of the blobs that the image names."""
+        return self.keep is Keep.NAMED and self.form is Form.AS_IS
+
     def name_of(self, layer: Layer) -> Digest:
         """What the store calls ``layer`` in the wanted form: the blob's digest, or the DiffID for the tar."""
         return layer.digest if self.form is Form.AS_IS else layer.tar_digest
@@ -428,8 +433,7 @@ def _as_tar(layer: Layer, survey: Survey, at: TarAt, registry: Reference) -> Sou
 
 def may_come_as_tar(layer: Layer, want: Want) -> bool:
     """Whether the tar that is in the blob of ``layer`` is as good as that, and is known to be in it."""
-    wants_blob = want.keep is Keep.NAMED and want.form is Form.AS_IS
-    return not (wants_blob or layer.is_opaque or layer.compression is Compression.NONE)
+    return not (want.blobs_only or layer.is_opaque or layer.compression is Compression.NONE)
 
 
 def _is_sane(tar: TarAt, layer: Layer, sizes: Mapping[DiffID, int]) -> bool:
@@ -443,7 +447,7 @@ def _is_trusted(held: Holding, trust: Basis) -> bool:
 
 def _may_be_read(held: Holding, layer: Layer, sizes: Mapping[DiffID, int], want: Want) -> bool:
     """Whether ``held`` can become what is wanted, and is not larger than it can be or is worth."""
-    if want.keep is Keep.NAMED and want.form is Form.AS_IS and held.digest != layer.digest:
+    if want.blobs_only and held.digest != layer.digest:
         return False  # a tar cannot become the blob again
     if held.digest == layer.digest:
         return held.size == layer.size

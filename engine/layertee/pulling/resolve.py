@@ -41,11 +41,17 @@ class Resolved:
 
 
 async def resolve(
-    reference: ImageReference, platform: Platform, network: Network, *, pair: Pairing = image_layers
+    reference: ImageReference,
+    platform: Platform,
+    network: Network,
+    *,
+    pair: Pairing = image_layers,
+    blobs: bool = False,
 ) -> Resolved:
     """Find the image and read its documents. ``network`` is used only for an image in a registry.
 
-    ``pair`` makes the layers of the documents, but for podman's store, which has them by DiffID.
+    ``pair`` makes the layers of the documents, but for podman's store, which has them by DiffID. ``blobs``:
+    nothing will do in place of the blobs that a registry's manifest names.
 
     Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError, UnsupportedImage,
     RegistryBlocked, RegistriesConfError.
@@ -59,7 +65,7 @@ async def resolve(
     if isinstance(reference, DockerArchiveReference):
         return await in_thread(_in_docker_archive, reference, pair)
     site = await network.site(reference)
-    found = await site.resolve(platform, pair=pair)
+    found = await site.resolve(platform, pair=pair, blobs=blobs)
     return Resolved(
         name=str(reference),
         image=found,
@@ -70,7 +76,12 @@ async def resolve(
 
 
 async def resolve_short(
-    name: ShortName, platform: Platform, network: Network, *, pair: Pairing = image_layers
+    name: ShortName,
+    platform: Platform,
+    network: Network,
+    *,
+    pair: Pairing = image_layers,
+    blobs: bool = False,
 ) -> Resolved:
     """The first of the images that ``name`` may stand for on this machine which can be had. Asks nobody.
 
@@ -83,7 +94,7 @@ async def resolve_short(
     failed: dict[Reference, LayerteeError] = {}
     for reference in found.unasked():
         try:
-            resolved = await resolve(reference, platform, network, pair=pair)
+            resolved = await resolve(reference, platform, network, pair=pair, blobs=blobs)
         except LayerteeError as exc:
             failed[reference] = exc
             continue

@@ -59,13 +59,19 @@ class Site:
         """What was wrong with endpoints when the image was resolved."""
         self._answered = servers[0]
 
-    async def resolve(self, platform: Platform, *, pair: Pairing) -> ResolvedImage:
+    async def resolve(self, platform: Platform, *, pair: Pairing, blobs: bool = False) -> ResolvedImage:
         """The image's documents, all from one endpoint.
+
+        ``blobs``: nothing will do in place of the blobs that the manifest names. The only endpoint of an
+        image then does not hear that DiffIDs would do, and may give another manifest, all of which it has. Of
+        several, another may have the blobs: the image is to be the same wherever it is from.
 
         Raises as ``Registry.resolve``: what the origin failed with, unless another's failure may pass.
         """
         if self.servers.is_one:
-            return await self._registry(self.servers.in_order[0]).resolve(platform, pair=pair)
+            return await self._registry(self.servers.in_order[0]).resolve(
+                platform, pair=pair, diff_ids=not blobs
+            )
         final: dict[str, LayerteeError] = {}
         return await retrying(lambda: self._once(platform, pair, final), sleep=asyncio.sleep, tries=TRIES)
 

@@ -63,7 +63,7 @@ class Registry:
     ) -> None:
         self._reference = reference
         self._sleep = sleep
-        self._tries = TRIES
+        self._tries, self._diff_ids = TRIES, True
         self._exchange = Exchange(
             transport,
             reference,
@@ -87,16 +87,22 @@ class Registry:
         return self._exchange.origin.scheme if self._exchange.origin else None
 
     async def resolve(
-        self, platform: Platform, *, pair: Pairing = image_layers, tries: int = TRIES
+        self,
+        platform: Platform,
+        *,
+        pair: Pairing = image_layers,
+        tries: int = TRIES,
+        diff_ids: bool = True,
     ) -> ResolvedImage:
         """The image that the reference names, for ``platform``; ``pair`` makes the layers of its documents.
 
-        Each document is asked for ``tries`` times, while that makes sense.
+        Each document is asked for ``tries`` times, while that makes sense. ``diff_ids``: where blobs are
+        gone, their tars will do, so the image's own manifest is wanted in any case.
 
         Raises NotFound, Unauthorized and the rest of RegistryError, the TransportError family,
         IntegrityError and its subclasses, UnsupportedImage, AuthConfigError.
         """
-        self._tries = tries
+        self._tries, self._diff_ids = tries, diff_ids
         document = await self._named()
         index = document if isinstance(document, Index) else None
         warnings: list[str] = []
@@ -183,8 +189,9 @@ class Registry:
     async def _fetch(self, path: str, accept: str, limit: int, what: str) -> WholeResponse:
         """GET a small document, retried while that makes sense."""
         headers = {"Accept": accept}
-        if is_manifest := path.startswith("manifests/"):
-            headers[KNOWS] = "1"  # the registry's own manifest will do, even if blobs of it are gone
+        is_manifest = path.startswith("manifests/")
+        if is_manifest and self._diff_ids:
+            headers[KNOWS] = "1"
         response = await retrying(
             lambda: self._exchange.fetch(path, headers, limit=limit, what=what),
             sleep=self._sleep,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import hashlib
@@ -29,6 +30,7 @@ from layertee.errors import (
 from layertee.image.document import Digest, Platform
 from layertee.image.media import DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from tests.support.fakes.image import (
+    AMD64,
     CONFIG,
     INDEX,
     MANIFEST,
@@ -67,6 +69,12 @@ def test_requests_for_manifests_say_that_the_client_knows_diff_ids_and_no_others
         None,
     ]
     assert not rig.registry.tars.is_known
+
+
+def test_where_only_blobs_will_do_nothing_is_said_of_diff_ids() -> None:
+    rig = Rig()
+    asyncio.run(rig.registry.resolve(AMD64, diff_ids=False))
+    assert [request.headers.get("Layertee-Diff-IDs") for request in rig.transport.requests] == [None] * 2
 
 
 def test_an_answer_with_a_manifest_may_say_that_diff_ids_are_known() -> None:
