@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import reading
+from bench import reading, serve
+from bench.contenders import WrongResult
 from bench.drain import DrainError, drain
 from bench.floor import FloorError
+from bench.serve import GOALS, Run, Served, ratio, sending_ratios, sending_rows, tables
+from bench.where import BUILT, RESULTS
+from tests.support.rig.clients import read_layout
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import Entry, LayerSpec, hard_link_layer, incompressible_layer, text_layer
 from tests.support.rig.nginx import NginxRegistry
@@ -97,3 +101,75 @@ def test_files_are_read_as_the_layers_have_them(image: BuiltImage, tmp_path: Pat
     (tmp_path / "files").write_bytes(b"/nowhere\0")
     with pytest.raises(FloorError, match="/nowhere: No such file"):
         reading.run_once(program, tmp_path / "files")
+
+
+# --- the whole, on a small image ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.needs_root("podman's store")
+def test_every_server_sends_the_same_blobs(image: BuiltImage, tmp_path: Path) -> None:
+    runs = serve.send(image, tmp_path, rounds=1, connections=2)
+    assert set(runs) == {serve.READING, serve.OURS, serve.PODMANS, serve.LAYOUT, serve.REGISTRY, serve.NGINX}
+    sent = {name: run.nbytes for name, (run,) in runs.items()}
+    assert sent.pop(serve.READING) < image.uncompressed_bytes  # tars have heads
+    assert set(sent.values()) == {image.uncompressed_bytes}
+
+
+@pytest.mark.slow
+@pytest.mark.needs_root("podman builds as root")
+def test_the_loop_is_timed_both_ways(image: BuiltImage, tmp_path: Path) -> None:
+    taken = serve.loop(image, tmp_path, 1, changes={"a line": False}, clients=["skopeo"])
+    ((what, ways),) = taken.items()
+    assert what == "a line, skopeo"
+    assert {way: len(seconds) for way, seconds in ways.items()} == {"served": 1, "pushed": 1}
+    images = [read_layout(tmp_path / f"skopeo {way}", "os") for way in ways]
+    assert images[0].config == images[1].config
+    assert images[0].diff_ids == images[1].diff_ids
+    assert images[0].diff_ids[:-1] == tuple(layer.diff_id for layer in image.layers)
+
+
+@pytest.mark.slow
+def test_another_blob_than_was_asked_for_is_no_result(image: BuiltImage, tmp_path: Path) -> None:
+    first, second, *_ = image.layers
+    with NginxRegistry(tmp_path) as server:
+        server.add(image, "os:1")
+        served = Served(server.host, "os", server.pid)
+        assert served.send([first.digest], 1, hashed=True).nbytes == first.size
+        wrong = tmp_path / "files/v2/os/blobs" / first.digest
+        wrong.unlink()
+        wrong.symlink_to(image.blob_path(second.digest))
+        with pytest.raises(WrongResult, match=second.digest):
+            served.send([first.digest], 1, hashed=True)
+
+
+def test_ratios_are_those_of_the_rounds() -> None:
+    runs = {
+        name: [Run(cpu * factor, 1.0, 10**9) for factor in (1, 2, 4)]
+        for name, cpu in (
+            *((serve.READING, 1.0), (serve.OURS, 0.5), (serve.PODMANS, 1.6)),
+            *((serve.LAYOUT, 0.5), (serve.REGISTRY, 1.0), (serve.NGINX, 0.25)),
+        )
+    }
+    rows = {row["server"]: row for row in sending_rows(runs)}
+    assert (rows[serve.PODMANS]["cpu_s"], rows[serve.PODMANS]["cpu_s_per_gb"]) == (3.2, 3.2)
+    ratios = {entry["what"]: entry for entry in sending_ratios(runs)}
+    ours = ratios[f"{serve.OURS}, over {serve.REGISTRY}"]
+    assert (ours["ratio"], ours["goal"], ours["met"], ours["rounds"]) == (0.5, 1.0, True, 3)
+    podmans = ratios[f"{serve.PODMANS}, over {serve.READING}"]
+    assert (podmans["ratio"], podmans["goal"], podmans["met"]) == (1.6, 1.5, False)
+    assert sum("goal" in entry for entry in ratios.values()) == len(GOALS)
+    looped = serve.loop_rows({"a line, skopeo": {"served": [1.0, 2.0, 9.0], "pushed": [4.0, 4.0, 10.0]}})
+    assert looped == [{"served_s": 2.0, "pushed_s": 4.0, **ratio("a line, skopeo", [0.25, 0.5, 0.9], 1 / 3)}]
+    text = tables({"sending": rows.values(), "sending_ratios": ratios.values(), "loop": looped})
+    assert (
+        f"| {serve.PODMANS}, over {serve.READING} | 1.600 (1.600-1.600) | 1.500 **not reached** | 3 |" in text
+    )
+    assert "| a line, skopeo | 2.00 | 4.00 | 0.500 (0.250-0.900) | 0.333 **not reached** | 3 |" in text
+
+
+def test_results_stay_out_of_those_of_a_whole_measurement() -> None:
+    assert serve.arguments([]).out == RESULTS / "serve"
+    assert serve.arguments([]).part == ["sending", "loop"]
+    for some in (["--small"], ["--part", "loop"]):
+        assert serve.arguments(some).out == BUILT / "results" / "serve"

@@ -22,7 +22,7 @@ from tests.support.process import Cli, authfile
 from tests.support.rig import prebuild
 from tests.support.rig.blobs import blob_path
 from tests.support.rig.certs import Certificates
-from tests.support.rig.images import BuiltImage, run_tool
+from tests.support.rig.images import REF_NAME, BuiltImage, run_tool
 from tests.support.rig.registry import RegistryServer, RigError
 from tests.support.rig.storage import StorageRig
 
@@ -58,10 +58,14 @@ def as_built(image: BuiltImage) -> Taken:
     return Taken(image.digest, image.config_digest, tuple(layer.diff_id for layer in image.layers))
 
 
-def read_layout(root: Path) -> Taken:
-    """The only image of the OCI layout ``root``. Raises RigError for a blob that is not what it is called."""
+def read_layout(root: Path, ref: str | None = None) -> Taken:
+    """The image ``ref`` of the OCI layout ``root``, or its only one.
+
+    Raises RigError for a blob that is not what it is called.
+    """
     index = json.loads((root / "index.json").read_bytes())
-    digests = {entry["digest"] for entry in index["manifests"]}
+    named = [one for one in index["manifests"] if ref in (None, one.get("annotations", {}).get(REF_NAME))]
+    digests = {entry["digest"] for entry in named}
     if len(digests) != 1:
         raise RigError(f"{root} has {len(digests)} images: {index}")
     (digest,) = digests
