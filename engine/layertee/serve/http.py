@@ -4,8 +4,7 @@ Rules of this file:
 
 - aiohttp reads the requests and writes the heads. A body goes to the socket from here, so that at most one
   chunk of it is ever waiting in this process, and the client's progress can be seen.
-- A file whose bytes need no look goes by sendfile, on a second descriptor of the socket: so it is known how
-  far it got at any moment, on any event loop, with TLS excepted.
+- Without TLS it goes past aiohttp's transport (wire.py).
 - Bodies of requests are not read: the connection ends after the answer.
 - An answer that fails in its middle ends by cutting the connection, never like a good one.
 """
@@ -14,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -34,6 +33,7 @@ from .metrics import CUT, FAILED, HASHED, PLAIN, SENT, Metrics
 from .outgoing import Outgoing
 from .pacing import STALL_S, Throttle, Watch
 from .requests import Asked, kind_of, parse
+from .wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ FIELDS_MAX = 32
 _MOMENT_S = 0.1  # until a request that has just come is being answered
 _LINGER_S = 1.0  # for the body of a request to end
 _UNSENT_MAX = 256 << 10  # bytes that the system takes beyond those that are on their way
-_PIECE = 256 << 10  # bytes of a chunk that are handed over at once: a fifth less CPU than with 64 KiB
 _TLS_PIECE = 64 << 10  # each of many clients has one more of these in memory, encrypted
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _BYTES_ACKED = 120  # where struct tcp_info has them, since Linux 4.1
@@ -156,25 +155,16 @@ class Site:
             writer = await response.prepare(request)
             assert writer is not None
             async with self._watching(connection) as watch:
-                if outgoing is None:
-                    if request.method != "HEAD" and answer.body:
-                        await self._write(response, writer, connection, watch, answer.body)
-                elif outgoing.file is not None and not connection.is_encrypted:
+                if outgoing is not None and connection.is_encrypted:
+                    await self._send_encrypted(connection, watch, response, writer, answer, outgoing)
+                elif outgoing is not None:
                     writer.send_headers()
                     with watch.waiting():
                         await writer.drain()
-                    await self._send_file(connection, watch, outgoing, answer.length)
-                else:
-                    left = answer.length
-                    async for chunk in outgoing:
-                        left -= len(chunk)
-                        if left == 0:
-                            await self._write(response, writer, connection, watch, chunk[:-1])
-                            outgoing.check()
-                            chunk = chunk[-1:]
-                        await self._write(response, writer, connection, watch, chunk)
-                    if left:
-                        raise OSError(f"{answer.place}: there are not as many bytes as there should be")
+                    with self._wire(connection, watch) as wire:
+                        await _send_plain(wire, answer, outgoing)
+                elif request.method != "HEAD" and answer.body:
+                    await self._write(connection, watch, response, writer, answer.body)
                 with watch.waiting():
                     await response.write_eof()
                     await writer.drain()
@@ -194,16 +184,41 @@ class Site:
                 await outgoing.close()
         return response
 
-    async def _write(
+    def _wire(self, connection: Connection, watch: Watch) -> Wire:
+        return Wire(
+            connection.second_descriptor(),
+            watch,
+            self.throttle,
+            sent=partial(self._count, connection),
+            is_gone=lambda: connection.is_closing,
+        )
+
+    def _count(self, connection: Connection, nbytes: int) -> None:
+        connection.handed += nbytes
+        self.metrics.sent(nbytes)
+
+    async def _send_encrypted(
         self,
-        response: web.StreamResponse,
-        writer: AbstractStreamWriter,
         connection: Connection,
         watch: Watch,
-        chunk: bytes | bytearray | memoryview,
+        response: web.StreamResponse,
+        writer: AbstractStreamWriter,
+        answer: Answer,
+        outgoing: Outgoing,
+    ) -> None:
+        async for chunk in _checked(answer, outgoing):
+            await self._write(connection, watch, response, writer, chunk)
+
+    async def _write(
+        self,
+        connection: Connection,
+        watch: Watch,
+        response: web.StreamResponse,
+        writer: AbstractStreamWriter,
+        chunk: bytes | memoryview,
     ) -> None:
         """All of ``chunk`` is with the system, or copied, when this returns."""
-        step = min(_TLS_PIECE if connection.is_encrypted else _PIECE, self.throttle.slice)
+        step = min(_TLS_PIECE, self.throttle.slice)
         with memoryview(chunk) as view:
             for at in range(0, len(view), step):
                 with view[at : at + step] as piece:
@@ -211,37 +226,34 @@ class Site:
                     with watch.waiting():
                         await response.write(piece)
                         await writer.drain()
-                    connection.handed += len(piece)
-                    self.metrics.sent(len(piece))
+                    self._count(connection, len(piece))
 
-    async def _send_file(self, connection: Connection, watch: Watch, outgoing: Outgoing, length: int) -> None:
-        file = outgoing.file
-        assert file is not None
-        fd, at = file.fileno(), file.offset
-        stop = at + length
-        step = self.throttle.slice
-        with connection.second_descriptor() as wire:
-            while at < stop:
-                if at == stop - 1:  # the last byte is what makes the answer good
-                    outgoing.check()
-                nbytes = min(step, max(stop - 1 - at, 1))
-                await self.throttle.turn(nbytes)
-                while nbytes:
-                    try:
-                        n = os.sendfile(wire.fileno(), fd, at, nbytes)
-                    except BlockingIOError:
-                        with watch.waiting():
-                            await _writable(wire)
-                        continue
-                    if n == 0:
-                        raise OSError(f"a file ends after {at} bytes")
-                    at += n
-                    nbytes -= n
-                    connection.handed += n
-                    self.metrics.sent(n)
-                    await asyncio.sleep(0)  # the others' turn
-                    if connection.is_closing:
-                        raise ConnectionResetError("the client is gone")
+
+async def _send_plain(wire: Wire, answer: Answer, outgoing: Outgoing) -> None:
+    """The last byte is what makes the answer a good one: it goes after a last look at where it comes from."""
+    if outgoing.file is None:
+        async for chunk in _checked(answer, outgoing):
+            await wire.send(chunk)
+    elif answer.length:
+        start = outgoing.file.offset
+        last = start + answer.length - 1
+        await wire.send_file(outgoing.file.fileno(), start, last)
+        outgoing.check()
+        await wire.send_file(outgoing.file.fileno(), last, last + 1)
+
+
+async def _checked(answer: Answer, outgoing: Outgoing) -> AsyncIterator[memoryview]:
+    """The chunks, with the last byte by itself, after a last look. Raises OSError if there are too few."""
+    left = answer.length
+    async for chunk in outgoing:
+        left -= len(chunk)
+        if left == 0:
+            yield chunk[:-1]
+            outgoing.check()
+            chunk = chunk[-1:]
+        yield chunk
+    if left:
+        raise OSError(f"{answer.place}: there are not as many bytes as there should be")
 
 
 class Connection(web.RequestHandler):
@@ -367,22 +379,6 @@ class Connection(web.RequestHandler):
             return None
         found: socket.socket | None = wire.get_extra_info("socket")  # asyncio's view of one, which is as good
         return found
-
-
-async def _writable(wire: socket.socket) -> None:
-    """Wait until the socket takes more."""
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-
-    def tell() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_writer(wire.fileno(), tell)
-    try:
-        await ready
-    finally:
-        loop.remove_writer(wire.fileno())
 
 
 def _fields_of(request: web.BaseRequest) -> dict[str, str]:

@@ -66,26 +66,28 @@ class Server:
         """Until ``stop`` is called, and all answers have ended or were cut. First calls ``when_ready``."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._accept(one, group)) for one in self._listeners]
-                tasks.append(group.create_task(self._look_after()))
+                accepting = [group.create_task(self._accept(one, group)) for one in self._listeners]
+                looking = group.create_task(self._look_after())
                 when_ready()
                 self._notify.tell(READY="1", STATUS=f"at {', '.join(one.name for one in self._listeners)}")
                 await self._stop.wait()
                 self._notify.tell(STOPPING="1")
-                for task in tasks[:-1]:
+                for task in accepting:
                     task.cancel()
+                await asyncio.wait(accepting)
                 close(self._listeners)
                 await self._finish()
-                tasks[-1].cancel()
+                looking.cancel()
         finally:
             close(self._listeners)
             self._connections.see_all_off()
 
     async def _accept(self, listener: Listener, group: asyncio.TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await _somebody_at(listener.sock)
             try:
-                sock, _ = await loop.sock_accept(listener.sock)
+                sock, _ = listener.sock.accept()
+                sock.setblocking(False)
             except OSError as exc:
                 if exc.errno in _NO_FILES:
                     log.warning("nobody can be accepted for now: %s", exc.strerror)
@@ -134,3 +136,19 @@ class Server:
             enough.cancel()
         if cut := self._connections.see_all_off():
             log.warning("%d answers were cut, as the server ends", cut)
+
+
+async def _somebody_at(sock: socket.socket) -> None:
+    """Wait until a client is in the queue. (``loop.sock_accept`` may accept once it is cancelled.)"""
+    loop = asyncio.get_running_loop()
+    there_is: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not there_is.done():
+            there_is.set_result(None)
+
+    loop.add_reader(sock, tell)
+    try:
+        await there_is
+    finally:
+        loop.remove_reader(sock)
