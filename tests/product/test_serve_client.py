@@ -14,7 +14,16 @@ from layertee.errors import DigestMismatch
 from tests.support.compress import digest_of
 from tests.support.fakes.exchange import RequestRecord
 from tests.support.fakes.fault_server import FaultServer, Rule, on
-from tests.support.fakes.faults import Behaviour, ContentLength, Header, OtherBody, Reset, Stall
+from tests.support.fakes.faults import (
+    Behaviour,
+    ContentLength,
+    Gate,
+    Header,
+    Held,
+    OtherBody,
+    Reset,
+    Stall,
+)
 from tests.support.fakes.refusals import Status, too_many
 from tests.support.fakes.tars import KNOWS, REPOSITORY, Lacks, has_tars
 from tests.support.imageproxy import serving
@@ -176,6 +185,19 @@ def test_what_cannot_be_asked_when_a_pull_is_planned_shows_when_it_is_fetched(
     assert [counted(server, layer)[2:] for layer in image.layers] == [(0, 0), (1, 1), (1, 1)]
 
 
+def test_few_layers_are_asked_about_at_once(tmp_path: Path, user: Cli) -> None:
+    image = build_image(tmp_path / "image", [text_layer({"a": f"{number}"}) for number in range(20)])
+    gate = Gate()
+    with FaultServer(image) as server:
+        server.script([on("blob", Held(gate), method="HEAD"), *has_tars(server, image)])
+        dry = user.start("pull", PLAIN, "--dry-run", "--json", server.reference)
+        gate.wait_arrived(6)
+        assert server.max_active == 6
+        gate.open()
+        assert [told["as_tar"] for told in user.finish(dry).layers] == [False] * 20
+        assert len(server.requests("blob")) == 20 + 1, "the config, and one question for each layer"
+
+
 def test_an_only_endpoint_that_is_busy_for_a_moment_is_asked_again(
     server: FaultServer, image: BuiltImage, user: Cli
 ) -> None:
@@ -331,6 +353,11 @@ def test_a_neighbour_that_dies_in_the_middle_is_followed_by_the_origin(
     ran = site.pull(user, "--layers", form)
     assert not ran.layers[0]["as_tar"]
     assert site.sent(site.origin, large.digest) == large.size
+    in_vain, used = (
+        ran.layers[0]["endpoints"][f"{each.host}/{REPOSITORY}"] for each in (site.near, site.origin)
+    )
+    assert LARGE // 4 < in_vain <= LARGE // 3 and used == large.size
+    assert ran.layers[0]["bytes_fetched"] == in_vain + used
     assert user.verified()["missing"] == []
     assert not list((user.store / "layertee" / "parts").iterdir()), "what came of the tar is of no use now"
 
@@ -414,6 +441,8 @@ def test_little_of_a_blob_is_given_up_for_the_neighbours_tar(
     ran = site.pull(user)
     assert ran.layers[0]["as_tar"]
     assert site.sent(site.origin, large.digest) == 0
+    in_vain = ran.layers[0]["bytes_fetched"] - large.uncompressed_size
+    assert large.size // 5 < in_vain <= large.size // 4
     assert not list((user.store / "layertee" / "parts").iterdir())
 
 

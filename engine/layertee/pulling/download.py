@@ -134,6 +134,7 @@ class Download:
             progress.done = 0
             report = FetchReport()
             reports.append(report)
+            attempt.reports.append(report)
             if arrival.n_kept:
                 progress.state = "checking"
             if not await arrival.feed_kept(self._landing.pool, pool_layer, count):
@@ -203,9 +204,9 @@ class Download:
             except BaseException:
                 arrival.retain()
                 raise
-        nbytes = sum(report.nbytes for report in reports)
+        nbytes = sum(report.nbytes for report in attempt.reports)
         sent: Counter[str] = Counter()
-        for report in reports:
+        for report in attempt.reports:
             sent.update(report.by_server)
         at = arrival.n_kept
         if as_tar:

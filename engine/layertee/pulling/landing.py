@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..disk.space import Space
     from ..image.document import Digest, Layer
     from ..store.store import Store
+    from ..transfer.fetcher import FetchReport
     from .arrival import Arrival
     from .budget import Spending
     from .measure import Feed
@@ -43,14 +44,17 @@ _FETCHED: Final = frozenset({SourceKind.TAR, SourceKind.RESUME, SourceKind.NETWO
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One step being carried out. ``without`` are endpoints that could not give the tar in place of the blob,
-    and why.
+    """One step being carried out.
+
+    ``reports`` are of all that was fetched for it, in vain or not. ``without`` are endpoints that could not
+    give the tar in place of the blob, and why.
     """
 
     step: LayerPlan
     lock: HeldLock
     progress: LayerProgress
     pace: Callable[[], float] | None
+    reports: list[FetchReport] = field(default_factory=list)
     without: dict[str, LayerteeError] = field(default_factory=dict)
 
     @property
