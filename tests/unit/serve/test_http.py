@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from layertee.errors import LocalError
 from layertee.serve.app import App
 from layertee.serve.connections import Connections
 from layertee.serve.http import FIELDS_MAX, LINE_MAX, Site
@@ -314,6 +315,27 @@ def test_after_a_request_with_a_body_the_connection_ends(run: Run) -> None:
             assert await client.is_at_its_end()
 
     run(work)
+
+
+@pytest.mark.parametrize("error", [LocalError("the disk is on fire"), RuntimeError("a mistake")])
+def test_what_fails_inside_is_answered_and_not_shown(
+    run: Run, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work(house: House) -> None:
+        def fails(repository: str) -> None:
+            raise error
+
+        monkeypatch.setattr(house.stock, "tags", fails)
+        async with house.client() as client:
+            answer = await client.ask("/v2/os/tags/list")
+            assert answer.status == 500
+            assert json.loads(answer.body)["errors"][0]["code"] == "UNKNOWN"
+            assert str(error).encode() not in answer.body
+        async with house.client() as client:
+            assert (await client.ask("/v2/os/manifests/1")).status == 200
+
+    run(work)
+    assert str(error) in caplog.text
 
 
 def test_a_rate_is_kept(tmp_path: Path) -> None:
