@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.compress import digest_of
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held, Replace
 from tests.support.imageproxy import assert_clean
@@ -26,11 +25,10 @@ from tests.support.mirrors import At, write_conf
 from tests.support.process import PLAIN, Cli, wait_until
 from tests.support.rig import prebuild
 from tests.support.rig.blobcache import run_with_cache
-from tests.support.rig.blobs import BuiltLayer, blob_path
-from tests.support.rig.images import OCI_MANIFEST, BuiltImage, build_image, push, recompress, run_tool
+from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
 from tests.support.rig.layers import text_layer
-from tests.support.rig.ostree import IMAGES, OSTreeRig, content_of, layer_ref
-from tests.support.rig.ostreeclient import OSTreeClient, encapsulate, pull_words
+from tests.support.rig.ostree import IMAGES, OSTreeRig, layer_ref
+from tests.support.rig.ostreeclient import OSTreeClient, encapsulate, pull_words, read_image
 from tests.support.rig.registry import RegistryServer
 from tests.support.rig.storage import StorageRig
 
@@ -155,22 +153,6 @@ def build_and_push(store: StorageRig, base: str, registry: RegistryServer, work:
     name = f"{registry.host}/ostree-ext/os:1"
     run_with_cache(work / "other cache", *podman, "push", "--quiet", PLAIN, NAME, name)
     return name
-
-
-def read_image(root: Path, ref: str) -> BuiltImage:
-    """An image of gzipped layers that another tool has put into the layout ``root``."""
-    raw = run_tool("skopeo", "inspect", "--raw", f"oci:{root}:{ref}").encode()
-    manifest = json.loads(raw)
-    config = blob_path(root, manifest["config"]["digest"]).read_bytes()
-    layers = []
-    for layer, diff_id in zip(manifest["layers"], json.loads(config)["rootfs"]["diff_ids"], strict=True):
-        blob = blob_path(root, layer["digest"]).read_bytes()
-        tar = content_of(blob, "gzip")
-        assert digest_of(tar) == diff_id
-        layers.append(
-            BuiltLayer(layer["digest"], len(blob), diff_id, len(tar), "gzip", str(layer["mediaType"]))
-        )
-    return BuiltImage(root, ref, raw, OCI_MANIFEST, config, tuple(layers), "linux/amd64")
 
 
 # --- what was imported ----------------------------------------------------------------------------------

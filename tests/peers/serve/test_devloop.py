@@ -20,7 +20,7 @@ from tests.support.process import PLAIN, Cli
 from tests.support.rig import prebuild
 from tests.support.rig.blobcache import run_with_cache
 from tests.support.rig.ostree import OSTreeRig, layer_ref
-from tests.support.rig.ostreeclient import OSTreeClient, encapsulate
+from tests.support.rig.ostreeclient import OSTreeClient, small_os
 from tests.support.rig.registry import RegistryServer
 from tests.support.rig.serve import ServeRig
 from tests.support.rig.storage import StorageRig
@@ -34,7 +34,6 @@ pytestmark = [
 
 PATH = "/usr/bin:/bin"
 NAME = "localhost/os:1"
-PACKAGES = ("package-0", "package-1")
 CONTAINERFILE = """\
 FROM localhost/base:1
 COPY app /usr/libexec/
@@ -103,7 +102,7 @@ def developer(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory
     except prebuild.NotBuilt as exc:
         pytest.skip(str(exc))
     work = tmp_path_factory.mktemp("developer")
-    base = make_base(program, work)
+    base = small_os(program, work / "base", "1", work)
     context = work / "context"
     for directory in ("app", "conf"):
         (context / directory).mkdir(parents=True)
@@ -113,26 +112,11 @@ def developer(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory
     with tempfile.TemporaryDirectory(prefix="store-", dir="/tmp") as root:
         store = StorageRig(Path(root) / "s", "overlay")
         try:
-            store.take(base, "localhost/base:1")
+            store.take(base.skopeo_name, "localhost/base:1")
             with ServeRig(work / "server", store.name) as server:
                 yield Developer(program, store, context, server, registry)
         finally:
             store.unmount()
-
-
-def make_base(program: Path, work: Path) -> str:
-    """An ostree commit of 1 MB as an image; its name for skopeo."""
-    tree = work / "tree"
-    for n, package in enumerate(PACKAGES):
-        (tree / "usr/lib" / package).mkdir(parents=True)
-        (tree / "usr/lib" / package / "file").write_bytes(random.Random(n).randbytes(500_000))
-    (tree / "usr/etc").mkdir()
-    (tree / "usr/lib/os-release").write_text("ID=example\n")
-    repo = OSTreeRig.create(work / "compose")
-    owner = ("--owner-uid=0", "--owner-gid=0")
-    repo.run("commit", "--no-bindings", "--branch=os", f"--tree=dir={tree}", *owner)
-    encapsulate(program, repo, "os", {f"/{name}/": name for name in PACKAGES}, f"oci:{work}/base:1", work)
-    return f"oci:{work}/base:1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -16,12 +17,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.compress import digest_of
 from tests.support.rig import crates
+from tests.support.rig.blobs import BuiltLayer, blob_path
 from tests.support.rig.crates import NoRust
-from tests.support.rig.images import run_tool
-from tests.support.rig.ostree import OSTreeRig
+from tests.support.rig.images import OCI_MANIFEST, BuiltImage, run_tool
+from tests.support.rig.ostree import OSTreeRig, content_of
 
-__all__ = ["NoRust", "OSTreeClient", "Pulled", "build", "build_tests", "encapsulate", "pull_words", "version"]
+__all__ = [
+    "NoRust",
+    "OSTreeClient",
+    "Pulled",
+    "build",
+    "build_tests",
+    "encapsulate",
+    "pull_words",
+    "read_image",
+    "small_os",
+    "version",
+]
 
 _NAME = "ostreeclient"
 _RUN_S = 240
@@ -140,3 +154,35 @@ def encapsulate(
     content.write_text(json.dumps({"version": 1, "layers": layers, "mapping": mapping}))
     words = ["--repo", str(repo.root), "--contentmeta", str(content), "--label", "containers.bootc=1"]
     run_tool(str(program), "container", "encapsulate", *words, branch, target)
+
+
+def small_os(program: Path, root: Path, ref: str, work: Path) -> BuiltImage:
+    """An operating system of 1 MB, an ostree commit in layers, as ``ref`` of the OCI layout ``root``."""
+    tree = work / "tree"
+    packages = ("package-0", "package-1")
+    for n, package in enumerate(packages):
+        (tree / "usr/lib" / package).mkdir(parents=True)
+        (tree / "usr/lib" / package / "file").write_bytes(random.Random(n).randbytes(500_000))
+    (tree / "usr/etc").mkdir()
+    (tree / "usr/lib/os-release").write_text("ID=example\n")
+    repo = OSTreeRig.create(work / "compose")
+    owner = ("--owner-uid=0", "--owner-gid=0")
+    repo.run("commit", "--no-bindings", "--branch=os", f"--tree=dir={tree}", *owner)
+    encapsulate(program, repo, "os", {f"/{name}/": name for name in packages}, f"oci:{root}:{ref}", work)
+    return read_image(root, ref)
+
+
+def read_image(root: Path, ref: str) -> BuiltImage:
+    """An image of gzipped layers that another tool has put into the layout ``root``."""
+    raw = run_tool("skopeo", "inspect", "--raw", f"oci:{root}:{ref}").encode()
+    manifest = json.loads(raw)
+    config = blob_path(root, manifest["config"]["digest"]).read_bytes()
+    layers = []
+    for layer, diff_id in zip(manifest["layers"], json.loads(config)["rootfs"]["diff_ids"], strict=True):
+        blob = blob_path(root, layer["digest"]).read_bytes()
+        tar = content_of(blob, "gzip")
+        assert digest_of(tar) == diff_id
+        layers.append(
+            BuiltLayer(layer["digest"], len(blob), diff_id, len(tar), "gzip", str(layer["mediaType"]))
+        )
+    return BuiltImage(root, ref, raw, OCI_MANIFEST, config, tuple(layers), "linux/amd64")
