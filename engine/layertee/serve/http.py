@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
@@ -43,6 +44,10 @@ _MOMENT_S = 0.1  # until a request that has just come is being answered
 _LINGER_S = 1.0  # for the body of a request to end
 _UNSENT_MAX = 256 << 10  # bytes that the system takes beyond those that are on their way
 _TLS_PIECE = 64 << 10  # each of many clients has one more of these in memory, encrypted
+# What makes an answer a good one: its end is read, then comes a last look at where it is from, then it is
+# sent. It is more than a byte: who unpacks a layer may have all of the tar before the gzip stream ends, and
+# hang up.
+_REST = 32 << 10
 _VERSIONS = (HttpVersion10, HttpVersion11)
 _BYTES_ACKED = 120  # where struct tcp_info has them, since Linux 4.1
 _FIELDS = (
@@ -230,27 +235,31 @@ class Site:
 
 
 async def _send_plain(wire: Wire, answer: Answer, outgoing: Outgoing) -> None:
-    """The last byte is what makes the answer a good one: it goes after a last look at where it comes from."""
+    """Raises OSError if there are too few bytes."""
     if outgoing.file is None:
         async for chunk in _checked(answer, outgoing):
             await wire.send(chunk)
-    elif answer.length:
-        start = outgoing.file.offset
-        last = start + answer.length - 1
-        await wire.send_file(outgoing.file.fileno(), start, last)
-        outgoing.check()
-        await wire.send_file(outgoing.file.fileno(), last, last + 1)
+        return
+    fd, start = outgoing.file.fileno(), outgoing.file.offset
+    stop = start + answer.length
+    at = max(stop - _REST, start)
+    await wire.send_file(fd, start, at)
+    rest = os.pread(fd, stop - at, at)
+    if len(rest) < stop - at:
+        raise OSError(f"a file ends after {at + len(rest)} bytes")
+    outgoing.check()
+    await wire.send(rest)
 
 
 async def _checked(answer: Answer, outgoing: Outgoing) -> AsyncIterator[memoryview]:
-    """The chunks, with the last byte by itself, after a last look. Raises OSError if there are too few."""
+    """The chunks, with the end by itself, after a last look. Raises OSError if there are too few."""
     left = answer.length
     async for chunk in outgoing:
         left -= len(chunk)
         if left == 0:
-            yield chunk[:-1]
+            yield chunk[:-_REST]
             outgoing.check()
-            chunk = chunk[-1:]
+            chunk = chunk[-_REST:]
         yield chunk
     if left:
         raise OSError(f"{answer.place}: there are not as many bytes as there should be")
