@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.process import Cli, wait_until
+from tests.support.rig.certs import Certificates, make_certificates
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.serving import Served, ask, head_of, read_answer, rest_of, serving
@@ -41,6 +42,26 @@ def served(image: BuiltImage, tmp_path_factory: pytest.TempPathFactory) -> Itera
     user = Cli(tmp_path_factory.mktemp("home"))
     with serving(user, "--place", f"oci:{image.root}", *OPTIONS) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secure(
+    image: BuiltImage, certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    user = Cli(tmp_path_factory.mktemp("secure"))
+    tls = ("--tls-cert", certificates.chain, "--tls-key", certificates.key)
+    with serving(user, "--place", f"oci:{image.root}", *OPTIONS, *tls) as served:
+        yield served
+        with (
+            served.connect() as sock,
+            certificates.client_context().wrap_socket(sock, server_hostname="127.0.0.1") as wrapped,
+        ):
+            assert ask(wrapped, "/v2/os/manifests/1").body == image.manifest
 
 
 @pytest.fixture(autouse=True)
@@ -304,18 +325,28 @@ SLOW: dict[str, Callable[[int], bytes]] = {
 }
 
 
-def test_slow_requests_are_not_waited_for(served: Served) -> None:
+# The same, before there is a request: a handshake that does not come to its end.
+SLOW_TLS: dict[str, Callable[[int], bytes]] = {
+    "says nothing": lambda second: b"",
+    "says hello a byte a second": lambda second: bytes.fromhex("16030100f8010000f40303")[second : second + 1],
+    "says half a hello": lambda second: b"" if second else bytes.fromhex("16030100f8010000f40303"),
+}
+
+
+def test_slow_requests_are_not_waited_for(served: Served, secure: Served) -> None:
     """All of them at once: none may take much longer than the ten seconds that a head has."""
     with ExitStack() as stack:
         socks = {name: stack.enter_context(served.connect()) for name in SLOW}
+        socks |= {name: stack.enter_context(secure.connect()) for name in SLOW_TLS}
+        sends = SLOW | SLOW_TLS
         gone: dict[str, float] = {}
         started = time.monotonic()
         second = 0
-        while len(gone) < len(SLOW):
+        while len(gone) < len(sends):
             elapsed = time.monotonic() - started
-            assert elapsed < 30, f"{set(SLOW) - set(gone)} are still there"
+            assert elapsed < 30, f"{set(sends) - set(gone)} are still there"
             for name, sock in socks.items():
-                if name not in gone and is_gone(sock, SLOW[name](second) if elapsed >= second else b""):
+                if name not in gone and is_gone(sock, sends[name](second) if elapsed >= second else b""):
                     gone[name] = elapsed
             if elapsed >= second:
                 second += 1
@@ -338,8 +369,18 @@ def is_gone(sock: socket.socket, send: bytes) -> bool:
     return True
 
 
-def test_a_client_that_does_not_read_is_cut(served: Served, image: BuiltImage) -> None:
+def test_a_client_that_does_not_read_is_cut(
+    served: Served, secure: Served, image: BuiltImage, certificates: Certificates
+) -> None:
     with ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((secure.host, secure.port))
+        deaf.settimeout(60)
+        wrapped = stack.enter_context(
+            certificates.client_context().wrap_socket(deaf, server_hostname="127.0.0.1")
+        )
+        wrapped.sendall(head_of(big(image)))
         socks = []
         for _ in range(5):
             sock = stack.enter_context(socket.socket())
@@ -352,6 +393,7 @@ def test_a_client_that_does_not_read_is_cut(served: Served, image: BuiltImage) -
         wait_until(lambda: served.connections() == 1, "they are cut", timeout_s=40)
         for sock in socks:
             assert len(rest_of(sock, 12 << 20)) < 12 << 20
+        wait_until(lambda: "takes its answer too slowly" in secure.err, "that one is cut, too", timeout_s=40)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------
