@@ -412,6 +412,28 @@ def test_thousands_of_idle_connections_cost_little(served: Served) -> None:
     wait_until(lambda: served.connections() < 50, "they are gone")
 
 
+def test_clients_of_tls_cost_not_much_more(
+    secure: Served, image: BuiltImage, certificates: Certificates
+) -> None:
+    """Those that wait, and those that do not take what they have asked for."""
+    number, before = 200, secure.rss_kib()
+    context = certificates.client_context()
+    with ExitStack() as stack:
+        socks = []
+        for _ in range(number):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect((secure.host, secure.port))
+            wrapped = stack.enter_context(context.wrap_socket(sock, server_hostname="127.0.0.1"))
+            assert ask(wrapped, "/v2/").status == 200
+            socks.append(wrapped)
+        assert secure.rss_kib() - before < number * 100, "KiB for each that waits"
+        for wrapped in socks:
+            wrapped.sendall(head_of(big(image)))
+            assert wrapped.recv(1) == b"H"
+        assert secure.rss_kib() - before < number * 280, "KiB for each that is sent something"
+
+
 def test_who_comes_when_there_is_no_room_is_served_in_place_of_an_idle_one(
     image: BuiltImage, user: Cli
 ) -> None:

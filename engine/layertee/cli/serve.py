@@ -23,7 +23,7 @@ from ..serve.offer import Stock
 from ..serve.pacing import Throttle
 from ..serve.sending import Sending
 from ..serve.server import Server, allow_many_files
-from ..serve.tls import ServerTLS
+from ..serve.tls import ServerTLS, receive_little_at_once
 from ..serve.wheres import STORE, open_stock, parse_offered
 from ..store.cache import CacheLimit
 from .exits import EXIT_OK
@@ -80,6 +80,7 @@ def _tls(args: argparse.Namespace) -> ServerTLS | None:
                 "--client-ca wants --tls-cert and --tls-key: there is no certificate without TLS"
             )
         return None
+    receive_little_at_once()
     return ServerTLS(args.tls_cert, args.tls_key, args.client_ca)
 
 

@@ -14,9 +14,25 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from ..aio import in_thread
 from .pacing import Throttle, Watch
 
 Taken = Callable[[int, int], int]
+
+
+async def read_piece(fd: int, at: int, nbytes: int) -> bytes:
+    """Some of a file's bytes from ``at`` on, at most ``nbytes``: at once if the system has them in memory.
+
+    Raises OSError, also at the file's end.
+    """
+    room = bytearray(nbytes)
+    try:
+        n = os.preadv(fd, [room], at, os.RWF_NOWAIT)
+    except OSError:  # they are not in memory, or the filesystem does not know
+        n = await in_thread(os.preadv, fd, [room], at)
+    if n == 0:
+        raise OSError(f"a file ends after {at} bytes")
+    return bytes(memoryview(room)[:n])
 
 
 class Wire:
