@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tests.fuzz import configuration, documents, foreign, messages, signing, sigstore, trusting
+from tests.fuzz import configuration, documents, foreign, messages, serving, signing, sigstore, trusting
 from tests.fuzz.target import Target
 
 PARSERS: Final[Mapping[str, Target]] = {
@@ -15,6 +15,7 @@ PARSERS: Final[Mapping[str, Target]] = {
         *foreign.TARGETS,
         *configuration.TARGETS,
         *messages.TARGETS,
+        *serving.TARGETS,
         *signing.TARGETS,
         *sigstore.TARGETS,
         *trusting.TARGETS,

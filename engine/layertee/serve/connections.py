@@ -105,9 +105,9 @@ class Connections:
             self._see_whether_it_is_calm()
 
     def see_late_ones_off(self) -> int:
-        """Hang up where a head or the next request does not come in time; how many these were."""
-        late = [*self._late(self._fresh, self._head_s), *self._late(self._idle, self._idle_s)]
-        for guest in late:
+        """Hang up where a head or the next request does not come in time; how many heads these were."""
+        late = self._late(self._fresh, self._head_s)
+        for guest in [*late, *self._late(self._idle, self._idle_s)]:
             self._forget(guest)
             guest.hang_up()
         return len(late)

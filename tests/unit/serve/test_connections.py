@@ -63,8 +63,10 @@ def test_an_answer_may_take_any_time_and_then_the_connection_is_idle() -> None:
         house.connections.rests(guest)
         house.now += IDLE_S - 1
         assert house.connections.see_late_ones_off() == 0
+        assert not guest.is_gone
         house.now += 1
-        assert house.connections.see_late_ones_off() == 1
+        assert house.connections.see_late_ones_off() == 0, "it has done nothing wrong"
+        assert guest.is_gone
 
     asyncio.run(main())
 
