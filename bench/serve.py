@@ -4,7 +4,8 @@
 layout, in a docker-registry and below an nginx. Each hands out the same 40 blobs to a client that throws
 bytes away; what counts is the server's CPU time, user and system, and the wall time. Beside podman's store,
 reading.c reads and hashes the files of the same layers in the same order: what a server of those cannot do
-without.
+without. Of that store there is a second row, by a server that was just started and has to hash each layer
+as a whole.
 
 *Loop*: in an image with one layer more, one line is changed, alone or with a program of 40 MB beside it,
 and podman builds it again, which is not counted. Then the change reaches another machine: a client takes
@@ -57,10 +58,11 @@ from tests.support.rig.storage import StorageRig
 SHAPE = "chunked"
 NAME = "localhost/os:1"
 OURS, PODMANS, LAYOUT = "layertee, own store", "layertee, podman's store", "layertee, OCI layout"
+FIRST = "layertee, podman's store, for the first time"
 REGISTRY, NGINX, READING = "docker-registry", "nginx", "reading and hashing the files"
 CLIENTS = ("skopeo", "layertee")
 # Of CPU time, and of wall time: what is held against what, and the most that it is to be.
-GOALS = {(OURS, REGISTRY): 1.0, (PODMANS, READING): 1.5}
+GOALS = {(OURS, REGISTRY): 1.0, (FIRST, READING): 1.5, (PODMANS, READING): 1.5}
 LOOP_GOAL = 1 / 3
 _SPARE = 256 << 20
 _PROGRAM_NBYTES = 40_000_000
@@ -135,7 +137,17 @@ def send(image: BuiltImage, work: Path, rounds: int, connections: int) -> dict[s
         for name, server in servers.items():
             server.send(digests, connections, hashed=True)
             field[name] = partial(server.send, digests, connections)
+        field[FIRST] = partial(_send_first, podmans, digests, connections, work)
         return interleaved(field, seconds=0, rounds=rounds)
+
+
+def _send_first(podmans: StorageRig, digests: Sequence[str], connections: int, work: Path) -> Run:
+    """By a server that knows nothing of the layers yet, and has to hash each as a whole."""
+    with (
+        tempfile.TemporaryDirectory(prefix="first-", dir=work) as home,
+        ServeRig(Path(home), podmans.name) as rig,
+    ):
+        return Served(rig.host, "os", rig.pid).send(digests, connections)
 
 
 def _read(program: Path, files: Path) -> Run:
@@ -160,7 +172,8 @@ def sending_rows(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
 
 def sending_ratios(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
     """CPU of one over that of another: the median of the rounds' own ratios, and whether the goal is met."""
-    pairs = [(OURS, REGISTRY), (OURS, NGINX), (LAYOUT, REGISTRY), (PODMANS, READING), (PODMANS, REGISTRY)]
+    pairs = [(OURS, REGISTRY), (OURS, NGINX), (LAYOUT, REGISTRY)]
+    pairs += [(FIRST, READING), (PODMANS, READING), (PODMANS, REGISTRY)]
     found = []
     for of, over in pairs:
         ratios = [a.cpu_s / b.cpu_s for a, b in zip(runs[of], runs[over], strict=True)]
