@@ -6,6 +6,7 @@ The table is what one connection may send. What takes time, memory or connection
 from __future__ import annotations
 
 import re
+import resource
 import socket
 import struct
 import threading
@@ -447,6 +448,21 @@ def test_who_comes_when_there_is_no_room_is_served_in_place_of_an_idle_one(
         assert small.get("/v2/os/manifests/1").body == image.manifest
         assert rest_of(idle[0]) == b"", "the idlest had to go"
         assert ask(idle[2], "/v2/").status == 200
+
+
+def test_when_files_run_out_clients_wait_or_are_told_to_come_later(image: BuiltImage, user: Cli) -> None:
+    with serving(user, "--place", f"oci:{image.root}") as small, ExitStack() as stack:
+        resource.prlimit(small.process.pid, resource.RLIMIT_NOFILE, (small.n_files() + 30,) * 2)
+        socks = [stack.enter_context(small.connect()) for _ in range(60)]
+        for sock in socks:
+            sock.sendall(head_of(big(image)))
+        wait_until(lambda: "nobody can be accepted for now" in small.err, "no file is left")
+        first = [sock.recv(13) for sock in socks[:3]]
+        assert set(first) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 503 ", b""}
+        for sock in socks:
+            sock.close()
+        assert small.get("/v2/os/manifests/1").body == image.manifest
+        assert small.get(big(image)).body == image.blob_path(image.layers[1].digest).read_bytes()
 
 
 def test_who_comes_when_all_are_busy_waits(image: BuiltImage, user: Cli) -> None:

@@ -6,6 +6,7 @@ the machine has may change at any time, and then the next answer is another one.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -44,6 +45,7 @@ from .requests import Asked, Base, Blob, Catalog, Manifest, Metrics, Page, Refer
 log = logging.getLogger(__name__)
 
 
+_SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _COPIES = 3  # of one blob that are tried for one request
 
 
@@ -193,13 +195,14 @@ class App:
         try:
             outgoing = await self._sender.open(found, part.start, part.stop)
         except ServerBusy as exc:
-            wait = {"Retry-After": str(max(round(exc.retry_after), 1))}
-            raise Refusal(503, Code.TOOMANYREQUESTS, str(exc), fields=wait) from exc
+            raise _later(str(exc), exc.retry_after) from exc
         except (IntegrityError, NotFound, SourceUnreadable) as exc:
             log.warning("%s: %s cannot be read: %s", found.place, found.digest, exc)
             if _is_lasting(exc):
                 await in_thread(self._stock.distrust, found)
                 raise _WrongCopy from exc
+            if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _SHORT_OF:
+                raise _later("this machine has no more files or memory just now", 1.0) from exc
             raise await self._no_blob(asked.digest) from exc
 
         def failed(exc: LayerteeError) -> None:
@@ -222,6 +225,11 @@ class App:
         if known is not None:
             detail["diffID"] = head[DIFF_ID_FIELD] = known.diff_id
         return Refusal(404, Code.BLOB_UNKNOWN, "there is no such blob here", detail=detail, fields=head)
+
+
+def _later(message: str, after_s: float) -> Refusal:
+    wait = {"Retry-After": str(max(round(after_s), 1))}
+    return Refusal(503, Code.TOOMANYREQUESTS, message, fields=wait)
 
 
 class _WrongCopy(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -290,6 +291,19 @@ def test_a_server_that_has_enough_to_do_says_when_to_come_again(
     answer = client.ask(f"/v2/os/blobs/{digest}")
     assert (answer.status, answer.fields["Retry-After"]) == (503, "3")
     assert client.error(f"/v2/os/blobs/{digest}")[1]["code"] == "TOOMANYREQUESTS"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.EMFILE, 503), (errno.ENOMEM, 503), (errno.EIO, 404), (errno.ENOENT, 404)]
+)
+def test_a_machine_that_is_short_of_something_does_not_say_that_a_blob_is_gone(
+    client: Client, stock: FakeStock, sender: FakeSender, number: int, status: int
+) -> None:
+    digest = stock.add_blob(b"abc")
+    error = SourceUnreadable("it cannot be opened")
+    error.__cause__ = OSError(number, "why")
+    sender.refused[digest] = error
+    assert client.ask(f"/v2/os/blobs/{digest}").status == status
 
 
 # --- errors ---------------------------------------------------------------------------------------------
