@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.enforced import Enforced, by_sigstore
+from tests.support.imagepolicy import imagepolicy
+from tests.support.mirrors import At, write_conf
 from tests.support.process import Cli
 from tests.support.rig import prebuild
 from tests.support.rig.cosign import Cosign
@@ -84,3 +88,67 @@ def test_an_attachment_in_a_layout_is_an_image_like_others(
         assert accepts(cosign, f"{server.host}/{REPOSITORY}:1", bundle=False)
         (repository,) = other.json("/v2/_catalog")["repositories"]
         assert not accepts(cosign, f"{other.host}/{repository}@{image.digest}", bundle=False)
+
+
+@pytest.fixture
+def neighbour(
+    image: BuiltImage, cosign: Cosign, registry: RegistryServer, tmp_path: Path
+) -> Iterator[ServeRig]:
+    """It has the image with its signature, and layers as tars."""
+    name = f"{registry.host}/{REPOSITORY}"
+    upload(image, f"{REPOSITORY}:1", registry)
+    cosign.sign(f"{name}@{image.digest}", bundle=False)
+    home = tmp_path / "neighbour"
+    Cli(home).pull("--insecure-policy", "--keep-signatures", "--layers=uncompressed", f"{name}:1")
+    with ServeRig(home, "store") as server:
+        yield server
+
+
+@pytest.mark.parametrize("signer", ["right", "other"])
+def test_who_takes_signed_images_only_has_all_of_one_from_a_neighbour(
+    image: BuiltImage,
+    cosign: Cosign,
+    neighbour: ServeRig,
+    registry: RegistryServer,
+    tmp_path: Path,
+    signer: str,
+) -> None:
+    """And asks the registry, by whose name the image is signed, for nothing."""
+    key = cosign.public_key if signer == "right" else Cosign(tmp_path).make_key()
+    user = Enforced(tmp_path / "user")
+    user.want("docker", registry.host, by_sigstore(key))
+    user.find(use_sigstore_attachments=True)
+    prefix = f"{registry.host}/{REPOSITORY}"
+    conf = write_conf(tmp_path, prefix, [At(f"{neighbour.host}/{REPOSITORY}")], blocked=True)
+    registry.reset()
+    words = (*user.options, f"--registries-conf={conf}", f"{prefix}@{image.digest}")
+    ran = Cli(user.home).run("pull", *words, code=0 if signer == "right" else None)
+    assert (ran.code == 0) == (signer == "right"), ran.err
+    assert registry.accesses() == []
+    layers = {layer.diff_id for layer in image.layers}
+    asked = {one.reference for one in neighbour.accesses() if one.status == 200 and one.method == "GET"}
+    assert (layers <= asked) if signer == "right" else not layers & asked
+
+
+@pytest.mark.builds("imagepolicy")
+def test_containers_image_finds_the_signature_beside_what_is_served(
+    image: BuiltImage, cosign: Cosign, neighbour: ServeRig, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """The library of podman and skopeo, told by which name the image was signed."""
+    try:
+        program = prebuild.program("imagepolicy")
+    except prebuild.NotBuilt as exc:
+        pytest.skip(str(exc))
+    user = Enforced(tmp_path / "user")
+    user.find(use_sigstore_attachments=True)
+    served = f"{neighbour.host}/{REPOSITORY}@{image.digest}"
+
+    def policy(name: str) -> dict[str, object]:
+        signed_as = {"type": "exactRepository", "dockerRepository": name}
+        return {"default": [by_sigstore(cosign.public_key, **signed_as)]}
+
+    with imagepolicy(program) as peer:
+        signed = f"{registry.host}/{REPOSITORY}"
+        assert peer.refusal_from_registry(policy(signed), served, user.registries_d) is None
+        refused = peer.refusal_from_registry(policy("example.com/os"), served, user.registries_d)
+        assert refused is not None and signed in refused, "it found the signature, of another name"

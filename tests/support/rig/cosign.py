@@ -26,6 +26,11 @@ class Cosign:
     def make_key(self) -> Path:
         """A new key pair; the file of its public half."""
         self._succeed("generate-key-pair")
+        return self.public_key
+
+    @property
+    def public_key(self) -> Path:
+        """The file of the public half, once there is a key."""
         return self._directory / "cosign.pub"
 
     def sign(self, image: str, *, bundle: bool = True, recursive: bool = False) -> None:
