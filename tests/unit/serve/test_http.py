@@ -338,6 +338,7 @@ def test_what_fails_inside_is_answered_and_not_shown(
     assert str(error) in caplog.text
 
 
+@pytest.mark.slow
 def test_a_rate_is_kept(tmp_path: Path) -> None:
     async def main() -> None:
         house = House(tmp_path, rate=10_000_000)
