@@ -405,7 +405,15 @@ def test_quietly_it_says_where_it_is_and_no_more(user: Cli, place: str) -> None:
         assert served.out == f"http://{served.address}\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_service_is_not_ended_by_what_asks_it_to_read_its_files_again(user: Cli, place: str) -> None:
+    with serving(user, "-v", "--place", place) as served:
+        served.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "no certificate" in served.err, "it has said that it has none")
+        with served.connect() as sock:
+            assert ask(sock, "/v2/").status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_once_running_answers_are_sent(
     user: Cli, place: str, image: BuiltImage, number: int
 ) -> None:

@@ -8,6 +8,8 @@ from .output import tell
 
 HINTS = {
     "allow-downgrade": "--allow-downgrade takes the image this once",
+    "authorities": "the certificate of its authority belongs into /etc/containers/certs.d/HOST:PORT/ca.crt,"
+    " or into the directory that --cert-dir names",
     "displace": "--force keeps what is there under another name, and puts the shim in its place",
     "free-space": "'layertee gc' removes the blobs that no image needs",
     "insecure-listen": "--tls-cert FILE and --tls-key FILE encrypt what is sent; --insecure-listen goes"

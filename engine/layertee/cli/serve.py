@@ -10,8 +10,9 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
-from ..errors import ServeConfigError
+from ..errors import InvalidReference, NotFound, ServeConfigError
 from ..serve.access import Access
 from ..serve.app import App
 from ..serve.cache import Cache
@@ -96,16 +97,19 @@ def _see_that_nobody_listens_in(listeners: Sequence[Listener], args: argparse.Na
 
 
 def _end_on_signals(server: Server, tls: ServerTLS | None) -> None:
-    """SIGHUP asks for an end, as it does elsewhere; of a server with TLS, to read its certificate again."""
+    """SIGHUP asks a service to read its certificate again. One that a person runs ends with the terminal."""
     loop = asyncio.get_running_loop()
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, server.stop)
-    if tls is not None:
+    if tls is not None or not os.isatty(2):
         loop.add_signal_handler(signal.SIGHUP, _read_again, tls)
 
 
-def _read_again(tls: ServerTLS) -> None:
+def _read_again(tls: ServerTLS | None) -> None:
+    if tls is None:
+        log.info("there is no certificate to be read again")
+        return
     try:
         tls.read_again()
     except ServeConfigError as exc:
@@ -118,23 +122,36 @@ def _show(args: argparse.Namespace, listeners: Sequence[Listener], stock: Stock)
     scheme = "http" if args.tls_cert is None else "https"
     for listener in listeners:
         say(listener.name if listener.is_unix else f"{scheme}://{listener.name}")
-    if not args.quiet:
-        for listener in listeners:
-            if not listener.is_unix:
-                images = {name: stock.tags(name) or () for name in stock.repositories()}
-                say(
-                    *to_type(
-                        _as_others_call_it(listener.name),
-                        images,
-                        is_encrypted=args.tls_cert is not None,
-                        needs_login=args.htpasswd is not None,
-                        is_loopback=listener.is_local,
-                    )
-                )
-                break
+    names = stock.repositories()  # what is wrong with a place is said now, and not when somebody asks
+    reached = sorted((one for one in listeners if not one.is_unix), key=lambda one: one.is_local)
+    if reached and not args.quiet:
+        say(
+            *to_type(
+                _as_others_call_it(reached[0]),
+                {name: stock.tags(name) or () for name in names},
+                is_encrypted=args.tls_cert is not None,
+                needs_certificate=args.client_ca is not None,
+                needs_login=args.htpasswd is not None,
+                is_loopback=reached[0].is_local,
+                is_clear=partial(_is_clear, stock),
+            )
+        )
     flush()
 
 
-def _as_others_call_it(name: str) -> str:
-    host, _, port = name.rpartition(":")
-    return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "[::]") else name
+def _is_clear(stock: Stock, name: str, tag: str) -> bool:
+    try:
+        stock.named(name, tag)
+    except InvalidReference:
+        return False
+    except NotFound:
+        pass  # not all of it is here yet
+    return True
+
+
+def _as_others_call_it(listener: Listener) -> str:
+    """A name in place of an address of no machine, or of IPv6, which clients of registries do not take."""
+    host, _, port = listener.name.rpartition(":")
+    if host != "0.0.0.0" and not host.startswith("["):
+        return listener.name
+    return f"{'localhost' if listener.is_local else socket.gethostname()}:{port}"

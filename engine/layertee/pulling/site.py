@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..aio import unwrapped_group
 from ..errors import LayerteeError, NotInRegistry
+from ..image.strictjson import printable
 from ..registry.retry import TRIES, retrying
 from ..transfer.servers import OpenBlob, Server, Servers, Standing
 from .plan import TarAt, largest_read
@@ -135,6 +136,8 @@ class Site:
                 continue
             try:
                 found = await self._registry(server).resolve(platform, pair=pair, tries=1)
+                if not server.is_origin:
+                    _refuse_other(platform, found, server)
                 self._answered = server
                 return found
             except LayerteeError as exc:
@@ -166,6 +169,13 @@ class Site:
 
     def _registry(self, server: Server) -> Registry:
         return self._registries[server.name]
+
+
+def _refuse_other(platform: Platform, found: ResolvedImage, server: Server) -> None:
+    """A mirror that has one image of a list, for hosts of its own kind, does not have it for this one."""
+    if found.index is None and platform.contradicts(found.config.platform):
+        has = printable(str(found.config.platform))
+        raise NotInRegistry(f"{server.name} has the image for {has} only", is_plain=False)
 
 
 def _blobs_of(registry: Registry) -> OpenBlob:

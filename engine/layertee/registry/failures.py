@@ -80,7 +80,8 @@ def _of_server(exc: Exception, where: str, host: str, way: str) -> LayerteeError
             return Timeout(f"{where}: the answer does not go on{way}")
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
             reason = getattr(exc, "certificate_error", exc)
-            return TLSFailed(f"{host}: the certificate cannot be trusted: {reason}{way}")
+            untrusted = TLSFailed(f"{host}: the certificate cannot be trusted: {reason}{way}")
+            return untrusted.with_hint("authorities")
         case aiohttp.ClientSSLError() | ssl.SSLError():
             reason = getattr(exc, "os_error", exc)
             if getattr(reason, "reason", "") == "WRONG_VERSION_NUMBER":

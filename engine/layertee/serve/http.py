@@ -49,6 +49,7 @@ _TLS_PIECE = 32 << 10  # of each of many clients, two or three are in memory; 64
 # hang up.
 _REST = 32 << 10
 _VERSIONS = (HttpVersion10, HttpVersion11)
+_TLS_HELLO = b"\x16\x03"
 _BYTES_ACKED = 120  # where struct tcp_info has them, since Linux 4.1
 _FIELDS = (
     *("accept", "authorization", "if-none-match", "if-range"),
@@ -287,7 +288,7 @@ async def _checked(answer: Answer, outgoing: Outgoing) -> AsyncIterator[memoryvi
 class Connection(web.RequestHandler):
     """aiohttp's protocol, which tells the bookkeeping what happens to it. ``handed``: bytes sent so far."""
 
-    __slots__ = ("_site", "_wire", "handed", "has_ended", "is_in", "peer")
+    __slots__ = ("_site", "_tries_tls", "_wire", "handed", "has_ended", "is_in", "peer")
 
     def __init__(self, server: web.Server, site: Site) -> None:
         super().__init__(
@@ -306,6 +307,7 @@ class Connection(web.RequestHandler):
         self.handed = 0
         self.is_in = False
         self.has_ended = False
+        self._tries_tls = False
         self.peer = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -323,6 +325,7 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         self._site.connections.begins(self)
+        self._tries_tls = data.startswith(_TLS_HELLO) and not self.is_encrypted
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -357,7 +360,8 @@ class Connection(web.RequestHandler):
         answer = Refusal(status, Code.UNSUPPORTED if status < 500 else Code.UNKNOWN, text).answer()
         response = web.Response(status=answer.status, headers=answer.fields, body=answer.body)
         response.force_close()
-        log.info("%s sent what is no request: %d", self.peer, status)
+        what = "tries TLS, which is not spoken here" if self._tries_tls else "sent what is no request"
+        log.info("%s %s: %d", self.peer, what, status)
         self._site.metrics.answered(kind_of(None), status, 0.0)
         return response
 

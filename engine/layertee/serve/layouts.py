@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import InvalidReference, LayerteeError
+from ..errors import InvalidReference, LayerteeError, NotFound
 from ..image.document import MAX_DOCUMENT, Descriptor, DiffID, Digest
 from ..places.oci_archive import Archive
 from ..record import dataclass
@@ -134,7 +134,10 @@ class LayoutShelf(Shelf):
                 layout = self._open()
                 state = _State(layout, self._read(layout))
             except LayerteeError as exc:
-                self.complaints.say(str(exc))
+                again = (
+                    "; looked for again whenever something is asked for" if isinstance(exc, NotFound) else ""
+                )
+                self.complaints.say(f"{exc}{again}")
                 state = _State(None, ())
             self._seen = generation, state
             return state

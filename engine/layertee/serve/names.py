@@ -3,9 +3,10 @@ image has.
 
 An image called ``registry.example.com/os/image:stable`` is offered under two repositories, with its registry
 and without: ``registry.example.com/os/image`` and ``os/image``. The distribution API has no ``:`` in
-repositories, so where the registry has a port (or is an IPv6 address), there is the short one only. Names
-are spelled as everywhere: Docker Hub is ``docker.io``, its images without a namespace are in ``library/``.
-No I/O.
+repositories, so a port stands behind a ``_``, which no host has in its name:
+``registry.example.com_5000/os/image``. Where the registry is an IPv6 address, there is the short one only.
+Names are spelled as everywhere: Docker Hub is ``docker.io``, its images without a namespace are in
+``library/``. No I/O.
 """
 
 from __future__ import annotations
@@ -50,13 +51,18 @@ class OfferedName:
     @property
     def full(self) -> str | None:
         """The repository with its registry; None where there is none, or none that can be asked for."""
-        found = f"{self.registry}/{self.repository}"
+        found = f"{self.registry.replace(':', '_')}/{self.repository}"
         return found if self.registry and is_repository(found) else None
 
     @property
     def repositories(self) -> tuple[str, ...]:
         """All that may be asked for."""
         return (self.full, self.repository) if self.full is not None else (self.repository,)
+
+    @property
+    def to_ask(self) -> str:
+        """What means this image and no other, as far as that can be said."""
+        return (self.full or self.repository) + (f":{self.tag}" if self.tag is not None else "")
 
     def tagged(self, tag: str) -> OfferedName:
         """The same repository with another tag. Raises InvalidReference."""

@@ -113,7 +113,7 @@ class Server:
                 ssl_shutdown_timeout=None if self._tls is None else _LOOK_S,
             )
         except OSError as exc:  # those of TLS are such
-            log.debug("a handshake failed: %s", exc)
+            log.info("a handshake failed: %s", exc)
         finally:
             if not connection.is_in:
                 self._connections.left(None)

@@ -156,8 +156,9 @@ class OpenStock(Stock, Here):
             images = {self._choice.identity(entry) for _, entry, _ in found}
             if len(images) > 1:
                 names = ", ".join(sorted({str(name) for _, _, name in found}))
+                to_ask = " or ".join(sorted({name.to_ask for _, _, name in found if name.full is not None}))
                 raise InvalidReference(
-                    f"{repository}:{tag} may be any of these images: {names}; ask for it with its registry"
+                    f"{repository}:{tag} may be any of these images: {names}; ask for {to_ask}"
                 )
         return found
 

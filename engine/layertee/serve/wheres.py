@@ -95,10 +95,13 @@ def _cache(path: Path | None) -> list[Attesting]:
 def _parsed(text: str) -> Offered:
     if text == STORE:
         return OwnStorePlace()
-    word, _, rest = text.partition(":")
-    if word not in ("oci", ARCHIVE, TRANSPORT):
+    word, colon, rest = text.partition(":")
+    if not colon or word not in ("oci", ARCHIVE, TRANSPORT):
         raise InvalidReference(f"{text!r:.200} is no place to offer images from; write {_FORMS}")
-    found = parse_place(text)
+    try:
+        found = parse_place(text)
+    except InvalidReference as exc:
+        raise InvalidReference(f"{text!r:.200} is no place to offer images from; write {_FORMS}") from exc
     if isinstance(found, Path):
         _refuse_name(found, text, rest)
         return Path(os.path.abspath(found))

@@ -13,6 +13,7 @@ import pytest
 
 from layertee import Engine, Form, Options, PullResult
 from layertee.errors import IntegrityError, NotFound, TransportError
+from layertee.image.platform import Platform
 from layertee.sync import run
 from layertee.transfer.limits import FetchLimits, RangeMode
 from tests.support.fakes.fault_server import FaultServer, Rule, on
@@ -32,7 +33,7 @@ from tests.support.fakes.faults import (
 )
 from tests.support.fakes.refusals import Status, too_many
 from tests.support.mirrors import At, write_conf
-from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.images import BuiltImage, build_image, build_two_platforms
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.store import assert_store_is_sound
 
@@ -115,6 +116,30 @@ def test_the_first_mirror_serves_all_and_no_other_is_asked(mirrored: Mirrored) -
     assert list(result.by_endpoint.values()) == [result.bytes_fetched, 0, 0]
     assert mirrored.sent() == (result.bytes_fetched, 0, 0)
     assert not result.warnings
+
+
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
+def test_a_mirror_that_has_the_image_for_other_hosts_does_not_have_it(tmp_path: Path, platform: str) -> None:
+    """One of several kinds of hosts has pulled its image out of a list, and hands on what it has."""
+    index = build_two_platforms(tmp_path / "index")
+    amd64, arm64 = index.images
+    with (
+        FaultServer({"os/os:1": amd64}) as mirror,
+        FaultServer({"os/os:1": index}) as origin,
+    ):
+        conf = write_conf(tmp_path, PREFIX, [At(f"{mirror.host}/os/os")], At(f"{origin.host}/os/os"))
+
+        async def main() -> PullResult:
+            options = Options(registries_conf=conf, limits=QUICK, platform=Platform.parse(platform))
+            async with Engine(tmp_path / "store", options=options) as engine:
+                return await engine.pull(await engine.plan(f"{PREFIX}:1"))
+
+        result = run(main())
+        wanted = amd64 if platform == "linux/amd64" else arm64
+        assert result.manifest_digest == wanted.digest
+        origin.settle()
+        assert bool(origin.requests()) == (wanted is arm64)
+        assert not result.warnings
 
 
 # What happens to the large layer at the first mirror when 30 % of it have come.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from layertee.cli.howto import to_type
 
@@ -14,9 +14,17 @@ def told(
     is_encrypted: bool = False,
     needs_login: bool = False,
     is_loopback: bool = False,
+    needs_certificate: bool = False,
+    is_clear: Callable[[str, str], bool] = lambda name, tag: True,
 ) -> list[str]:
     lines = to_type(
-        address, images, is_encrypted=is_encrypted, needs_login=needs_login, is_loopback=is_loopback
+        address,
+        images,
+        is_encrypted=is_encrypted,
+        needs_login=needs_login,
+        is_loopback=is_loopback,
+        needs_certificate=needs_certificate,
+        is_clear=is_clear,
     )
     return [line.strip() for line in lines]
 
@@ -67,3 +75,25 @@ def test_of_many_images_a_few_are_told() -> None:
 def test_of_none_that_is_told() -> None:
     assert any("no image" in line for line in told({}))
     assert any("no image" in line for line in told({"os": []}))
+
+
+def test_a_short_name_of_two_images_is_told_with_their_registries() -> None:
+    images = {"os": ["1"], "localhost/os": ["1"], "a.example_5000/os": ["1"], "b.example/os": ["2"]}
+    lines = told(images, is_clear=lambda name, tag: False)
+    assert [line for line in lines if line.startswith("layertee pull")] == [
+        "layertee pull host.example:8000/localhost/os:1",
+        "layertee pull host.example:8000/a.example_5000/os:1",
+    ]
+
+
+def test_signatures_are_no_images() -> None:
+    beside = f"sha256-{'1' * 64}.sig"
+    lines = told({"os": ["1", beside], "signed": [beside]})
+    assert not any(beside in line or "more" in line for line in lines)
+
+
+def test_tls_wants_certificates_in_their_places() -> None:
+    lines = told({"os": ["1"]}, is_encrypted=True, needs_certificate=True)
+    assert any("certs.d/host.example:8000/ca.crt" in line for line in lines)
+    assert any("certs.d/host.example:8000/client.cert" in line for line in lines)
+    assert not any("certs.d" in line for line in told({"os": ["1"]}))

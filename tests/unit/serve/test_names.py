@@ -87,7 +87,7 @@ def test_what_is_no_tag(tag: str) -> None:
         ("registry.example.com/os/image:stable", ("registry.example.com/os/image", "os/image"), "stable"),
         ("Registry.Example.com/os/image:V1", ("registry.example.com/os/image", "os/image"), "V1"),
         ("localhost/os:1", ("localhost/os", "os"), "1"),
-        ("localhost:5000/os:1", ("os",), "1"),
+        ("localhost:5000/os:1", ("localhost_5000/os", "os"), "1"),
         ("[::1]:5000/a/os:1", ("a/os",), "1"),
         ("docker.io/library/x:2", ("docker.io/library/x", "library/x"), "2"),
         ("docker.io/x", ("docker.io/library/x", "library/x"), "latest"),

@@ -119,10 +119,14 @@ def test_what_has_no_name_that_can_be_asked_for_is_left_out_and_that_is_said_onc
     assert [("a+b" in line, "x:y:z" in line) for line in caplog.messages] == [(True, False), (False, True)]
 
 
-def test_a_registry_with_a_port_can_be_left_out_only(layout: Path) -> None:
-    small(layout, "localhost:5000/os:1")
+def test_a_port_stands_behind_another_sign(layout: Path) -> None:
+    image, other = small(layout, "localhost:5000/os:1", "one"), small(layout, "localhost/os:1", "two")
     with stock_of(f"oci:{layout}") as stock:
-        assert stock.repositories() == ["os"]
+        assert stock.repositories() == ["localhost/os", "localhost_5000/os", "os"]
+        assert digests(stock.named("localhost_5000/os", "1")) == [image.digest]
+        assert digests(stock.named("localhost/os", "1")) == [other.digest]
+        with pytest.raises(InvalidReference, match="ask for localhost/os:1 or localhost_5000/os:1"):
+            stock.named("os", "1")
 
 
 # --- several images under one name ----------------------------------------------------------------
