@@ -456,7 +456,7 @@ def test_when_files_run_out_clients_wait_or_are_told_to_come_later(image: BuiltI
         socks = [stack.enter_context(small.connect()) for _ in range(60)]
         for sock in socks:
             sock.sendall(head_of(big(image)))
-        wait_until(lambda: "nobody can be accepted for now" in small.err, "no file is left")
+        wait_until(lambda: "no client can be accepted for now" in small.err, "no file is left")
         first = [sock.recv(13) for sock in socks[:3]]
         assert set(first) <= {b"HTTP/1.1 200 ", b"HTTP/1.1 503 ", b""}
         for sock in socks:

@@ -50,7 +50,7 @@ def serve(args: argparse.Namespace) -> int:
         stack.callback(close, listeners)
         if args.listen or not listeners:
             listeners += listen_at(args.listen or [parse_address(DEFAULT)])
-        _see_that_nobody_listens_in(listeners, args)
+        _see_that_no_other_listens_in(listeners, args)
 
         async def main() -> int:
             connections = Connections(args.max_connections)
@@ -85,14 +85,14 @@ def _tls(args: argparse.Namespace) -> ServerTLS | None:
     return ServerTLS(args.tls_cert, args.tls_key, args.client_ca)
 
 
-def _see_that_nobody_listens_in(listeners: Sequence[Listener], args: argparse.Namespace) -> None:
+def _see_that_no_other_listens_in(listeners: Sequence[Listener], args: argparse.Namespace) -> None:
     if args.tls_cert is not None or args.insecure_listen:
         return
     for listener in listeners:
         if not listener.is_local:
             raise ServeConfigError(
-                f"{listener.name} can be reached by other machines, and without TLS all on the way can read"
-                " what is sent"
+                f"{listener.name} can be reached by other machines, and without TLS every machine on the"
+                " way can read what is sent"
             ).with_hint("insecure-listen")
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=values.words,
         metavar="PLACE",
         help="offer the images in PLACE: store, oci:DIR, oci-archive:FILE, containers-storage: (repeatable;"
-        " default: store). All of them are for everybody who can reach the server",
+        " default: store). Every client that can reach the server can have them",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="do not print what to type elsewhere")
     _add_listening(parser.add_argument_group("who is served"))

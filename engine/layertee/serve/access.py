@@ -1,6 +1,6 @@
 """Who may come in: names and passwords of an htpasswd file, with bcrypt alone, as docker's registry has it.
 
-A check takes as long for a name that nobody has. What was right is remembered for a minute, as a keyed hash,
+A check takes as long for a name that no line has. What was right is remembered for a minute, as a keyed hash,
 so that a pull of forty layers costs one bcrypt; the file is looked at for every request, and a change of it
 forgets everything.
 """
@@ -92,7 +92,7 @@ class Access:
             self._users = read_logins(self._path)
         except ServeConfigError as exc:
             if self._users:
-                log.error("nobody is let in until it is mended: %s", exc)
+                log.error("every login is refused until the file is mended: %s", exc)
             self._stamp = (0, 0, 0)
             self._known.clear()
             self._users = {}
@@ -124,7 +124,7 @@ def read_logins(path: Path) -> Mapping[bytes, bytes]:
             raise ServeConfigError(f"{path}:{number}: that name has a line already")
         users[name] = hashed
     if not users:
-        raise ServeConfigError(f"{path} has no login in it, so nobody could come in")
+        raise ServeConfigError(f"{path} has no login in it, so no client could come in")
     return users
 
 

@@ -50,8 +50,8 @@ class Code(enum.Enum):
 class Answer:
     """``body`` is all of it, or else ``outgoing`` gives ``length`` bytes.
 
-    An ``outgoing`` is open: whoever gets the answer closes it, and calls ``failed`` (which blocks) with what
-    it raises. To HEAD only the head is sent.
+    An ``outgoing`` is open: the caller who gets the answer closes it, and calls ``failed`` (which
+    blocks) with what it raises. To HEAD only the head is sent.
     """
 
     status: int

@@ -2,7 +2,7 @@
 
 A connection is *fresh* until its request has come in whole, *busy* while that is answered, then *idle* until
 the next begins to arrive. Only the busy ones cost anything to speak of; the others leave when they are late,
-or when somebody else wants their place.
+or when another client wants their place.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Address:
 class Listener:
     """A listening socket, which does not block. ``name`` is what clients call it: ``127.0.0.1:8000``.
 
-    ``is_local``: nobody on another machine reaches it.
+    ``is_local``: no other machine reaches it.
     """
 
     sock: socket.socket
@@ -95,7 +95,7 @@ def close(listeners: Sequence[Listener]) -> None:
 
 
 class Notify:
-    """Tells systemd how this service is. Does nothing where nobody listens, or that fails."""
+    """Tells systemd how this service is. Does nothing where systemd does not listen, or that fails."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         address = environment.pop("NOTIFY_SOCKET", "")

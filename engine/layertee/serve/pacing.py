@@ -21,8 +21,8 @@ MIN_RATE = 1000  # bytes per second
 class Throttle:
     """At most ``rate`` bytes per second (None: any number), for all who ask, in the order in which they do.
 
-    Everyone asks for one slice at a time, so that of n clients each gets a part in n. What nobody wanted is
-    not made up for later.
+    Each asks for one slice at a time, so that of n clients each gets a part in n. What no client wanted
+    is not made up for later.
     """
 
     def __init__(self, rate: int | None, clock: Callable[[], float] = time.monotonic) -> None:

@@ -58,7 +58,7 @@ class Server:
         self._stop_now = asyncio.Event()
 
     def stop(self) -> None:
-        """Accept nobody any more, let answers come to their end for a while; the second time, end at once."""
+        """Accept no more clients, let answers come to their end for a while; the second time, end at once."""
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
@@ -85,15 +85,15 @@ class Server:
 
     async def _accept(self, listener: Listener, group: asyncio.TaskGroup) -> None:
         while True:
-            await _somebody_at(listener.sock)
+            await _client_at(listener.sock)
             try:
                 sock, _ = listener.sock.accept()
                 sock.setblocking(False)
             except OSError as exc:
                 if exc.errno in _NO_FILES:
-                    log.warning("nobody can be accepted for now: %s", exc.strerror)
+                    log.warning("no client can be accepted for now: %s", exc.strerror)
                     await asyncio.sleep(_LOOK_S)
-                continue  # whoever it was has left before it was accepted
+                continue  # a client that left before it was accepted
             try:
                 await self._connections.room()  # the others wait in the socket's queue meanwhile
             except BaseException:
@@ -139,7 +139,7 @@ class Server:
             log.warning("%d answers were cut, as the server ends", cut)
 
 
-async def _somebody_at(sock: socket.socket) -> None:
+async def _client_at(sock: socket.socket) -> None:
     """Wait until a client is in the queue. (``loop.sock_accept`` may accept once it is cancelled.)"""
     loop = asyncio.get_running_loop()
     there_is: asyncio.Future[None] = loop.create_future()

@@ -43,7 +43,7 @@ def _context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     for path in (cert, key):
         _see_that_it_can_be_read(path)
     try:
-        context.load_cert_chain(cert, key, password=lambda: "")  # nobody is asked for one
+        context.load_cert_chain(cert, key, password=lambda: "")  # no person is asked for one
     except (OSError, ValueError) as exc:
         raise ServeConfigError(f"{cert} and {key} are no certificate and its key: {_reason(exc)}") from exc
     if client_ca is not None:
