@@ -115,13 +115,16 @@ class Site:
                 return None  # it may have the blob
             try:
                 lacks = await tars.lacks(layer.digest)
+                if lacks is None:
+                    return None
+                size = await tars.size(layer.diff_id, largest_read(layer), lacks.said, tries=1)
             except LayerteeError as exc:
                 log.info("%s could not be asked for %s: %s", server.name, layer.digest, exc)
                 silent.add(server.name)
                 return None
-            if lacks is None:
-                return None
-            size = await tars.size(layer.diff_id, largest_read(layer), lacks.said, tries=1)
+            except asyncio.CancelledError:  # there is no time left for an answer
+                tars.give_up()
+                raise
             if size is not None:
                 return TarAt(server.name, size, is_alone=self.servers.is_one)
         return None

@@ -29,6 +29,7 @@ KNOWS: Final = "Layertee-Diff-IDs"  # of requests for manifests, and of the answ
 HOLDS: Final = "Layertee-Diff-ID"  # of a 404 for a blob: what is in it
 _TRIES: Final = 2
 _FAILURES: Final = 3  # of one endpoint, for reasons that may pass: then it is asked no more
+_ANSWER_S: Final = 10.0  # a place that has no answer by then is no place to save time at
 _SIZE: Final = re.compile(r"[0-9]{1,16}")
 
 
@@ -55,8 +56,10 @@ class Tars:
         head: Callable[[Digest], Awaitable[Response]],
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        answer_s: float = _ANSWER_S,
     ) -> None:
         self._name = name
+        self._answer_s = answer_s
         self._head = head
         self._sleep = sleep
         self._is_known = False
@@ -74,6 +77,10 @@ class Tars:
         """Take note of what the head of ``answer`` says."""
         if answer.field(KNOWS) is not None or answer.field(HOLDS) is not None:
             self._is_known = True
+
+    def give_up(self) -> None:
+        """It does not answer in time: ask it for no tar any more."""
+        self._n_failed = _FAILURES
 
     async def lacks(self, blob: Digest) -> Lacks | None:
         """None where the endpoint has ``blob``. Raises RegistryError, TransportError and their subclasses."""
@@ -102,7 +109,12 @@ class Tars:
                 if (self._has_none and not self._is_known) or self._n_failed >= _FAILURES:
                     return None
                 try:
-                    self._sizes[diff_id] = await self._ask(diff_id, tries)
+                    async with asyncio.timeout(self._answer_s):
+                        self._sizes[diff_id] = await self._ask(diff_id, tries)
+                except TimeoutError:
+                    log.info("%s does not answer whether it has the tar %s", self._name, diff_id)
+                    self.give_up()
+                    return None
                 except LayerteeError as exc:
                     log.info("%s could not be asked for the tar %s: %s", self._name, diff_id, exc)
                     self._n_failed += exc.retryable

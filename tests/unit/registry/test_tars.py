@@ -31,14 +31,15 @@ class Endpoint:
         self.answers = answers or {}
         self.asked: list[str] = []
         self.slept: list[float] = []
-        self.tars = Tars("near.test/os", self._head, sleep=self._sleep)
+        self.silent = False
+        self.tars = Tars("near.test/os", self._head, sleep=self._sleep, answer_s=0.01)
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
     async def _head(self, blob: Digest) -> Response:
         self.asked.append(blob)
-        await asyncio.sleep(0)
+        await asyncio.sleep(60 if self.silent else 0)
         found = self.answers.get(blob, answer(404))
         if isinstance(found, LayerteeError):
             raise found
@@ -133,3 +134,12 @@ def test_a_blob_that_is_there_is_not_lacking_and_a_failure_is_neither() -> None:
     assert asyncio.run(Endpoint({BLOB: answer()}).tars.lacks(BLOB)) is None
     with pytest.raises(ConnectFailed):
         asyncio.run(Endpoint({BLOB: ConnectFailed("refused")}).tars.lacks(BLOB))
+
+
+def test_an_endpoint_that_does_not_answer_is_asked_no_more() -> None:
+    endpoint = Endpoint({TWO: answer(Content_Length="2")}).marked()
+    endpoint.silent = True
+    assert run(lambda: endpoint.tars.size(ONE, LIMIT)) == [None]
+    endpoint.silent = False
+    assert run(*[lambda: endpoint.tars.size(TWO, LIMIT)] * 2) == [None] * 2
+    assert endpoint.asked == [ONE]
