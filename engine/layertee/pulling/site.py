@@ -117,7 +117,7 @@ class Site:
                 lacks = await tars.lacks(layer.digest)
                 if lacks is None:
                     return None
-                size = await tars.size(layer.diff_id, largest_read(layer), lacks.said, tries=1)
+                size = await tars.size(layer.diff_id, largest_read(layer), lacks.said)
             except LayerteeError as exc:
                 log.info("%s could not be asked for %s: %s", server.name, layer.digest, exc)
                 silent.add(server.name)

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 KNOWS: Final = "Layertee-Diff-IDs"  # of requests for manifests, and of the answers of who knows DiffIDs
 HOLDS: Final = "Layertee-Diff-ID"  # of a 404 for a blob: what is in it
-_TRIES: Final = 2
 _FAILURES: Final = 3  # of one endpoint, for reasons that may pass: then it is asked no more
 _ANSWER_S: Final = 10.0  # a place that has no answer by then is no place to save time at
 _SIZE: Final = re.compile(r"[0-9]{1,16}")
@@ -89,9 +88,11 @@ class Tars:
         return Lacks(answer.field(HOLDS)) if answer.status != 200 else None
 
     async def size(
-        self, diff_id: DiffID, limit: int, said: str | None = None, *, tries: int = _TRIES
+        self, diff_id: DiffID, limit: int, said: str | None = None, *, tries: int = 1
     ) -> int | None:
         """The bytes of the tar, which are at most ``limit``; None where there is none, or nobody can tell.
+
+        Between two ``tries`` it is waited for as long as the endpoint has asked for.
 
         ``said`` is what the endpoint has said is in the blob that it lacks. If that is something else, it is
         not asked: one of the two is wrong, and an image is not asked about the content of another.

@@ -21,14 +21,14 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from ..core.pool import Pool, PoolLayer
-from ..errors import LayerteeError, NotInRegistry, RangeMismatch
+from ..errors import LayerteeError, NotInRegistry, RangeMismatch, RateLimited
 from ..image.document import Descriptor
 from .connections import TICK_S, Connections
 from .limits import FetchLimits, RangeMode
 from .ranges import ByteRange, check_answer, offers_ranges
 from .schedule import MIN_PROGRESS, BlobSchedule, Part, Take, Then, Wait, too_many
 from .segment import Body, Buffers, FetchReport, Intake, Segment
-from .servers import Server, Servers, Sought, TarInstead
+from .servers import PATIENCE_S, Server, Servers, Sought, TarInstead
 
 __all__ = ["FetchReport", "Fetcher"]
 
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 # A connection that is cut short is closed; before another is opened in its place, the server must have
 # seen that, or it counts one too many.
 CLOSING_S = 0.05
+# For whether there is a tar, where nobody else may have the blob.
+_TRIES = 2
 # How long a server is not probed again, after a 200 to a range and after a probe that failed.
 RANGELESS_S, PROBE_AGAIN_S = 600.0, 60.0
 
@@ -349,12 +351,14 @@ class _Transfer:
         tar = self._tar
         if tar is None or server.find_tar is None or server.name in tar.not_at:
             return
-        size = await server.find_tar(tar.diff_id, tar.limit, missing.diff_id)
+        has_other = self._servers.has_other(server, self._blob.digest)
+        tries = 1 if has_other else _TRIES
+        size = await server.find_tar(tar.diff_id, tar.limit, missing.diff_id, tries=tries)
         if size is None:
             return
         instead = TarInstead(server.name, size)
         is_mostly_here = self._intake.next_byte * 2 >= self._blob.size
-        if not (is_mostly_here and self._servers.has_other(server, self._blob.digest)):
+        if not (is_mostly_here and has_other):
             raise instead from missing
         self._tar_instead = self._tar_instead or instead
 
@@ -410,6 +414,9 @@ class _Transfer:
         loop, connections = asyncio.get_running_loop(), self._connections
         now = loop.time()
         while (pause := connections.pause_s(now, server.host)) > 0:  # another refusal may make it longer
+            if pause > PATIENCE_S and self._servers.may_ask_other(server, self._blob.digest):
+                message = f"{server.name} is not to be asked for another {pause:.0f} s"
+                raise RateLimited(message, retry_after=pause)
             await asyncio.sleep(pause)
             now = loop.time()
         try:

@@ -7,7 +7,8 @@ request goes to the first server that has not failed for this blob. What a serve
 - it refuses, does not answer, breaks off without having brought anything, or brings other bytes than the
   blob's: left for this blob, and behind all others for the rest of the run, for all images;
 - a connection that broke off after it brought something is resumed where it was;
-- "too many" from a server that serves other connections meanwhile means this connection, not the server.
+- "too many" from a server that serves other connections meanwhile means this connection, not the server,
+  unless it asks for more patience than another server would cost.
 
 When all servers have failed, that is one failure of the transfer, and the round begins anew: how many rounds
 there are is the schedule's to say. Which bytes are right is not decided by who sent them: the digest judges.
@@ -21,15 +22,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ..errors import LayerteeError, NotInRegistry, RangeMismatch, SizeMismatch, Timeout, TruncatedBody
+from ..errors import (
+    LayerteeError,
+    NotInRegistry,
+    RangeMismatch,
+    RateLimited,
+    SizeMismatch,
+    Timeout,
+    TruncatedBody,
+)
 
 if TYPE_CHECKING:
     from ..image.document import Descriptor, DiffID, Digest
     from .segment import Body
 
 log = logging.getLogger(__name__)
+
+
+# What a server that serves other connections may ask for, where others may be asked.
+PATIENCE_S: Final = 10.0
 
 
 class OpenBlob(Protocol):
@@ -42,9 +55,12 @@ class OpenBlob(Protocol):
 class FindTar(Protocol):
     """Asks one server whether it has a layer as a tar whose blob it lacks. Asked for each once."""
 
-    async def __call__(self, diff_id: DiffID, limit: int, said: str | None = None) -> int | None:
+    async def __call__(
+        self, diff_id: DiffID, limit: int, said: str | None = None, *, tries: int = 1
+    ) -> int | None:
         """The bytes of it, which are at most ``limit``; None: it has not, as far as is known. ``said`` is
-        what the server has said is in the blob. Raises no LayerteeError.
+        what the server has said is in the blob. Between two ``tries`` it may ask for patience. Raises no
+        LayerteeError.
         """
 
 
@@ -203,6 +219,10 @@ class Servers:
         """Whether ``blob`` might as well be asked for elsewhere than at ``server``."""
         return any(other is not server for other in self._left_for(blob))
 
+    def may_ask_other(self, server: Server, blob: Digest) -> bool:
+        """Whether ``server`` need not be waited for: another may have ``blob``, or something in its place."""
+        return self._may_give_up or self.has_other(server, blob)
+
     def failed(
         self, server: Server, blob: Digest, error: LayerteeError, *, progressed: bool
     ) -> LayerteeError | None:
@@ -216,7 +236,8 @@ class Servers:
             return error
         from .schedule import too_many  # when a blob is being fetched
 
-        if (isinstance(error, TruncatedBody) and progressed) or (too_many(error) and server.traffic.n_bodies):
+        waits = too_many(error) and server.traffic.n_bodies and _asked_s(error) <= PATIENCE_S
+        if (isinstance(error, TruncatedBody) and progressed) or waits:
             return error
         if not isinstance(error, NotInRegistry | RangeMismatch | SizeMismatch):
             self.leave(server)
@@ -258,6 +279,10 @@ class Servers:
 
     def _place(self, server: Server) -> tuple[int, bool, int]:
         return self._standing.rank(server.host), server.name in self._behind, self._servers.index(server)
+
+
+def _asked_s(error: LayerteeError) -> float:
+    return error.retry_after if isinstance(error, RateLimited) else 0.0
 
 
 def _once_found(server: Server, find_tar: FindTar, tar: Sought, size: int) -> OpenBlob:

@@ -23,7 +23,7 @@ from layertee.errors import (
 )
 from layertee.image.document import Descriptor, DiffID, Digest
 from layertee.transfer.segment import Body
-from layertee.transfer.servers import Server, Servers, Sought, Standing
+from layertee.transfer.servers import PATIENCE_S, Server, Servers, Sought, Standing
 from tests.support.compress import digest_number
 
 BLOB, OTHER = digest_number(1), digest_number(2)
@@ -116,6 +116,15 @@ def test_too_many_is_no_reason_to_leave_a_server_that_serves_others(error: Layer
         assert three.servers.pick(BLOB) is three.first
     assert three.fail(error) is None
     assert three.servers.pick(BLOB) is three.second
+
+
+def test_a_server_that_asks_for_much_patience_is_left_though_it_serves_others() -> None:
+    three = Three()
+    with three.first.arriving():
+        assert three.fail(RateLimited("wait", retry_after=PATIENCE_S)) is not None
+        assert three.servers.pick(BLOB) is three.first
+        assert three.fail(RateLimited("wait", retry_after=PATIENCE_S + 1)) is None
+        assert three.servers.pick(BLOB) is three.second
 
 
 def test_when_all_have_failed_a_round_is_over_and_what_may_pass_is_the_error() -> None:
@@ -215,8 +224,8 @@ SOUGHT = Sought(TAR, 1000)
 
 
 def having(name: str, size: int | None, asked: list[str]) -> Server:
-    async def find(diff_id: DiffID, limit: int, said: str | None = None) -> int | None:
-        assert (diff_id, limit, said) == (TAR, 1000, None)
+    async def find(diff_id: DiffID, limit: int, said: str | None = None, *, tries: int = 1) -> int | None:
+        assert (diff_id, limit, said, tries) == (TAR, 1000, None, 1)
         asked.append(name)
         return size
 
