@@ -170,7 +170,7 @@ class Site:
                     with self._wire(connection, watch) as wire:
                         await _send_plain(wire, answer, outgoing)
                 elif request.method != "HEAD" and answer.body:
-                    await self._write(connection, watch, response, writer, answer.body)
+                    await self._write(connection, watch, response, writer, answer.body, is_document=True)
                 with watch.waiting():
                     await response.write_eof()
                     await writer.drain()
@@ -234,13 +234,15 @@ class Site:
         response: web.StreamResponse,
         writer: AbstractStreamWriter,
         chunk: bytes | memoryview,
+        *,
+        is_document: bool = False,
     ) -> int:
         """All of ``chunk`` is with the system, or copied, when this returns; its length."""
         step = min(_TLS_PIECE, self.throttle.slice)
         with memoryview(chunk) as view:
             for at in range(0, len(view), step):
                 with view[at : at + step] as piece:
-                    await self.throttle.turn(len(piece))
+                    await self.throttle.turn(len(piece), is_document=is_document)
                     with watch.waiting():
                         await response.write(piece)
                         await writer.drain()

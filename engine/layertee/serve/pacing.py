@@ -17,37 +17,81 @@ _SLICES_PER_S = 10  # of a rate: how often each of a few clients has its turn
 STALL_S = 30.0  # a client's disk may be busy for so long with what it has got; also before an average counts
 MIN_RATE = 1000  # bytes per second
 
+# Who waits, in order: how many bytes it asked for, and when.
+_Queue = dict[asyncio.Future[None], tuple[int, float]]
+
 
 class Throttle:
-    """At most ``rate`` bytes per second (None: any number), for all who ask, in the order in which they do.
+    """At most ``rate`` bytes per second (None: any number), for all who ask.
 
-    Each asks for one slice at a time, so that of n clients each gets a part in n. What no client wanted
-    is not made up for later.
+    Each asks for one slice at a time, and slices are given out in the order in which they were asked for, so
+    that of n clients each gets a part in n. Documents have a queue of their own, and every second turn: they
+    are small, and a client can do nothing before it has one. A turn is given when it comes, and not before,
+    so that a client which leaves takes none with it. What no client wanted is not made up for later.
     """
 
     def __init__(self, rate: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._clock = clock
         self._free_at = 0.0
+        self._blobs: _Queue = {}
+        self._documents: _Queue = {}
+        self._was_document = False
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def slice(self) -> int:
         """The most bytes to ask for at once."""
         return SLICE if self._rate is None else max(min(self._rate // _SLICES_PER_S, SLICE), _LEAST_SLICE)
 
-    def due_in(self, nbytes: int) -> float:
-        """Take the next turn for ``nbytes``; the seconds until it comes."""
-        if self._rate is None:
-            return 0.0
-        now = self._clock()
-        turn = max(self._free_at, now)
-        self._free_at = turn + nbytes / self._rate
-        return turn - now
-
-    async def turn(self, nbytes: int) -> None:
+    async def turn(self, nbytes: int, *, is_document: bool = False) -> None:
         """Wait until ``nbytes`` may go."""
-        if (wait_s := self.due_in(nbytes)) > 0:
-            await asyncio.sleep(wait_s)
+        if self._rate is None:
+            return
+        queue = self._documents if is_document else self._blobs
+        comes = asyncio.get_running_loop().create_future()
+        queue[comes] = (nbytes, self._clock())
+        self.see_who_is_due()
+        try:
+            await comes
+        except asyncio.CancelledError:
+            if queue.pop(comes, None) is None:
+                self.give_back(nbytes)  # it came at the same moment
+            raise
+
+    def give_back(self, nbytes: int) -> None:
+        """So many bytes of a turn did not go, and will not."""
+        if self._rate is not None:
+            self._free_at -= nbytes / self._rate
+            self.see_who_is_due()
+
+    def see_who_is_due(self) -> None:
+        """Give the turns that have come. Happens by itself, if the clock is the event loop's."""
+        if self._rate is None:
+            return
+        while queue := self._next():
+            if (wait_s := self._free_at - self._clock()) > 0:
+                self._look_again_in(wait_s)
+                return
+            comes, (nbytes, asked_at) = next(iter(queue.items()))
+            del queue[comes]
+            if comes.done():  # cancelled, and its task has not run since
+                continue
+            # From when it could have been given: a timer that is late costs nothing of the rate.
+            self._free_at = max(self._free_at, asked_at) + nbytes / self._rate
+            self._was_document = queue is self._documents
+            comes.set_result(None)
+
+    def _next(self) -> _Queue:
+        first, second = self._documents, self._blobs
+        if self._was_document:
+            first, second = second, first
+        return first or second
+
+    def _look_again_in(self, wait_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self.see_who_is_due)
 
 
 class Watch:

@@ -91,18 +91,22 @@ class Wire:
             turn = min(self._throttle.slice, nbytes - at)
             await self._throttle.turn(turn)
             stop = at + turn
-            while at < stop:
-                try:
-                    n = take(at, stop - at)
-                except BlockingIOError:
-                    with self._watch.waiting():
-                        await self._writable()
-                    continue
-                at += n
-                self._sent(n)
-                await asyncio.sleep(0)  # the others' turn
-                if self._is_gone():
-                    raise ConnectionResetError("the client is gone")
+            try:
+                while at < stop:
+                    try:
+                        n = take(at, stop - at)
+                    except BlockingIOError:
+                        with self._watch.waiting():
+                            await self._writable()
+                        continue
+                    at += n
+                    self._sent(n)
+                    await asyncio.sleep(0)  # the others' turn
+                    if self._is_gone():
+                        raise ConnectionResetError("the client is gone")
+            finally:
+                if at < stop:
+                    self._throttle.give_back(stop - at)
 
     async def _writable(self) -> None:
         """Wait until the socket takes more, or is broken."""
