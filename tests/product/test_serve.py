@@ -405,6 +405,26 @@ def test_quietly_it_says_where_it_is_and_no_more(user: Cli, place: str) -> None:
         assert served.out == f"http://{served.address}\n"
 
 
+def test_what_is_removed_while_it_is_sent_is_sent_to_its_end_and_then_gone(
+    user: Cli, image: BuiltImage, tmp_path: Path
+) -> None:
+    """A server that runs for weeks keeps nobody from cleaning up, and no cleaning spoils an answer."""
+    big = image.layers[1]
+    user.pull(f"oci:{image.root}:{image.ref}")
+    (name,) = (found["name"] for found in user.run("ls", "--json").json["images"])
+    with serving(user, "--place", "store") as served, served.connect() as sock:
+        (repository,) = served.get("/v2/_catalog").json["repositories"][-1:]
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        sock.sendall(head_of(f"/v2/{repository}/blobs/{big.digest}"))
+        assert sock.recv(1, socket.MSG_PEEK)
+        user.run("rm", name)
+        user.run("gc")
+        assert not user.blob(big.digest).exists()
+        assert read_answer(sock).body == image.blob_path(big.digest).read_bytes()
+        assert served.get(f"/v2/{repository}/blobs/{big.digest}").status == 404
+        assert served.get("/v2/_catalog").json["repositories"] == []
+
+
 def test_a_service_is_not_ended_by_what_asks_it_to_read_its_files_again(user: Cli, place: str) -> None:
     with serving(user, "-v", "--place", place) as served:
         served.process.send_signal(signal.SIGHUP)
