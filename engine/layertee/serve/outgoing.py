@@ -8,7 +8,7 @@ so that no client takes what it has got for the whole.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from ..aio import in_thread_of
@@ -144,15 +144,24 @@ class FilePiece:
 
 
 class OutgoingFile(Outgoing):
-    """Bytes ``start`` to ``stop`` of ``piece``, which was hashed, and which it owns."""
+    """Bytes ``start`` to ``stop`` of ``piece``, which was hashed, and which it owns.
+
+    ``when_closed`` is called once.
+    """
 
     def __init__(
-        self, piece: OpenPiece, start: int, stop: int, threads: Executor, *, owner: object = None
+        self,
+        piece: OpenPiece,
+        start: int,
+        stop: int,
+        threads: Executor,
+        *,
+        when_closed: Callable[[], None] | None = None,
     ) -> None:
         self._piece = piece
         self._at, self._stop = start, stop
         self._threads = threads
-        self._owner = owner  # what must not be given up meanwhile
+        self._when_closed = when_closed
         self._file = FilePiece(piece, piece.offset + start)
 
     @property
@@ -171,4 +180,6 @@ class OutgoingFile(Outgoing):
 
     async def close(self) -> None:
         self._piece.close()
-        self._owner = None
+        when_closed, self._when_closed = self._when_closed, None
+        if when_closed is not None:
+            when_closed()

@@ -116,8 +116,11 @@ class Sending:
     async def _assembled(self, blob: Sendable, start: int, stop: int) -> Outgoing:
         if blob.size == 0:
             blob.digest.check(b"", blob.place)
-        if (spooled := self._spools.get(blob.digest)) is not None:
-            return await self._spooled(spooled, start, stop)
+        if (spooled := self._spools.use(blob.digest)) is not None:
+            try:
+                return await self._spooled(spooled, start, stop)
+            except LocalError as exc:
+                log.warning("%s; the layer is put together again", exc)
         if self._cache is not None and (piece := await self._cache.get(blob)) is not None:
             return OutgoingFile(piece, start, stop, self._threads)
         known = self._lists.get(blob.digest)
@@ -182,8 +185,16 @@ class Sending:
         return made
 
     async def _spooled(self, spooled: Spooled, start: int, stop: int) -> Outgoing:
-        piece = await self._opened(spooled.piece)
-        return OutgoingFile(piece, start, stop, self._threads, owner=spooled)
+        """Gives ``spooled`` back. Raises LocalError, after which it is not used again."""
+        try:
+            piece = await self._opened(spooled.piece)
+        except BaseException as exc:
+            if isinstance(exc, LocalError):
+                self._spools.forget(spooled)
+            self._spools.give_back(spooled)
+            raise
+        give_back = partial(self._spools.give_back, spooled)
+        return OutgoingFile(piece, start, stop, self._threads, when_closed=give_back)
 
     # --- inside ----------------------------------------------------------------
 
