@@ -25,7 +25,7 @@ from ..serve.pacing import Throttle
 from ..serve.sending import Sending
 from ..serve.server import Server, allow_many_files
 from ..serve.tls import ServerTLS, receive_little_at_once
-from ..serve.wheres import STORE, open_stock, parse_offered
+from ..serve.wheres import STORE, directories_of, open_stock, parse_offered
 from ..store.cache import CacheLimit
 from .exits import EXIT_OK
 from .howto import to_type
@@ -43,9 +43,13 @@ def serve(args: argparse.Namespace) -> int:
     tls = _tls(args)
     access = Access(args.htpasswd) if args.htpasswd is not None else None
     with ExitStack() as stack:
-        stock = open_stock(parse_offered(args.places or [STORE]), root_of(args))
+        places, root = parse_offered(args.places or [STORE]), root_of(args)
+        stock = open_stock(places, root)
         stack.callback(stock.close)
-        cache = Cache.open(args.cache, CacheLimit(*args.cache_max)) if args.cache is not None else None
+        cache: Cache | None = None
+        if args.cache is not None:
+            apart_from = directories_of(places, root)
+            cache = Cache.open(args.cache, CacheLimit(*args.cache_max), apart_from=apart_from)
         listeners = inherited(os.environ)
         stack.callback(close, listeners)
         if args.listen or not listeners:

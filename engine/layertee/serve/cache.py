@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -19,7 +20,7 @@ from ..aio import in_thread_of, is_given_up
 from ..core.tee import Tee
 from ..disk.files import disk_error
 from ..disk.space import KeepFree, Space
-from ..errors import DigestMismatch, LayerteeError, NoSpace, SourceUnreadable, StoreBusy
+from ..errors import DigestMismatch, LayerteeError, NoSpace, ServeConfigError, SourceUnreadable, StoreBusy
 from ..image.document import DiffID
 from ..image.holding import Form
 from ..image.media import Compression
@@ -51,8 +52,19 @@ class Cache:
         self._limit = limit
 
     @classmethod
-    def open(cls, root: Path, limit: CacheLimit | None = None) -> Self:
-        """In the directory ``root``, which is made if need be, and is nobody else's. Raises as Store.open."""
+    def open(cls, root: Path, limit: CacheLimit | None = None, *, apart_from: Sequence[Path] = ()) -> Self:
+        """In the directory ``root``, which is made if need be, and is nobody else's. Raises as Store.open.
+
+        ServeConfigError: ``root`` is, is in, or holds one of the paths ``apart_from``, where nothing is to be
+        written, and removed again.
+        """
+        real = os.path.realpath(root)
+        for path in apart_from:
+            other = os.path.realpath(path)
+            if os.path.commonpath((real, other)) in (real, other):
+                raise ServeConfigError(
+                    f"{root} cannot be the cache: images are in {path}; name a directory apart from it"
+                )
         return cls(Store.open(root), limit or CacheLimit())
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ..config.storage import find_roots
 from ..errors import InvalidReference, NoHome
 from ..image.document import Platform
 from ..image.placename import PlaceKind, PlaceName, parse_place
@@ -83,6 +84,22 @@ def open_stock(
     if ledger is None and store_root is not None:
         ledger = ReadLedger(store_root, Complaints(STORE))
     return OpenStock(shelves, ledger=ledger, attesting=attesting, platform=platform)
+
+
+def directories_of(places: Sequence[Offered], store_root: Path | None) -> tuple[Path, ...]:
+    """Where ``places`` and this program's own store are on this machine; an archive is in its file.
+
+    Raises InvalidReference and LocalError where the configuration of podman's store cannot be used.
+    """
+    found = [] if store_root is None else [store_root]
+    for place in places:
+        if isinstance(place, Path):
+            found.append(place)
+        elif isinstance(place, StorageReference):
+            found += find_roots(place).roots
+        elif isinstance(place, PlaceName) and place.path is not None:
+            found.append(place.path)
+    return tuple(found)
 
 
 def _cache(path: Path | None) -> list[Attesting]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from layertee.errors import DigestMismatch
+from layertee.errors import DigestMismatch, ServeConfigError
 from layertee.image.document import DiffID, Digest
 from layertee.serve.blocks import BLOCK
 from layertee.serve.cache import Cache
 from layertee.serve.offer import Sendable
 from layertee.serve.sending import Sending
+from layertee.serve.wheres import directories_of, parse_offered
 from layertee.store.cache import CacheLimit
 from layertee.store.store import Store
 from tests.support.sending import Assembled, open_files, sent
@@ -149,3 +150,27 @@ def test_a_server_that_ends_while_a_layer_is_being_kept_leaves_nothing_half(tmp_
         assert os.listdir(tmp_path / "cache" / "layertee" / "ingest") == []
 
     run(main())
+
+
+# --- where it may be ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root", ["layout", "layout/cache", ".", "link", "link/cache", "store", "a.tar"])
+def test_it_is_not_where_images_are(tmp_path: Path, root: str) -> None:
+    for name in ("layout", "store"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a.tar").write_bytes(b"")
+    (tmp_path / "link").symlink_to("layout")
+    before = sorted(tmp_path.rglob("*"))
+    places = parse_offered([f"oci:{tmp_path}/layout", f"oci-archive:{tmp_path}/a.tar", "store"])
+    with pytest.raises(ServeConfigError):
+        Cache.open(tmp_path / root, apart_from=directories_of(places, tmp_path / "store"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_it_is_not_in_the_store_of_podman_and_may_be_beside_it(tmp_path: Path) -> None:
+    places = parse_offered([f"containers-storage:[overlay@{tmp_path}/graph+{tmp_path}/run]"])
+    apart_from = directories_of(places, None)
+    with pytest.raises(ServeConfigError):
+        Cache.open(tmp_path / "graph" / "cache", apart_from=apart_from)
+    Cache.open(tmp_path / "graph-cache", apart_from=apart_from).close()
