@@ -19,6 +19,7 @@ from pathlib import Path
 
 import bcrypt
 import pytest
+from cryptography.hazmat.primitives import serialization
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.process import Cli, snapshot, wait_until
@@ -244,6 +245,27 @@ def test_files_that_cannot_be_used_are_named(
     assert "--" in ran.err or any(name in ran.err for name in names.values())
 
 
+def test_it_says_what_is_likely_wrong_with_a_key(
+    user: Cli, certificates: Certificates, tmp_path: Path
+) -> None:
+    locked = tmp_path / "locked"
+    key = serialization.load_pem_private_key(certificates.key.read_bytes(), None)
+    pkcs8, passphrase = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, passphrase))
+    nothing = tmp_path / "nothing"
+    nothing.write_text("nothing")
+    cases = [
+        (certificates.chain, locked, "has a passphrase"),
+        (certificates.key, certificates.chain, "were they exchanged?"),
+        (nothing, certificates.key, "no certificate (PEM)"),
+        (certificates.chain, nothing, "no key (PEM)"),
+    ]
+    for cert, key_file, said in cases:
+        ran = user.run("serve", "--listen=127.0.0.1:0", "--tls-cert", cert, "--tls-key", key_file, code=1)
+        assert said in ran.err
+        assert "PEM lib" not in ran.err
+
+
 def tls_ask(served: Served, context: ssl.SSLContext, target: str, *fields: str) -> Answer:
     with served.connect() as sock, context.wrap_socket(sock, server_hostname="127.0.0.1") as wrapped:
         return ask(wrapped, target, *fields)
@@ -302,8 +324,12 @@ def test_with_an_authority_for_clients_only_they_are_served(
     user: Cli, place: str, certificates: Certificates, tmp_path: Path
 ) -> None:
     strangers = make_certificates(tmp_path / "strangers")
-    options = ("--tls-cert", certificates.chain, "--tls-key", certificates.key)
+    options = ("-v", "--tls-cert", certificates.chain, "--tls-key", certificates.key)
     with serving(user, "--place", place, *options, "--client-ca", certificates.authority) as served:
+        with served.connect() as plain:
+            plain.sendall(head_of("/v2/"))
+            rest_of(plain)
+        served.connect().close()
         for found, is_served in ((None, False), (strangers, False), (certificates, True)):
             context = certificates.client_context()
             if found is not None:
@@ -313,6 +339,18 @@ def test_with_an_authority_for_clients_only_they_are_served(
             else:
                 with pytest.raises((OSError, EOFError)):
                     tls_ask(served, context, "/v2/")
+        whys = (
+            "the client speaks http,",
+            "the client left",
+            "has no certificate",
+            "certificate verify failed",
+        )
+        for why in whys:
+            wait_for_line(served, rf"127\.0\.0\.1:\d+: the TLS handshake failed: .*{why}")
+
+
+def wait_for_line(served: Served, like: str) -> None:
+    wait_until(lambda: re.search(like, served.err) is not None, f"{like} is in the log")
 
 
 def test_without_a_login_nothing_is_told(user: Cli, place: str) -> None:
@@ -472,6 +510,8 @@ def test_the_second_signal_does_not_wait(user: Cli, place: str, image: BuiltImag
         assert sock.recv(1)
         served.process.send_signal(signal.SIGTERM)
         wait_until(lambda: not can_connect(served), "nobody is accepted any more")
+        wait_until(lambda: "answers that are still being sent: 1." in served.err, "it says what it waits for")
+        assert "They have 600 s; Ctrl-C once more" in served.err
         served.end(signal.SIGTERM)
 
 

@@ -450,6 +450,23 @@ def test_who_comes_when_there_is_no_room_is_served_in_place_of_an_idle_one(
         assert ask(idle[2], "/v2/").status == 200
 
 
+def test_who_says_nothing_in_a_handshake_makes_room(
+    image: BuiltImage, user: Cli, certificates: Certificates
+) -> None:
+    tls = ("--tls-cert", certificates.chain, "--tls-key", certificates.key)
+    options = ("--place", f"oci:{image.root}", "--max-connections", 3, *tls)
+    with serving(user, *options) as small, ExitStack() as stack:
+        silent = [stack.enter_context(small.connect()) for _ in range(6)]
+        started = time.monotonic()
+        sock = stack.enter_context(small.connect())
+        wrapped = stack.enter_context(
+            certificates.client_context().wrap_socket(sock, server_hostname="127.0.0.1")
+        )
+        assert ask(wrapped, "/v2/").status == 200
+        assert time.monotonic() - started < 6, "not the ten seconds that a handshake may take"
+        assert rest_of(silent[0]) == b""
+
+
 def test_when_files_run_out_clients_wait_or_are_told_to_come_later(image: BuiltImage, user: Cli) -> None:
     with serving(user, "--place", f"oci:{image.root}") as small, ExitStack() as stack:
         resource.prlimit(small.process.pid, resource.RLIMIT_NOFILE, (small.n_files() + 30,) * 2)

@@ -75,16 +75,16 @@ class Connections:
                 continue
         self._count += 1
 
-    def left(self, guest: Guest | None) -> None:
-        """It is gone; None for one that never came in."""
-        if guest is not None:
-            self._forget(guest)
+    def left(self, guest: Guest) -> None:
+        """It is gone."""
+        self._forget(guest)
         self._count -= 1
         self._one_left.set()
         self._see_whether_it_is_calm()
 
     def came(self, guest: Guest) -> None:
-        """It may send a request now."""
+        """It is accepted, and has to shake hands; once more when it may send a request."""
+        self._fresh.pop(guest, None)
         self._fresh[guest] = self._clock()
 
     def begins(self, guest: Guest) -> None:

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import cast
@@ -79,9 +79,9 @@ class Site:
         self._watched: dict[Connection, Watch] = {}
         self._server = web.Server(self._handle, handler_cancellation=True)
 
-    def new_connection(self) -> Connection:
-        """A protocol for a socket that was accepted."""
-        return Connection(self._server, self)
+    def new_connection(self, give_up: Callable[[], object]) -> Connection:
+        """A protocol for a socket that was accepted. ``give_up`` ends it before it has a transport."""
+        return Connection(self._server, self, give_up)
 
     def see_late_ones_off(self, now: float) -> None:
         """Hang up on clients that do not ask, or take an answer, in time. To be called every second."""
@@ -290,9 +290,9 @@ async def _checked(answer: Answer, outgoing: Outgoing) -> AsyncIterator[memoryvi
 class Connection(web.RequestHandler):
     """aiohttp's protocol, which tells the bookkeeping what happens to it. ``handed``: bytes sent so far."""
 
-    __slots__ = ("_site", "_tries_tls", "_wire", "handed", "has_ended", "is_in", "peer")
+    __slots__ = ("_give_up", "_site", "_tries_tls", "_wire", "handed", "has_ended", "is_in", "peer")
 
-    def __init__(self, server: web.Server, site: Site) -> None:
+    def __init__(self, server: web.Server, site: Site, give_up: Callable[[], object]) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -305,6 +305,7 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
         )
         self._site = site
+        self._give_up = give_up
         self._wire: asyncio.Transport | None = None
         self.handed = 0
         self.is_in = False
@@ -318,8 +319,7 @@ class Connection(web.RequestHandler):
         is_encrypted = wire.get_extra_info("ssl_object") is not None
         wire.set_write_buffer_limits(high=1 if is_encrypted else 0, low=0)
         self._wire = wire
-        name = wire.get_extra_info("peername")
-        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
+        self.peer = peer_name(lambda: wire.get_extra_info("peername"))
         self.is_in = True
         self._keep_little_unsent()
         self._site.connections.came(self)
@@ -399,6 +399,8 @@ class Connection(web.RequestHandler):
         """End the connection now, whatever is under way."""
         if self._wire is not None:
             self._wire.abort()
+        else:
+            self._give_up()
 
     def _keep_little_unsent(self) -> None:
         """Else the system keeps megabytes for each slow client, and knows no better what it has taken."""
@@ -413,6 +415,15 @@ class Connection(web.RequestHandler):
             return None
         found: socket.socket | None = wire.get_extra_info("socket")  # asyncio's view of one, which is as good
         return found
+
+
+def peer_name(ask: Callable[[], object]) -> str:
+    """``ask`` gives the address of a socket's other end, or raises OSError: as the log has it."""
+    try:
+        name = ask()
+    except OSError:
+        return "?"
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
 
 
 def _fields_of(request: web.BaseRequest) -> dict[str, str]:

@@ -20,8 +20,9 @@ BACKLOG = 1024
 DEFAULT = "127.0.0.1:8000"
 _FIRST_FD = 3
 _MOST_FDS = 64
+_PORT_MAX = 65535
 _ADDRESS = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9._-]{1,253})):(?P<port>[0-9]{1,5})"
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9._-]{1,253})):(?P<port>[0-9]{1,20})"
 )
 
 
@@ -53,7 +54,9 @@ class Listener:
 def parse_address(text: str) -> Address:
     """``HOST:PORT`` or ``[ADDRESS]:PORT``. Raises ValueError."""
     match = _ADDRESS.fullmatch(text)
-    if match is None or int(match["port"]) > 65535:
+    if match is not None and int(match["port"]) > _PORT_MAX:
+        raise ValueError(f"{text!r:.80}: a port is not larger than {_PORT_MAX}")
+    if match is None:
         raise ValueError(f"{text!r:.80} is not HOST:PORT, like {DEFAULT} or [::1]:8000")
     if match["v6"] is not None:
         ipaddress.IPv6Address(match["v6"])  # ValueError, whose text names it

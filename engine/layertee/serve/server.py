@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from .connections import Connections
-from .http import Site
+from .http import Site, peer_name
 from .listen import Listener, Notify, close
-from .tls import ServerTLS
+from .tls import ServerTLS, why_no_handshake
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,11 @@ class Server:
 
     async def _welcome(self, sock: socket.socket) -> None:
         """Make a connection of an accepted socket."""
-        connection = self._site.new_connection()
+        making = asyncio.current_task()
+        assert making is not None
+        connection = self._site.new_connection(making.cancel)
+        self._connections.came(connection)
+        peer = peer_name(sock.getpeername) if self._tls is not None else ""
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
@@ -112,11 +116,17 @@ class Server:
                 ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
                 ssl_shutdown_timeout=None if self._tls is None else _LOOK_S,
             )
+            if not connection.is_in:
+                log.info("%s: the TLS handshake failed: the client left", peer)
+        except asyncio.CancelledError:
+            if self._tls is not None and not connection.is_in:
+                log.info("%s: the TLS handshake was cut: too slow, or its place was needed", peer)
+            raise
         except OSError as exc:  # those of TLS are such
-            log.info("a handshake failed: %s", exc)
+            log.info("%s: the TLS handshake failed: %s", peer, why_no_handshake(exc))
         finally:
             if not connection.is_in:
-                self._connections.left(None)
+                self._connections.left(connection)
 
     async def _look_after(self) -> None:
         loop = asyncio.get_running_loop()
@@ -130,6 +140,11 @@ class Server:
         """Wait for the answers under way, then cut."""
         calm = asyncio.ensure_future(self._connections.end())
         enough = asyncio.ensure_future(self._stop_now.wait())
+        if busy := self._connections.n_busy:
+            log.warning(
+                "answers that are still being sent: %d. They have %g s; Ctrl-C once more cuts them off",
+                *(busy, self._grace_s),
+            )
         try:
             await asyncio.wait((calm, enough), timeout=self._grace_s, return_when=asyncio.FIRST_COMPLETED)
         finally:

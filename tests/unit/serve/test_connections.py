@@ -113,6 +113,23 @@ def test_who_sends_nothing_makes_room_too_but_not_at_once() -> None:
     asyncio.run(main())
 
 
+def test_after_a_handshake_a_head_has_all_of_its_time() -> None:
+    async def main() -> None:
+        house = House()
+        guest = await house.guest()
+        other = await house.guest()
+        house.now += HEAD_S - 1
+        house.connections.came(guest)
+        house.now += 1
+        assert house.connections.see_late_ones_off() == 1
+        assert (guest.is_gone, other.is_gone) == (False, True)
+        house.now += HEAD_S - 1
+        assert house.connections.see_late_ones_off() == 1
+        assert house.connections.count == 0
+
+    asyncio.run(main())
+
+
 def test_where_all_are_busy_the_next_waits_for_one_to_leave() -> None:
     async def main() -> None:
         house = House(most=1)

@@ -93,7 +93,7 @@ class House:
         ours, theirs = socket.socketpair()
         await self.connections.room()
         loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(self.site.new_connection, ours)
+        await loop.connect_accepted_socket(lambda: self.site.new_connection(ours.close), ours)
         reader, writer = await asyncio.open_connection(sock=theirs)
         try:
             yield Client(reader, writer)

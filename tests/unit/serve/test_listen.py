@@ -35,6 +35,12 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_address(text)
 
 
+@pytest.mark.parametrize("port", [65536, 99999, 1_000_000])
+def test_a_port_that_is_too_large_is_called_so(port: int) -> None:
+    with pytest.raises(ValueError, match="not larger than 65535"):
+        parse_address(f"127.0.0.1:{port}")
+
+
 def test_the_sockets_of_another_process_are_left_alone() -> None:
     environment = {"LISTEN_PID": "1", "LISTEN_FDS": "2"}
     assert inherited(environment) == []
