@@ -86,6 +86,11 @@ async def in_thread_of(
     return job.result()
 
 
+def mark_given_up(given_up: threading.Event) -> None:
+    """From now on, in this context, ``is_given_up`` goes by ``given_up``."""
+    _given_up.set(given_up)
+
+
 def is_given_up() -> bool:
     """Whether the caller of ``in_thread``, in whose thread this is asked, was cancelled meanwhile."""
     given_up = _given_up.get()

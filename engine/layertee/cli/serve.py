@@ -22,6 +22,7 @@ from ..serve.listen import DEFAULT, Listener, Notify, close, inherited, listen_a
 from ..serve.metrics import Metrics
 from ..serve.offer import Stock
 from ..serve.pacing import Throttle
+from ..serve.questions import Questions
 from ..serve.sending import Sending
 from ..serve.server import Server, allow_many_files
 from ..serve.tls import ServerTLS, receive_little_at_once
@@ -60,7 +61,8 @@ def serve(args: argparse.Namespace) -> int:
             connections = Connections(args.max_connections)
             metrics = Metrics(lambda: connections.count)
             sending = Sending(cache=cache)
-            app = App(stock, sending, metrics.page)
+            questions = Questions()
+            app = App(stock, sending, metrics.page, questions)
             site = Site(
                 app, connections, metrics, Throttle(args.max_rate), access, stall_s=args.stall_timeout
             )
@@ -70,6 +72,7 @@ def serve(args: argparse.Namespace) -> int:
             try:
                 await server.serve(lambda: _show(args, listeners, stock))
             finally:
+                questions.close()
                 await sending.close()
             return EXIT_OK
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from ..aio import in_thread
 from ..errors import (
     IntegrityError,
     InvalidReference,
@@ -39,10 +39,13 @@ from .answers import (
 )
 from .offer import Document, Sendable, Stock
 from .outgoing import Outgoing
+from .questions import Questions
 from .ranges import is_known, part_of, unsatisfiable
 from .requests import Asked, Base, Blob, Catalog, Manifest, Metrics, Page, Referrers, Tags
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 _SHORT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
@@ -62,8 +65,15 @@ class Sender(Protocol):
 class App:
     """A registry that is only read, over ``stock``. ``show_metrics`` gives a page and its media type."""
 
-    def __init__(self, stock: Stock, sender: Sender, show_metrics: Callable[[], tuple[bytes, str]]) -> None:
+    def __init__(
+        self,
+        stock: Stock,
+        sender: Sender,
+        show_metrics: Callable[[], tuple[bytes, str]],
+        questions: Questions | None = None,
+    ) -> None:
         self._stock = stock
+        self._questions = questions or Questions()
         self._sender = sender
         self._show_metrics = show_metrics
         self._answers: dict[type[Asked], Callable[..., Awaitable[Answer]]] = {
@@ -83,6 +93,18 @@ class App:
         """
         return await self._answers[type(asked)](asked, fields, head_only)
 
+    async def tell(self, failed: Callable[[LayerteeError], None], exc: LayerteeError) -> None:
+        """Let the stock know what came of an answer, if it is not too busy to hear of it."""
+        with suppress(ServerBusy):
+            await self._questions.ask(failed, exc)
+
+    async def _ask(self, function: Callable[..., T], *args: object) -> T:
+        """Raises Refusal where too much is asked at a time."""
+        try:
+            return await self._questions.ask(function, *args)
+        except ServerBusy as exc:
+            raise _later(str(exc), exc.retry_after) from exc
+
     async def _base(self, asked: Base, fields: Mapping[str, str], head_only: bool) -> Answer:
         return document({})
 
@@ -93,18 +115,18 @@ class App:
     # -- lists -----------------------------------------------------------------------
 
     async def _catalog(self, asked: Catalog, fields: Mapping[str, str], head_only: bool) -> Answer:
-        names = await in_thread(self._stock.repositories)
+        names = await self._ask(self._stock.repositories)
         return _page("/v2/_catalog", {}, "repositories", names, asked.page)
 
     async def _tags(self, asked: Tags, fields: Mapping[str, str], head_only: bool) -> Answer:
-        tags = await in_thread(self._stock.tags, asked.repository)
+        tags = await self._ask(self._stock.tags, asked.repository)
         if tags is None:
             raise _unknown_name(asked.repository)
         path = f"/v2/{asked.repository}/tags/list"
         return _page(path, {"name": asked.repository}, "tags", tags, asked.page)
 
     async def _referrers(self, asked: Referrers, fields: Mapping[str, str], head_only: bool) -> Answer:
-        found = await in_thread(self._stock.referrers, asked.repository, asked.digest)
+        found = await self._ask(self._stock.referrers, asked.repository, asked.digest)
         head = {}
         if asked.artifact_type is not None:
             found = [one for one in found if one.get("artifactType") == asked.artifact_type]
@@ -135,14 +157,14 @@ class App:
     async def _documents(self, asked: Manifest, fields: Mapping[str, str]) -> Sequence[Document]:
         reference = asked.reference
         if isinstance(reference, Digest):
-            one = await in_thread(self._stock.document, asked.repository, reference)
+            one = await self._ask(self._stock.document, asked.repository, reference)
             return [] if one is None else [one]
         original = fields.get(DIFF_IDS_FIELD.lower(), "").strip() == "1"
         named = partial(
             self._stock.named, asked.repository, reference, registry=asked.registry, original=original
         )
         try:
-            return await in_thread(named)
+            return await self._ask(named)
         except (InvalidReference, NotFound) as exc:
             raise Refusal(404, Code.MANIFEST_UNKNOWN, str(exc)) from exc
 
@@ -152,7 +174,7 @@ class App:
             types = ", ".join(dict.fromkeys(one.media_type for one in there_are))
             message = f"the manifest is there as {types}, which the request does not accept"
             return Refusal(404, Code.MANIFEST_UNKNOWN, message, detail=detail, fields={"Vary": "Accept"})
-        if await in_thread(self._stock.tags, asked.repository) is None:
+        if await self._ask(self._stock.tags, asked.repository) is None:
             return _unknown_name(asked.repository)
         return Refusal(404, Code.MANIFEST_UNKNOWN, "there is no such manifest here", detail=detail)
 
@@ -168,7 +190,7 @@ class App:
 
     async def _copy(self, asked: Blob, fields: Mapping[str, str], head_only: bool) -> Answer:
         """The first one. Raises _WrongCopy where there may be another one."""
-        found = await in_thread(self._stock.blob, asked.digest)
+        found = await self._ask(self._stock.blob, asked.digest)
         if found is None:
             raise await self._no_blob(asked.digest)
         head = {
@@ -199,7 +221,7 @@ class App:
         except (IntegrityError, NotFound, SourceUnreadable) as exc:
             log.warning("%s: %s cannot be read: %s", found.place, found.digest, exc)
             if _is_lasting(exc):
-                await in_thread(self._stock.distrust, found)
+                await self._ask(self._stock.distrust, found)
                 raise _WrongCopy from exc
             if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _SHORT_OF:
                 raise _later("this machine has no more files or memory just now", 1.0) from exc
@@ -219,7 +241,7 @@ class App:
         )
 
     async def _no_blob(self, digest: Digest) -> Refusal:
-        known = await in_thread(self._stock.content_of, digest)
+        known = await self._ask(self._stock.content_of, digest)
         detail: dict[str, object] = {"digest": digest}
         head = {}
         if known is not None:

@@ -9,10 +9,12 @@ with DiffIDs gets the registry's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ..aio import is_given_up
 from ..errors import IntegrityError, InvalidReference, LayerteeError, NotFound, UnsupportedImage
 from ..image.document import (
     Descriptor,
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from .facts import Facts
     from .shelf import Entry
 
+log = logging.getLogger(__name__)
+
+MAX_LISTED: Final = 1000  # documents of an index and those in it: platforms and forms are a few dozen
 _DOCUMENTS: Final = INDEX_TYPES | MANIFEST_TYPES
 
 
@@ -76,6 +81,19 @@ class Meant:
     why: str = ""
 
 
+class _Walk:
+    """What was looked at for one question, and what was found: each document once, and not for ever."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[Digest, int, int], bool] = {}
+        self.is_cut = False
+
+    def goes_on(self) -> bool:
+        """Whether one more may be looked at."""
+        self.is_cut = len(self.seen) >= MAX_LISTED
+        return not self.is_cut and not is_given_up()
+
+
 class Choice:
     """Chooses among what is ``here``, for clients that run on ``platform``. Every method blocks."""
 
@@ -99,7 +117,10 @@ class Choice:
                 found.append(_as_kept(of_registry))
                 if of_registry.media_type == OCI_MANIFEST:  # which no client of ours refuses
                     return _each_once(found)
-        found += [_as_kept(index) for index in meant.indexes if self._is_whole(index, INDEX_DEPTH)]
+        walk = _Walk()
+        found += [_as_kept(index) for index in meant.indexes if self._is_whole(index, INDEX_DEPTH, walk)]
+        if walk.is_cut:
+            log.warning("an index is not offered: it names more than %d documents", MAX_LISTED)
         if meant.kept is not None:
             try:
                 found.append(self.manifest(meant.kept))
@@ -135,8 +156,13 @@ class Choice:
 
     def identity(self, entry: Entry) -> Digest:
         """What tells the image from others, in whichever form it is kept: the digest at its registry."""
-        facts = self._here.facts(entry.root.digest)
-        return entry.root.digest if facts is None else facts.original or facts.digest
+        kept = self._here.facts(entry.root.digest)
+        if kept is None or kept.original is None:
+            return entry.root.digest
+        # What an image says of itself counts as far as the other one's config bears it out.
+        original = self._here.facts(kept.original)
+        is_it = original is not None and is_same_image(kept, original)
+        return kept.original if is_it else entry.root.digest
 
     # --- what a name means ------------------------------------------------------
 
@@ -195,18 +221,27 @@ class Choice:
         """Whether all that a manifest names is here as it names it."""
         return all(self._here.has(blob.digest, blob.size) for blob in facts.named)
 
-    def _is_whole(self, index: Facts, depth: int) -> bool:
+    def _is_whole(self, index: Facts, depth: int, walk: _Walk) -> bool:
         """Whether every image of an index is here, as its manifest names it."""
         if depth < 0 or (isinstance(index.document, Index) and index.document.unreadable):
             return False
-        return all(self._is_child_whole(child, depth) for child in index.children)
+        children = {(child.digest, child.size, child.media_type): child for child in index.children}
+        return all(self._is_child_whole(child, depth, walk) for child in children.values())
 
-    def _is_child_whole(self, child: Descriptor, depth: int) -> bool:
+    def _is_child_whole(self, child: Descriptor, depth: int, walk: _Walk) -> bool:
+        step = child.digest, child.size, depth
+        if step not in walk.seen:
+            if not walk.goes_on():
+                return False
+            walk.seen[step] = self._looks_whole(child, depth, walk)
+        return walk.seen[step]
+
+    def _looks_whole(self, child: Descriptor, depth: int, walk: _Walk) -> bool:
         facts = self._here.facts(child.digest)
         if facts is None:
             return child.media_type not in _DOCUMENTS and self._here.has(child.digest, child.size)
         if facts.is_index:
-            return self._is_whole(facts, depth - 1)
+            return self._is_whole(facts, depth - 1, walk)
         with suppress(IntegrityError):
             self._refuse_contradictions(facts)
             return self._is_exact(facts)

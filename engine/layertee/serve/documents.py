@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ..aio import is_given_up
 from ..errors import LayerteeError
 from ..image.document import Digest
 from ..store.layout_reader import INDEX_DEPTH
@@ -74,7 +75,7 @@ class Documents:
         left = MAX_NBYTES
         todo = [(digest, 0) for digest in roots]
         todo.reverse()
-        while todo and len(found) < MAX_DOCUMENTS and left > 0:
+        while todo and len(found) < MAX_DOCUMENTS and left > 0 and not is_given_up():
             digest, depth = todo.pop()
             if digest in found:
                 continue
@@ -84,7 +85,8 @@ class Documents:
             found[digest] = facts
             left -= len(facts.raw)
             if depth <= INDEX_DEPTH:
-                todo += [(child.digest, depth + 1) for child in reversed(facts.children)]
+                children = dict.fromkeys(child.digest for child in facts.children)
+                todo += [(child, depth + 1) for child in reversed(children)]
             if facts.original is not None:
                 original = self.facts(facts.original)
                 if original is not None and is_same_image(facts, original):

@@ -24,7 +24,6 @@ from typing import cast
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
-from ..aio import in_thread
 from ..errors import LayerteeError
 from .access import Access
 from .answers import Answer, Code, Refusal
@@ -181,7 +180,7 @@ class Site:
             end = FAILED
             log.error("an answer is cut in its middle: %s", exc)
             if answer.failed is not None and isinstance(exc, LayerteeError):
-                await in_thread(answer.failed, exc)
+                await self.app.tell(answer.failed, exc)
         finally:
             if end != SENT:
                 connection.hang_up()

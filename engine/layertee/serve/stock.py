@@ -22,9 +22,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ..aio import is_given_up
 from ..errors import InvalidReference, LayerteeError, NotFound
 from ..image.document import DiffID, Digest, Platform
 from ..image.holding import Basis
@@ -83,6 +84,7 @@ class OpenStock(Stock, Here):
         self._choice = Choice(self, platform or Platform.host())
         self._mutex = threading.Lock()
         self._listed: _Listed | None = None
+        self._by_repository: tuple[Hashable, dict[str, Mapping[Digest, None]]] = (None, {})
         self._subjects: tuple[Hashable, Mapping[Digest, Sequence[Digest]]] = (None, {})
         self._made: OrderedDict[Digest, tuple[Document, Digest]] = OrderedDict()
         self._tried: tuple[Hashable, dict[Digest, Digest | None]] = (None, {})
@@ -169,17 +171,10 @@ class OpenStock(Stock, Here):
         if entries is None or digest.algorithm != "sha256":
             return None
         roots = _roots(entry for _, entry in entries)
-        if digest in roots and (facts := self.facts(digest)) is not None:
+        members = self._members(repository, roots)
+        if digest in members and (facts := self.facts(digest)) is not None:
             return _document(facts)
-        members = self._documents.beneath(roots, {})
-        if digest in members:
-            return _document(members[digest])
-        if (made := self._made_before(digest, members)) is not None:
-            return made
-        members = self._documents.beneath(roots, self._referrers())
-        if digest in members:
-            return _document(members[digest])
-        return self._made_again(digest, members)
+        return self._made_before(digest, members) or self._made_again(digest, members)
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Mapping[str, object]]:
         entries = self._now().by_repository.get(repository)
@@ -188,6 +183,28 @@ class OpenStock(Stock, Here):
         members = self._documents.beneath(_roots(entry for _, entry in entries), self._referrers())
         found = [facts for facts in members.values() if facts.subject == digest]
         return [facts.descriptor for facts in sorted(found, key=lambda facts: facts.digest)]
+
+    def _members(self, repository: str, roots: Sequence[Digest]) -> Mapping[Digest, None]:
+        """The documents of a repository, in their order, found out once for each state of the places: what an
+        unknown digest costs anybody may ask for. Those are among them that are listed and not here yet.
+        """
+        generation = self._now().generation
+        with self._mutex:
+            seen, by_repository = self._by_repository
+            known = by_repository.get(repository) if seen == generation else None
+        if known is not None:
+            return known
+        found = self._documents.beneath(roots, self._referrers())
+        members = dict.fromkeys(found)
+        members |= dict.fromkeys(child.digest for facts in found.values() for child in facts.children)
+        members |= dict.fromkeys(roots)
+        if is_given_up():  # then this is not all of it
+            return members
+        with self._mutex:
+            if self._by_repository[0] != generation:
+                self._by_repository = generation, {}
+            self._by_repository[1][repository] = members
+        return members
 
     def _referrers(self) -> Mapping[Digest, Sequence[Digest]]:
         """What has each document as its subject, of all that places list."""
@@ -200,6 +217,8 @@ class OpenStock(Stock, Here):
         for facts in self._everything(now).values():
             if facts.subject is not None:
                 found.setdefault(facts.subject, []).append(facts.digest)
+        if is_given_up():  # then this is not all of it
+            return found
         with self._mutex:
             self._subjects = now.generation, found
         return found
@@ -219,12 +238,12 @@ class OpenStock(Stock, Here):
                 while len(self._made) > _MADE:
                     self._made.popitem(last=False)
 
-    def _made_before(self, digest: Digest, members: Mapping[Digest, Facts]) -> Document | None:
+    def _made_before(self, digest: Digest, members: Collection[Digest]) -> Document | None:
         with self._mutex:
             made, root = self._made.get(digest, (None, None))
         return made if root in members else None
 
-    def _made_again(self, digest: Digest, members: Mapping[Digest, Facts]) -> Document | None:
+    def _made_again(self, digest: Digest, members: Collection[Digest]) -> Document | None:
         """What was handed out before this program was started again, or so long ago that it is forgotten.
 
         Each manifest is made once, as long as the places hold the same things: anybody may ask for what never
@@ -235,8 +254,14 @@ class OpenStock(Stock, Here):
             if self._tried[0] != holdings:
                 self._tried = holdings, {}
             tried = self._tried[1]
-        for facts in members.values():
-            if facts.is_index or (facts.digest in tried and tried[facts.digest] != digest):
+        for member in members:
+            if member in tried and tried[member] != digest:
+                continue
+            if is_given_up():
+                return None
+            facts = self.facts(member)
+            if facts is None or facts.is_index:
+                tried[member] = None
                 continue
             try:
                 made = self._choice.made(facts)

@@ -13,6 +13,7 @@ import pytest
 
 from layertee.errors import InvalidReference, NotFound
 from layertee.image.document import Digest, Platform
+from layertee.serve.choice import MAX_LISTED
 from layertee.serve.layouts import MAX_ENTRIES
 from layertee.serve.stock import OpenStock
 from layertee.serve.wheres import OwnStorePlace, parse_offered
@@ -574,3 +575,48 @@ def test_many_threads_may_ask_at_once(layout: Path) -> None:
     with stock_of(f"oci:{layout}") as stock, ThreadPoolExecutor(16) as pool:
         asked = [pool.submit(ask, stock, n) for n in range(200)]
         assert [one.result() for one in asked] == [[image.digest]] * 200
+
+
+# --- documents that cost much ---------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60)
+def test_an_index_that_names_the_same_again_and_again_is_looked_at_once(layout: Path) -> None:
+    """4,000 times 4,000 entries, of one image."""
+    image = small(layout, "x.io/base:1")
+    entry = descriptor_of(image.manifest) | {"platform": {"os": "linux", "architecture": "amd64"}}
+    for _ in range(2):
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] * 4000}
+        entry = put_document(layout, document, OCI_INDEX)
+    put_index(layout, [(NAME, entry)])
+    with stock_of(f"oci:{layout}") as stock:
+        for original in (False, True):
+            found = stock.named(SHORT, "stable", original=original)
+            assert digests(found)[0] == entry["digest"]
+        assert stock.document(SHORT, Digest(image.digest)) is not None
+
+
+def test_an_index_of_more_than_anybody_needs_is_not_offered_as_a_whole(layout: Path) -> None:
+    image = small(layout, "x.io/base:1")
+    entry = descriptor_of(image.manifest) | {"platform": {"os": "linux", "architecture": "amd64"}}
+    others = [put_artifact(layout, name=str(n)) for n in range(MAX_LISTED + 1)]
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry, *others]}
+    put_index(layout, [(NAME, put_document(layout, document, OCI_INDEX))])
+    with stock_of(f"oci:{layout}") as stock:
+        assert digests(stock.named(SHORT, "stable")) == [image.digest]
+
+
+def test_an_image_that_says_that_it_is_another_one_is_not(layout: Path) -> None:
+    """Its annotation names the other's manifest, and its config is its own."""
+    one = small(layout, "a.io/os:1", "one")
+    other = small(layout, "b.io/os:1", "two")
+    manifest = json.loads(other.manifest) | {"annotations": {"dev.layertee.original-manifest": one.digest}}
+    put_index(
+        layout,
+        [
+            ("b.io/os:1", put_document(layout, manifest, OCI_MANIFEST)),
+            ("a.io/os:1", descriptor_of(one.manifest)),
+        ],
+    )
+    with stock_of(f"oci:{layout}") as stock, pytest.raises(InvalidReference, match=r"a\.io/os:1, b\.io/os:1"):
+        stock.named("os", "1")
