@@ -113,7 +113,7 @@ class Site:
                 fields = _fields_of(request)
                 if request.version not in _VERSIONS:
                     raise Refusal(505, Code.UNSUPPORTED, "HTTP/1.1 is spoken here, or HTTP/1.0")
-                await self._let_in(fields)
+                await self._let_in(fields, connection.peer)
                 asked = parse(request.method, request.raw_path)
                 answer = await self.app.answer(asked, fields, head_only=request.method == "HEAD")
             except Refusal as refusal:
@@ -135,8 +135,8 @@ class Site:
             if connection.has_ended:
                 connection.close()
 
-    async def _let_in(self, fields: Mapping[str, str]) -> None:
-        if self.access is not None and not await self.access.allows(fields.get("authorization")):
+    async def _let_in(self, fields: Mapping[str, str], peer: str) -> None:
+        if self.access is not None and not await self.access.allows(fields.get("authorization"), peer):
             raise Refusal(
                 401,
                 Code.UNAUTHORIZED,
