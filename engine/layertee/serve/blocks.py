@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator
+from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from ..aio import is_given_up
@@ -59,52 +60,83 @@ class BlockLists:
 
 
 class CheckedBlocks:
-    """The blocks of ``blob`` from block ``first`` on. Blocks; one thread at a time; ``close`` it.
+    """The blocks of ``blob``. ``close`` it.
 
-    ``known`` is the blob's list. Without one, ``first`` is 0, and ``made`` is the list once the last block
-    was right. Every method raises SourceUnreadable, DigestMismatch.
+    ``known`` is the blob's list. Without one, blocks are read in their order, those that were read may be
+    read again, and ``made`` is the list once the last block was right.
     """
 
-    def __init__(self, blob: Sendable, first: int, known: Chain | None) -> None:
-        if first and known is None:
-            raise ValueError("what a blob begins with can only be passed over where its blocks are known")
+    def __init__(self, blob: Sendable, known: Chain | None) -> None:
         self._blob = blob
-        self._known = known
-        self._new = new_chain(blob.digest.algorithm, BLOCK)
-        self._number = first
+        self._chain = known or new_chain(blob.digest.algorithm, BLOCK)
+        self._n_listed = -(-blob.size // BLOCK) if known is not None else 0
+        self._failed: DigestMismatch | None = None
+        self._reader: BlobReader | None = None
+        self._next = 0  # the block that the reader is at
         self.made: Chain | None = None
-        self._reader: BlobReader = blob.content.open()
-        try:
-            _skip(self._reader, first * BLOCK)
-        except BaseException:
-            self._reader.close()
-            raise
 
-    def read(self, room: memoryview) -> memoryview:
-        """The next block, in ``room``, which is BLOCK bytes long; nothing at the end of the blob."""
-        left = self._blob.size - self._number * BLOCK
+    @property
+    def nbytes(self) -> int:
+        """Of the whole blob."""
+        return self._blob.size
+
+    def read(self, number: int, room: memoryview) -> memoryview:
+        """Block ``number``, in ``room``, which is large enough; nothing at the end of the blob.
+
+        Blocks; one thread at a time. Raises SourceUnreadable, DigestMismatch.
+        """
+        if number > self._n_listed:
+            raise ValueError("what a blob begins with can only be passed over where its blocks are known")
+        if self._failed is not None:
+            raise self._failed
+        left = self._blob.size - number * BLOCK
         block = room[: max(0, min(BLOCK, left))]
         if not block:
             return block
-        if self._reader.readinto(block) != len(block):
-            raise SourceUnreadable(f"{self._what()}: ended before its {self._blob.size} bytes had come")
-        is_last = left <= BLOCK
-        if is_last and self._reader.readinto(memoryview(bytearray(1))):
-            raise SourceUnreadable(f"{self._what()}: has more than its {self._blob.size} bytes")
-        if self._known is not None:
-            if not self._known.is_right(self._number, block, is_last=is_last):
-                raise self._wrong("is not what it was before", "other bytes")
-        elif (digest := self._new.extend(block, is_last=is_last)) is not None:
-            got = f"{self._blob.digest.algorithm}:{digest.hex()}"
-            if got != self._blob.digest:
-                raise self._wrong(f"hashes to {got}", got)
-            self.made = self._new
-        self._number += 1
+        try:
+            self._read(number, block, is_last=left <= BLOCK)
+            self._check(number, block, is_last=left <= BLOCK)
+        except BaseException:
+            self.pause()
+            raise
         return block
+
+    def pause(self) -> None:
+        """Keep nothing open until the next block is read."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def close(self) -> None:
         """Harmless when repeated."""
-        self._reader.close()
+        self.pause()
+
+    def _read(self, number: int, block: memoryview, *, is_last: bool) -> None:
+        if self._next > number:
+            self.pause()
+        if self._reader is None:
+            self._reader = self._blob.content.open()
+            self._next = 0
+        _skip(self._reader, (number - self._next) * BLOCK)
+        if self._reader.readinto(block) != len(block):
+            raise SourceUnreadable(f"{self._what()}: ended before its {self._blob.size} bytes had come")
+        if is_last and self._reader.readinto(memoryview(bytearray(1))):
+            raise SourceUnreadable(f"{self._what()}: has more than its {self._blob.size} bytes")
+        self._next = number + 1
+
+    def _check(self, number: int, block: memoryview, *, is_last: bool) -> None:
+        if number < self._n_listed:
+            if not self._chain.is_right(number, block, is_last=is_last):
+                raise self._wrong("is not what it was before", "other bytes")
+            return
+        digest = self._chain.extend(block, is_last=is_last)
+        self._n_listed += 1
+        if digest is not None:
+            got = f"{self._blob.digest.algorithm}:{digest.hex()}"
+            if got != self._blob.digest:
+                self._failed = self._wrong(f"hashes to {got}", got)
+                raise self._failed
+            self.made = self._chain
 
     def _wrong(self, how: str, got: str) -> DigestMismatch:
         blob = self._blob
@@ -121,9 +153,11 @@ def read_whole(blob: Sendable) -> Generator[memoryview, None, Chain]:
     caller of ``in_thread`` who gave up.
     """
     room = memoryview(bytearray(BLOCK))
-    blocks = CheckedBlocks(blob, 0, None)
+    blocks = CheckedBlocks(blob, None)
     try:
-        while block := blocks.read(room):
+        for number in count():
+            if not (block := blocks.read(number, room)):
+                break
             if is_given_up():
                 raise SourceUnreadable(f"{blob.place}: {blob.digest} is no longer waited for")
             yield block

@@ -77,9 +77,7 @@ class Cache:
         """
         for held in self._store.blobs.held(DiffID(blob.digest)):
             if held.digest == blob.digest and held.size == blob.size:
-                piece = OpenPiece(
-                    self._store.layout.content(held.digest).extent(), f"{PLACE}: {blob.digest}", is_ours=True
-                )
+                piece = OpenPiece(self._store.layout.content(held.digest).extent(), f"{PLACE}: {blob.digest}")
                 with suppress(OSError):
                     os.utime(piece.fd)
                 return piece

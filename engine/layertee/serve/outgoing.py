@@ -1,4 +1,4 @@
-"""Bytes on their way out: a piece of a plain file, or blocks that were checked just now.
+"""Bytes on their way out: a piece of a file of this program's, or blocks that were checked just now.
 
 An ``Outgoing`` owns what it has open. The server that sends it asks ``check`` before the answer's last bytes
 leave, and ``close``s it in any case. What goes wrong on the way is an exception: the connection is then cut,
@@ -36,7 +36,7 @@ class Outgoing(Protocol):
         """
 
     def check(self) -> None:
-        """Call it when all but the last bytes were sent: raises SourceUnreadable if a file has changed.
+        """Call it when all but the last bytes were sent: raises SourceUnreadable if a file has another size.
 
         A few microseconds; on the event loop.
         """
@@ -62,18 +62,23 @@ class FileIdentity(NamedTuple):
 
 
 class OpenPiece:
-    """An extent of a plain file, as it was when it was opened. Owns the descriptor; ``what`` names it.
-
-    ``is_ours``: nobody else writes to it. Then it may lose its name meanwhile, or get another.
-    """
+    """An extent of a plain file, as it was when it was opened. Owns the descriptor; ``what`` names it."""
 
     fd = -1
 
-    def __init__(self, extent: Extent, what: str, *, is_ours: bool = False) -> None:
+    def __init__(self, extent: Extent, what: str) -> None:
         self.fd, self.offset, self.size = extent
         self.what = what
-        self._is_ours = is_ours
         self.identity = self._now_or_close()
+
+    @property
+    def path(self) -> None:
+        """As content of a blob, it has no name."""
+        return None
+
+    def open(self) -> PieceReader:
+        """Read it from its first byte, by a descriptor of its own. Raises SourceUnreadable."""
+        return PieceReader(self.duplicate())
 
     def duplicate(self) -> OpenPiece:
         """The same with a descriptor of its own. Raises SourceUnreadable."""
@@ -81,20 +86,19 @@ class OpenPiece:
             fd = os.dup(self.fd)
         except OSError as exc:
             raise SourceUnreadable(f"{self.what}: {exc.strerror}") from exc
-        return OpenPiece(Extent(fd, self.offset, self.size), self.what, is_ours=self._is_ours)
+        return OpenPiece(Extent(fd, self.offset, self.size), self.what)
 
     def check(self) -> None:
-        """Raise SourceUnreadable unless the file is what it was."""
-        now = self._now()
-        if now != self.identity and not (self._is_ours and now.size == self.identity.size):
-            raise SourceUnreadable(f"{self.what}: was written to or removed while it was sent")
+        """Raise SourceUnreadable unless the file has the size that it had."""
+        if self._now().size != self.identity.size:
+            raise SourceUnreadable(f"{self.what}: became another while it was sent")
 
     def read(self, view: memoryview, at: int) -> int:
         """Fill ``view`` from byte ``at`` of the piece on; less than all of it only at its end. Blocks.
 
         Raises SourceUnreadable, also where the file ends before the piece does.
         """
-        want = min(len(view), self.size - at)
+        want = max(0, min(len(view), self.size - at))
         done = 0
         while done < want:
             try:
@@ -129,6 +133,29 @@ class OpenPiece:
             raise
 
 
+class PieceReader:
+    """Reads ``piece``, which it owns, in order. A BlobReader."""
+
+    def __init__(self, piece: OpenPiece) -> None:
+        self._piece = piece
+        self._at = 0
+
+    def readinto(self, view: memoryview) -> int:
+        """Raises SourceUnreadable, also where the file has another size by now."""
+        self._piece.check()
+        n = self._piece.read(view, self._at)
+        self._at += n
+        return n
+
+    def skip(self, nbytes: int) -> None:
+        """Go on ``nbytes`` bytes further."""
+        self._at += nbytes
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        self._piece.close()
+
+
 class FilePiece:
     """What ``sendfile`` takes."""
 
@@ -144,7 +171,7 @@ class FilePiece:
 
 
 class OutgoingFile(Outgoing):
-    """Bytes ``start`` to ``stop`` of ``piece``, which was hashed, and which it owns.
+    """Bytes ``start`` to ``stop`` of ``piece``, which this program hashed and wrote, and which it owns.
 
     ``when_closed`` is called once.
     """

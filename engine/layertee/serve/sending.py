@@ -1,17 +1,19 @@
 """The bytes of a blob as they go to a client: nothing ends normally that does not hash to its name.
 
 What this machine's own store holds was hashed when it came in, and goes as it is. A plain file of somebody
-else is hashed once before its first byte leaves, and again when it has changed. A layer that has no file is
-put together while it is sent, and hashed on the way (blocks.py): for a few clients each for itself, for more
-of them once for all, into a file (spools.py). With a cache (cache.py) that file stays.
+else is read once before its first byte leaves, and each block is checked again when it is sent (blocks.py):
+who has the file mapped can write to it at any time, and no time stamp says so. A layer that has no file is
+put together while it is sent, and checked on the way in the same manner: for a few clients each for itself,
+for more of them once for all, into a file (spools.py). With a cache (cache.py) that file stays.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -20,21 +22,21 @@ from ..disk.blob_file import InFile
 from ..errors import LocalError, ServerBusy, SourceUnreadable
 from .blocks import BLOCK, BlockLists, CheckedBlocks, list_blocks
 from .cache import Caching
-from .filehashes import FileHashes
 from .flights import Flights
 from .outgoing import OpenPiece, Outgoing, OutgoingFile
 from .outgoing_blocks import OutgoingBlocks
 from .spools import SPOOLS_LIMIT, Spooled, Spools
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ..core.chain import Chain
-    from ..image.document import Digest
     from .cache import Cache
     from .offer import Sendable
 
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 4
+FILES_AT_ONCE: Final = 8
 BLOCKS_LIMIT: Final = 16 << 20  # bytes of memory: the lists of 50 GB of layers
 PATIENCE_S: Final = 0.5
 WAIT_S: Final = 60.0
@@ -52,10 +54,11 @@ _C = TypeVar("_C", bound=_Closable)
 class Sending:
     """Opens blobs for a server. One event loop; ``close`` it after the last Outgoing.
 
-    ``at_once``: so many layers are put together at a time, of which each takes 2 MiB of memory; other clients
-    wait, after ``patience_s`` seconds for a file in which one is put together for all of them (as long as
-    these files have no more than ``spools_limit`` bytes), else up to ``wait_s``. ``blocks_limit``: bytes of
-    memory for what is known of blocks. ``cache``, which is taken over, keeps what is asked for again.
+    ``at_once``: so many layers are put together at a time, of which each takes 2 MiB of memory, as each of
+    FILES_AT_ONCE files of others does. A client that is slow keeps nobody out (turns.py). Other clients of
+    layers wait, after ``patience_s`` seconds for a file in which one is put together for all of them (as long
+    as these files have no more than ``spools_limit`` bytes), else up to ``wait_s``. ``blocks_limit``: bytes
+    of memory for what is known of blocks. ``cache``, which is taken over, keeps what is asked for again.
     """
 
     def __init__(
@@ -68,17 +71,17 @@ class Sending:
         wait_s: float = WAIT_S,
         cache: Cache | None = None,
     ) -> None:
-        self._threads = ThreadPoolExecutor(at_once + _PASSES + _SHORT_JOBS, "layertee-send")
+        self._threads = ThreadPoolExecutor(at_once + FILES_AT_ONCE + _PASSES + _SHORT_JOBS, "layertee-send")
         self._patience_s = patience_s
         self._wait_s = wait_s
-        self._slots = asyncio.Semaphore(at_once)
+        self._turns = Turns(at_once)
+        self._file_turns = Turns(FILES_AT_ONCE)
         passes = asyncio.Semaphore(_PASSES)
         self._passes = passes
-        self._hashes = FileHashes(self._threads, passes)
         self._cache = Caching(cache, self._threads, passes) if cache is not None else None
         self._spools = Spools(self._threads, passes, limit=spools_limit)
         self._lists = BlockLists(blocks_limit)
-        self._listing: Flights[Digest, Chain] = Flights()
+        self._listing: Flights[Hashable, Chain] = Flights()
 
     async def open(self, blob: Sendable, start: int, stop: int) -> Outgoing:
         """Bytes ``start`` to ``stop`` of ``blob``, the first of which can be sent at once.
@@ -94,7 +97,7 @@ class Sending:
 
     async def close(self) -> None:
         """End what is being read, and the threads."""
-        for part in (self._hashes, self._spools, self._listing, self._cache):
+        for part in (self._spools, self._listing, self._cache):
             if part is not None:
                 await part.close()
         await asyncio.to_thread(self._threads.shutdown)
@@ -104,12 +107,25 @@ class Sending:
     async def _file(self, blob: Sendable, content: InFile, start: int, stop: int) -> Outgoing:
         piece = await self._opened(partial(_open_piece, blob, content))
         try:
-            if not blob.is_checked:
-                await self._hashes.check(piece, blob.digest)
+            if blob.size == 0:
+                blob.digest.check(b"", blob.place)
+            if blob.is_checked or blob.size == 0:
+                return OutgoingFile(piece, start, stop, self._threads)
+            blob = replace(blob, content=piece)
+            known = self._lists.get(blob.digest) or await self._listed_file(blob, piece)
+            await self._wait_for(self._file_turns)
         except BaseException:
             piece.close()
             raise
-        return OutgoingFile(piece, start, stop, self._threads)
+        return await self._checked(blob, start, stop, known, self._file_turns, piece.close)
+
+    async def _listed_file(self, blob: Sendable, piece: OpenPiece) -> Chain:
+        """One pass for all who ask meanwhile, of whom any may leave: it has a descriptor of its own."""
+        key = (blob.digest, piece.identity, piece.offset)
+        if key in self._listing:
+            return await self._listing.join(key, partial(self._list, blob))
+        own = piece.duplicate()
+        return await self._listing.join(key, partial(self._list, replace(blob, content=own), own))
 
     # --- what is put together --------------------------------------------------
 
@@ -130,12 +146,12 @@ class Sending:
             known = await self._listing.join(blob.digest, lambda: self._list(blob))
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._slots.acquire()
+                await self._turns.take()
         except TimeoutError:
             if (shared := await self._shared(blob, start, stop)) is not None:
                 return shared
-            await self._wait_for_slot()
-        return await self._checked(blob, start, stop, known)
+            await self._wait_for(self._turns)
+        return await self._checked(blob, start, stop, known, self._turns)
 
     async def _shared(self, blob: Sendable, start: int, stop: int) -> Outgoing | None:
         """From a file that is made for all who want the same; None where there is no room for one."""
@@ -148,29 +164,32 @@ class Sending:
             log.info("%s; clients wait for each other", exc)
             return None
 
-    async def _wait_for_slot(self) -> None:
+    async def _wait_for(self, turns: Turns) -> None:
         try:
             async with asyncio.timeout(self._wait_s):
-                await self._slots.acquire()
+                await turns.take()
         except TimeoutError:
-            message = "as many layers are put together as may be at a time"
+            message = "as many layers are read and checked as may be at a time"
             raise ServerBusy(message, retry_after=self._wait_s) from None
 
-    async def _checked(self, blob: Sendable, start: int, stop: int, known: Chain | None) -> Outgoing:
-        """Takes over a slot."""
-        first = start // BLOCK if known is not None else 0
+    async def _checked(
+        self,
+        blob: Sendable,
+        start: int,
+        stop: int,
+        known: Chain | None,
+        turns: Turns,
+        when_closed: Callable[[], None] = lambda: None,
+    ) -> Outgoing:
+        """Takes over one of ``turns``."""
+        blocks = CheckedBlocks(blob, known)
 
         def closed() -> None:
-            self._slots.release()
+            when_closed()
             if blocks.made is not None:
                 self._lists.put(blob.digest, blocks.made)
 
-        try:
-            blocks = await self._opened(partial(CheckedBlocks, blob, first, known))
-        except BaseException:
-            self._slots.release()
-            raise
-        outgoing = OutgoingBlocks(blocks, start, stop, self._threads, when_closed=closed)
+        outgoing = OutgoingBlocks(blocks, start, stop, self._threads, turns, when_closed=closed)
         try:
             await outgoing.begin()
         except BaseException:
@@ -178,9 +197,14 @@ class Sending:
             raise
         return outgoing
 
-    async def _list(self, blob: Sendable) -> Chain:
-        async with self._passes:
-            made = await in_thread_of(self._threads, list_blocks, blob)
+    async def _list(self, blob: Sendable, own: OpenPiece | None = None) -> Chain:
+        """``own`` is closed at the end."""
+        try:
+            async with self._passes:
+                made = await in_thread_of(self._threads, list_blocks, blob)
+        finally:
+            if own is not None:
+                own.close()
         self._lists.put(blob.digest, made)
         return made
 
@@ -213,7 +237,7 @@ class Sending:
 def _open_piece(blob: Sendable, content: InFile) -> OpenPiece:
     """Raises SourceUnreadable, also where there are more or fewer bytes than the blob has."""
     what = f"{blob.place}: {blob.digest}"
-    piece = OpenPiece(content.extent(), what, is_ours=blob.is_checked)
+    piece = OpenPiece(content.extent(), what)
     if piece.size != blob.size:
         piece.close()
         raise SourceUnreadable(f"{what}: has {piece.size} bytes, not {blob.size}")

@@ -44,7 +44,7 @@ class Spooled:
         """To be sent, for one of its users. Blocks. Raises LocalError, SourceUnreadable."""
         if self.file is None:
             raise SourceUnreadable(f"{self._what}: is in no file")
-        return OpenPiece(Extent(self.file.descriptor(), 0, self.size), self._what, is_ours=True)
+        return OpenPiece(Extent(self.file.descriptor(), 0, self.size), self._what)
 
 
 class Spools:

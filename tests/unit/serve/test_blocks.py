@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Coroutine
+import tracemalloc
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import pytest
@@ -54,6 +55,10 @@ async def cut(outgoing: Outgoing) -> tuple[bytes, LayerteeError]:
             got += bytes(chunk)
     await outgoing.close()
     return got, caught.value
+
+
+async def rest_of(pieces: AsyncIterator[memoryview]) -> bytes:
+    return b"".join([bytes(piece) async for piece in pieces])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -227,12 +232,82 @@ def test_what_is_wrong_is_told_to_all_who_wait() -> None:
 def test_without_room_for_a_file_clients_wait_for_each_other_but_not_for_ever() -> None:
     async def main() -> None:
         content = Assembled(DATA)
-        sending = Sending(at_once=1, patience_s=0.0, wait_s=0.05, spools_limit=0)
+        sending = Sending(at_once=1, patience_s=0.0, wait_s=0.0, spools_limit=0)
         slow = await sending.open(blob_of(content), 0, SIZE)
         with pytest.raises(ServerBusy):
             await sending.open(blob_of(content), 0, SIZE)
         await slow.close()
         assert await get(sending, blob_of(content)) == DATA
+        await sending.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_that_take_nothing_keep_nobody_out_and_get_the_rest_later(
+    kind: type[Assembled], is_known: bool
+) -> None:
+    async def main() -> None:
+        content = kind(DATA)
+        sending = Sending(at_once=2, spools_limit=0)
+        if is_known:
+            await get(sending, blob_of(content))
+        slow = [await sending.open(blob_of(content), 0, SIZE) for _ in range(2)]
+        pieces = [aiter(one) for one in slow]
+        got = [bytes(await anext(one)) for one in pieces]
+        assert max(map(len, got)) < BLOCK
+        assert await get(sending, blob_of(content)) == DATA
+        more = await asyncio.gather(*(rest_of(one) for one in pieces))
+        assert [a + b for a, b in zip(got, more, strict=True)] == [DATA] * 2
+        for one in slow:
+            await one.close()
+        assert content.open_now == 0
+        await sending.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_block_that_is_another_when_it_is_read_again_is_not_sent(is_known: bool) -> None:
+    async def main() -> None:
+        content = Assembled(DATA)
+        sending = Sending(at_once=1, spools_limit=0)
+        if is_known:
+            await get(sending, blob_of(content))
+        slow = await sending.open(blob_of(content), 0, SIZE)
+        pieces = aiter(slow)
+        first = len(await anext(pieces))
+        other = await sending.open(blob_of(content), 0, 1)  # has the turn now
+        await other.close()
+        content.data[first] ^= 1
+        with pytest.raises(DigestMismatch):
+            await anext(pieces)
+        await slow.close()
+        await sending.close()
+
+    run(main())
+
+
+def test_hundreds_of_clients_have_little_in_memory() -> None:
+    async def main() -> None:
+        content = AssembledBySkips(DATA)
+        sending = Sending(at_once=4, spools_limit=0)
+        await get(sending, blob_of(content))
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        slow: list[Outgoing] = []
+        pieces = []
+        for _ in range(60):
+            outgoing = await sending.open(blob_of(content), 0, SIZE)
+            slow.append(outgoing)
+            pieces.append(aiter(outgoing))
+            await anext(pieces[-1])
+        nbytes = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert nbytes < 4 * 2 * BLOCK + 60 * (160 << 10)
+        for outgoing in slow:
+            await outgoing.close()
         await sending.close()
 
     run(main())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
+import random
 import tarfile
 from collections.abc import Coroutine
 from io import BytesIO
@@ -12,18 +14,18 @@ from typing import Any
 
 import pytest
 
-from layertee.disk.blob_file import Extent, FileContent
+from layertee.disk.blob_file import Extent, FileContent, FileReader
 from layertee.errors import DigestMismatch, SourceUnreadable
 from layertee.image.document import Digest
 from layertee.places.oci_archive import Archive
-from layertee.serve.filehashes import FileHashes
+from layertee.serve.blocks import BLOCK
 from layertee.serve.offer import Sendable
-from layertee.serve.outgoing import OpenPiece
 from layertee.serve.sending import Sending
-from tests.support.sending import Gate, open_files, sent
+from tests.support.sending import open_files, sent
 
 BLOB = bytes(range(256)) * 5000
 NAME = Digest.of(BLOB)
+LARGE = 3 * BLOCK + 100_000
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -53,14 +55,14 @@ def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def spoil(path: Path, how: str) -> None:
-    """Write to the file, in place."""
+def spoil(path: Path, how: str, at: int) -> None:
+    """Write to the file, in place, at byte ``at`` unless its size is to change."""
     stamp = path.stat()
     with path.open("r+b") as writer:
         if how == "cut short":
             writer.truncate(100)
         else:
-            writer.seek(0, os.SEEK_END if how == "longer" else os.SEEK_SET)
+            writer.seek(0, os.SEEK_END) if how == "longer" else writer.seek(at)
             writer.write(b"other")
     if "time" in how:
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
@@ -140,16 +142,65 @@ def test_a_file_of_another_size_or_none_is_not_begun(
 
 
 @pytest.mark.parametrize("how", ["changed", "cut short", "longer", "changed, and the time set back"])
-def test_a_file_that_is_written_to_while_it_is_sent_is_never_ended_normally(file: Path, how: str) -> None:
+def test_a_file_that_is_written_to_while_it_is_sent_is_never_ended_normally(tmp_path: Path, how: str) -> None:
+    data = random.Random(3).randbytes(LARGE)
+    path = tmp_path / "large"
+    path.write_bytes(data)
+
     async def main() -> None:
         sending = Sending()
-        outgoing = await sending.open(offered(file), 0, len(BLOB))
-        spoil(file, how)
-        with pytest.raises(SourceUnreadable):
-            outgoing.check()
-        await outgoing.close()
+        blob = Sendable(Digest.of(data), LARGE, FileContent(path), "oci:/mnt")
+        outgoing = await sending.open(blob, 0, LARGE)
+        spoil(path, how, LARGE - 5)
+        got = b""
         with pytest.raises((DigestMismatch, SourceUnreadable)):
-            await sending.open(offered(file), 0, len(BLOB))
+            async for piece in outgoing:
+                got += piece
+        await outgoing.close()
+        assert len(got) < LARGE
+        assert got == data[: len(got)]
+        with pytest.raises((DigestMismatch, SourceUnreadable)):
+            await get(sending, blob, LARGE - 1, LARGE)
+        await sending.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("start", [0, 2 * BLOCK])
+def test_what_a_mapping_writes_is_seen_though_no_time_stamp_says_so(tmp_path: Path, start: int) -> None:
+    data = random.Random(3).randbytes(LARGE)
+    path = tmp_path / "large"
+    path.write_bytes(data)
+
+    async def main() -> None:
+        sending = Sending()
+        blob = Sendable(Digest.of(data), LARGE, FileContent(path), "oci:/mnt")
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            at = 2 * BLOCK + 5
+            mapped[at] = data[at]  # the page is dirty from now on
+            assert await get(sending, blob) == data
+            stamp = path.stat().st_mtime_ns
+            mapped[at] ^= 1
+            assert path.stat().st_mtime_ns == stamp
+            with pytest.raises(DigestMismatch):
+                await get(sending, blob, start)
+            assert await get(sending, blob, 0, BLOCK) == data[:BLOCK]  # what is right can still be had
+        await sending.close()
+
+    run(main())
+
+
+def test_a_file_of_others_that_is_removed_while_it_is_sent_ends_well(tmp_path: Path) -> None:
+    data = random.Random(3).randbytes(LARGE)
+    path = tmp_path / "large"
+    path.write_bytes(data)
+
+    async def main() -> None:
+        sending = Sending()
+        blob = Sendable(Digest.of(data), LARGE, FileContent(path), "oci:/mnt")
+        outgoing = await sending.open(blob, 0, LARGE)
+        path.unlink()
+        assert await sent(outgoing, LARGE) == data
         await sending.close()
 
     run(main())
@@ -182,75 +233,37 @@ def test_a_blob_of_the_store_that_is_removed_while_it_is_sent_ends_well(file: Pa
     run(main())
 
 
-# --- one pass for all --------------------------------------------------------------------------
+# --- several who want the same --------------------------------------------------------------------------
 
 
-def piece_of(path: Path) -> OpenPiece:
-    return OpenPiece(Extent(os.open(path, os.O_RDONLY), 0, path.stat().st_size), "x")
+class Watched:
+    """The content of a file. ``is_opened`` is set once it was opened, on the loop of its maker."""
+
+    def __init__(self, path: Path) -> None:
+        self._content = FileContent(path)
+        self._loop = asyncio.get_running_loop()
+        self.path = path
+        self.is_opened = asyncio.Event()
+
+    def extent(self) -> Extent:
+        self._loop.call_soon_threadsafe(self.is_opened.set)
+        return self._content.extent()
+
+    def open(self) -> FileReader:
+        return self._content.open()
 
 
-def test_many_who_want_one_file_wait_for_one_pass_and_one_who_leaves_takes_nobody_along(file: Path) -> None:
+def test_one_who_leaves_takes_nobody_along_who_wants_the_same_file(file: Path) -> None:
     async def main() -> None:
-        threads = Gate()
-        hashes = FileHashes(threads, asyncio.Semaphore(2))
-        pieces = [piece_of(file) for _ in range(20)]
-        waiting = [asyncio.create_task(hashes.check(piece, NAME)) for piece in pieces]
-        await threads.is_used.wait()
+        sending = Sending()
+        blob = Sendable(NAME, len(BLOB), content := Watched(file), "oci:/mnt")
+        waiting = [asyncio.create_task(get(sending, blob)) for _ in range(20)]
+        await content.is_opened.wait()
         waiting[0].cancel()
         waiting[7].cancel()
-        threads.gate.set()
         done = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(one) for one in done if one is not None] == [asyncio.CancelledError] * 2
-        await hashes.check(pieces[3], NAME)
-        assert threads.begun == 1
-        os.utime(file)
-        again = piece_of(file)
-        await hashes.check(again, NAME)
-        assert threads.begun == 2
-        for piece in (*pieces, again):
-            piece.close()
-        threads.shutdown()
-
-    run(main())
-
-
-def test_a_pass_that_nobody_waits_for_any_more_ends(file: Path) -> None:
-    async def main() -> None:
-        threads = Gate()
-        hashes = FileHashes(threads, asyncio.Semaphore(1))
-        piece = piece_of(file)
-        waiting = [asyncio.create_task(hashes.check(piece, NAME)) for _ in range(3)]
-        await threads.is_used.wait()
-        for one in waiting:
-            one.cancel()
-        await asyncio.sleep(0)
-        threads.gate.set()
-        done = await asyncio.gather(*waiting, return_exceptions=True)
-        assert {type(one) for one in done} == {asyncio.CancelledError}
-        await hashes.check(piece, NAME)  # nothing of the first pass is left
-        assert threads.begun == 2
-        piece.close()
-        threads.shutdown()
-
-    run(main())
-
-
-def test_what_was_hashed_longest_ago_is_forgotten_first(tmp_path: Path) -> None:
-    async def main() -> None:
-        threads = Gate()
-        threads.gate.set()
-        hashes = FileHashes(threads, asyncio.Semaphore(1), limit=2)
-        pieces = []
-        for n in range(3):
-            (tmp_path / str(n)).write_bytes(BLOB)
-            pieces.append(piece_of(tmp_path / str(n)))
-        for n in (0, 1, 0, 2, 0):
-            await hashes.check(pieces[n], NAME)
-        assert threads.begun == 3
-        await hashes.check(pieces[1], NAME)
-        assert threads.begun == 4
-        for piece in pieces:
-            piece.close()
-        threads.shutdown()
+        assert [one for one in done if one == BLOB] == [BLOB] * 18
+        assert [type(one) for one in done if one != BLOB] == [asyncio.CancelledError] * 2
+        await sending.close()
 
     run(main())
