@@ -14,7 +14,7 @@ from ..aio import until_done
 from ..errors import SourceUnreadable
 from .blocks import BLOCK
 from .outgoing import Outgoing
-from .turns import IDLE_S, TURN_S
+from .turns import TURN_S
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .blocks import CheckedBlocks
     from .turns import Turns
 
-PIECE: Final = 128 << 10  # bytes of memory that a client has while it waits, or is waited for
+# Bytes of memory that a client has while it waits, or is waited for: small ones cost CPU, large ones room.
+_SMALL: Final = 16 << 10  # of one that has yet to show that it is quick
+_LARGE: Final = 128 << 10
 
 
 class OutgoingBlocks(Outgoing):
@@ -55,6 +57,7 @@ class OutgoingBlocks(Outgoing):
         self._number = -1  # of that block
         self._ahead: asyncio.Future[memoryview] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_slow = False  # the client, with its last piece
         self._is_closed = False
 
     async def begin(self) -> None:
@@ -69,7 +72,8 @@ class OutgoingBlocks(Outgoing):
 
     async def __aiter__(self) -> AsyncIterator[memoryview]:
         self._now_busy()
-        room = memoryview(bytearray(min(PIECE, self._stop - self._at)))
+        room = memoryview(bytearray(min(_SMALL, self._stop - self._at)))
+        n_quick = 0
         while self._at < self._stop:
             block = await self._block_at(self._at // BLOCK)
             first = self._at % BLOCK
@@ -78,8 +82,15 @@ class OutgoingBlocks(Outgoing):
             self._at += len(piece)
             del block
             self._now_idle_soon()
+            n_quick += len(piece)
+            self._is_slow = False
             yield piece
             self._now_busy()
+            if self._is_slow:
+                n_quick = 0
+            if (nbytes := _SMALL if n_quick < BLOCK else _LARGE) != len(room):
+                del piece
+                room = memoryview(bytearray(nbytes))
 
     def check(self) -> None:
         """Each block was right when it left."""
@@ -123,8 +134,12 @@ class OutgoingBlocks(Outgoing):
             self._turns.give_back()
 
     def _now_idle_soon(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._turns.idle_s, self._now_idle)
+
+    def _now_idle(self) -> None:
+        self._is_slow = True
         if self._since is not None:
-            self._timer = asyncio.get_running_loop().call_later(IDLE_S, self._turns.idle, self)
+            self._turns.idle(self)
 
     def _now_busy(self) -> None:
         if self._timer is not None:

@@ -26,7 +26,7 @@ from .flights import Flights
 from .outgoing import OpenPiece, Outgoing, OutgoingFile
 from .outgoing_blocks import OutgoingBlocks
 from .spools import SPOOLS_LIMIT, Spooled, Spools
-from .turns import Turns
+from .turns import IDLE_S, Turns
 
 if TYPE_CHECKING:
     from ..core.chain import Chain
@@ -55,10 +55,11 @@ class Sending:
     """Opens blobs for a server. One event loop; ``close`` it after the last Outgoing.
 
     ``at_once``: so many layers are put together at a time, of which each takes 2 MiB of memory, as each of
-    FILES_AT_ONCE files of others does. A client that is slow keeps nobody out (turns.py). Other clients of
-    layers wait, after ``patience_s`` seconds for a file in which one is put together for all of them (as long
-    as these files have no more than ``spools_limit`` bytes), else up to ``wait_s``. ``blocks_limit``: bytes
-    of memory for what is known of blocks. ``cache``, which is taken over, keeps what is asked for again.
+    FILES_AT_ONCE files of others does. A client that takes nothing for ``idle_s`` seconds keeps nobody out
+    (turns.py). Other clients of layers wait, after ``patience_s`` seconds for a file in which one is put
+    together for all of them (as long as these files have no more than ``spools_limit`` bytes), else up to
+    ``wait_s``. ``blocks_limit``: bytes of memory for what is known of blocks. ``cache``, which is taken over,
+    keeps what is asked for again.
     """
 
     def __init__(
@@ -69,13 +70,14 @@ class Sending:
         spools_limit: int = SPOOLS_LIMIT,
         patience_s: float = PATIENCE_S,
         wait_s: float = WAIT_S,
+        idle_s: float = IDLE_S,
         cache: Cache | None = None,
     ) -> None:
         self._threads = ThreadPoolExecutor(at_once + FILES_AT_ONCE + _PASSES + _SHORT_JOBS, "layertee-send")
         self._patience_s = patience_s
         self._wait_s = wait_s
-        self._turns = Turns(at_once)
-        self._file_turns = Turns(FILES_AT_ONCE)
+        self._turns = Turns(at_once, idle_s)
+        self._file_turns = Turns(FILES_AT_ONCE, idle_s)
         passes = asyncio.Semaphore(_PASSES)
         self._passes = passes
         self._cache = Caching(cache, self._threads, passes) if cache is not None else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-IDLE_S: Final = 0.1  # that a client takes for a piece before its turn may go to another
-TURN_S: Final = 5.0  # that a turn lasts where others wait
+IDLE_S: Final = 0.02  # that a client takes for a piece before its turn may go to another
+TURN_S: Final = 1.0  # that a turn lasts where others wait
 
 
 class Holder(Protocol):
@@ -17,9 +17,13 @@ class Holder(Protocol):
 
 
 class Turns:
-    """``at_once`` turns. All methods are called from the event loop's thread."""
+    """``at_once`` turns. All methods are called from the event loop's thread.
 
-    def __init__(self, at_once: int) -> None:
+    Who waits ``idle_s`` seconds for a client calls ``idle``.
+    """
+
+    def __init__(self, at_once: int, idle_s: float = IDLE_S) -> None:
+        self.idle_s = idle_s
         self._turns = asyncio.Semaphore(at_once)
         self._n_waiting = 0
         self._idle: dict[Holder, None] = {}  # the one that has been so for longest first

@@ -199,7 +199,7 @@ def test_a_client_that_goes_leaves_nothing_open(when: str) -> None:
 def test_who_waits_for_the_same_layer_gets_it_from_one_file() -> None:
     async def main() -> None:
         content = Assembled(DATA)
-        sending = Sending(at_once=1, patience_s=0.0)
+        sending = Sending(at_once=1, patience_s=0.0, idle_s=60.0)
         slow = await sending.open(blob_of(content), 0, SIZE)
         got = await asyncio.gather(*(get(sending, blob_of(content)) for _ in range(40)))
         assert all(one == DATA for one in got)
@@ -216,7 +216,7 @@ def test_who_waits_for_the_same_layer_gets_it_from_one_file() -> None:
 def test_what_is_wrong_is_told_to_all_who_wait() -> None:
     async def main() -> None:
         content = Assembled(DATA)
-        sending = Sending(at_once=1, patience_s=0.0)
+        sending = Sending(at_once=1, patience_s=0.0, idle_s=60.0)
         slow = await sending.open(blob_of(content), 0, SIZE)
         content.data[SIZE - 1] ^= 1
         waiting = [get(sending, blob_of(content)) for _ in range(9)]
@@ -232,7 +232,7 @@ def test_what_is_wrong_is_told_to_all_who_wait() -> None:
 def test_without_room_for_a_file_clients_wait_for_each_other_but_not_for_ever() -> None:
     async def main() -> None:
         content = Assembled(DATA)
-        sending = Sending(at_once=1, patience_s=0.0, wait_s=0.0, spools_limit=0)
+        sending = Sending(at_once=1, patience_s=0.0, idle_s=60.0, wait_s=0.0, spools_limit=0)
         slow = await sending.open(blob_of(content), 0, SIZE)
         with pytest.raises(ServerBusy):
             await sending.open(blob_of(content), 0, SIZE)

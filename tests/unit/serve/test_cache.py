@@ -83,7 +83,7 @@ def test_what_is_asked_for_again_is_kept_and_comes_from_there(tmp_path: Path) ->
 def test_many_at_once_wait_for_the_one_that_is_kept(tmp_path: Path) -> None:
     async def main() -> None:
         data, content, blob = layer(1)
-        sending = Sending(at_once=1, patience_s=0.0, cache=Cache.open(tmp_path / "cache"))
+        sending = Sending(at_once=1, patience_s=0.0, idle_s=60.0, cache=Cache.open(tmp_path / "cache"))
         slow = await sending.open(blob, 0, SIZE)
         got = await asyncio.gather(*(get(sending, blob) for _ in range(50)))
         assert all(one == data for one in got)
@@ -116,7 +116,7 @@ def test_what_cannot_be_kept_is_sent_all_the_same_or_refused_as_ever(tmp_path: P
         data, content, blob = layer(1)
         root = tmp_path / "cache"
         limit = CacheLimit(SIZE - 1 if how == "too large" else 10 * SIZE)
-        sending = Sending(at_once=1, patience_s=0.0, cache=Cache.open(root, limit))
+        sending = Sending(at_once=1, patience_s=0.0, idle_s=60.0, cache=Cache.open(root, limit))
         slow = await sending.open(blob, 0, SIZE)
         if how == "changed":
             content.data[-1] ^= 1

@@ -60,7 +60,7 @@ def test_what_the_last_user_gave_back_is_not_found_while_it_is_closed() -> None:
 
 def test_one_that_cannot_be_opened_is_forgotten_and_the_layer_comes_without_it() -> None:
     async def main() -> None:
-        sending = Sending(at_once=1, patience_s=0.0)
+        sending = Sending(at_once=1, patience_s=0.0, idle_s=60.0)
         content = Assembled(DATA)
         slow = await sending.open(blob(content), 0, len(DATA))
         first = await sending.open(blob(content), 0, len(DATA))
