@@ -136,7 +136,7 @@ def test_one_image_with_several_names_and_one_without_any(store: StorageRig) -> 
     with stock_of(store.name) as stock:
         (before,) = stock.named("os", "1")
         store.run("podman", "tag", NAME, "localhost/os:2", "a.io/x/y:latest", "localhost:5000/z:1")
-        assert stock.repositories() == ["a.io/x/y", "localhost/os", "os", "x/y", "z"]
+        assert stock.repositories() == ["a.io/x/y", "localhost/os", "localhost_5000/z", "os", "x/y", "z"]
         assert stock.tags("os") == ["1", "2"]
         assert digests(stock.named("x/y", "latest")) == digests(stock.named("z", "1")) == [before.digest]
         store.run("podman", "untag", NAME)
