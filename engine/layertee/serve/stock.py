@@ -57,7 +57,7 @@ Attesting = Callable[[Digest], DiffID | None]
 class _Listed:
     """What places list, by what may be asked for. The number of a place comes before its entry."""
 
-    generation: Hashable
+    generation: tuple[Hashable, ...]
     by_repository: Mapping[str, Sequence[tuple[int, Entry]]]
     by_place: Sequence[Sequence[Entry]]
 
@@ -180,8 +180,9 @@ class OpenStock(Stock, Here):
         entries = self._now().by_repository.get(repository)
         if entries is None:
             return []
-        members = self._documents.beneath(_roots(entry for _, entry in entries), self._referrers())
-        found = [facts for facts in members.values() if facts.subject == digest]
+        members = self._members(repository, _roots(entry for _, entry in entries))
+        listed = [one for one in self._referrers().get(digest, ()) if one in members]
+        found = [facts for one in listed if (facts := self.facts(one)) is not None]
         return [facts.descriptor for facts in sorted(found, key=lambda facts: facts.digest)]
 
     def _members(self, repository: str, roots: Sequence[Digest]) -> Mapping[Digest, None]:
@@ -192,6 +193,8 @@ class OpenStock(Stock, Here):
         with self._mutex:
             seen, by_repository = self._by_repository
             known = by_repository.get(repository) if seen == generation else None
+        if None in generation:  # nobody can tell whether it is still the same
+            known = None
         if known is not None:
             return known
         found = self._documents.beneath(roots, self._referrers())
