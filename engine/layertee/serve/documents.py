@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_MISSING: Final = 50_000  # of an index of many platforms, most are not here
 MAX_DOCUMENTS: Final = 10_000  # that are looked at for one question
 MAX_NBYTES: Final = 64 << 20  # that these have together
 _REMEMBERED: Final = 16 << 20  # bytes of documents; parsed, they take some times as much
@@ -72,15 +73,19 @@ class Documents:
         has one of these as its subject, in the end. At most ``MAX_DOCUMENTS``, of ``MAX_NBYTES``.
         """
         found: dict[Digest, Facts] = {}
+        missing: set[Digest] = set()  # each is looked for once, and not without end
         left = MAX_NBYTES
         todo = [(digest, 0) for digest in roots]
         todo.reverse()
         while todo and len(found) < MAX_DOCUMENTS and left > 0 and not is_given_up():
             digest, depth = todo.pop()
-            if digest in found:
+            if digest in found or digest in missing:
                 continue
             facts = self.facts(digest)
             if facts is None:
+                missing.add(digest)
+                if len(missing) >= MAX_MISSING:
+                    break
                 continue
             found[digest] = facts
             left -= len(facts.raw)

@@ -14,9 +14,11 @@ import pytest
 from layertee.errors import InvalidReference, NotFound
 from layertee.image.document import Digest, Platform
 from layertee.serve.choice import MAX_LISTED
-from layertee.serve.layouts import MAX_ENTRIES
+from layertee.serve.documents import Documents
+from layertee.serve.layouts import MAX_ENTRIES, LayoutShelf
 from layertee.serve.stock import OpenStock
 from layertee.serve.wheres import OwnStorePlace, parse_offered
+from layertee.store.layout import Layout
 from tests.support.rig.images import BuiltImage, build_image, build_index, recompress
 from tests.support.rig.layers import incompressible_layer, text_layer
 from tests.support.stock import (
@@ -620,3 +622,31 @@ def test_an_image_that_says_that_it_is_another_one_is_not(layout: Path) -> None:
     )
     with stock_of(f"oci:{layout}") as stock, pytest.raises(InvalidReference, match=r"a\.io/os:1, b\.io/os:1"):
         stock.named("os", "1")
+
+
+class Counting(LayoutShelf):
+    """Remembers which documents were looked for."""
+
+    def __init__(self, layout: Path) -> None:
+        super().__init__("counted", layout / "index.json", lambda: Layout.open(layout), repository="os")
+        self.asked: list[Digest] = []
+
+    def document(self, digest: Digest) -> bytes | None:
+        self.asked.append(digest)
+        return super().document(digest)
+
+
+def test_what_is_not_there_is_looked_for_once_however_many_name_it(layout: Path) -> None:
+    """Two indexes name the same 300 manifests, none of which is here, before the image that is."""
+    image = small(layout, "x.io/base:1")
+    absent = [descriptor_of(f'{{"n": {n}}}'.encode()) for n in range(300)]
+    indexes = []
+    for name in ("first", "second"):
+        entries = [*absent, descriptor_of(image.manifest)]
+        more = {"annotations": {"name": name}}
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, **more}
+        indexes.append(Digest(put_document(layout, document, OCI_INDEX)["digest"]))
+    shelf = Counting(layout)
+    found = Documents([shelf]).beneath(indexes, {})
+    assert set(found) == {*indexes, Digest(image.digest)}
+    assert len(shelf.asked) == len(set(shelf.asked)) == 300 + 3
