@@ -1,0 +1,205 @@
+"""What each command takes: a function for each, which adds its arguments to its parser.
+
+Arguments that several commands have are in commonargs.py; a command with many has a module of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from . import proxyargs, serveargs, values
+from .commonargs import (
+    add_access,
+    add_budget,
+    add_json,
+    add_keep_partials,
+    add_limits,
+    add_network,
+    add_store,
+)
+
+DESCRIPTIONS = {
+    "image-proxy": "serve bootc and other clients of 'skopeo experimental-image-proxy', on their socket",
+    "install-shim": "write DIR/skopeo: 'experimental-image-proxy' is answered by layertee, all else by the"
+    " real skopeo",
+    "prepare": "before 'bootc upgrade': name the layers that its repository has already",
+}
+
+
+def _pull(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    parser.add_argument(
+        "--to",
+        type=values.words,
+        metavar="oci:DIR[:ref]",
+        help="pull into this OCI layout instead of the store",
+    )
+    parser.add_argument(
+        "--layers",
+        choices=("as-is", "uncompressed"),
+        default="as-is",
+        help="keep layers as transferred, or as plain tars named by their DiffID (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--verify",
+        choices=("both", "digest"),
+        default="both",
+        help="check each layer's blob digest and its DiffID, or, of blobs kept as they are, the blob digest "
+        "only: quicker, but what is in them stays unknown until something asks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-signatures",
+        action="store_true",
+        help="keep beside the image what signs it in its registry, and the index that it is chosen from: for"
+        " those who pull it from 'layertee serve' here",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
+    add_json(parser)
+    parser.add_argument("image", metavar="IMAGE")
+    add_network(parser)
+    add_budget(parser.add_argument_group("time"))
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_json(parser)
+    parser.add_argument("image", metavar="IMAGE")
+    add_network(parser)
+
+
+def _map(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_json(parser)
+    parser.add_argument(
+        "key",
+        nargs="?",
+        type=values.words,
+        metavar="DIGEST|DIFFID",
+        help="only the pairs with this digest",
+    )
+
+
+def _ls(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="list the layers that have begun to arrive instead; the next pull goes on with them",
+    )
+
+
+def _rm(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="as 'layertee ls' shows it")
+
+
+def _gc(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_json(parser)
+    add_keep_partials(
+        parser, "keep beginnings of layers that are not older than this, or so much of them (default: never)"
+    )
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--repair", type=values.words, metavar="IMAGE", dest="image", help="then pull IMAGE again"
+    )
+    add_network(parser)
+
+
+def _prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ostree-repo",
+        type=values.path,
+        required=True,
+        metavar="DIR",
+        help="the ostree repository of the system: /sysroot/ostree/repo where it is booted",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
+    parser.add_argument(
+        "--undo", action="store_true", help="remove the refs that were made (for IMAGE) and not used since"
+    )
+    add_store(parser)
+    add_json(parser)
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
+    add_network(parser)
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    serveargs.add_arguments(parser)
+
+
+def _image_proxy(parser: argparse.ArgumentParser) -> None:
+    proxyargs.add_arguments(parser)
+    add_limits(parser.add_argument_group("transfer"))
+
+
+def _install_shim(parser: argparse.ArgumentParser) -> None:
+    parser.usage = (
+        "layertee install-shim [-h] [--skopeo PATH] [--force] [--remove] DIR [-- OPTIONS of image-proxy]"
+    )
+    parser.add_argument("dir", type=values.path, metavar="DIR", help="to come first on the PATH of clients")
+    parser.add_argument(
+        "--skopeo", type=values.path, metavar="PATH", help="the real skopeo (default: as on PATH)"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="displace a file that is not a shim, and keep it beside"
+    )
+    parser.add_argument("--remove", action="store_true", help="take it away and put back what it displaced")
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "image",
+        nargs="?",
+        metavar="IMAGE",
+        help="say what this machine's configuration means for IMAGE, instead; nothing is fetched",
+    )
+    add_store(parser)
+    add_json(parser)
+    group = parser.add_argument_group("registry")
+    add_access(group)
+    group.add_argument(
+        "--policy", type=values.path_or_none, metavar="FILE", help="the signature policy (default: as podman)"
+    )
+    group.add_argument(
+        "--registries.d",
+        type=values.path_or_none,
+        dest="registries_d",
+        metavar="DIR",
+        help="where signatures are (default: as podman)",
+    )
+    group.add_argument(
+        "--trust-file", type=values.path, metavar="FILE", help="in place of /etc/layertee/trust.toml"
+    )
+
+
+def _help(parser: argparse.ArgumentParser) -> None:
+    topics = ("places", "exit-codes")
+    parser.add_argument(
+        "topic", nargs="?", choices=(*topics, *ARGUMENTS), metavar="TOPIC", help="; ".join(topics)
+    )
+
+
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "pull": _pull,
+    "inspect": _inspect,
+    "map": _map,
+    "ls": _ls,
+    "rm": _rm,
+    "gc": _gc,
+    "verify": _verify,
+    "prepare": _prepare,
+    "serve": _serve,
+    "image-proxy": _image_proxy,
+    "install-shim": _install_shim,
+    "doctor": _doctor,
+    "help": _help,
+}
