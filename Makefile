@@ -32,11 +32,16 @@ fast: setup-fast
 	$(PYTEST) -n auto -m "not slow" tests/unit tests/contract; tests=$$?; \
 	wait $$types && exit $$tests
 
-# A measurement wants the machine for itself: those come second, one at a time.
+# A measurement wants the machine for itself: those come second, one at a time. A few that failed beside others
+# are run once more by themselves, and both runs are on record: see CONTRIBUTING.md.
 test: check prebuild
 	@echo "== tests (minutes; the slowest are listed at the end)"
 	@status=0; \
 	$(PYTEST) -n auto --durations=15 --durations-min=5 -m "not alone" $(SUITES) || status=$$?; \
+	if [ $$status = 1 ] && $(PY) -m tests.support.again; then \
+		echo "== again, by themselves: the tests that failed above"; \
+		$(PYTEST) -n 1 --lf -m "not alone" $(SUITES) && status=0; \
+	fi; \
 	$(PYTEST) -n 1 -m alone $(SUITES) || status=$$?; \
 	exit $$status
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 AHEAD = 32 << 20  # bytes that may be fetched before anybody asks for them
 SLACK = 1 << 20
+KEPT = 8  # connections, at most: how many there are is a matter of which answer came first
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_a_thousand_images_leave_nothing_behind(
 
         fds, rss = cycles(100)
         fds_later, rss_later = cycles(900)
-        assert fds_later <= fds
+        assert fds_later <= fds + KEPT
         assert rss_later <= rss + (2 << 20)
 
 

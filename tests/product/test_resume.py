@@ -86,8 +86,9 @@ def test_a_killed_pull_goes_on_where_it_was(
     name = push(image, "killed/os:1", registry)
     registry.reset()
     here = killed(user, image, form)
-    listed = user.run("ls", "--partial", "--json").json["partial"]
-    assert [(one["digest"], one["bytes"]) for one in listed] == [(image.layers[0].digest, here)]
+    listed = user.partial()
+    assert listed.pop(image.layers[0].digest) == here
+    assert set(listed) <= {image.layers[1].digest}, "the small layer may have been under way, too"
     assert user.run("ls", "--json").json["images"] == []
     planned = user.pull("--dry-run", "--layers", form, name)
     assert planned.layers[0]["resumed_at"] == here

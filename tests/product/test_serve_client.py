@@ -397,7 +397,7 @@ def test_the_next_run_goes_on_with_a_tar_that_has_begun(
     server.script([*breaks, *tars])
     user.pull(ONE_STREAM, server.reference, code=None)
     server.script(tars)
-    (here,) = (one["bytes"] for one in user.run("ls", "--partial", "--json").json["partial"])
+    here = user.partial()[large.diff_id]
     assert here > LARGE // 4
     assert user.blob(large.diff_id).exists() is False
     dry = user.pull(ONE_STREAM, "--dry-run", server.reference)

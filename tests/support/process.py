@@ -141,6 +141,10 @@ class Cli:
         """Parts of layers that are on their way in."""
         return sorted((self.store / "layertee" / "ingest").iterdir())
 
+    def partial(self) -> dict[str, int]:
+        """How many bytes are here of each blob that has begun to arrive."""
+        return {one["digest"]: one["bytes"] for one in self.run("ls", "--partial", "--json").json["partial"]}
+
     def verified(self) -> dict[str, Any]:
         """The report of ``layertee verify``, which must find nothing wrong."""
         report = self.run("verify", "--json").json
