@@ -21,7 +21,7 @@ demo: setup
 	@$(PY) -m bench.demo
 
 # Files begin in this order, so that the last of them are short, and all processes end together.
-SUITES := tests/c tests/product tests/peers tests/selftest tests/fuzz tests/torture bench/tests tests/contract tests/unit
+SUITES := tests/c tests/release tests/product tests/peers tests/selftest tests/fuzz tests/torture bench/tests tests/contract tests/unit
 PYTEST := $(PY) -m pytest -q --dist loadfile
 
 fast: setup-fast
