@@ -22,6 +22,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "images": {
         "pull": "pull an image into the store, or into an OCI layout",
         "inspect": "show an image's digests, DiffIDs and what is here of it",
+        "tags": "list the tags that a repository has in its registry",
     },
     "store commands": {
         "ls": "list the images in the store",

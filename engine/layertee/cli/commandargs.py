@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from . import proxyargs, serveargs, values
+from . import proxyargs, registryargs, serveargs, values
 from .commonargs import (
     add_access,
     add_budget,
@@ -191,6 +191,7 @@ def _help(parser: argparse.ArgumentParser) -> None:
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "pull": _pull,
     "inspect": _inspect,
+    "tags": registryargs.add_tags,
     "map": _map,
     "ls": _ls,
     "rm": _rm,

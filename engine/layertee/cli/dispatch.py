@@ -43,6 +43,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "pull": Command("pull", "pull", loop=True),
     "inspect": Command("inspect", "inspect", loop=True),
+    "tags": Command("tags", "tags", loop=True),
     "map": Command("store", "show_map"),
     "ls": Command("store", "ls"),
     "rm": Command("store", "rm"),

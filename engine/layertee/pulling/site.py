@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..image.resolved import ResolvedImage
     from ..registry.client import Registry
     from ..registry.http import Body
+    from ..registry.tags import TagList
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,27 @@ class Site:
     def answered(self) -> Registry:
         """The endpoint that gave the documents of the image that was resolved last."""
         return self._registry(self._answered)
+
+    async def tags(self) -> tuple[TagList, str]:
+        """The tags of the image's repository, and the name of the endpoint that they are of.
+
+        The origin says which there are; a mirror only where the origin cannot be asked. Raises as
+        ``list_tags``: what the origin failed with, with notes of the mirrors.
+        """
+        from ..registry.tags import list_tags
+
+        failed: dict[str, LayerteeError] = {}
+        for name, registry in reversed(self._registries.items()):
+            try:
+                return await list_tags(registry), name
+            except LayerteeError as exc:
+                if isinstance(exc, NotInRegistry) and not failed:
+                    raise
+                failed[name] = exc
+        (_, stands), *others = failed.items()
+        for name, error in others:
+            stands.add_note(f"{name}: {error}")
+        raise stands
 
     async def tars(self, layers: Sequence[Layer]) -> dict[Digest, TarAt]:
         """Those of ``layers``, by their blobs, of which the first endpoint that has anything has the tar.
