@@ -512,7 +512,7 @@ def test_the_command_displaces_and_puts_back(
 # --- under a client, and under systemd ------------------------------------------------------------------
 
 PAGE = ROOT / "docs/guides/bootc.md"
-DROP_IN = ROOT / "docs/guides/systemd/bootc-fetch-apply-updates.service.d/layertee.conf"
+DROP_IN = ROOT / "release/systemd/bootc-fetch-apply-updates.service.d/layertee.conf"
 
 
 @pytest.mark.slow
