@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .config.logins import Login
     from .core.result import TeeResult
     from .core.tee import Tee
     from .disk.keeping import KeepPartials
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .transfer.limits import FetchLimits, RangeMode
 
 _HOMES = {
+    "config.logins": ("Login",),
     "core.result": ("TeeResult",),
     "core.tee": ("Tee",),
     "disk.keeping": ("KeepPartials",),
@@ -66,6 +68,7 @@ __all__ = [
     "LayerResult",
     "LayerStream",
     "LayerteeError",
+    "Login",
     "Options",
     "Place",
     "Platform",

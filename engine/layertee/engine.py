@@ -17,6 +17,7 @@ from .aio import in_thread, unwrapped_group
 from .disk.space import Space
 from .errors import CatalogError, LocalError, OtherPlatform, SourceUnreadable
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
+from .image.given import path_of
 from .image.pairs import with_computed
 from .image.platform import Platform
 from .image.reference import Reference, ShortName, parse_name
@@ -79,9 +80,10 @@ class Engine:
     """
 
     def __init__(self, store: Store | Path | str | None = None, *, options: Options | None = None) -> None:
-        self._given = store
+        self._root = None if isinstance(store, Store) else path_of(store, "store")
         self._options = options or Options()
         self._store: Store | None = store if isinstance(store, Store) else None
+        self._is_own = self._store is None
         self._network_opened: Network | None = None
         self._pool: Pool | None = None
 
@@ -106,11 +108,10 @@ class Engine:
             self._close_store()
 
     def _open_store(self) -> None:
-        root = Path(self._given) if isinstance(self._given, str | Path) else default_root()
-        self._store = Store.open(root)
+        self._store = Store.open(self._root or default_root())
 
     def _close_store(self) -> None:
-        if self._store is not None and self._store is not self._given:
+        if self._store is not None and self._is_own:
             self._store.close()
 
     @property
@@ -170,10 +171,11 @@ class Engine:
         from .pulling.survey import look
 
         wanted = want or Want(trust=self._options.trust)
-        wanted = replace(
-            wanted,
-            form=wanted.form if form is None else Form(form),
-            verify=wanted.verify if verify is None else Verify(verify),
+        wanted = Want(
+            wanted.form if form is None else form,
+            wanted.verify if verify is None else verify,
+            wanted.keep,
+            wanted.trust,
         )
         async with self.in_time():
             found, examined = await self._examined(reference, wanted, enforce=True)

@@ -10,7 +10,7 @@ Secrets never enter a message: URLs pass through :func:`redact_url` first.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 __all__ = [
@@ -88,10 +88,23 @@ class LayerteeError(Exception):
     retryable = False
     hint = ""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
     def with_hint(self, word: str) -> Self:
         """This error, with its ``hint``: ``raise TLSFailed(message).with_hint("plain-http")``."""
         self.hint = word
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It pickles with its facts and notes, whatever its class is made with, and without its cause."""
+        return _same_error, (type(self), self.args, dict(vars(self)))
+
+
+def _same_error(kind: type[LayerteeError], args: tuple[Any, ...], facts: dict[str, Any]) -> LayerteeError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(facts)
+    return error
 
 
 # --- the user, or whoever wrote the configuration ---------------------------

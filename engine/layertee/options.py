@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import field
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .disk.keeping import KeepPartials
 from .disk.space import KeepFree
+from .image.given import one_of, parsed, path_of, several
 from .image.holding import Basis, Place
+from .image.placename import PlaceName, Where, parse_place
+from .image.platform import Platform
+from .image.reference_storage import StorageReference
 from .record import dataclass
 from .transfer.limits import FetchLimits
 
 if TYPE_CHECKING:
-    from .image.document import Platform
-    from .image.placename import Where
+    import ssl
+
+    from .config.logins import Login
+
+    Logins = Mapping[str, Login] | Callable[[str], Login | None]
 
 # What the zstd program takes by default. The most is what libzstd can do, the least what a frame can ask for.
 ZSTD_WINDOW = 128 << 20
 ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST = 1 << 10, 2 << 30
+CORES = ("c", "python")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,25 @@ class PolicyOptions:
     max_age_s: float | None = None
     allow_downgrade: bool = False
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            file: Path | str | None = ...,
+            insecure: bool = ...,
+            required: bool = ...,
+            registries_d: Path | str | None = ...,
+            signatures_by: SignaturesBy | str = ...,
+            skopeo: Path | str | None = ...,
+            trust_file: Path | str | None = ...,
+            max_age_s: float | None = ...,
+            allow_downgrade: bool = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        for name in ("file", "registries_d", "skopeo", "trust_file"):
+            _put(self, name, path_of(getattr(self, name), name))
+        _put(self, "signatures_by", one_of(SignaturesBy, self.signatures_by, "signatures_by"))
         if self.max_age_s is not None and self.max_age_s <= 0:
             raise ValueError(f"max_age_s is not above 0: {self.max_age_s}")
 
@@ -106,6 +135,15 @@ class Options:
     ``policy`` says which images are taken at all. ``keep_signatures``: what signs an image in its registry,
     and the index that it was chosen from, are kept beside it, for those who pull it from this machine.
     ``keep_free``: what stays free of the disk that the store is on; by default as LAYERTEE_KEEP_FREE says.
+    ``credentials`` are logins by registry, and no file or helper is looked at: a mapping, whose keys are a
+    host, ``host:port`` or ``host/repository`` of which the longest that fits counts; or a function of the
+    ``host[:port]``, called in a thread, which may block. Never shown or logged. ``ssl_context`` is used for
+    TLS with every host that a pull talks to.
+
+    Texts are taken for what they name: a platform, paths, places as ``--from`` has them, the value of
+    ``trust``, sizes and ages. ValueError or InvalidReference for what there is not, TypeError for what is
+    something else. Options pickle unless they have an ``ssl_context``, or a place or function that does
+    not; their logins are then in what was pickled.
     """
 
     platform: Platform | None = None
@@ -128,7 +166,99 @@ class Options:
     any_platform: bool = False
     keep_signatures: bool = False
     policy: PolicyOptions = field(default_factory=PolicyOptions)
+    credentials: Logins | None = field(default=None, repr=False, hash=False)
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            platform: Platform | str | None = ...,
+            authfile: Path | str | None = ...,
+            tls_verify: bool | None = ...,
+            registries_conf: Path | str | None = ...,
+            cert_dir: Path | str | None = ...,
+            limits: FetchLimits = ...,
+            places: Iterable[Where | Place | str] | Where | str = ...,
+            core: str | None = ...,
+            trust: Basis | str = ...,
+            anonymous: bool = ...,
+            trusted_realms: Iterable[str] | str = ...,
+            user_agent_prefix: str = ...,
+            opaque_layers: bool = ...,
+            budget: Budget = ...,
+            keep_free: KeepFree | str = ...,
+            keep_partials: KeepPartials | str = ...,
+            zstd_window: int = ...,
+            any_platform: bool = ...,
+            keep_signatures: bool = ...,
+            policy: PolicyOptions = ...,
+            credentials: Logins | None = ...,
+            ssl_context: ssl.SSLContext | None = ...,
+        ) -> None: ...
+
+    def replace(self, **changes: Any) -> Options:
+        """These options with ``changes``, which are checked as those of a new one. Raises TypeError for a
+        name that there is not, and what making Options raises.
+        """
+        return replace(self, **changes)
 
     def __post_init__(self) -> None:
+        self._put_what_is_meant()
+        if self.core is not None and self.core not in CORES:
+            raise ValueError(f"core is one of {', '.join(map(repr, CORES))}, or None, not {self.core!r:.100}")
+        for realm in self.trusted_realms:
+            if not isinstance(realm, str) or _HOST.fullmatch(realm) is None:
+                raise ValueError(f"trusted_realms has hosts, and {realm!r:.100} is none")
+        self._refuse_two_answers()
         if not ZSTD_WINDOW_LEAST <= self.zstd_window <= ZSTD_WINDOW_MOST:
             raise ValueError(f"zstd_window is not from 1 KiB to 2 GiB: {self.zstd_window}")
+
+    def _put_what_is_meant(self) -> None:
+        """Texts become what they stand for."""
+        if self.platform is not None:
+            _put(self, "platform", parsed(Platform, self.platform, "platform", Platform.parse))
+        for name in ("authfile", "registries_conf", "cert_dir"):
+            _put(self, name, path_of(getattr(self, name), name))
+        _put(self, "places", tuple(map(_place, _several_places(self.places))))
+        _put(self, "trust", one_of(Basis, self.trust, "trust"))
+        _put(self, "trusted_realms", several(self.trusted_realms, "trusted_realms"))
+        _put(self, "keep_free", parsed(KeepFree, self.keep_free, "keep_free", KeepFree.parse))
+        _put(
+            self,
+            "keep_partials",
+            parsed(KeepPartials, self.keep_partials, "keep_partials", KeepPartials.parse),
+        )
+
+    def _refuse_two_answers(self) -> None:
+        """What is given by the caller is given in place of files, so that both together say nothing clear."""
+        if self.credentials is not None:
+            if not isinstance(self.credentials, Mapping) and not callable(self.credentials):
+                raise TypeError("credentials is a mapping or a function, from hosts to Login")
+            if self.anonymous or self.authfile is not None:
+                raise ValueError("credentials is given in place of authfile and anonymous, not beside them")
+        if self.ssl_context is not None and (self.cert_dir is not None or self.tls_verify is not None):
+            raise ValueError("ssl_context is given in place of cert_dir and tls_verify, not beside them")
+        given = self.credentials is not None or self.ssl_context is not None
+        if given and self.policy.signatures_by is SignaturesBy.SKOPEO:
+            raise ValueError(
+                "skopeo cannot be handed credentials or an ssl_context: signatures_by is another"
+            )
+
+
+def _put(options: object, name: str, value: object) -> None:
+    """What is frozen is set while it is made, and not later."""
+    object.__setattr__(options, name, value)
+
+
+def _several_places(given: object) -> tuple[object, ...]:
+    return (given,) if isinstance(given, StorageReference | PlaceName) else several(given, "places")
+
+
+def _place(given: object) -> object:
+    """A place, or what its text names. Raises InvalidReference, TypeError."""
+    if isinstance(given, str):
+        return parse_place(given)
+    if isinstance(given, Path | StorageReference | PlaceName) or callable(getattr(given, "find", None)):
+        return given
+    raise TypeError(f"places has a {type(given).__name__}, which is no Place")

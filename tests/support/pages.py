@@ -166,6 +166,21 @@ def errors() -> str:
     return table(("code", "class (refines)", "what it is", "retryable", "exit code"), rows)
 
 
+def facts() -> str:
+    """What each class of errors carries besides its message, with types, by what it is made with."""
+    rows = []
+    for one in every_error():
+        own = inspect.signature(one).parameters if "__init__" in vars(one) else {}
+        found = [(name, parameter.annotation) for name, parameter in list(own.items())[1:]]
+        found += [
+            (name, kind) for name, kind in vars(one).get("__annotations__", {}).items() if name not in own
+        ]
+        if found:
+            listed = ", ".join(f"`{name}`: `{kind}`" for name, kind in found)
+            rows.append((f"`{one.__name__}`", listed))
+    return table(("class", "its facts"), rows)
+
+
 def names() -> str:
     """The public names of the package."""
     rows = []
@@ -251,6 +266,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "commands": ("docs/reference/cli.md", commands),
     "topics": ("docs/reference/cli.md", topics),
     "errors": ("docs/reference/errors.md", errors),
+    "facts": ("docs/reference/errors.md", facts),
     "names": ("docs/reference/library.md", names),
     "engine": ("docs/reference/library.md", methods),
     "want": ("docs/reference/library.md", lambda: fields_of(layertee.Want)),

@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "store": {"image", "config", "disk", "core"},
     "places": {"image", "config", "disk", "core", "store"},
     "skopeo": {"image", "config", "disk"},
-    "options": {"image", "disk", "transfer"},
+    "options": {"image", "config", "disk", "transfer"},
     "pulling": {
         *("image", "config", "disk", "core", "registry", "signatures", "transfer", "store", "places"),
         *("skopeo", "options"),
@@ -42,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "sync": {"store", "pulling", "engine"},
     "imageproxy": {"image", "disk", "core", "store", "signatures", "pulling", "engine"},
     "serve": {"image", "config", "disk", "core", "store", "places"},
-    "__init__": {"image", "disk", "core", "transfer", "store", "pulling", "engine", "sync"},
+    "__init__": {"image", "config", "disk", "core", "transfer", "store", "pulling", "engine", "sync"},
     "cli": {
         *(
             "image",
@@ -90,7 +90,10 @@ HOMES: dict[str, set[str]] = {
     "rfc3161_client": {"signatures.trust.timestamps"},
     "multidict": {"registry.http"},
     "yarl": {"registry.http"},
-    "ssl": {"registry.http", "registry.tls", "registry.failures", "registry.first_import", "serve.tls"},
+    "ssl": {
+        *("registry.http", "registry.tls", "registry.failures", "registry.first_import", "serve.tls"),
+        "options",  # for type checkers
+    },
     "uvloop": {"sync"},
     "bcrypt": {"serve.access"},
     "prometheus_client": {"serve.metrics"},

@@ -215,7 +215,7 @@ class Credentials:
 def _host(registry: str) -> str:
     if not credential_helpers.HOST.fullmatch(registry):
         raise AuthConfigError(f"{registry!r:.200} is not a registry host")
-    return _normal(registry)
+    return as_key(registry)
 
 
 def _load(file: _File) -> dict[str, object] | None:
@@ -242,7 +242,7 @@ def _section(config: Mapping[str, object], key: str) -> dict[str, object]:
     return {} if found is None else as_object(found, key)
 
 
-def _normal(key: str) -> str:
+def as_key(key: str) -> str:
     """A key as ``host[:port]`` or ``host/path``, in the form it is compared in.
 
     Keys with a scheme come from ``docker login``: their path is the API's (``/v1/``), not a namespace.
@@ -258,12 +258,12 @@ def _normal(key: str) -> str:
 def _in_file(config: Mapping[str, object], path: str, host: str, repository: str) -> Iterable[_Candidate]:
     """The helper that the file has for the registry, the entry, the helper for all: those that there are."""
     helpers = _section(config, "credHelpers")
-    helper = next((name for key, name in helpers.items() if _normal(key) == host), None)
+    helper = next((name for key, name in helpers.items() if as_key(key) == host), None)
     if helper is not None:
         yield _Candidate(CredentialSource(path, host, as_text(helper, "credHelpers")))
     entries: dict[str, tuple[str, object]] = {}
     for key, entry in _section(config, "auths").items():
-        entries.setdefault(_normal(key), (key, entry))
+        entries.setdefault(as_key(key), (key, entry))
     wanted = f"{host}/{repository}"
     while wanted:
         if wanted in entries:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
-from ..config.logins import Credentials
 from ..config.registries import Endpoint, Registries
 from ..config.registries_d import SignatureConfig, SignaturePlaces
 from ..errors import LayerteeError
@@ -21,9 +20,11 @@ from ..image.platform import Platform
 from ..image.reference import ImageReference, Reference
 from ..record import dataclass
 from ..registry.proxies import Proxies
+from .access import credentials_of
 from .judging import Judge
 
 if TYPE_CHECKING:
+    from ..config.logins import Credentials
     from ..options import Options
     from .consent import Section
     from .ruling import Ruling
@@ -122,11 +123,7 @@ async def explain(
         signatures = await in_thread(lambda: SignatureConfig.read(options.policy.registries_d))
         files = (*configured.files, *signatures.files)
         places = signatures.places(image)
-        credentials = (
-            Credentials.no_credentials()
-            if options.anonymous
-            else Credentials(options.authfile, helpers=configured.credential_helpers)
-        )
+        credentials = credentials_of(options, configured.credential_helpers)
         try:
             found = configured.endpoints(image)
         except LayerteeError as exc:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
-from ..config.logins import Credentials
 from ..config.registries import AUTH_FILES, Endpoint, Registries
 from ..registry.client import Registry
 from ..registry.first_import import import_aiohttp
 from ..transfer.servers import Servers, Standing
 from ..version import __version__
+from .access import credentials_of
 from .site import Site
 
 if TYPE_CHECKING:
+    from ..config.logins import Credentials
     from ..core.pool import Pool
     from ..image.reference import Reference
     from ..image.resolved import ResolvedImage
@@ -109,7 +110,11 @@ class Network:
             self._opened(),
             image,
             self._logins(),
-            tls=TLSPolicy(verify=verify, cert_dir=options.cert_dir or find_cert_dir(image.registry)),
+            tls=(
+                TLSPolicy(verify=verify, cert_dir=options.cert_dir or find_cert_dir(image.registry))
+                if options.ssl_context is None
+                else TLSPolicy(verify=verify, context=options.ssl_context)
+            ),
             allow_http=not verify,
             namespace=endpoint.namespace,
             is_blocked=self._is_blocked,
@@ -122,16 +127,8 @@ class Network:
 
     def _logins(self) -> Credentials:
         if self._credentials is None:
-            options = self._options
-            self._credentials = (
-                Credentials.no_credentials()
-                if options.anonymous
-                else Credentials(
-                    options.authfile,
-                    helpers=self._configured.credential_helpers if self._configured else (AUTH_FILES,),
-                    trusted_realms=options.trusted_realms,
-                )
-            )
+            helpers = self._configured.credential_helpers if self._configured else (AUTH_FILES,)
+            self._credentials = credentials_of(self._options, helpers)
         return self._credentials
 
     def _opened(self) -> Transport:

@@ -27,6 +27,7 @@ from ..image.holding import Basis, Form, Holding
 from ..image.media import Compression
 from ..image.pairs import refuse_contradictions
 from ..record import dataclass
+from .want import Keep, Verify, Want
 
 if TYPE_CHECKING:
     from ..image.reference import Reference
@@ -46,54 +47,6 @@ class Action(enum.Enum):
     HAVE = "have"  # nothing: the store holds it, or a place that keeps it for others
     REUSE = "reuse"  # its bytes are read on this machine
     FETCH = "fetch"  # its bytes come from the registry
-
-
-class Verify(enum.Enum):
-    """What is checked of a layer that is fetched.
-
-    ``DIGEST`` inflates nothing of a blob that is kept as it is: its content is then only what the
-    image says, no pair is recorded, and the first pull or verification that needs it computes it.
-    Layers kept uncompressed are named by their DiffID, so they are always checked against both.
-    """
-
-    BOTH = "both"  # the blob's digest and the DiffID
-    DIGEST = "digest"  # the blob's digest
-
-
-class Keep(enum.Enum):
-    """Where the layers of an image are to be after a pull."""
-
-    ANYWHERE = "anywhere"  # a layer may be left in a place that has it and cannot give it back
-    STORE = "store"  # in the store, in whatever form costs least
-    NAMED = "named"  # in the store, under the name that the wanted form gives it, whatever else is there
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What is wanted of an image's layers.
-
-    ``trust``: with ``COMPUTED``, other places are used only for what was computed on this machine; otherwise
-    whatever can be read is read, and what can only be shown counts if its basis is ``trust`` or stronger.
-    """
-
-    form: Form = Form.AS_IS
-    verify: Verify = Verify.BOTH
-    keep: Keep = Keep.ANYWHERE
-    trust: Basis = Basis.ATTESTED
-
-    @property
-    def digest_only(self) -> bool:
-        """Whether a blob of the image is hashed and not inflated."""
-        return self.verify is Verify.DIGEST and self.form is Form.AS_IS
-
-    @property
-    def blobs_only(self) -> bool:
-        """Whether nothing will do in place of the blobs that the image names."""
-        return self.keep is Keep.NAMED and self.form is Form.AS_IS
-
-    def name_of(self, layer: Layer) -> Digest:
-        """What the store calls ``layer`` in the wanted form: the blob's digest, or the DiffID for the tar."""
-        return layer.digest if self.form is Form.AS_IS else layer.tar_digest
 
 
 class SourceKind(enum.Enum):

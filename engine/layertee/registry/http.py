@@ -59,10 +59,14 @@ _MIN_RATE = 8
 
 @dataclass(frozen=True, slots=True)
 class TLSPolicy:
-    """How a registry's peer is authenticated. ``cert_dir``: ``*.crt`` CAs, ``*.cert``/``*.key`` pairs."""
+    """How a registry's peer is authenticated. ``cert_dir``: ``*.crt`` CAs, ``*.cert``/``*.key`` pairs.
+
+    A ``context`` stands for all of that.
+    """
 
     verify: bool = True
     cert_dir: Path | None = None
+    context: ssl.SSLContext | None = None
 
 
 class Response:
@@ -376,7 +380,7 @@ class Transport:
         return response, "" if tunnel or proxy is None or proxy.is_socks else str(proxy)
 
     def _context(self, tls: TLSPolicy) -> ssl.SSLContext:
-        context = self._contexts.get(tls)
+        context = tls.context or self._contexts.get(tls)
         if context is None:
             context = self._contexts[tls] = tls_context(verify=tls.verify, cert_dir=tls.cert_dir)
         return context
