@@ -21,7 +21,10 @@ from tests.support.rig.layers import text_layer
 
 SECRET = "planted-password-of-a-program"
 QUICK = FetchLimits(attempts=2, backoff_s=0.01)
-AUTHS: dict[str, BasicAuth | BearerAuth] = {"basic": BasicAuth("robot", SECRET), "bearer": BearerAuth("robot", SECRET)}
+AUTHS: dict[str, BasicAuth | BearerAuth] = {
+    "basic": BasicAuth("robot", SECRET),
+    "bearer": BearerAuth("robot", SECRET),
+}
 
 
 @pytest.fixture(scope="module")
