@@ -22,12 +22,12 @@ from tests.support.trees import skopeo_reads
 pytestmark = pytest.mark.slow
 
 PULL_KEYS = [
-    *("image", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
+    *("image", "dry_run", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
     *("endpoints", "bytes_fetched", "bytes_reused", "seconds", "policy", "seen", "warnings"),
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),
-    *("as_tar", "place", "basis", "endpoints"),
+    *("as_tar", "place", "basis", "kept_elsewhere", "endpoints"),
 ]
 SHARED = incompressible_layer(700_000, seed=5)
 
@@ -233,18 +233,29 @@ def test_rm_takes_all_the_names_or_none(user: Cli, names: tuple[str, str]) -> No
     ran = user.run("rm", names[0], "missing", names[1], code=2)
     assert ran.out == "" and "'missing'" in ran.err
     assert user.run("ls", "--json").json == before
-    user.run("rm", names[0], names[1], names[0])
+    assert user.run("rm", "--json", names[0], names[1], names[0]).json == {"removed": list(names)}
     assert user.run("ls", "--json").json == {"images": []}
 
 
-@pytest.mark.parametrize("command", [("ls",), ("map",), ("gc",), ("verify",), ("rm", "x")], ids=" ".join)
-def test_a_store_that_is_not_there_is_neither_made_nor_taken_for_an_empty_one(
+@pytest.mark.parametrize("command", [("verify",), ("rm", "x")], ids=" ".join)
+def test_a_store_that_is_not_there_is_neither_made_nor_taken_for_one_that_was_hashed(
     user: Cli, command: tuple[str, ...]
 ) -> None:
     ran = user.run(*command, code=2)
     error, hint = ran.err.splitlines()
     assert error == f"layertee: there is no store in {user.store}; the first pull makes it [NOT_FOUND]"
     assert hint.startswith("hint: ") and "--store" in hint
+    assert not user.store.exists()
+
+
+@pytest.mark.parametrize("command", [("ls",), ("ls", "--partial"), ("map",), ("gc",)], ids=" ".join)
+def test_nothing_is_in_a_store_that_is_not_there_and_that_is_said(
+    user: Cli, command: tuple[str, ...]
+) -> None:
+    ran = user.run(*command)
+    assert ran.err == f"layertee: there is no store in {user.store} yet; the first pull makes it\n"
+    assert len(ran.out.splitlines()) == 1
+    assert not any(user.run(*command, "--json").json.values())
     assert not user.store.exists()
 
 

@@ -78,7 +78,8 @@ def test_all_but_what_stays_free_can_be_filled(cli: Cli, name: str, tmp_path: Pa
     disk = tmp_path / "disk"
     disk.mkdir()
     with tmpfs(disk, "6m"):
-        assert cli.pull("--store", disk / "store", "--keep-free", "3Mi", name, code=5).out == ""
+        error = cli.pull("--store", disk / "store", "--keep-free", "3Mi", name, code=5).json["error"]
+        assert error["code"] == "STORE_FULL" and error["need"] > 3 << 20 and error["floor"] == 3 << 20
         cli.pull("--store", disk / "store", "--keep-free", "2Mi", name)
 
 

@@ -210,7 +210,7 @@ def test_wrong_or_no_credentials_are_a_plain_error_without_a_secret(
         ]
     ran = user.pull(*args, code=1)
     assert "UNAUTHORIZED" in ran.err and private.server.host in ran.err
-    assert "planted" not in ran.err and ran.out == ""
+    assert "planted" not in ran.err + ran.out and ran.json["error"]["status"] == 401
     assert private.bytes_sent() == 0
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 COMMAND = str(Path(sys.executable).with_name("layertee"))
 CORES = ("c", "python")
+SCHEMA = 1  # of --json
 _COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare", "serve")
 PLAIN = "--tls-verify=false"
 _LATE_S = 240.0  # less than the limit of a test
@@ -43,9 +44,10 @@ class Ran:
 
     @property
     def json(self) -> dict[str, Any]:
-        """Standard output, which must be one JSON object and nothing else."""
+        """Standard output, which must be one JSON object and nothing else; without the schema's number."""
         document = json.loads(self.out)
         assert isinstance(document, dict)
+        assert document.pop("schema") == SCHEMA
         return document
 
     @property

@@ -57,7 +57,7 @@ Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed,
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """What ``argv`` asks for: ``command`` is its name, ``options`` what follows ``--`` of install-shim.
 
-    Raises SystemExit after ``--help`` and ``--version`` (0) and for a mistake (1), once it was answered;
+    Raises SystemExit after ``--help`` and ``--version`` (0), and Mistake for one (1), once it was answered;
     OutputFailed.
     """
     words = list(argv)
@@ -86,6 +86,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+class Mistake(SystemExit):
+    """The words make no sense, which a person was told already: ``message``."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(EXIT_ERROR)
+        self.message = message
+
+
 def parser_of(command: str | None) -> argparse.ArgumentParser:
     """That of one command, or of the whole."""
     root, parser = _parsers(command)
@@ -109,7 +117,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         tell(*self.format_usage().rstrip("\n").split("\n"))
-        self.exit(EXIT_ERROR, f"{self.prog}: error: {message}")
+        tell(f"{self.prog}: error: {message}")
+        raise Mistake(message)
 
 
 class _Version(argparse.Action):

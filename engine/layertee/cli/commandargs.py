@@ -93,6 +93,7 @@ def _ls(parser: argparse.ArgumentParser) -> None:
 
 def _rm(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
+    add_json(parser)
     parser.add_argument("names", nargs="+", metavar="NAME", help="as 'layertee ls' shows it")
 
 

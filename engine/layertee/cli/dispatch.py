@@ -6,20 +6,20 @@ the command is run: ``layertee --version`` must not pay for a TLS library.
 
 from __future__ import annotations
 
-import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..errors import LayerteeError, LocalError
+from ..errors import LayerteeError
 from ..registry.first_import import imported_for_good, leave_certificates_out
-from . import process
-from .arguments import parse
-from .exits import EXIT_ERROR, EXIT_SIGNAL, exit_code
+from . import failure, process
+from .arguments import Mistake, parse
+from .exits import EXIT_ERROR
 from .hints import tell_hints
-from .output import ReaderLeft, flush, tell
+from .output import OutputFailed, ReaderLeft, flush, print_json, tell
 
 
 class Command(NamedTuple):
@@ -78,31 +78,52 @@ def run_as_process() -> int:
 def _run(
     argv: Sequence[str], load: Callable[[Command], Callable[[Namespace], int]], arrived: Sequence[int]
 ) -> int:
-    """``arrived``: the signals that asked for an end and were turned into a KeyboardInterrupt."""
+    """``arrived``: the signals that asked for an end and were turned into a KeyboardInterrupt.
+
+    A command finds them as ``args.arrived``. What it has to say for programs although it failed, it leaves
+    in ``args.so_far``.
+    """
+    args = Namespace(so_far={})
     try:
         args = parse(argv)
+        args.arrived, args.so_far = arrived, {}
         process.log_to_standard_error(args.debug, args.verbose)
         code = load(COMMANDS[args.command])(args)
         flush()
         return code
-    except KeyboardInterrupt:
-        number = arrived[0] if arrived else signal.SIGINT
-        word = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        tell(f"layertee: {word}; what has arrived is kept")
-        return EXIT_SIGNAL + number
+    except Mistake as exc:
+        _say_for_programs(argv, failure.mistake(exc.message), {})
+        raise
     except ReaderLeft:
         return EXIT_ERROR
-    except LayerteeError as exc:
-        tell(f"layertee: {exc} [{exc.code}]")
-        tell(*(f"  {note}" for note in getattr(exc, "__notes__", ())))
-        tell_hints([exc.hint])
-        return exit_code(exc)
-    except (MemoryError, OSError, RuntimeError) as exc:
-        lacking = process.what_ran_out(exc)
-        if lacking is None:
+    except (KeyboardInterrupt, LayerteeError, MemoryError, OSError, RuntimeError) as exc:
+        described = failure.describe(exc, arrived)
+        if described is None:
             raise
-        tell(f"layertee: {lacking} [{LocalError.code}]")
-        return EXIT_ERROR
+        _tell_of(exc, described)
+        if not isinstance(exc, OutputFailed):
+            _say_for_programs(argv, described, args.so_far)
+        return int(described["exit_code"])
+
+
+def _tell_of(exc: BaseException, described: Mapping[str, Any]) -> None:
+    """For a person, on standard error."""
+    if isinstance(exc, KeyboardInterrupt):
+        tell(f"layertee: {described['message']}")
+        return
+    tell(f"layertee: {described['message']} [{described['code']}]")
+    if isinstance(exc, LayerteeError):
+        tell(*(f"  {note}" for note in described["notes"]))
+        tell_hints([exc.hint])
+
+
+def _say_for_programs(argv: Sequence[str], described: Mapping[str, Any], so_far: Mapping[str, Any]) -> None:
+    """On standard output, where ``--json`` is among the words: which may be ones that nobody understood."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    if "--json" in words:
+        with suppress(OutputFailed, ReaderLeft):
+            print_json({"error": described, **so_far})
+            flush()
 
 
 def _load(command: Command) -> Callable[[Namespace], int]:

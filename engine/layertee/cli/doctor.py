@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config.policy import no_policy, read_policies
 from ..config.registries import Registries
@@ -11,15 +13,17 @@ from ..config.registries_d import SignatureConfig
 from ..config.requirements import Verdict, verdict
 from ..config.storage import storage_files
 from ..config.trustfile import read_trust
-from ..core.loading import core_report
+from ..core.loading import core_name, core_report
 from ..disk.files import is_directory
 from ..disk.space import KeepFree, free_space, human
 from ..disk.trusted import refuse_reachable
 from ..errors import LocalError, PolicyRefused, RegistriesConfError, UnsafePath
+from ..record import dataclass
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
+from ..version import __version__
 from .exits import EXIT_ERROR, EXIT_OK
-from .output import say, warn
+from .output import print_json, say, warn
 from .shared import root_of
 
 _BY_DEFAULT = {
@@ -29,39 +33,102 @@ _BY_DEFAULT = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """The store in ``root``: whether it was made yet, and then what is in it. Sizes in bytes.
+
+    ``incomplete``: why the map does not have all that it could, None for one that has.
+    """
+
+    root: Path
+    made: bool
+    free: int | None = None
+    floor: int | None = None
+    n_images: int = 0
+    n_pairs: int = 0
+    incomplete: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, root: Path) -> StoreFacts:
+        """Raises StoreCorrupt, LocalError."""
+        if not is_directory(root):
+            return cls(root, False)
+        with Store.open(root, create=False) as store:
+            free, floor = free_space(root, KeepFree.usual())
+            counts = len(store.images.all()), len(store.catalog.pairs())
+            return cls(root, True, free, floor, *counts, store.rebuild_reason, tuple(store.warnings))
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        lines = [f"store: {self.root}"]
+        if self.free is None or self.floor is None:
+            return [*lines, "  not there yet; the first pull makes it"]
+        lines.append(f"  {human(self.free)} free, {human(self.floor)} of it stay free for the system")
+        lines.append(f"  {self.n_images} images, {self.n_pairs} pairs in the map")
+        if self.incomplete:
+            lines.append(f"  the map is incomplete: {self.incomplete}; run: layertee verify")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of the object that ``--json`` prints."""
+        return {
+            "root": str(self.root),
+            "made": self.made,
+            "free_bytes": self.free,
+            "floor_bytes": self.floor,
+            "images": self.n_images,
+            "pairs": self.n_pairs,
+            "incomplete": self.incomplete,
+        }
+
+
 def doctor(args: argparse.Namespace) -> int:
     """Raises StoreCorrupt, LocalError; for an image also InvalidReference, RegistriesConfError."""
-    if args.image is not None or args.json:
+    if args.image is not None:
         from .doctor_image import doctor_image
 
         return doctor_image(args)
-    say(*core_report().split("\n"))
-    say(*skopeo_report(args.policy, args.trust_file))
-    say(*configuration_report())
-    root = root_of(args)
-    say(f"store: {root}")
-    if not is_directory(root):
-        say("  not there yet; the first pull makes it")
-        return EXIT_OK
-    with Store.open(root, create=False) as store:
-        free, floor = free_space(root, KeepFree.usual())
-        say(f"  {human(free)} free, {human(floor)} of it stay free for the system")
-        say(f"  {len(store.images.all())} images, {len(store.catalog.pairs())} pairs in the map")
-        if store.rebuild_reason:
-            say(f"  the map is incomplete: {store.rebuild_reason}; run: layertee verify")
-        warn(store.warnings)
-        return EXIT_ERROR if store.rebuild_reason else EXIT_OK
+    core = core_report().split("\n")
+    images = skopeo_report(args.policy, args.trust_file)
+    files, problem = configuration()
+    if not args.json:
+        say(*core, *images, *configuration_report(files, problem))
+    store = StoreFacts.read(root_of(args))
+    if args.json:
+        print_json(
+            {
+                "version": __version__,
+                "core": core_name(),
+                "core_report": core,
+                "image_proxy_report": images,
+                "configuration": {"files": files, "problem": problem},
+                "store": store.to_json(),
+                "warnings": list(dict.fromkeys(store.warnings)),
+            }
+        )
+    else:
+        say(*store.lines())
+    warn(store.warnings)
+    return EXIT_ERROR if store.incomplete else EXIT_OK
 
 
-def configuration_report() -> list[str]:
-    """Which files about registries are read; a line each."""
+def configuration() -> tuple[list[str], str | None]:
+    """The files about registries, in the order in which they are read; and why they cannot be read."""
     try:
         files = [*Registries.read().files, *SignatureConfig.read().files, *storage_files()]
     except (RegistriesConfError, LocalError) as exc:
-        return [f"configuration: images cannot be found by it: {exc}"]
+        return [], str(exc)
+    return [str(file) for file in files], None
+
+
+def configuration_report(files: Sequence[str], problem: str | None) -> list[str]:
+    """The same for a person; a line each."""
+    if problem is not None:
+        return [f"configuration: images cannot be found by it: {problem}"]
     if not files:
         return ["configuration: no registries.conf, no registries.d, no storage.conf"]
-    return ["configuration, in the order in which it is read:", *(f"  {path}" for path in files)]
+    return ["configuration, in the order in which it is read:", *(f"  {file}" for file in files)]
 
 
 def skopeo_report(policy_file: Path | None = None, trust_file: Path | None = None) -> list[str]:

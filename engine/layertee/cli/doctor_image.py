@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from ..config.registries import Registries
 from ..config.shortnames import candidates, recorded_at
-from ..errors import InvalidReference
 from ..image.reference import ImageReference, ShortName, parse_name
 from ..options import Options, PolicyOptions
 from ..pulling.explain import EndpointFacts, Explanation, explain
@@ -18,8 +17,6 @@ from .output import print_json, say
 
 def doctor_image(args: argparse.Namespace) -> int:
     """Raises InvalidReference, RegistriesConfError."""
-    if args.image is None:
-        raise InvalidReference("--json, --authfile and the like are for 'layertee doctor IMAGE'")
     options = Options(
         authfile=args.authfile,
         tls_verify=args.tls_verify,

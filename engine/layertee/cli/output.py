@@ -15,13 +15,14 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import TextIOBase
 from typing import TextIO
 
 from ..errors import LayerteeError
 
+SCHEMA = 1  # of the objects of --json: another number once a key goes, or means something else
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -108,9 +109,11 @@ def warn(warnings: Iterable[str]) -> None:
         tell(f"layertee: warning: {warning}")
 
 
-def print_json(value: object) -> None:
-    """The one object that ``--json`` promises, in ASCII. Raises as ``say``."""
-    text = json.dumps(value, indent=2).replace("\x7f", "\\u007f")  # the one control that json leaves
+def print_json(value: Mapping[str, object]) -> None:
+    """The one object that ``--json`` promises, in ASCII, with the number of its schema. Raises as ``say``."""
+    text = json.dumps({"schema": SCHEMA, **value}, indent=2).replace(
+        "\x7f", "\\u007f"
+    )  # the one control that json leaves
     say(*text.split("\n"))
 
 

@@ -78,6 +78,7 @@ def _undo(args: argparse.Namespace) -> int:
             {
                 "repo": str(args.ostree_repo),
                 "dry_run": args.dry_run,
+                "image": image,
                 "removed": [row.digest for row in undone.removed],
                 "in_use": [row.digest for row in undone.in_use],
             }

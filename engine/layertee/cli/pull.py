@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..disk.space import human
@@ -11,6 +12,7 @@ from ..engine import Engine, ImageName
 from ..errors import InvalidReference, LayerteeError
 from ..image.reference import LayoutReference, parse_reference
 from ..pulling.plan import Action, Form, Verify
+from ..record import dataclass
 from ..store.store import Store
 from ..sync import run
 from .exits import EXIT_OK
@@ -51,10 +53,15 @@ def pull(args: argparse.Namespace) -> int:
     with look_into(root, private) if args.dry_run else Store.open(root, private=private) as store:
         try:
             result = run(main())
-        except LayerteeError as exc:
+        except (LayerteeError, KeyboardInterrupt) as exc:
             for plan in begun:
-                layers = [step.layer for step in plan.layers]
-                exc.add_note(_kept(store, layers))
+                kept = Kept.look(store, [step.layer for step in plan.layers])
+                args.so_far = {
+                    "image": plan.reference,
+                    "manifest_digest": plan.manifest.digest,
+                    "kept": kept.to_json(),
+                }
+                exc.add_note(str(kept))
             raise
     warn(result.warnings)
     if result.consent.unasked:
@@ -66,12 +73,34 @@ def pull(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _kept(store: Store, layers: Sequence[Layer]) -> str:
-    """What the next run need not fetch."""
-    n_kept = sum(bool(store.blobs.forms(layer)) for layer in layers)
-    begun = sum(store.parts.arrived(layers).values())
-    others = f", nor {human(begun)} of the others" if begun else ""
-    return f"{n_kept} of {len(layers)} layers are in {store.root} and will not be fetched again{others}"
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the next run need not fetch: so many layers of the image, and bytes of the others."""
+
+    root: Path
+    n_layers: int
+    n_all: int
+    nbytes_begun: int
+
+    @classmethod
+    def look(cls, store: Store, layers: Sequence[Layer]) -> Kept:
+        """Raises LocalError."""
+        n_kept = sum(bool(store.blobs.forms(layer)) for layer in layers)
+        return cls(store.root, n_kept, len(layers), sum(store.parts.arrived(layers).values()))
+
+    def __str__(self) -> str:
+        others = f", nor {human(self.nbytes_begun)} of the others" if self.nbytes_begun else ""
+        which = f"{self.n_layers} of {self.n_all} layers"
+        return f"{which} are in {self.root} and will not be fetched again{others}"
+
+    def to_json(self) -> dict[str, object]:
+        """Its part of the object that ``--json`` prints."""
+        return {
+            "store": str(self.root),
+            "layers": self.n_layers,
+            "layers_total": self.n_all,
+            "bytes_begun": self.nbytes_begun,
+        }
 
 
 def _destination(text: str) -> LayoutReference:

@@ -20,6 +20,7 @@ from ..options import Budget, Options
 from ..store.layout import is_unfinished
 from ..store.store import Store, default_root
 from ..transfer.limits import FetchLimits, RangeMode
+from .output import tell
 from .policyargs import policy_of
 
 
@@ -63,10 +64,37 @@ def root_of(args: argparse.Namespace) -> Path:
 
 def open_store(args: argparse.Namespace) -> Store:
     """The store, which must be there. Raises NotFound, StoreCorrupt, LocalError."""
+    store = _open_if_there(args)
+    if store is None:
+        raise NotFound(f"{_none_in(root_of(args))}; the first pull makes it").with_hint("store-place")
+    return store
+
+
+def _open_if_there(args: argparse.Namespace) -> Store | None:
+    """The store; None where none was made yet. Raises StoreCorrupt, LocalError."""
     root = root_of(args)
     if not is_directory(root) or is_unfinished(root):
-        raise NotFound(f"there is no store in {root}; the first pull makes it").with_hint("store-place")
+        return None
     return Store.open(root, create=False)
+
+
+@contextmanager
+def store_or_nothing(args: argparse.Namespace) -> Iterator[Store | None]:
+    """The store for a command that finds nothing in one that was not made yet, and says so.
+
+    Raises StoreCorrupt, LocalError.
+    """
+    store = _open_if_there(args)
+    if store is None:
+        tell(f"layertee: {_none_in(root_of(args))} yet; the first pull makes it")
+        yield None
+        return
+    with store:
+        yield store
+
+
+def _none_in(root: Path) -> str:
+    return f"there is no store in {root}"
 
 
 @contextmanager

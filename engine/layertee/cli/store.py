@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..disk.keeping import KeepPartials
@@ -11,24 +12,24 @@ from ..disk.space import human
 from ..errors import InvalidReference
 from ..image.document import DiffID, Digest
 from ..store.gc import gc
+from ..store.sweep import GCReport
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
-from .shared import open_store
+from .shared import open_store, store_or_nothing
 
 if TYPE_CHECKING:
     from ..store.catalog import Pair
     from ..store.images import StoredImage
     from ..store.parts import Part
-    from ..store.sweep import GCReport
 
 
 def ls(args: argparse.Namespace) -> int:
-    """Raises NotFound, StoreCorrupt, LocalError; so do the others."""
+    """Raises StoreCorrupt, LocalError; so do the others."""
     if args.partial:
         return _ls_parts(args)
-    with open_store(args) as store:
-        images = store.images.all()
-    warn(store.warnings)
+    with store_or_nothing(args) as store:
+        images = store.images.all() if store else []
+        warn(store.warnings if store else ())
     if args.json:
         print_json({"images": [_image_json(image) for image in images]})
     else:
@@ -39,9 +40,9 @@ def ls(args: argparse.Namespace) -> int:
 
 def _ls_parts(args: argparse.Namespace) -> int:
     """Of a blob that is being fetched by another process just now, too."""
-    with open_store(args) as store:
-        parts = store.parts.all()
-    warn(store.warnings)
+    with store_or_nothing(args) as store:
+        parts = store.parts.all() if store else []
+        warn(store.warnings if store else ())
     if args.json:
         told = [
             {"digest": part.digest, "bytes": part.nbytes, "age_seconds": round(part.age_s)} for part in parts
@@ -87,9 +88,11 @@ def _image_row(image: StoredImage) -> tuple[str, ...]:
 def show_map(args: argparse.Namespace) -> int:
     """``args.key``: only the pairs with that digest. Raises InvalidReference as well."""
     key = _digest(args.key) if args.key else None
-    with open_store(args) as store:
-        pairs = store.catalog.lookup(key) if key else store.catalog.pairs()
-    warn(store.warnings)
+    with store_or_nothing(args) as store:
+        pairs: Sequence[Pair] = ()
+        if store:
+            pairs = store.catalog.lookup(key) if key else store.catalog.pairs()
+            warn(store.warnings)
     if args.json:
         print_json({"pairs": [_pair_json(pair) for pair in pairs]})
     else:
@@ -126,7 +129,7 @@ def _pair_row(pair: Pair) -> tuple[str, ...]:
 
 
 def rm(args: argparse.Namespace) -> int:
-    """All of ``args.names``, or, where one is not there, none."""
+    """All of ``args.names``, or, where one is not there, none. Raises NotFound as well."""
     names = list(dict.fromkeys(args.names))
     with open_store(args) as store:
         for name in names:
@@ -134,13 +137,15 @@ def rm(args: argparse.Namespace) -> int:
         for name in names:
             store.images.remove(name)
     warn(store.warnings)
+    if args.json:
+        print_json({"removed": names})
     return EXIT_OK
 
 
 def collect(args: argparse.Namespace) -> int:
     """``gc``. Raises StoreBusy as well."""
-    with open_store(args) as store:
-        report = gc(store, keep_parts=args.keep_partials or KeepPartials(0.0))
+    with store_or_nothing(args) as store:
+        report = gc(store, keep_parts=args.keep_partials or KeepPartials(0.0)) if store else GCReport()
     warn(report.warnings)
     if args.json:
         print_json(_gc_json(report))
@@ -155,6 +160,7 @@ def collect(args: argparse.Namespace) -> int:
 def _gc_json(report: GCReport) -> dict[str, object]:
     return {
         "blobs_removed": report.blobs_removed,
+        "leftovers_removed": report.parts_removed,
         "bytes_freed": report.bytes_freed,
         "blobs_kept": report.blobs_kept,
     }

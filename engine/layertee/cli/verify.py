@@ -39,6 +39,7 @@ def verify(args: argparse.Namespace) -> int:
     if isinstance(repaired, LayerteeError):
         if not args.json:
             _print(report, None)  # what is wrong was put aside, and is not found again
+        args.so_far = _json(report, None)
         raise repaired
     if args.json:
         print_json(_json(report, repaired))

@@ -127,7 +127,7 @@ class PullResult:
     manifest in the store, which differs where a layer is kept in another form. It is None after a pull
     that left layers in the places of ``kept_by``: the store then has the rest, and no such image. ``asked``
     are the endpoints that the image has, in the order of their configuration. ``consent`` and ``freshness``
-    are those of the plan.
+    are those of the plan. ``dry_run``: nothing was pulled, and all of it is what a pull would come to.
     """
 
     image: str
@@ -140,6 +140,7 @@ class PullResult:
     asked: tuple[Asked, ...] = ()
     consent: Consent = field(default_factory=Consent)
     freshness: Freshness | None = None
+    dry_run: bool = False
 
     @classmethod
     def planned(
@@ -152,7 +153,8 @@ class PullResult:
     ) -> PullResult:
         """What ``--dry-run`` shows: the same shape, with planned bytes."""
         layers = tuple(LayerResult.planned(step) for step in plan.layers)
-        return cls(image, manifest.digest, None, manifest.config.digest, layers, 0.0, warnings, asked)
+        config = manifest.config.digest
+        return cls(image, manifest.digest, None, config, layers, 0.0, warnings, asked, dry_run=True)
 
     @property
     def bytes_fetched(self) -> int:
@@ -184,6 +186,7 @@ class PullResult:
         """The object that ``--json`` prints."""
         return {
             "image": self.image,
+            "dry_run": self.dry_run,
             "manifest_digest": self.manifest_digest,
             "local_manifest_digest": self.local_manifest_digest,
             "config_digest": self.config_digest,
@@ -200,6 +203,7 @@ class PullResult:
                     "as_tar": layer.as_tar,
                     "place": layer.place,
                     "basis": layer.basis.value if layer.basis else None,
+                    "kept_elsewhere": layer.kept_elsewhere,
                     "endpoints": dict(layer.by_endpoint),
                 }
                 for layer in self.layers

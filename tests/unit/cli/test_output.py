@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import layertee
 from layertee.cli.output import (
+    SCHEMA,
     OutputFailed,
     ReaderLeft,
     Tolerant,
@@ -129,11 +130,11 @@ def test_lines_are_lines_whatever_is_in_them(capsys: pytest.CaptureFixture[str])
 def test_json_is_ascii_and_comes_back_as_it_was(value: object) -> None:
     out, sys.stdout = sys.stdout, io.StringIO()
     try:
-        print_json(value)
+        print_json({"x": value})
         printed = sys.stdout.getvalue()
     finally:
         sys.stdout = out
-    assert printed.isascii() and json.loads(printed) == value
+    assert printed.isascii() and json.loads(printed) == {"schema": SCHEMA, "x": value}
     for line in printed.split("\n"):
         assert_harmless(line)
 
