@@ -88,12 +88,31 @@ def test_looking_at_an_image_needs_no_store_and_makes_none(
     assert list(user.home.iterdir()) == [] and not target.exists()
 
 
-def test_quiet_means_not_a_word(user: Cli, names: tuple[str, str]) -> None:
-    for _ in range(2):
-        ran = user.run("pull", PLAIN, "--quiet", names[0])
-        assert (ran.out, ran.err) == ("", "")
+def test_quiet_means_not_a_word_but_the_digest_at_the_registry(
+    user: Cli, names: tuple[str, str], images: tuple[BuiltImage, BuiltImage]
+) -> None:
+    digest = f"{images[0].digest}\n"
+    for more in (["--dry-run"], [], ["--layers=uncompressed"]):
+        ran = user.run("pull", PLAIN, "--quiet", *more, names[0])
+        assert (ran.out, ran.err) == (digest, "")
     ran = user.pull("-q", names[1])
     assert ran.err == "" and ran.json["image"] == names[1]
+
+
+def test_the_digest_is_written_to_a_file_once_the_image_is_there(
+    user: Cli, names: tuple[str, str], images: tuple[BuiltImage, BuiltImage], tmp_path: Path
+) -> None:
+    file = tmp_path / "digest"
+    file.write_text("of before")
+    pull = ("pull", PLAIN, "--digestfile", file)
+    user.run(*pull, "--dry-run", names[0])
+    user.run(*pull, f"{names[0]}-missing", code=2)
+    assert file.read_text() == "of before"
+    user.run(*pull, "--layers=uncompressed", names[0])
+    assert file.read_text() == images[0].digest  # without a newline, as skopeo writes it
+    assert file.stat().st_mode & 0o777 == 0o644 and set(os.listdir(tmp_path)) == {"home", "digest"}
+    ran = user.run("pull", PLAIN, "--digestfile", tmp_path / "no/such", f"{names[0]}-missing", code=1)
+    assert "[STORE_IO]" in ran.err and "there is no directory" in ran.err, "said before anything is asked"
 
 
 def test_a_pull_for_people_ends_in_a_table_on_standard_output(

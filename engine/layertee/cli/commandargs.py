@@ -55,7 +55,18 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         " those who pull it from 'layertee serve' here",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no table")
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print the digest of the manifest at the registry, and nothing else",
+    )
+    parser.add_argument(
+        "--digestfile",
+        type=values.path,
+        metavar="FILE",
+        help="write that digest into FILE, once the image is there",
+    )
     add_json(parser)
     parser.add_argument("image", metavar="IMAGE")
     add_network(parser)

@@ -21,6 +21,7 @@ from .policytext import verdict
 from .progress import display
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
+from .textfile import see_that_it_can_be_written, write_whole
 
 if TYPE_CHECKING:
     from ..image.document import Layer
@@ -35,6 +36,8 @@ def pull(args: argparse.Namespace) -> int:
     found = _destination(args.to) if args.to else None
     root = found.path if found else root_of(args)
     name = found.ref if found else ImageName.AS_REFERENCE
+    if args.digestfile is not None:
+        see_that_it_can_be_written(args.digestfile)
     image = in_full(args)
     shown = display(quiet=args.quiet or args.dry_run)
 
@@ -64,11 +67,15 @@ def pull(args: argparse.Namespace) -> int:
                 exc.add_note(str(kept))
             raise
     warn(result.warnings)
-    if result.consent.unasked:
+    if args.digestfile is not None and not args.dry_run:
+        write_whole(args.digestfile, result.manifest_digest.encode())
+    if result.consent.unasked and not args.quiet:
         tell("layertee: this machine has no policy.json: signatures are not required here")
     if args.json:
         print_json(result.to_json())
-    elif not args.quiet:
+    elif args.quiet:
+        say(result.manifest_digest)
+    else:
         _print(result, dry_run=args.dry_run)
     return EXIT_OK
 
