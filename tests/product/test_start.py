@@ -37,7 +37,7 @@ OTHER_PLACES = {
 SERVER = {"layertee.serve", "prometheus_client", "bcrypt"}
 RARE = SERVER | {"rich", "yaml", "layertee.pulling.verify", "layertee.pulling.stream", "layertee.store.gc"}
 NOT_TO_PULL = SIGNATURES | OTHER_PLACES | RARE | {"isal", "zstandard", "layertee.imageproxy"}
-NO_STORE = {"sqlite3", "dataclasses", "layertee.engine", "layertee.options", "layertee.store"}
+NO_STORE = {"sqlite3", "dataclasses", "tomllib", "layertee.engine", "layertee.options", "layertee.store"}
 
 LIBRARY = "import layertee; layertee.Engine, layertee.Options, layertee.Store, layertee.Want, layertee.pull"
 # How many times the CPU of importing the libraries that it cannot do without a command may take: 1.6 and 1.2
@@ -51,7 +51,7 @@ LEFT_OUT: dict[str, set[str]] = {
     "--version": HTTP | LOOP | LAYERS | TRANSFERS | NOT_TO_PULL | NO_STORE,
     "--help": HTTP | LOOP | LAYERS | TRANSFERS | NOT_TO_PULL | NO_STORE,
     "help": HTTP | LOOP | LAYERS | TRANSFERS | NOT_TO_PULL | NO_STORE,
-    "ls": HTTP | LOOP | LAYERS | TRANSFERS | (NOT_TO_PULL - {"layertee.store.gc"}),
+    "ls": HTTP | LOOP | LAYERS | TRANSFERS | {"tomllib"} | (NOT_TO_PULL - {"layertee.store.gc"}),
     "doctor": HTTP
     | LOOP
     | TRANSFERS

@@ -22,6 +22,7 @@ from types import FunctionType
 from typing import Any
 
 import layertee
+from layertee.cli import settings as cli_settings
 from layertee.cli.arguments import GROUPS, parser_of
 from layertee.cli.exits import exit_code
 from layertee.cli.topics import TOPICS
@@ -117,6 +118,27 @@ def topics() -> str:
     return "\n\n".join(
         f"### layertee help {name}\n\n```text\n{text.rstrip()}\n```" for name, text in TOPICS.items()
     )
+
+
+def settings() -> str:
+    """Every key of layertee.toml: what has it, and who may set it."""
+    commands: dict[str, list[str]] = {}
+    variables: dict[str, str] = {}
+    for group in GROUPS.values():
+        for command in group:
+            for name, option in cli_settings.options_in(parser_of(command)).items():
+                who = cli_settings.may_set(command, name)
+                if who:
+                    own = ", in its table" if cli_settings.is_own(command, name) else ""
+                    commands.setdefault(name, []).append(command + own)
+                    variables[name] = option.variable if who == "anybody" else variables.get(name, who)
+    rows = []
+    for name in sorted(commands):
+        logging = len(commands[name]) > 12
+        variable = variables[name]
+        by = {"machine": "the machine's files", "files": "files"}.get(variable, f"files, `{variable}`")
+        rows.append((f"`{name}`", "every command" if logging else "; ".join(commands[name]), by))
+    return table(("key", "commands", "set by"), rows)
 
 
 @contextmanager
@@ -265,6 +287,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "decisions": ("docs/design.md", decisions),
     "commands": ("docs/reference/cli.md", commands),
     "topics": ("docs/reference/cli.md", topics),
+    "settings": ("docs/reference/layertee-toml.md", settings),
     "errors": ("docs/reference/errors.md", errors),
     "facts": ("docs/reference/errors.md", facts),
     "names": ("docs/reference/library.md", names),

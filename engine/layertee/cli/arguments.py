@@ -6,16 +6,20 @@ What each command takes is in commandargs.py, what the values may be in values.p
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Collection, Sequence
-from typing import Any, NoReturn
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..version import __version__
-from . import proxyargs
+from . import proxyargs, settings
 from .commandargs import ARGUMENTS, DESCRIPTIONS
 from .commonargs import add_logging
 from .exits import EXIT_ERROR
 from .output import flush, say, tell
+
+if TYPE_CHECKING:
+    from ..config.settings import SettingsFiles
 
 # What 'layertee --help' lists, as it lists it.
 GROUPS: dict[str, dict[str, str]] = {
@@ -41,10 +45,13 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "this program": {
         "doctor": "show which core runs and why, the store; what holds for an image",
+        "config": "show what options are by default here, and which file says so",
         "help": "explain a topic (places, exit-codes) or a command",
     },
 }
 SUMMARIES = {name: text for group in GROUPS.values() for name, text in group.items()}
+
+COMMANDS = frozenset(SUMMARIES)
 
 _IMAGES = """\
 IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out),
@@ -54,11 +61,17 @@ Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed,
 4 network, 5 no space."""
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
+def parse(
+    argv: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+    files: SettingsFiles | None = None,
+) -> argparse.Namespace:
     """What ``argv`` asks for: ``command`` is its name, ``options`` what follows ``--`` of install-shim.
 
+    Options that are not in it are as ``environ`` says, or else ``files``: if None, those of this process.
+
     Raises SystemExit after ``--help`` and ``--version`` (0), and Mistake for one (1), once it was answered;
-    OutputFailed.
+    SettingsError for one in the environment or a file; OutputFailed. Blocks.
     """
     words = list(argv)
     name = next((word for word in words if not word.startswith("-")), None)
@@ -76,12 +89,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         words, later = words[:at], words[at + 1 :]
     if name == "image-proxy":
         words = proxyargs.normalized(words)
+    outside = None
+    if name is not None and parser is not None:
+        outside = settings.outside(name, (root, parser), parser_of, COMMANDS, environ=environ, files=files)
+        outside.expect()
     args, unknown = root.parse_known_args(words)
+    assert parser is not None and outside is not None  # nothing but a command lets a word pass
     if unknown:
-        assert parser is not None  # nothing but a command lets a word pass
         flags = re.findall(r"--[\w.-]+", parser.format_usage())
         found = _suggestion(unknown[0].partition("=")[0], flags)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{found}")
+    outside.fill(args)
     args.options = later
     return args
 

@@ -193,6 +193,26 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _config(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="show nothing but mistakes; exit code 1 if there are any"
+    )
+    parser.add_argument(
+        "--root",
+        type=values.path,
+        metavar="DIR",
+        help="read the files of the system whose / is DIR, and neither the environment nor a user's file",
+    )
+    parser.add_argument(
+        "about",
+        nargs="?",
+        choices=[name for name in ARGUMENTS if name not in ("config", "help")],
+        metavar="COMMAND",
+        help="only what holds for this command",
+    )
+
+
 def _help(parser: argparse.ArgumentParser) -> None:
     topics = ("places", "exit-codes")
     parser.add_argument(
@@ -214,5 +234,6 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "image-proxy": _image_proxy,
     "install-shim": _install_shim,
     "doctor": _doctor,
+    "config": _config,
     "help": _help,
 }

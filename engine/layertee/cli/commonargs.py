@@ -121,16 +121,16 @@ def add_limits(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-output",
         type=values.size_of_some,
-        default=64 << 30,
+        default="64Gi",
         metavar="SIZE",
-        help="what all layers of an image may inflate to (default: 64Gi; less for small images)",
+        help="what all layers of an image may inflate to (default: %(default)s; less for small images)",
     )
     group.add_argument(
         "--zstd-window",
         type=values.window,
-        default=128 << 20,
+        default="128Mi",
         metavar="SIZE",
-        help="memory that a zstd layer may ask for to be inflated, up to 2Gi (default: 128Mi)",
+        help="memory that a zstd layer may ask for to be inflated, up to 2Gi (default: %(default)s)",
     )
     group.add_argument(
         "--max-connections",

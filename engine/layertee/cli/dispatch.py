@@ -54,6 +54,7 @@ COMMANDS = {
     "image-proxy": Command("image_proxy", "serve", loop=True),
     "install-shim": Command("install_shim", "install", loop=True),
     "doctor": Command("doctor", "doctor"),
+    "config": Command("config", "config"),
     "help": Command("topics", "show"),
 }
 

@@ -40,6 +40,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.RegistriesConfError: 1,
     errors.RegistryBlocked: 1,
     errors.ServeConfigError: 1,
+    errors.SettingsError: 1,
     errors.ProxyConfigError: 1,
     DelegateError: 1,
     SeveralMembers: 1,
