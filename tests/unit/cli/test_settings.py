@@ -16,6 +16,7 @@ from layertee.cli.main import main
 from layertee.cli.values import Amount
 from layertee.config.settings import SettingsFiles
 from layertee.errors import SettingsError
+from tests.support.jsonshapes import check
 from tests.support.pages import DOCS
 
 WITH_SETTINGS = sorted(COMMANDS - {"help", "config"})
@@ -323,6 +324,7 @@ def test_the_object_says_what_the_table_says(machine: Machine, capsys: pytest.Ca
     path = machine.admin('\n[pull]\nmax-rate = "1M"\nlayers = "flat"\n')
     assert main(["config", "--root", str(machine.root), "--json", "pull"]) == 1
     told = json.loads(capsys.readouterr().out)
+    check("config", told)
     assert told["commands"]["pull"]["max-rate"] == {
         "value": "1M",
         "from": "file",
