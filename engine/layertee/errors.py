@@ -45,7 +45,6 @@ __all__ = [
     "ServeConfigError",
     "ServerBusy",
     "ServerError",
-    "SettingsError",
     "SinkError",
     "SizeMismatch",
     "SourceUnreadable",
@@ -149,12 +148,6 @@ class ProxyConfigError(LayerteeError):
     """A variable of the environment that names a proxy is unusable. Its value is not shown."""
 
     code = "PROXY_CONFIG"
-
-
-class SettingsError(LayerteeError):
-    """layertee.toml, or a variable for an option, cannot be used; the message names file and line."""
-
-    code = "SETTINGS"
 
 
 class ServeConfigError(LayerteeError):

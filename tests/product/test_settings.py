@@ -18,7 +18,7 @@ def test_a_value_of_layertee_toml_is_there_when_a_command_runs(tmp_path: Path) -
     user = Cli(tmp_path)
     file = tmp_path / "mine.toml"
     file.write_text(f'store = "{tmp_path}/elsewhere"\n')
-    said = user.finish(user.start("gc", "--store", tmp_path / "typed", LAYERTEE_CONFIG=str(file)), 2).err
+    said = user.finish(user.start("verify", "--store", tmp_path / "typed", LAYERTEE_CONFIG=str(file)), 2).err
     assert f"no store in {tmp_path}/typed" in said
     ran = user.run("config", "gc", LAYERTEE_CONFIG=str(file))
     assert re.search(
@@ -41,12 +41,12 @@ def test_what_the_machine_says_holds_for_root(tmp_path: Path) -> None:
     (etc / "layertee").mkdir(parents=True)
     for name in ("passwd", "group"):
         shutil.copy(f"/etc/{name}", etc)
-    (etc / "layertee/layertee.toml").write_text(f'[gc]\nstore = "{tmp_path}/of-machine"\n')
+    (etc / "layertee/layertee.toml").write_text(f'[verify]\nstore = "{tmp_path}/of-machine"\n')
     own = user.home / ".config/layertee/layertee.toml"
     own.parent.mkdir(parents=True)
     own.write_text("this is no TOML, and root does not read it")
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", f'mount --bind "$0" /etc && exec {COMMAND} gc', str(etc)],
+        ["unshare", "--mount", "sh", "-c", f'mount --bind "$0" /etc && exec {COMMAND} verify', str(etc)],
         capture_output=True,
         text=True,
         env=user.environment(),

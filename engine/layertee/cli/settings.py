@@ -152,7 +152,7 @@ class Outside:
     def fill(self, args: argparse.Namespace) -> None:
         """Give ``args`` what was not typed. Raises SettingsError for the first mistake in what is set."""
         if self._found.mistakes:
-            from ..errors import SettingsError
+            from ..config.settings import SettingsError
 
             raise SettingsError(self._found.mistakes[0]).with_hint("settings")
         for name, actions in self._actions.items():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from ..errors import SettingsError
+from ..errors import LayerteeError
 from ..record import dataclass
 from .home import User
 
@@ -23,6 +23,12 @@ MAX_FILES: Final = 256
 
 _VENDOR, _ADMIN = "usr/lib/layertee", "etc/layertee"
 _NOTHING = Path(os.devnull)
+
+
+class SettingsError(LayerteeError):
+    """layertee.toml, or a variable for an option, cannot be used; the message names file and line."""
+
+    code = "SETTINGS"
 
 
 @dataclass(frozen=True, slots=True)

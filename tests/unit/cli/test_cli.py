@@ -18,6 +18,7 @@ from layertee.cli.hints import HINTS
 from layertee.cli.output import OutputFailed
 from layertee.cli.shared import options_of
 from layertee.config.helpers import HelperFailed
+from layertee.config.settings import SettingsError
 from layertee.errors import InvalidReference, LayerteeError, SourceUnreadable
 from layertee.image.holding import Basis
 from layertee.imageproxy.delegate import DelegateError
@@ -40,7 +41,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.RegistriesConfError: 1,
     errors.RegistryBlocked: 1,
     errors.ServeConfigError: 1,
-    errors.SettingsError: 1,
+    SettingsError: 1,
     errors.ProxyConfigError: 1,
     DelegateError: 1,
     SeveralMembers: 1,

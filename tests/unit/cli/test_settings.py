@@ -14,8 +14,7 @@ from layertee.cli import settings
 from layertee.cli.arguments import COMMANDS, parse, parser_of
 from layertee.cli.main import main
 from layertee.cli.values import Amount
-from layertee.config.settings import SettingsFiles
-from layertee.errors import SettingsError
+from layertee.config.settings import SettingsError, SettingsFiles
 from tests.support.jsonshapes import check
 from tests.support.pages import DOCS
 

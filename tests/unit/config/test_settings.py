@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from layertee.config.settings import LIMIT, MAX_FILES, File, Setting, SettingsFiles, read_settings
-from layertee.errors import SettingsError, UnsafePath
+from layertee.config.settings import (
+    LIMIT,
+    MAX_FILES,
+    File,
+    Setting,
+    SettingsError,
+    SettingsFiles,
+    read_settings,
+)
+from layertee.errors import UnsafePath
 
 COMMANDS = frozenset({"pull", "serve"})
 
