@@ -28,6 +28,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "inspect": "show an image's digests, DiffIDs and what is here of it",
         "tags": "list the tags that a repository has in its registry",
     },
+    "registries": {
+        "login": "try a login, and keep it where podman and skopeo find it",
+        "logout": "forget a login",
+    },
     "store commands": {
         "ls": "list the images in the store",
         "map": "show the pairs blob digest <-> DiffID computed on this machine",

@@ -224,6 +224,8 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "pull": _pull,
     "inspect": _inspect,
     "tags": registryargs.add_tags,
+    "login": registryargs.add_login,
+    "logout": registryargs.add_logout,
     "map": _map,
     "ls": _ls,
     "rm": _rm,

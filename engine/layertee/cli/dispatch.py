@@ -44,6 +44,8 @@ COMMANDS = {
     "pull": Command("pull", "pull", loop=True),
     "inspect": Command("inspect", "inspect", loop=True),
     "tags": Command("tags", "tags", loop=True),
+    "login": Command("login", "login", loop=True),
+    "logout": Command("login", "logout", loop=True),
     "map": Command("store", "show_map"),
     "ls": Command("store", "ls"),
     "rm": Command("store", "rm"),

@@ -17,7 +17,7 @@ HINTS = {
     "keep-free": "'layertee gc' removes the blobs that no image needs; --keep-free SIZE or N%, or"
     " LAYERTEE_KEEP_FREE in the environment, says how much of the disk stays free",
     "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",
-    "logins": "log in with 'podman login', or name a file of logins with --authfile FILE",
+    "logins": "log in with 'layertee login' or 'podman login', or name a file of logins with --authfile FILE",
     "plain-http": "--tls-verify=false allows plain HTTP, and certificates that nobody vouches for",
     "ostree-fsck": "'ostree fsck --repo=DIR' says what is damaged",
     "podman-unshare": "some files of a user's own store belong to users of its containers; they can be read"

@@ -1,4 +1,4 @@
-"""The arguments of commands that talk to a registry and to no store: ``tags``."""
+"""The arguments of commands that talk to a registry and to no store."""
 
 from __future__ import annotations
 
@@ -17,3 +17,47 @@ def add_tags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("registry")
     add_access(group)
     proxyargs.add_trust_realm(group)
+
+
+def add_login(parser: argparse.ArgumentParser) -> None:
+    """Those of ``layertee login``."""
+    parser.add_argument(
+        "-u",
+        "--username",
+        type=values.words,
+        metavar="NAME",
+        help="asked for at a terminal if it is not given",
+    )
+    parser.add_argument(
+        "--password-stdin", action="store_true", help="read the password, or token, from standard input"
+    )
+    parser.add_argument(
+        "--get-login", action="store_true", help="print the user name that would be used, and change nothing"
+    )
+    add_json(parser)
+    _add_registry(parser)
+    group = parser.add_argument_group("registry")
+    add_access(group)
+    proxyargs.add_trust_realm(group)
+
+
+def add_logout(parser: argparse.ArgumentParser) -> None:
+    """Those of ``layertee logout``."""
+    parser.add_argument("-a", "--all", action="store_true", help="forget all logins of the file")
+    add_json(parser)
+    _add_registry(parser, nargs="?")
+    group = parser.add_argument_group("registry")
+    group.add_argument(
+        "--authfile", type=values.path, metavar="FILE", help="where logins are (default: as podman)"
+    )
+    proxyargs.add_registries_conf(group)
+
+
+def _add_registry(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    parser.add_argument(
+        "registry",
+        nargs=nargs,
+        type=values.words,
+        metavar="REGISTRY",
+        help="host[:port], or host[:port]/namespace for what is below that",
+    )

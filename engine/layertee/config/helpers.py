@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -41,6 +42,46 @@ async def ask(
 
     ``whence`` says who named the helper, for messages. Raises HelperFailed.
     """
+    program = _program(name, env, whence)
+    status, output, said = await _converse(program, "get", f"{server}\n", env, limit_s)
+    if status != 0:
+        if output.lstrip().lower().startswith(_NOT_FOUND):
+            return None
+        raise _failed(program, server, status, output, said)
+    try:
+        answer = load_object(output, f"answer of docker-credential-{name}", limit=_MAX_OUTPUT)
+        username = as_text(answer.get("Username"), f"Username from docker-credential-{name}")
+        secret = as_text(answer.get("Secret"), f"Secret from docker-credential-{name}")
+    except DocumentError as exc:
+        raise HelperFailed(f"credential helper for {server}: {exc}") from exc
+    return (username, secret) if username or secret else None
+
+
+async def store(name: str, server: str, login: tuple[str, str], env: Mapping[str, str], whence: str) -> None:
+    """Have the helper keep ``login``, a user name and a secret, for ``server``. Raises HelperFailed."""
+    program = _program(name, env, whence)
+    order = json.dumps({"ServerURL": server, "Username": login[0], "Secret": login[1]})
+    status, _, _ = await _converse(program, "store", order, env, HELPER_S)
+    if status != 0:  # what it says of that may be what it was told
+        raise _failed(program, server, status, b"", b"")
+
+
+async def erase(name: str, server: str, env: Mapping[str, str], whence: str) -> bool:
+    """Have the helper forget its login for ``server``; False if it says that it has none.
+
+    Raises HelperFailed.
+    """
+    program = _program(name, env, whence)
+    status, output, said = await _converse(program, "erase", f"{server}\n", env, HELPER_S)
+    if status != 0 and output.lstrip().lower().startswith(_NOT_FOUND):
+        return False
+    if status != 0:
+        raise _failed(program, server, status, output, said)
+    return True
+
+
+def _program(name: str, env: Mapping[str, str], whence: str) -> str:
+    """The path of the helper ``name``. Raises HelperFailed."""
     if not _NAME.fullmatch(name):
         raise HelperFailed(f"{whence}: {name!r:.100} is not the name of a credential helper")
     program = f"docker-credential-{name}"
@@ -48,22 +89,15 @@ async def ask(
     found = shutil.which(program, path=os.pathsep.join(directories)) if directories else None
     if found is None:
         raise HelperFailed(f"{whence} names the credential helper {program}, which is not installed")
-    status, output, said = await _converse(found, server, env, limit_s)
-    if status != 0:
-        if output.lstrip().lower().startswith(_NOT_FOUND):
-            return None
-        words = _first_line(output) or _first_line(said)
-        raise HelperFailed(
-            f"credential helper {program} failed for {server} (exit status {status})"
-            + (f": {words}" if words else "")
-        )
-    try:
-        answer = load_object(output, f"answer of {program}", limit=_MAX_OUTPUT)
-        username = as_text(answer.get("Username"), f"Username from {program}")
-        secret = as_text(answer.get("Secret"), f"Secret from {program}")
-    except DocumentError as exc:
-        raise HelperFailed(f"credential helper for {server}: {exc}") from exc
-    return (username, secret) if username or secret else None
+    return found
+
+
+def _failed(program: str, server: str, status: int, output: bytes, said: bytes) -> HelperFailed:
+    words = _first_line(output) or _first_line(said)
+    return HelperFailed(
+        f"credential helper {os.path.basename(program)} failed for {server} (exit status {status})"
+        + (f": {words}" if words else "")
+    )
 
 
 def _first_line(said: bytes) -> str:
@@ -74,16 +108,17 @@ def _first_line(said: bytes) -> str:
 
 
 async def _converse(
-    program: str, server: str, env: Mapping[str, str], limit_s: float
+    path: str, verb: str, order: str, env: Mapping[str, str], limit_s: float
 ) -> tuple[int, bytes, bytes]:
-    """Run ``program get`` with ``server`` on its input; its exit status, output and complaints.
+    """Run the program ``path`` with ``order`` on its input; its exit status, output and complaints.
 
     Its group dies with it when it takes more than ``limit_s`` seconds or says more than 64 KiB.
     """
     pipe = asyncio.subprocess.PIPE
+    program = os.path.basename(path)
     try:
         process = await start_process(
-            program, "get", stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env), cwd="/"
+            path, verb, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env), cwd="/"
         )
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the environment
         why = exc.strerror if isinstance(exc, OSError) else exc
@@ -96,7 +131,7 @@ async def _converse(
             try:
                 # It need not read its input; uvloop says RuntimeError when it has ended already.
                 with contextlib.suppress(ConnectionError, RuntimeError):
-                    process.stdin.write(server.encode() + b"\n")
+                    process.stdin.write(order.encode())
                     await process.stdin.drain()
                 process.stdin.close()
                 output, said = await asyncio.gather(*reading)

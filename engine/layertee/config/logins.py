@@ -32,7 +32,7 @@ BOOTC: Final = (
     Path("/etc/ostree/auth.json"),
     Path("/usr/lib/ostree/auth.json"),
 )
-_MAX_FILE = 4 << 20
+MAX_FILE = 4 << 20
 _TOKEN_USER = "<token>"  # docker-credential-helpers: the secret is an identity token
 _TRUSTED = "LAYERTEE_TRUSTED_REALMS"  # hosts, separated by blanks or commas
 # Free-form maps of the two formats, keyed by host names.
@@ -197,8 +197,7 @@ class Credentials:
         if self._user is None:
             self._user = User.of(self._env)
         user = self._user
-        of_session = user.runtime / "containers" if user.runtime else Path(f"/run/containers/{user.uid}")
-        found = [_File(of_session / "auth.json")]
+        found = [_File(session_file(user))]
         if user.config is not None:
             found.append(_File(user.config / "containers/auth.json"))
         if docker := self._env.get("DOCKER_CONFIG"):
@@ -212,6 +211,22 @@ class Credentials:
         return found
 
 
+def session_file(user: User) -> Path:
+    """The file that is looked at first: it lasts as long as the machine runs, or the session."""
+    of_session = user.runtime / "containers" if user.runtime else Path(f"/run/containers/{user.uid}")
+    return of_session / "auth.json"
+
+
+def parse_logins(raw: bytes, path: Path) -> dict[str, object]:
+    """What the file ``path`` says. Raises AuthConfigError, without a secret in it."""
+    if not raw.strip():
+        return {}  # podman and skopeo take an empty file for an empty configuration
+    try:
+        return load_object(raw, "credentials file", limit=MAX_FILE, maps=_MAPS)
+    except DocumentError as exc:
+        raise AuthConfigError(f"{path}: {exc}") from exc
+
+
 def _host(registry: str) -> str:
     if not credential_helpers.HOST.fullmatch(registry):
         raise AuthConfigError(f"{registry!r:.200} is not a registry host")
@@ -221,23 +236,18 @@ def _host(registry: str) -> str:
 def _load(file: _File) -> dict[str, object] | None:
     path = file.path
     try:
-        raw = read_file(path, _MAX_FILE, named=file.named)
+        raw = read_file(path, MAX_FILE, named=file.named)
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise AuthConfigError(f"credentials file {path} does not exist") from exc
     except OSError as exc:
         raise AuthConfigError(f"credentials file {path} cannot be read: {exc.strerror}") from exc
     if raw is None:
         return None
-    if not raw.strip():
-        return {}  # podman and skopeo take an empty file for an empty configuration
-    try:
-        found = load_object(raw, "credentials file", limit=_MAX_FILE, maps=_MAPS)
-    except DocumentError as exc:
-        raise AuthConfigError(f"{path}: {exc}") from exc
+    found = parse_logins(raw, path)
     return {"auths": found} if file.legacy else found
 
 
-def _section(config: Mapping[str, object], key: str) -> dict[str, object]:
+def section(config: Mapping[str, object], key: str) -> dict[str, object]:
     found = config.get(key)
     return {} if found is None else as_object(found, key)
 
@@ -257,12 +267,12 @@ def as_key(key: str) -> str:
 
 def _in_file(config: Mapping[str, object], path: str, host: str, repository: str) -> Iterable[_Candidate]:
     """The helper that the file has for the registry, the entry, the helper for all: those that there are."""
-    helpers = _section(config, "credHelpers")
+    helpers = section(config, "credHelpers")
     helper = next((name for key, name in helpers.items() if as_key(key) == host), None)
     if helper is not None:
         yield _Candidate(CredentialSource(path, host, as_text(helper, "credHelpers")))
     entries: dict[str, tuple[str, object]] = {}
-    for key, entry in _section(config, "auths").items():
+    for key, entry in section(config, "auths").items():
         entries.setdefault(as_key(key), (key, entry))
     wanted = f"{host}/{repository}"
     while wanted:

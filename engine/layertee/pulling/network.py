@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from ..aio import in_thread
 from ..config.certs import find_cert_dir
 from ..config.registries import AUTH_FILES, Endpoint, Registries
+from ..errors import RegistryBlocked
+from ..image.reference import Reference
 from ..registry.client import Registry
 from ..registry.first_import import import_aiohttp
 from ..transfer.servers import Servers, Standing
@@ -21,7 +23,6 @@ from .site import Site
 if TYPE_CHECKING:
     from ..config.logins import Credentials
     from ..core.pool import Pool
-    from ..image.reference import Reference
     from ..image.resolved import ResolvedImage
     from ..options import Options
     from ..registry.http import Transport
@@ -99,7 +100,18 @@ class Network:
         if self._transport is not None:
             await self._transport.close()
 
-    def _registry(self, endpoint: Endpoint) -> Registry:
+    async def registry_of(self, host: str, credentials: Credentials) -> Registry:
+        """The registry ``host`` itself, whatever mirrors it has, and no repository of it.
+
+        Raises RegistryBlocked, RegistriesConfError.
+        """
+        section = (await self.registries()).section(host)
+        if section is not None and section.blocked:
+            raise RegistryBlocked(f"{host} is blocked by the administrator ({section.whence})")
+        insecure = section is not None and section.primary.insecure
+        return self._registry(Endpoint(Reference(host, "", None, None), insecure), credentials)
+
+    def _registry(self, endpoint: Endpoint, credentials: Credentials | None = None) -> Registry:
         """With logins, certificates and a scheme of its own, unless the options name them for all."""
         import_aiohttp()
         from ..registry.http import TLSPolicy
@@ -109,7 +121,7 @@ class Network:
         return Registry(
             self._opened(),
             image,
-            self._logins(),
+            credentials or self._logins(),
             tls=(
                 TLSPolicy(verify=verify, cert_dir=options.cert_dir or find_cert_dir(image.registry))
                 if options.ssl_context is None

@@ -56,7 +56,8 @@ class _Token:
 class Authorizer:
     """The Authorization field for one repository at one registry origin.
 
-    ``registry`` and ``repository`` are the names logins are kept under. ``check`` raises for an origin that
+    ``registry`` and ``repository`` are the names logins are kept under; the latter is empty where it is about
+    the registry as a whole. ``check`` raises for an origin that
     may not be asked. Safe for many tasks of one loop.
     """
 
@@ -107,6 +108,12 @@ class Authorizer:
         """Whether there is a login that no request has carried yet. Raises AuthConfigError."""
         return self._key is None and self._basic is None and await self._find_login() is not None
 
+    def was_let_in(self) -> bool:
+        """Whether the login was asked for, and taken. Raises Unauthorized where it was withheld."""
+        if self._withheld:
+            raise self.explain(Unauthorized(f"the login for {self._registry} was not tried", status=401))
+        return self._key is not None or self._basic is not None
+
     async def refused(self, challenges: Iterable[str], sent: str | None, *, own_scope: bool = False) -> str:
         """The field to try after a 401 whose request carried ``sent``.
 
@@ -119,8 +126,9 @@ class Authorizer:
         parsed = parse_challenges(challenges)
         bearer = next((c for c in parsed if c.scheme == "bearer" and c.params.get("realm")), None)
         if bearer is not None:
-            scope = "" if own_scope else bearer.params.get("scope", "")
-            scope = scope or f"repository:{self._repository}:pull"
+            scope = "" if own_scope or not self._repository else bearer.params.get("scope", "")
+            if self._repository:
+                scope = scope or f"repository:{self._repository}:pull"
             realm = over_tls(bearer.params["realm"], self._origin, self._credentials.trusted_realms)
             key = _Key(realm, bearer.params.get("service", ""), scope)
             return await self._renew(sent, key)

@@ -150,6 +150,13 @@ class Registry:
         """
         return await retrying(self._exchange.ping, sleep=self._sleep, tries=self._tries)
 
+    async def check_login(self) -> bool:
+        """Whether the registry takes the login that it was opened with; False where it asks for none.
+
+        Raises Unauthorized where it does not, and as ``resolve``.
+        """
+        return await retrying(self._exchange.check_login, sleep=self._sleep, tries=self._tries)
+
     async def _named(self) -> Manifest | Index:
         """The document the reference itself names."""
         digest = self._reference.digest

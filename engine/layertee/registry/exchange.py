@@ -149,6 +149,17 @@ class Exchange:
             raise self._error(what, response, walk, response.body)
         return response
 
+    async def check_login(self) -> bool:
+        """Whether ``/v2/`` was answered to the login; False where it is answered to strangers.
+
+        Raises Unauthorized for a login that the registry, or its token service, does not take or is not told,
+        and as ``fetch``.
+        """
+        what = f"the registry {self._reference.api_host}"
+        await self.fetch("/v2/", {"Accept": "application/json"}, limit=MAX_ERROR_BODY, what=what)
+        assert self._auth is not None
+        return self._auth.was_let_in()
+
     async def ping(self) -> WholeResponse:
         """The answer to ``GET /v2/`` of a stranger: 200, or 401. Redirects are followed.
 
