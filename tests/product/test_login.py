@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.jsonshapes import check
 from tests.support.process import PLAIN, Cli, Ran, authfile, snapshot
 from tests.support.rig.images import build_image, upload
 from tests.support.rig.layers import text_layer
@@ -93,9 +94,11 @@ def test_what_podman_keeps_is_used_and_forgotten(user: Cli, session: Path, priva
     login = ["podman", "login", "--tls-verify=false", "-u", NAME, "--password-stdin", private.host]
     other_tool(user, *login, given=PASSWORD, **run)
     ran = user.run("login", PLAIN, private.host, "--json", **run)
+    check("login", ran.json)
     assert (ran.json["username"], ran.json["was_checked"]) == (NAME, True)
-    out = user.run("logout", private.host, **run).out
-    assert out == f"removed from {session}/containers/auth.json\n"
+    gone = user.run("logout", private.host, "--json", **run).json
+    check("logout", gone)
+    assert gone["removed_from"] == [f"{session}/containers/auth.json"] and gone["left_in"] is None
     assert "there is no login" in user.run("logout", private.host, code=1, **run).err
     other_tool(user, "podman", "login", "--get-login", private.host, code=125, **run)
 
@@ -139,6 +142,7 @@ def test_a_login_that_the_registry_does_not_take_is_not_kept(
 
 def test_a_registry_without_users_cannot_try_it(user: Cli, session: Path, registry: RegistryServer) -> None:
     told = log_in(user, registry.host, "--json", XDG_RUNTIME_DIR=str(session))
+    check("login", told.json)
     assert told.json["was_checked"] is False and "could not be tried" in told.err
 
 

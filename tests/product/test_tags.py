@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.jsonshapes import check
 from tests.support.mirrors import At, write_conf
 from tests.support.process import PLAIN, Cli, authfile
 from tests.support.rig.images import BuiltImage, build_image, run_tool, upload
@@ -35,6 +36,7 @@ def test_tags_are_those_that_skopeo_lists(user: Cli, full: str) -> None:
     told = json.loads(run_tool("skopeo", "list-tags", "--tls-verify=false", f"docker://{full}"))["Tags"]
     assert user.run("tags", PLAIN, full).out.split() == told
     ran = user.run("tags", PLAIN, f"docker://{full}", "--json")
+    check("tags", ran.json)
     assert (ran.json["repository"], ran.json["tags"], ran.json["warnings"]) == (full, told, [])
     assert sorted(told) == TAGS
 

@@ -39,7 +39,7 @@ def login(args: argparse.Namespace) -> int:
         if known is None:
             raise AuthConfigError(f"there is no login for {wanted.key}").with_hint("logins")
         if args.json:
-            print_json({"registry": wanted.key, "username": known.username, "kept_in": known.source})
+            print_json(_json(wanted, known, known.source, None))
         else:
             say(known.username or "(an identity token)")
         return EXIT_OK
@@ -53,9 +53,7 @@ def login(args: argparse.Namespace) -> int:
     if not asked:
         tell(f"layertee: warning: {wanted.host} lets in whoever comes: the login could not be tried")
     if args.json:
-        print_json(
-            {"registry": wanted.key, "username": given.username, "kept_in": where, "was_checked": asked}
-        )
+        print_json(_json(wanted, given, where, asked))
     else:
         say(f"logged in to {wanted.key}; the login is in {where}")
     return EXIT_OK
@@ -84,6 +82,16 @@ def logout(args: argparse.Namespace) -> int:
     else:
         say(*(f"removed from {where}" for where in removed))
     return EXIT_OK
+
+
+def _json(wanted: LoginKey, login: Login, where: str, was_checked: bool | None) -> dict[str, object]:
+    """``was_checked`` is None where nothing was asked."""
+    return {
+        "registry": wanted.key,
+        "username": login.username,
+        "kept_in": where,
+        "was_checked": was_checked,
+    }
 
 
 def _with_logins(options: Options, use: Callable[[Logins], Awaitable[T]]) -> T:
