@@ -94,9 +94,9 @@ def test_what_podman_keeps_is_used_and_forgotten(user: Cli, session: Path, priva
     login = ["podman", "login", "--tls-verify=false", "-u", NAME, "--password-stdin", private.host]
     other_tool(user, *login, given=PASSWORD, **run)
     ran = user.run("login", PLAIN, private.host, "--json", **run)
-    check("login", ran.json)
+    check("login", json.loads(ran.out))
     assert (ran.json["username"], ran.json["was_checked"]) == (NAME, True)
-    gone = user.run("logout", private.host, "--json", **run).json
+    gone = json.loads(user.run("logout", private.host, "--json", **run).out)
     check("logout", gone)
     assert gone["removed_from"] == [f"{session}/containers/auth.json"] and gone["left_in"] is None
     assert "there is no login" in user.run("logout", private.host, code=1, **run).err
@@ -142,7 +142,7 @@ def test_a_login_that_the_registry_does_not_take_is_not_kept(
 
 def test_a_registry_without_users_cannot_try_it(user: Cli, session: Path, registry: RegistryServer) -> None:
     told = log_in(user, registry.host, "--json", XDG_RUNTIME_DIR=str(session))
-    check("login", told.json)
+    check("login", json.loads(told.out))
     assert told.json["was_checked"] is False and "could not be tried" in told.err
 
 

@@ -36,7 +36,7 @@ def test_tags_are_those_that_skopeo_lists(user: Cli, full: str) -> None:
     told = json.loads(run_tool("skopeo", "list-tags", "--tls-verify=false", f"docker://{full}"))["Tags"]
     assert user.run("tags", PLAIN, full).out.split() == told
     ran = user.run("tags", PLAIN, f"docker://{full}", "--json")
-    check("tags", ran.json)
+    check("tags", json.loads(ran.out))
     assert (ran.json["repository"], ran.json["tags"], ran.json["warnings"]) == (full, told, [])
     assert sorted(told) == TAGS
 

@@ -68,10 +68,8 @@ def login_file(
         return Path(docker, "config.json")
     user = user or User.of(env)
     if user.runtime is not None and not user.runtime.is_dir():
-        raise AuthConfigError(
-            f"XDG_RUNTIME_DIR is {user.runtime}, which is not there: make it, unset the variable, or name a"
-            " file with --authfile"
-        )
+        problem = f"XDG_RUNTIME_DIR is {user.runtime}, which is not there: make it, or unset the variable"
+        raise AuthConfigError(problem).with_hint("another-authfile")
     return session_file(user)
 
 
@@ -91,10 +89,8 @@ def refuse_store(raw: bytes | None, path: Path) -> None:
     """Raise AuthConfigError where the file leaves all logins to a program that podman does not ask."""
     store = parse_logins(raw or b"", path).get("credsStore")
     if store is not None and store != "":
-        raise AuthConfigError(
-            f"{path} leaves all logins to a helper (credsStore), which podman and skopeo do not ask: log in"
-            " with 'docker login', or name another file with --authfile"
-        )
+        problem = f"{path} leaves all logins to a helper (credsStore), which podman and skopeo do not ask"
+        raise AuthConfigError(problem).with_hint("another-authfile")
 
 
 def with_login(raw: bytes | None, path: Path, wanted: LoginKey, login: Login) -> bytes:
