@@ -8,8 +8,8 @@ from .output import tell
 
 HINTS = {
     "allow-downgrade": "--allow-downgrade takes the image this once",
-    "another-authfile": "--authfile FILE, or REGISTRY_AUTH_FILE=FILE in the environment, names another file for"
-    " logins",
+    "another-authfile": "--authfile FILE, or REGISTRY_AUTH_FILE=FILE in the environment, names another"
+    " file of logins",
     "authorities": "the certificate of its authority belongs into /etc/containers/certs.d/HOST:PORT/ca.crt,"
     " or into the directory that --cert-dir names",
     "displace": "--force keeps what is there under another name, and puts the shim in its place",
