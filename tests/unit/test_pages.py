@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from layertee.cli.arguments import COMMANDS, parser_of
+from layertee.cli.settings import options_in
 from layertee.config.trustfile import SCOPE_KEYS, SIGNER_KEYS, parse_trust
 from layertee.config.trustrules import Action, Form
 from layertee.serve.metrics import PLAIN, SENT, Metrics
@@ -112,6 +114,10 @@ def test_every_variable_that_is_read_is_on_its_page() -> None:
     read = set(re.findall(r"\.get\(\s*\"([A-Z][A-Z0-9_]+)\"|directory\(\"([A-Z_]+)\"", SOURCES))
     names = {one or other for one, other in read}
     names |= set(re.findall(r"\b(?:LAYERTEE|CONTAINERS)_[A-Z_]+\b", SOURCES))
+    of_options = {
+        option.variable for command in COMMANDS for option in options_in(parser_of(command)).values()
+    }
+    names -= of_options - {"LAYERTEE_KEEP_FREE", "LAYERTEE_KEEP_PARTIALS"}  # which the library reads as well
     assert len(names) > 15
     assert sorted(name for name in names if f"`{name}`" not in ENVIRONMENT) == []
 

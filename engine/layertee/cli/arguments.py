@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..version import __version__
 from . import proxyargs, settings
-from .commandargs import ARGUMENTS, DESCRIPTIONS
+from .commandargs import ARGUMENTS, DESCRIPTIONS, TOPIC_NAMES
 from .commonargs import add_logging
 from .exits import EXIT_ERROR
 from .output import flush, say, tell
@@ -36,33 +36,27 @@ GROUPS: dict[str, dict[str, str]] = {
         "ls": "list the images in the store",
         "map": "show the pairs blob digest <-> DiffID computed on this machine",
         "rm": "forget images; 'layertee gc' then frees their space",
-        "gc": "remove blobs that no image needs, and leftovers of killed pulls",
+        "gc": "remove blobs that no image needs, and beginnings of layers",
         "verify": "hash everything in the store again; quarantine what is wrong",
     },
     "other machines": {
         "serve": "hand on what this machine has, as a registry that is only read",
     },
     "bootc and other clients of skopeo": {
-        "prepare": "before 'bootc upgrade': name the layers that its repository has",
+        "prepare": "before 'bootc upgrade': name layers that its repository has",
         "image-proxy": "serve them as 'skopeo experimental-image-proxy' would",
         "install-shim": "write DIR/skopeo, by which such clients reach image-proxy",
     },
     "this program": {
-        "doctor": "show which core runs and why, the store; what holds for an image",
+        "doctor": "show which core runs, the store, and what holds for an image",
         "config": "show what options are by default here, and which file says so",
-        "help": "explain a topic (places, exit-codes) or a command",
+        "help": "explain a command, or a topic of the list below",
     },
 }
 SUMMARIES = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 COMMANDS = frozenset(SUMMARIES)
-
-_IMAGES = """\
-IMAGE is docker://host/ns/name[:tag][@digest] (docker:// may be left out),
-oci:DIR[:ref], oci-archive:FILE[:ref], docker-archive:FILE[:name|:@index] or
-containers-storage:NAME.
-Exit codes: 0 done, 1 error, 2 image not found, 3 verification failed,
-4 network, 5 no space."""
+_BEFORE = ("-v", "--verbose", "--debug", "-h", "--help", "--version")  # what may stand before a command
 
 
 def parse(
@@ -82,10 +76,13 @@ def parse(
     root, parser = _parsers(name)
     if any("\0" in word for word in words):
         root.error("an argument has a NUL character in it")
+    before = words[: words.index(name)] if name is not None else []
+    if name is not None and (early := _misplaced(word for word in before if word not in _BEFORE)):
+        root.error(f"{early} stands before the command; it belongs behind it: layertee COMMAND {early} …")
     if name is not None and parser is None:
         there_are = f"; there are: {', '.join(ARGUMENTS)}"
         root.error(f"there is no command {name!r}{_suggestion(name, ARGUMENTS) or there_are}")
-    if name is not None and "--" in words[: words.index(name)]:
+    if "--" in before:
         root.error(f"'--' stands before the command {name}")
     later: list[str] = []
     if name == "install-shim" and "--" in words:
@@ -100,7 +97,7 @@ def parse(
     args, unknown = root.parse_known_args(words)
     assert parser is not None and outside is not None  # nothing but a command lets a word pass
     if unknown:
-        flags = re.findall(r"--[\w.-]+", parser.format_usage())
+        flags = [f"--{name}" for name in (*settings.options_in(parser), "help")]
         found = _suggestion(unknown[0].partition("=")[0], flags)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{found}")
     outside.fill(args)
@@ -138,6 +135,8 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(status)
 
     def error(self, message: str) -> NoReturn:
+        if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            message += _suggestion(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
         tell(*self.format_usage().rstrip("\n").split("\n"))
         tell(f"{self.prog}: error: {message}")
         raise Mistake(message)
@@ -149,6 +148,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _misplaced(words: Iterable[str]) -> str | None:
+    """The first of ``words``, which stand before the command, that is an option of a command."""
+    typed = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if not typed:
+        return None
+    theirs = {f"--{name}" for command in ARGUMENTS for name in settings.options_in(parser_of(command))}
+    return next((flag for flag in typed if flag in theirs), None)
+
+
 def _suggestion(word: str, known: Collection[str]) -> str:
     from difflib import get_close_matches
 
@@ -156,32 +164,47 @@ def _suggestion(word: str, known: Collection[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def parser_of_all() -> argparse.ArgumentParser:
+    """That of the whole with every command in it, for what is made out of it: manuals, completion."""
+    return _made(tuple(ARGUMENTS), None)[0]
+
+
 def _parsers(command: str | None) -> tuple[_Parser, _Parser | None]:
     """The parser of the whole, and that of ``command``; None where there is no such command.
 
     The whole has no other: making one for every command takes longer than reading the arguments of one.
     """
+    root, parsers = _made((command,) if command in ARGUMENTS else (), argparse.SUPPRESS)
+    return root, parsers.get(command)
+
+
+def _made(names: Iterable[str], about: str | None) -> tuple[_Parser, dict[str | None, _Parser]]:
+    """``about``: what argparse itself says of the commands, which ``epilog`` lists by their groups."""
     root = _Parser(
         prog="layertee",
         usage="layertee [-h] [--version] [-v] [--debug] COMMAND ...",
-        description="Pull OCI / bootc OS images: only the layers a machine lacks, each verified in one pass.",
-        epilog=_listed() + _IMAGES,
+        description="Pull OCI and bootc images: only the layers that a machine lacks, in one pass.",
+        epilog=_listed(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action=_Version, nargs=0, help="show the version")
     add_logging(root, False)
-    commands = root.add_subparsers(metavar="COMMAND", required=True, prog="layertee", help=argparse.SUPPRESS)
-    if command not in ARGUMENTS:
-        return root, None
-    parser = commands.add_parser(command, description=DESCRIPTIONS.get(command, SUMMARIES[command]))
-    parser.set_defaults(command=command)
-    ARGUMENTS[command](parser)
-    add_logging(parser, argparse.SUPPRESS)  # also after the command's name
-    return root, parser
+    commands = root.add_subparsers(metavar="COMMAND", required=True, prog="layertee", help=about)
+    parsers: dict[str | None, _Parser] = {}
+    for name in names:
+        text = SUMMARIES[name]
+        parser = commands.add_parser(name, help=text, description=DESCRIPTIONS.get(name, text))
+        parser.set_defaults(command=name)
+        ARGUMENTS[name](parser)
+        add_logging(parser, argparse.SUPPRESS)  # also after the command's name
+        parsers[name] = parser
+    return root, parsers
 
 
 def _listed() -> str:
     lines = []
     for title, group in GROUPS.items():
         lines += [f"{title}:", *(f"    {name:<13} {text}" for name, text in group.items()), ""]
-    return "\n".join(lines) + "\n"
+    lines += ["topics of 'layertee help':"]
+    lines += [f"    {', '.join(TOPIC_NAMES[at : at + 6])}" for at in range(0, len(TOPIC_NAMES), 6)]
+    return "\n".join(lines)

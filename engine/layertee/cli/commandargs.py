@@ -26,6 +26,12 @@ DESCRIPTIONS = {
     "prepare": "before 'bootc upgrade': name the layers that its repository has already",
 }
 
+# Those of topics.py, whose texts are not read to parse a command line.
+TOPIC_NAMES = (
+    *("images", "places", "transfer", "partials", "signatures", "configuration", "environment"),
+    *("scripting", "exit-codes"),
+)
+
 
 def _pull(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
@@ -214,9 +220,12 @@ def _config(parser: argparse.ArgumentParser) -> None:
 
 
 def _help(parser: argparse.ArgumentParser) -> None:
-    topics = ("places", "exit-codes")
     parser.add_argument(
-        "topic", nargs="?", choices=(*topics, *ARGUMENTS), metavar="TOPIC", help="; ".join(topics)
+        "topic",
+        nargs="?",
+        choices=(*TOPIC_NAMES, *ARGUMENTS),
+        metavar="TOPIC",
+        help=f"{', '.join(TOPIC_NAMES)}; or a command",
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from layertee.cli.arguments import GROUPS, SUMMARIES, parse, parser_of
+from layertee.cli.commandargs import TOPIC_NAMES
 from layertee.cli.dispatch import COMMANDS
 from layertee.cli.exits import EXIT_ERROR
 from layertee.cli.main import main
@@ -67,6 +69,11 @@ def test_signatures_are_judged_by_each_program_that_there_is(capsys: pytest.Capt
         (("pull", "--dryrun", "x"), "unrecognized arguments: --dryrun; did you mean --dry-run?"),
         (("pull", "--tls-verfy=false", "x"), "did you mean --tls-verify?"),
         (("image-proxy", "--cache-maximum=3G"), "did you mean --cache-max?"),
+        (("pull", "--layers=uncompresed", "x"), "did you mean uncompressed?"),
+        (("help", "pul"), "did you mean pull?"),
+        (("config", "serv"), "did you mean serve?"),
+        (("--store", "x", "ls"), "it belongs behind it: layertee COMMAND --store …"),
+        (("-v", "--max-rate=1M", "pull", "x"), "--max-rate stands before the command"),
     ],
 )
 def test_what_was_probably_meant_is_said(
@@ -168,7 +175,7 @@ def test_the_help_lists_every_command_in_its_group(
         for name, text in group.items():
             assert told.index(f"    {name} ", at) < told.index(text, at)
     assert "store commands:" in told
-    assert all(len(line) <= 90 for line in told.splitlines())
+    assert all(len(line) <= 80 for line in told.splitlines())
 
 
 @pytest.mark.parametrize("command", ALL)
@@ -186,11 +193,14 @@ def test_a_topic_fits_a_terminal_and_is_named_where_it_is_listed(
 ) -> None:
     told = helped(capsys, topic)
     assert told == TOPICS[topic] and all(len(line) <= 80 for line in told.splitlines())
-    assert topic in SUMMARIES["help"] and topic in parser_of("help").format_help()
+    assert re.search(rf"(?<![\w-]){topic}(?![\w-])", parser_of(None).format_help())
+    assert topic in parser_of("help").format_help()
 
 
 def test_a_topic_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "invalid choice: 'plaices'" in complaint(capsys, "help", "plaices")
+    told = complaint(capsys, "help", "plaices")
+    assert "invalid choice: 'plaices'" in told and told.endswith("; did you mean places?")
+    assert tuple(TOPICS) == TOPIC_NAMES
 
 
 def test_no_option_takes_a_page_to_explain(monkeypatch: pytest.MonkeyPatch) -> None:
