@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .pulling.report import LayerResult, Progress, PullResult
     from .pulling.stream import LayerStream
     from .store.store import Store
-    from .sync import pull
+    from .sync import SyncEngine, pull
     from .transfer.limits import FetchLimits, RangeMode
 
 _HOMES = {
@@ -44,7 +44,7 @@ _HOMES = {
     "pulling.report": ("LayerResult", "Progress", "PullResult"),
     "pulling.stream": ("LayerStream",),
     "store.store": ("Store",),
-    "sync": ("pull",),
+    "sync": ("SyncEngine", "pull"),
     "transfer.limits": ("FetchLimits", "RangeMode"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -76,6 +76,7 @@ __all__ = [
     "PullResult",
     "RangeMode",
     "Store",
+    "SyncEngine",
     "Tee",
     "TeeResult",
     "Verify",

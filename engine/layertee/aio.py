@@ -97,6 +97,15 @@ def is_given_up() -> bool:
     return given_up is not None and given_up.is_set()
 
 
+def refuse_event_loop(advice: str) -> None:
+    """Raises RuntimeError in a thread whose event loop is running, which would wait for itself."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(f"this would block the event loop that it is called on; {advice}")
+
+
 async def start_process(*command: str, **options: Any) -> asyncio.subprocess.Process:
     """``create_subprocess_exec`` in a session of its own; killed if its caller is cancelled meanwhile.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from .aio import in_thread, unwrapped_group
 from .disk.space import Space
-from .errors import CatalogError, LocalError, OtherPlatform, SourceUnreadable
+from .errors import CatalogError, LocalError, OtherPlatform
 from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.given import path_of
 from .image.pairs import with_computed
@@ -31,13 +31,12 @@ from .record import dataclass
 from .store.store import Store, default_root
 
 if TYPE_CHECKING:
-    from .core.pool import Pool, PoolLayer
+    from .core.pool import Pool
     from .image.blobname import BlobName
-    from .image.holding import BlobReader
     from .pulling.ingest import Ingest
     from .pulling.judging import Examined
     from .pulling.network import Network
-    from .pulling.plan import LayerPlan, Source
+    from .pulling.plan import LayerPlan
     from .pulling.report import ProgressCallback, PullResult
     from .pulling.resolve import Resolved
     from .pulling.ruling import Sources
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
     from .transfer.fetcher import Fetcher
 
 __all__ = ["Engine", "ImageName", "Inspection", "Options"]
-
-# A stream has a pool of its own, so that a caller who stops reading holds up nobody else.
-STREAM_IN, STREAM_OUT = 4, 8
 
 
 class ImageName(enum.Enum):
@@ -241,53 +237,18 @@ class Engine:
 
         return await in_thread(remember, self.store, plan, self.platform, self._options.policy)
 
-    @asynccontextmanager
-    async def open_layer(self, step: LayerPlan) -> AsyncIterator[LayerStream]:
-        """One layer of a plan as a stream of its uncompressed bytes.
+    def open_layer(self, step: LayerPlan) -> AbstractAsyncContextManager[LayerStream]:
+        """One layer of a plan as a stream of its uncompressed bytes, on this event loop or as a file.
 
         They come from the first source of the step that can be opened, on this machine or at the registry,
-        and are kept nowhere. Leaving the block raises IntegrityError unless the stream was read to its end
-        and both digests matched. ValueError for a layer that only a place has that cannot give it back. A
-        step has no verdict on its image: whoever goes by what ``inspect`` only told looks at ``consent``
-        first.
+        and are kept nowhere. The end of the stream comes only when both digests matched; leaving the block
+        raises IntegrityError unless it was read to its end, or given up. ValueError for a layer that only a
+        place has that cannot give it back. A step has no verdict on its image: whoever goes by what
+        ``inspect`` only told looks at ``consent`` first.
         """
-        from .core.pool import LayerJob
-        from .core.workers import open_pool
-        from .pulling.measure import check
-        from .pulling.source import first_to_read
-        from .pulling.stream import LayerStream
+        from .pulling.stream import open_stream
 
-        layer = step.layer
-        source, reader = await in_thread(first_to_read, step)
-        fetched = layer if source.tar is None else layer.as_tar(source.tar.size)
-        blob = fetched if source.holding is None else source.holding
-        pool = open_pool(workers=1, n_in=STREAM_IN, n_out=STREAM_OUT, core=self._options.core)
-        try:
-            pool_layer = pool.open_layer(
-                LayerJob(
-                    blob.compression,
-                    blob.size,
-                    stream=True,
-                    check_crc=False,  # the DiffID judges what comes out, and the blob is not kept
-                    window_max=self._options.zstd_window,
-                    media_type=layer.media_type,
-                )
-            )
-            async with unwrapped_group() as group:
-                feeding = group.create_task(self._feed(fetched, source, reader, pool, pool_layer))
-                try:
-                    stream = LayerStream(pool_layer)
-                    yield stream
-                    result = await stream.finish()
-                finally:
-                    feeding.cancel()
-                    await pool_layer.abandon()
-            check(result, layer, blob.digest, blob.size)
-            await in_thread(self.store.blobs.record, result)
-        finally:
-            if reader is not None:
-                reader.close()
-            pool.close()
+        return open_stream(step, self.store, self._options, lambda: self._network)
 
     @asynccontextmanager
     async def ingest(self, plan: Plan) -> AsyncIterator[Ingest]:
@@ -422,31 +383,6 @@ class Engine:
         """Remove what has been kept long enough of layers that did not arrive. A few system calls."""
         with suppress(LocalError):  # it is tried again after the next pull
             self.store.parts.trim(self._options.keep_partials)
-
-    async def _feed(
-        self, layer: Layer, source: Source, reader: BlobReader | None, pool: Pool, pool_layer: PoolLayer
-    ) -> None:
-        from .pulling.source import Opened, read_blob
-        from .transfer.fetcher import Fetcher
-        from .transfer.servers import Sought
-
-        if reader is not None:
-            await read_blob(Opened(reader), pool, pool_layer)
-            return
-        if source.registry is None:
-            raise ValueError(f"layer {layer.digest} cannot be read from anywhere")
-        # Connections of its own: a stream that nobody reads keeps one open for as long as it likes.
-        fetcher = Fetcher(pool, self._options.limits)
-        servers = await self._network.servers(source.registry)
-        if source.tar is not None:
-            tar = Sought(layer.diff_id, source.tar.size)
-            if (there := servers.with_tar(tar, source.tar.size)) is None:
-                raise SourceUnreadable(f"{source.tar.endpoint} is no endpoint of the image")
-            servers = there
-        async with unwrapped_group() as group:
-            watch = group.create_task(fetcher.watch())
-            await fetcher.fetch(layer.descriptor, servers, pool_layer)
-            watch.cancel()
 
     @property
     def _network(self) -> Network:

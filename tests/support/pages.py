@@ -241,8 +241,9 @@ def values() -> str:
 def _described(value: type) -> str:
     said = (value.__doc__ or "").replace("``", "`").strip()
     said = re.sub(r":\w+:`~?\.?([\w.]+)`", r"`\1`", inspect.cleandoc(said))
-    fields = [(f"`{field.name}`", f"`{field.type}`") for field in dataclasses.fields(value)]
-    names = {field.name for field in dataclasses.fields(value)}
+    of_a_record = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    fields = [(f"`{field.name}`", f"`{field.type}`") for field in of_a_record]
+    names = {field.name for field in of_a_record}
     for one in reversed(value.__mro__):
         for name, member in vars(one).items():
             if name.startswith("_") or name in names or one is object:
@@ -277,6 +278,7 @@ VALUES = (
     Verified,
     Freshness,
     Seen,
+    layertee.LayerStream,
     layertee.TeeResult,
 )
 

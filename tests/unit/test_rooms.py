@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
         *("skopeo", "options"),
     },
     "engine": {"image", "disk", "core", "transfer", "store", "options", "pulling"},
-    "sync": {"store", "pulling", "engine"},
+    "sync": {"image", "disk", "store", "pulling", "engine"},
     "imageproxy": {"image", "disk", "core", "store", "signatures", "pulling", "engine"},
     "serve": {"image", "config", "disk", "core", "store", "places"},
     "__init__": {"image", "config", "disk", "core", "transfer", "store", "pulling", "engine", "sync"},

@@ -1,31 +1,68 @@
-"""One layer's uncompressed bytes, handed to a caller while they arrive."""
+"""One layer's uncompressed bytes, handed to a caller while they arrive.
+
+Rule of this file: the end of a stream is given to nobody before both digests were compared. Whoever reads
+until there is no more, in whatever way, has read what the image names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self
 
-from ..errors import IntegrityError
+from ..aio import in_thread, refuse_event_loop, until_done, unwrapped_group
+from ..core.pool import LayerJob
+from ..core.workers import open_pool
+from ..errors import IntegrityError, SourceUnreadable
+from ..transfer.fetcher import Fetcher
+from ..transfer.servers import Sought
+from .measure import check
+from .source import Opened, first_to_read, read_blob
 
 if TYPE_CHECKING:
-    from ..core.pool import PoolLayer
+    from _typeshed import WriteableBuffer
+
+    from ..core.pool import Pool, PoolLayer
     from ..core.result import TeeResult
+    from ..image.document import Layer
+    from ..image.holding import BlobReader
+    from ..options import Options
+    from ..store.store import Store
+    from .network import Network
+    from .plan import LayerPlan, Source
+
+# A stream has a pool of its own, so that a caller who stops reading holds up nobody else.
+STREAM_IN, STREAM_OUT = 4, 8
+_FILE_NBYTES = 256 << 10  # as a piece
 
 
 class LayerStream:
-    """An async iterator over the tar of one layer, in pieces of at most 256 KiB.
+    """The tar of one layer, in pieces of at most 256 KiB. Read it in one of three ways:
 
-    Each piece is a read-only memoryview that is valid until the next one is asked for. A caller
-    that does not ask slows the source down. What has been read is *not yet verified*: only
-    leaving the ``async with`` block that made this stream without an exception says that both
-    digests matched, so act on the content after that, or be able to undo it.
+    ``async for``, on the event loop that it was opened on: each piece is a read-only memoryview that is valid
+    until the next one is asked for. ``for``, in any other thread: each piece is bytes. ``file()``, for other
+    threads as well. A caller that does not ask slows the source down.
+
+    The end comes only when both digests matched; else IntegrityError is raised in its place. Until then
+    nothing that was read is verified: act on the content after the end, or be able to undo it. Leaving the
+    block that made the stream raises IntegrityError unless it was read to its end, or given up.
     """
 
-    def __init__(self, layer: PoolLayer) -> None:
+    def __init__(self, layer: PoolLayer, judge: Callable[[TeeResult], None]) -> None:
         self._layer = layer
-        self._ended = False
+        self._judge = judge
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._reader: asyncio.Task[bytes | None] | None = None  # for another thread
+        self._gone: BaseException | None = None
+        self._given_up = False
+        self._has_file = False
         self.result: TeeResult | None = None
-        """Both digests and sizes, once the block has been left."""
+        """Both digests and sizes, once they are known to match."""
+
+    # --- on the event loop ---
 
     def __aiter__(self) -> AsyncIterator[memoryview]:
         return self
@@ -33,14 +70,193 @@ class LayerStream:
     async def __anext__(self) -> memoryview:
         piece = await self._layer.read()
         if piece is None:
-            self._ended = True
+            await self._verified()
             raise StopAsyncIteration
         return piece
 
-    async def finish(self) -> TeeResult:
-        """The measured result of a stream that was read to its end; called on leaving the block."""
-        if not self._ended and await self._layer.read() is not None:
+    async def _verified(self) -> TeeResult:
+        if self.result is None:
+            measured = await self._layer.result()
+            self._judge(measured)
+            self.result = measured
+        return self.result
+
+    # --- in other threads ---
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = self.read_piece()
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def read_piece(self) -> bytes | None:
+        """The next piece, None at the end. Blocks, so it is for other threads than the event loop's.
+
+        Raises what kept the bytes from coming, IntegrityError in place of the end of a layer that is not what
+        the image names, ValueError after the block was left, RuntimeError on an event loop.
+        """
+        refuse_event_loop("there, read a layer with 'async for'")
+        if self._gone is not None:
+            raise self._gone
+        return asyncio.run_coroutine_threadsafe(self._copied(), self._loop).result()
+
+    def file(self) -> io.BufferedReader:
+        """The rest of the stream as a file for another thread, ``tarfile.open(fileobj=…, mode="r|")`` say.
+
+        Its end is that of the stream: the last read raises where the layer is not what the image names. A
+        reader of tars stops before, at the end of the archive. What it left is read, and compared, when the
+        block of the stream is left; closing the file changes nothing.
+        """
+        self._has_file = True
+        return io.BufferedReader(_LayerFile(self), _FILE_NBYTES)
+
+    def give_up(self) -> None:
+        """No more is wanted: the block may be left, and nothing is said about the content."""
+        self._given_up = True
+
+    async def _copied(self) -> bytes | None:
+        """Copied here, as the memory of a piece may be gone when the other thread comes to it."""
+        async with self._turn:
+            if self._gone is not None:
+                raise self._gone
+            self._reader = asyncio.current_task()
+            try:
+                async for piece in self:
+                    return bytes(piece)
+                return None
+            except asyncio.CancelledError:
+                if self._gone is None:
+                    raise
+                raise self._gone from None  # the cancellation was ours
+            finally:
+                self._reader = None
+
+    # --- for who opened it ---
+
+    def _fail(self, why: BaseException) -> None:
+        """Whoever reads in another thread, now or later, gets ``why``."""
+        if self._gone is None:
+            self._gone = why
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _leave(self) -> None:
+        """Nobody reads any more when this returns."""
+        self._fail(ValueError("the layer cannot be read: the block that opened it was left"))
+        while (reader := self._reader) is not None:
+            reader.cancel()
+            await until_done(reader)
+
+    async def _finish(self) -> None:
+        """See to it that the content is verified, as far as it was not given up. Raises IntegrityError."""
+        if self._given_up:
+            return
+        if self._has_file:
+            async for _ in self:
+                pass
+        elif self.result is None and await self._layer.read() is not None:
             self._layer.cancel()
             raise IntegrityError("the layer was not read to its end, so nothing is known about its content")
-        self.result = await self._layer.result()
-        return self.result
+        await self._verified()
+
+
+class _LayerFile(io.RawIOBase):
+    """A stream as the standard library has files."""
+
+    def __init__(self, stream: LayerStream) -> None:
+        self._stream = stream
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if self.closed:
+            raise ValueError("I/O operation on a closed file")
+        if not self._left:
+            self._left = memoryview(self._stream.read_piece() or b"")
+        view = memoryview(buffer).cast("B")
+        n = min(len(view), len(self._left))
+        view[:n] = self._left[:n]
+        self._left = self._left[n:]
+        return n
+
+
+@asynccontextmanager
+async def open_stream(
+    step: LayerPlan, store: Store, options: Options, network: Callable[[], Network]
+) -> AsyncIterator[LayerStream]:
+    """The layer of ``step``, from the first of its sources that can be opened; as Engine.open_layer says."""
+    layer = step.layer
+    source, reader = await in_thread(first_to_read, step)
+    fetched = layer if source.tar is None else layer.as_tar(source.tar.size)
+    blob = fetched if source.holding is None else source.holding
+    pool = open_pool(workers=1, n_in=STREAM_IN, n_out=STREAM_OUT, core=options.core)
+    try:
+        pool_layer = pool.open_layer(
+            LayerJob(
+                blob.compression,
+                blob.size,
+                stream=True,
+                check_crc=False,  # the DiffID judges what comes out, and the blob is not kept
+                window_max=options.zstd_window,
+                media_type=layer.media_type,
+            )
+        )
+        stream = LayerStream(pool_layer, lambda result: check(result, layer, blob.digest, blob.size))
+
+        async def feed() -> None:
+            try:
+                await _feed(fetched, source, reader, pool, pool_layer, options, network)
+            except Exception as exc:
+                stream._fail(exc)
+                raise
+
+        async with unwrapped_group() as group:
+            feeding = group.create_task(feed())
+            try:
+                yield stream
+                await stream._finish()
+            finally:
+                feeding.cancel()
+                try:
+                    await stream._leave()
+                finally:
+                    await pool_layer.abandon()
+        if stream.result is not None:
+            await in_thread(store.blobs.record, stream.result)
+    finally:
+        if reader is not None:
+            reader.close()
+        pool.close()
+
+
+async def _feed(
+    layer: Layer,
+    source: Source,
+    reader: BlobReader | None,
+    pool: Pool,
+    pool_layer: PoolLayer,
+    options: Options,
+    network: Callable[[], Network],
+) -> None:
+    if reader is not None:
+        await read_blob(Opened(reader), pool, pool_layer)
+        return
+    if source.registry is None:
+        raise ValueError(f"layer {layer.digest} cannot be read from anywhere")
+    # Connections of its own: a stream that nobody reads keeps one open for as long as it likes.
+    fetcher = Fetcher(pool, options.limits)
+    servers = await network().servers(source.registry)
+    if source.tar is not None:
+        tar = Sought(layer.diff_id, source.tar.size)
+        if (there := servers.with_tar(tar, source.tar.size)) is None:
+            raise SourceUnreadable(f"{source.tar.endpoint} is no endpoint of the image")
+        servers = there
+    async with unwrapped_group() as group:
+        watch = group.create_task(fetcher.watch())
+        await fetcher.fetch(layer.descriptor, servers, pool_layer)
+        watch.cancel()
