@@ -65,6 +65,13 @@ def test_a_login_is_sent(user: Cli, image: BuiltImage, tmp_path: Path) -> None:
         assert "[UNAUTHORIZED]" in refused and "podman login" in refused
         logins = authfile(tmp_path / "auth.json", private.host, "me", "secret")
         assert user.run("tags", PLAIN, "--authfile", logins, f"{private.host}/{NAME}").out == "1\n"
+        wrong = authfile(tmp_path / "wrong.json", private.host, "me", "wrong")
+        creds = ("--creds", "me:secret", "--authfile", wrong)  # the files do not count beside it
+        assert user.run("tags", PLAIN, *creds, f"{private.host}/{NAME}").out == "1\n"
+        pulled = user.pull(*creds, f"{private.host}/{NAME}:1")
+        assert pulled.json["manifest_digest"] == image.digest
+        ran = user.pull("--creds", "me:WRONG", f"{private.host}/{NAME}:1", code=1)
+        assert "[UNAUTHORIZED]" in ran.err and "WRONG" not in ran.err + ran.out
 
 
 def test_a_mirror_answers_where_the_origin_cannot(

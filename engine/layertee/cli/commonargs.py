@@ -44,6 +44,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         " another one is then taken with a warning)",
     )
     add_access(group)
+    add_creds(group)
     proxyargs.add_trust_realm(group)
     add_limits(group)
     policyargs.add_policy(parser)
@@ -83,6 +84,18 @@ def add_access(group: argparse._ArgumentGroup) -> None:
         "--cert-dir", type=values.path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
     )
     proxyargs.add_registries_conf(group)
+
+
+def add_creds(group: argparse._ArgumentGroup) -> None:
+    """A login for one call."""
+    group.add_argument(
+        "--creds",
+        type=values.words,
+        metavar="USER[:PASSWORD]",
+        help="the login for the registry of IMAGE, in place of those in files; a password that is not"
+        " given is asked for. All users of the machine can see it while the command runs; not so with"
+        " 'layertee login'",
+    )
 
 
 def add_budget(group: argparse._ArgumentGroup) -> None:

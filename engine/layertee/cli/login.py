@@ -16,8 +16,7 @@ from ..pulling.network import Network
 from ..sync import run
 from .exits import EXIT_OK
 from .output import print_json, say, tell
-
-_MOST = 64 << 10  # of a password: identity tokens have some thousand bytes
+from .secrets import asked_password, is_terminal, password_from_stdin
 
 T = TypeVar("T")
 
@@ -111,31 +110,15 @@ def _given(args: argparse.Namespace, known: Login | None) -> Login:
         raise AuthConfigError("--password-stdin is for --username NAME")
     if not args.username and known is not None and not sys.stdin.isatty():
         return known
-    if not args.password_stdin and not _is_terminal():
+    if not args.password_stdin and not is_terminal():
         raise AuthConfigError(
             "there is no terminal to ask for a login: give --username NAME and --password-stdin"
         )
     username = args.username or _asked_name(known)
-    password = _from_stdin() if args.password_stdin else _asked_password()
+    password = password_from_stdin() if args.password_stdin else asked_password()
     if not password:
         raise AuthConfigError("the password is empty")
     return Login(username, password, source="what was given")
-
-
-def _is_terminal() -> bool:
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
-
-
-def _from_stdin() -> str:
-    """All of it, without the line's end. Raises AuthConfigError."""
-    raw = sys.stdin.buffer.read(_MOST + 1)
-    if len(raw) > _MOST:
-        raise AuthConfigError(f"the password on standard input is longer than {_MOST} bytes")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise AuthConfigError("the password on standard input is not UTF-8") from None
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _asked_name(known: Login | None) -> str:
@@ -145,12 +128,3 @@ def _asked_name(known: Login | None) -> str:
     if not name:
         raise AuthConfigError("a login has a user name")
     return name
-
-
-def _asked_password() -> str:
-    from getpass import getpass
-
-    try:
-        return getpass("password: ", stream=sys.stderr)
-    except EOFError:
-        raise AuthConfigError("no password was given") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import proxyargs, values
-from .commonargs import add_access, add_json
+from .commonargs import add_access, add_creds, add_json
 
 
 def add_tags(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def add_tags(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("registry")
     add_access(group)
+    add_creds(group)
     proxyargs.add_trust_realm(group)
 
 

@@ -22,13 +22,19 @@ from ..store.store import Store, default_root
 from ..transfer.limits import FetchLimits, RangeMode
 from .output import tell
 from .policyargs import policy_of
+from .secrets import given_login
 
 
 def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = ()) -> Options:
-    """How the engine is to behave, of any command that has one. Raises InvalidReference."""
+    """How the engine is to behave, of any command that has one.
+
+    Raises InvalidReference, AuthConfigError.
+    """
+    creds = given_login(args)
     return Options(
         platform=_platform(args),
-        authfile=args.authfile,
+        authfile=args.authfile if creds is None else None,
+        credentials=creds,
         anonymous=args.no_creds,
         trusted_realms=tuple(args.trusted_realms),
         tls_verify=args.tls_verify,

@@ -10,6 +10,7 @@ from ..pulling.tags import RepositoryTags, parse_repository, tags_of
 from ..sync import run
 from .exits import EXIT_OK
 from .output import print_json, say, warn
+from .secrets import given_login
 from .shortnames import in_full
 
 
@@ -38,8 +39,10 @@ def tags(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
+    creds = given_login(args)
     return Options(
-        authfile=args.authfile,
+        authfile=args.authfile if creds is None else None,
+        credentials=creds,
         trusted_realms=tuple(args.trusted_realms),
         tls_verify=args.tls_verify,
         registries_conf=args.registries_conf,

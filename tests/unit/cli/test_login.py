@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from layertee.cli import main as cli
+from layertee.cli.arguments import parse
 from layertee.cli.exits import EXIT_ERROR
+from layertee.cli.shared import options_of
+from layertee.config.logins import Login
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,36 @@ def test_what_makes_no_sense(
     told = capsys.readouterr()
     assert text in told.err and told.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("pull", "--creds", "me:x", "app"), "with its registry"),
+        (("tags", "--creds", "me:x", "app"), "with its registry"),
+        (("pull", "--creds", "me:x", "oci:/nonexistent"), "in no registry"),
+        (("pull", "--creds", ":x", "quay.io/app"), "begins with a user name"),
+        (("inspect", "--creds", "me", "quay.io/app"), "no terminal"),
+        (("pull", "--creds", "me:x", "--signatures-by", "skopeo", "quay.io/app"), "not for --signatures-by"),
+    ],
+)
+def test_a_login_on_the_command_line_that_cannot_be_meant(
+    words: tuple[str, ...],
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+    command, *rest = words
+    store = () if command == "tags" else ("--store", str(tmp_path / "store"))
+    assert cli.main((command, *store, *rest)) == EXIT_ERROR
+    assert text in capsys.readouterr().err
+
+
+def test_a_login_on_the_command_line_is_for_the_registry_of_the_image_alone() -> None:
+    args = parse(["pull", "--creds", "me:pass:word", "--authfile", "/x", "docker://Quay.io/app:1"])
+    options = options_of(args)
+    assert options.credentials == {"quay.io": Login("me", "pass:word")} and options.authfile is None
+    assert "pass:word" not in repr(options)
+    assert options_of(parse(["pull", "--authfile", "/x", "quay.io/app:1"])).credentials is None
