@@ -9,12 +9,22 @@ certificate that can't be used is an error: without it the registry would answer
 from __future__ import annotations
 
 import logging
+import os
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import AuthConfigError
 
 log = logging.getLogger(__name__)
+
+# Where distributions have the authorities that they trust: Debian; Fedora, CentOS; openSUSE; Alpine.
+SYSTEM_BUNDLES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"),
+    Path("/etc/ssl/ca-bundle.pem"),
+    Path("/etc/ssl/cert.pem"),
+)
 
 
 def tls_context(*, verify: bool, cert_dir: Path | None) -> ssl.SSLContext:
@@ -25,6 +35,8 @@ def tls_context(*, verify: bool, cert_dir: Path | None) -> ssl.SSLContext:
     """
     if verify:
         context = ssl.create_default_context()
+        if (bundle := bundle_of_the_system(ssl.get_default_verify_paths())) is not None:
+            _add_authorities(context, bundle)
         # RFC 9110 §4.3.4: names are those of the extension. A common name is a text for people.
         context.hostname_checks_common_name = False
     else:  # without the system's CA certificates, which take 40 ms to read
@@ -47,6 +59,20 @@ def tls_context(*, verify: bool, cert_dir: Path | None) -> ssl.SSLContext:
                 f"the key {file} has no certificate: {file.with_suffix('.cert')} is missing"
             )
     return context
+
+
+def bundle_of_the_system(
+    known: ssl.DefaultVerifyPaths, bundles: Sequence[Path] = SYSTEM_BUNDLES
+) -> Path | None:
+    """Authorities of the system that OpenSSL does not find by itself; None if it does, or there are none.
+
+    An OpenSSL that was built for another distribution, as a self-contained installation has it, looks where
+    that one keeps them. ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` stand for what they name.
+    """
+    said = (known.openssl_cafile_env, known.openssl_capath_env)
+    if known.cafile or known.capath or any(os.environ.get(name) for name in said):
+        return None
+    return next((path for path in bundles if path.is_file()), None)
 
 
 def _add_authorities(context: ssl.SSLContext, file: Path) -> None:

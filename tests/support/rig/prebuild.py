@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.support import ccore
-from tests.support.rig import goprograms, ostreeclient, proxyclient
+from tests.support.rig import goprograms, hosts_without, ostreeclient, proxyclient, tree
 from tests.support.rig.crates import NoRust
 from tests.support.rig.goprograms import NoGo
 from tests.support.rig.registry import RigError
@@ -38,6 +38,8 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "storageconf": goprograms.storageconf,
     "core-tests": ccore.build_all,
     "fault-library": ccore.fault_library,
+    "debian": hosts_without.debian,
+    "tree": tree.archive,
 }
 
 _prepared: dict[str, Path | RigError] = {}
@@ -57,7 +59,7 @@ def prepare(names: Iterable[str], say: Callable[[str], None]) -> bool:
         begin = time.monotonic()
         try:
             _prepared[name] = PROGRAMS[name]()
-        except (NoRust, NoGo, ccore.NoCompiler) as exc:
+        except (NoRust, NoGo, ccore.NoCompiler, hosts_without.NoDebootstrap, tree.NoTree) as exc:
             _prepared[name] = NotBuilt(str(exc))
             say(f"prebuild: {name} is left out: {exc}")
         except RigError as exc:

@@ -11,7 +11,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from layertee.errors import AuthConfigError
-from layertee.registry.tls import tls_context
+from layertee.registry.tls import bundle_of_the_system, tls_context
 
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
@@ -126,3 +126,33 @@ def test_without_verification_a_client_still_shows_its_certificate(directory: Pa
     (directory / "client.key").unlink()
     with pytest.raises(AuthConfigError):
         tls_context(verify=False, cert_dir=directory)
+
+
+def known(cafile: str | None = None, capath: str | None = None) -> ssl.DefaultVerifyPaths:
+    """What OpenSSL finds at the places it was built for."""
+    places = ("SSL_CERT_FILE", "/usr/lib/ssl/cert.pem", "SSL_CERT_DIR", "/usr/lib/ssl/certs")
+    return ssl.DefaultVerifyPaths(cafile, capath, *places)  # type: ignore[arg-type] # None is what it has
+
+
+def test_where_openssl_finds_no_authorities_those_of_another_distribution_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    absent, first, second = (tmp_path / name for name in ("absent", "first", "second"))
+    first.touch()
+    second.touch()
+    assert bundle_of_the_system(known(), [absent, first, second]) == first
+    assert bundle_of_the_system(known(), [absent]) is None
+    assert bundle_of_the_system(known(cafile="/usr/lib/ssl/cert.pem"), [first]) is None
+    assert bundle_of_the_system(known(capath="/usr/lib/ssl/certs"), [first]) is None
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_what_the_environment_names_is_not_replaced_though_it_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.touch()
+    monkeypatch.setenv(name, str(tmp_path / "gone"))
+    assert bundle_of_the_system(known(), [bundle]) is None

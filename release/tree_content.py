@@ -1,0 +1,158 @@
+"""What is inside the tree: Python without what layertee does not use, the packages, and the launcher."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from layertee.skopeo.shim import script
+from release import tree_debian, tree_elf
+from release.project import ROOT, ReleaseError, run
+
+PYTHON = tree_debian.PYTHON
+STDLIB = Path("lib") / PYTHON
+# Where Debian's Python looks for packages that belong to its own prefix.
+PACKAGES = STDLIB / "dist-packages"
+LIBRARIES = Path("lib")
+LICENCES = Path("share/doc/layertee/licences")
+UNITS = Path("share/systemd")
+SHIM = Path("shim")
+INSTALLED = Path("/usr/lib/layertee")
+
+# Of the standard library: what is for developers, for a desktop or for a terminal of one's own.
+NOT_NEEDED = (
+    *("EXTERNALLY-MANAGED", "LICENSE.txt", "__phello__", "antigravity.py", "curses", "distutils"),
+    *("ensurepip", "idlelib", "lib2to3", "pydoc.py", "pydoc_data", "sitecustomize.py", "test", "this.py"),
+    *("tkinter", "turtle.py", "turtledemo", "venv", "doctest.py", "unittest", "dbm"),
+)
+NOT_NEEDED_MODULES = (
+    *("_crypt", "_ctypes_test", "_curses", "_curses_panel", "_dbm", "_lsprof", "_testbuffer", "_testcapi"),
+    *("_testclinic", "_testimportmultiple", "_testinternalcapi", "_testmultiphase", "_xxsubinterpreters"),
+    *("_xxtestfuzz", "audioop", "nis", "ossaudiodev", "readline", "xxlimited", "xxlimited_35"),
+)
+# Of the packages: sources, hints for type checkers, and what pip notes about where they came from.
+NOT_TO_RUN = (
+    *("*.c", "*.cpp", "*.h", "*.hpp", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "py.typed"),
+    *("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "direct_url.json", "entry_points.txt", "top_level.txt"),
+)
+# What packages install beside what is used of them: cffi makes bindings, and rich shows code and Markdown.
+NOT_USED = ("cffi", "markdown_it", "mdurl", "pycparser", "pygments")
+_COMPILERS = {"x86_64": ("x86_64-linux-gnu-gcc", "gcc"), "aarch64": ("aarch64-linux-gnu-gcc",)}
+# Newest first: pip takes the first for which there is a wheel. Debian 12 has glibc 2.36.
+_GLIBC_MINORS = (*range(36, 16, -1), 12, 5)
+
+
+def python(root: Path, tree: Path) -> Path:
+    """Copy Debian's Python from ``root``, where it is unpacked, into ``tree``; the interpreter.
+
+    It finds its own modules and libraries wherever the tree lies.
+    """
+    program = tree / "bin" / PYTHON
+    program.parent.mkdir(parents=True)
+    shutil.copyfile(root / "usr" / "bin" / PYTHON, program)
+    program.chmod(0o755)
+    tree_elf.look_beside(program, f"$ORIGIN/../{LIBRARIES}")
+
+    def unwanted(directory: str, names: list[str]) -> Iterable[str]:
+        if directory.endswith("lib-dynload"):
+            return [name for name in names if name.partition(".")[0] in NOT_NEEDED_MODULES]
+        return ["__pycache__", *(NOT_NEEDED if directory.endswith(f"/{PYTHON}") else ())]
+
+    shutil.copytree(root / "usr" / "lib" / PYTHON, tree / STDLIB, ignore=unwanted)
+    return program
+
+
+def packages(tree: Path, wheel: Path, extras: str, arch: str) -> None:
+    """Install ``wheel`` and what it needs into the tree, for the tree's Python; nothing is built.
+
+    ``extras`` are those of layertee, with commas between them.
+
+    Raises ReleaseError.
+    """
+    place = tree / PACKAGES
+    version = PYTHON.removeprefix("python")
+    platforms = [f"--platform=manylinux_2_{minor}_{arch}" for minor in _GLIBC_MINORS]
+    run(
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *("--target", place, "--only-binary=:all:", "--no-compile", "--implementation=cp"),
+        *(f"--python-version={version}", *platforms, f"{wheel}[{extras}]"),
+    )
+    for name in ("bin", *NOT_USED):
+        shutil.rmtree(place / name, ignore_errors=True)
+    for pattern in NOT_TO_RUN:
+        for path in place.rglob(pattern):
+            path.unlink()
+    for directory in ("tests", "test", "testing"):
+        for path in place.glob(f"*/{directory}"):
+            shutil.rmtree(path)
+
+
+def launcher(tree: Path, arch: str) -> None:
+    """Compile ``bin/layertee``. Raises ReleaseError without a compiler for ``arch``."""
+    compiler = next((found for name in _COMPILERS[arch] if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise ReleaseError(f"there is no {_COMPILERS[arch][0]}; 'make dist' installs what is needed")
+    run(
+        *(compiler, "-std=gnu11", "-O2", "-s", "-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2"),
+        *("-fstack-protector-strong", "-fPIE", "-pie", "-Wl,-z,relro,-z,now", "-Wl,--build-id=none"),
+        *(f'-DLT_PYTHON="{PYTHON}"', "-o", tree / "bin" / "layertee", ROOT / "release" / "launcher.c"),
+    )
+
+
+def licences(tree: Path, root: Path, debian: Iterable[tree_debian.Package]) -> None:
+    """Ours, those of Debian's packages, and those of Python's packages, which stay where pip puts them."""
+    place = tree / LICENCES
+    place.mkdir(parents=True)
+    shutil.copyfile(ROOT / "LICENSE", place.parent / "LICENSE")
+    for package in debian:
+        found = root / "usr" / "share" / "doc" / package.name / "copyright"
+        if not found.exists():
+            raise ReleaseError(f"Debian's {package.name} says nothing of its licence")
+        shutil.copyfile(found.resolve(), place / f"{package.name}.txt")
+
+
+def share(tree: Path) -> None:
+    """What a host has beside the command: the shim, units, and what is in ``release/share``.
+
+    The shim and the units are for a tree that lies in ``/usr/lib/layertee``.
+    """
+    shim = tree / SHIM / "skopeo"
+    shim.parent.mkdir()
+    shim.write_bytes(script(INSTALLED / "bin" / PYTHON, None, ()))
+    shim.chmod(0o755)
+    shutil.copytree(ROOT / "release" / "systemd", tree / UNITS)
+    for path in sorted((tree / UNITS).rglob("*.conf")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(
+            text.replace("/usr/local/lib/layertee/bin:", f"{INSTALLED / SHIM}:"), encoding="utf-8"
+        )
+    if (ROOT / "release" / "share").is_dir():
+        shutil.copytree(ROOT / "release" / "share", tree / "share", dirs_exist_ok=True)
+
+
+# Runs with the tree's own version of Python, in order, in one process: the same sources give the same bytes.
+COMPILE = r"""
+import os, py_compile, sys
+root = sys.argv[1]
+for directory, directories, names in os.walk(root):
+    directories.sort()
+    for name in sorted(names):
+        if name.endswith(".py"):
+            path = os.path.join(directory, name)
+            py_compile.compile(
+                path, cfile=path + "c", dfile=os.path.relpath(path, root), doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+            os.unlink(path)
+"""
+
+
+def compile_all(tree: Path, interpreter: Path) -> None:
+    """Only bytecode is kept: it starts faster, takes half of the room, and is the same for all machines.
+
+    ``interpreter`` is of the tree's version, and runs on this machine.
+    """
+    # What the compilation itself imports is not found any more while its own modules are replaced.
+    run(interpreter, "-I", "-S", "-B", "-c", COMPILE, tree / STDLIB, env={"PYTHONHASHSEED": "0"})
