@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .pulling.judging import Examined
     from .pulling.network import Network
     from .pulling.plan import LayerPlan
-    from .pulling.report import ProgressCallback, PullResult
+    from .pulling.report import ProgressCallback, PullResult, VerifyCallback
     from .pulling.resolve import Resolved
     from .pulling.ruling import Sources
     from .pulling.stream import LayerStream
@@ -267,11 +267,11 @@ class Engine:
             self._trim_parts()
             shared.release()
 
-    async def verify(self) -> VerifyReport:
+    async def verify(self, progress: VerifyCallback | None = None) -> VerifyReport:
         """Hash everything in the store again; what is wrong goes to quarantine. Raises StoreBusy."""
         from .pulling.verify import verify_store
 
-        return await verify_store(self.store, self._workers(), self._options)
+        return await verify_store(self.store, self._workers(), self._options, progress)
 
     # --- inside ---
 

@@ -16,6 +16,7 @@ from .commonargs import (
     add_keep_partials,
     add_limits,
     add_network,
+    add_reporting,
     add_store,
 )
 
@@ -74,6 +75,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         help="write that digest into FILE, once the image is there",
     )
     add_json(parser)
+    add_reporting(parser)
     parser.add_argument("image", metavar="IMAGE")
     add_network(parser)
     add_budget(parser.add_argument_group("time"))
@@ -125,6 +127,7 @@ def _gc(parser: argparse.ArgumentParser) -> None:
 def _verify(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_json(parser)
+    add_reporting(parser)
     parser.add_argument(
         "--repair", type=values.words, metavar="IMAGE", dest="image", help="then pull IMAGE again"
     )

@@ -31,6 +31,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
+def add_reporting(parser: argparse.ArgumentParser) -> None:
+    """What :class:`reporting.Reporting` reads."""
+    parser.add_argument(
+        "--progress-fd",
+        type=values.count(3, 1 << 20),
+        metavar="N",
+        help="write progress to the open descriptor N, as JSON lines in the shape of 'bootc --progress-fd'",
+    )
+
+
 def add_network(parser: argparse.ArgumentParser) -> None:
     """What :func:`shared.options_of` reads. What image-proxy has besides gets its default."""
     parser.set_defaults(no_creds=False, user_agent_prefix="", deadline=None, min_rate=None)

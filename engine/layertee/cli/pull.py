@@ -18,7 +18,7 @@ from ..sync import run
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, tell, warn
 from .policytext import verdict
-from .progress import display
+from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
 from .textfile import see_that_it_can_be_written, write_whole
@@ -31,31 +31,49 @@ if TYPE_CHECKING:
 
 def pull(args: argparse.Namespace) -> int:
     """Raises InvalidReference and what Engine.plan and Engine.pull raise."""
-    if args.to and args.store:
-        raise InvalidReference("--store and --to both say where to; give one")
+    with Reporting(args, quiet=args.quiet, shows=not args.dry_run) as reporting:
+        if args.to and args.store:
+            raise InvalidReference("--store and --to both say where to; give one")
+        if args.digestfile is not None:
+            see_that_it_can_be_written(args.digestfile)
+        result = _pulled(args, reporting)
+        if args.digestfile is not None and not args.dry_run:
+            write_whole(args.digestfile, result.manifest_digest.encode())
+        reporting.done(result.to_json())
+    warn(result.warnings)
+    if result.consent.unasked and not args.quiet:
+        tell("layertee: this machine has no policy.json: signatures are not required here")
+    if args.json:
+        print_json(result.to_json())
+    elif args.quiet:
+        say(result.manifest_digest)
+    else:
+        _print(result, dry_run=args.dry_run)
+    return EXIT_OK
+
+
+def _pulled(args: argparse.Namespace, reporting: Reporting) -> PullResult:
     found = _destination(args.to) if args.to else None
     root = found.path if found else root_of(args)
     name = found.ref if found else ImageName.AS_REFERENCE
-    if args.digestfile is not None:
-        see_that_it_can_be_written(args.digestfile)
     image = in_full(args)
-    shown = display(quiet=args.quiet or args.dry_run)
-
     begun: list[ImagePlan] = []
 
     async def main() -> PullResult:
         async with Engine(store, options=options_of(args)) as engine, engine.in_time():
-            plan = await engine.plan(image, form=Form(args.layers), verify=Verify(args.verify), name=name)
+            async with reporting.resolving(image):
+                plan = await engine.plan(image, form=Form(args.layers), verify=Verify(args.verify), name=name)
+            reporting.planned(plan)
             if args.dry_run:
                 return plan.planned()
             begun.append(plan)
-            with shown:
-                return await engine.pull(plan, shown)
+            with reporting.shown:
+                return await engine.pull(plan, reporting)
 
     private = found is None
     with look_into(root, private) if args.dry_run else Store.open(root, private=private) as store:
         try:
-            result = run(main())
+            return run(main())
         except (LayerteeError, KeyboardInterrupt) as exc:
             for plan in begun:
                 kept = Kept.look(store, [step.layer for step in plan.layers])
@@ -66,18 +84,6 @@ def pull(args: argparse.Namespace) -> int:
                 }
                 exc.add_note(str(kept))
             raise
-    warn(result.warnings)
-    if args.digestfile is not None and not args.dry_run:
-        write_whole(args.digestfile, result.manifest_digest.encode())
-    if result.consent.unasked and not args.quiet:
-        tell("layertee: this machine has no policy.json: signatures are not required here")
-    if args.json:
-        print_json(result.to_json())
-    elif args.quiet:
-        say(result.manifest_digest)
-    else:
-        _print(result, dry_run=args.dry_run)
-    return EXIT_OK
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from ..pulling.plan import Keep, Want
 from ..sync import run
 from .exits import EXIT_INTEGRITY, EXIT_OK
 from .output import print_json, say, warn
+from .reporting import Reporting
 from .shared import open_store, options_of
 
 if TYPE_CHECKING:
@@ -21,32 +22,38 @@ if TYPE_CHECKING:
 
 def verify(args: argparse.Namespace) -> int:
     """Raises NotFound, StoreBusy, StoreCorrupt, LocalError; with an image, what a pull of it raises."""
-    with open_store(args) as store:
+    with Reporting(args) as reporting, open_store(args) as store:
 
         async def main() -> tuple[VerifyReport, PullResult | LayerteeError | None]:
             async with Engine(store, options=options_of(args)) as engine:
-                report = await engine.verify()
+                with reporting.shown:
+                    report = await engine.verify(reporting.verifying)
                 if not args.image:
                     return report, None
                 want = Want(keep=Keep.STORE, trust=engine.options.trust)
                 try:
-                    return report, await engine.pull(await engine.plan(args.image, want))
+                    async with reporting.resolving(args.image):
+                        plan = await engine.plan(args.image, want)
+                    reporting.planned(plan)
+                    return report, await engine.pull(plan, reporting)
                 except LayerteeError as exc:
                     return report, exc
 
         report, repaired = run(main())
-    warn(report.warnings)
-    if isinstance(repaired, LayerteeError):
-        if not args.json:
-            _print(report, None)  # what is wrong was put aside, and is not found again
-        args.so_far = _json(report, None)
-        raise repaired
+        warn(report.warnings)
+        if isinstance(repaired, LayerteeError):
+            if not args.json:
+                _print(report, None)  # what is wrong was put aside, and is not found again
+            args.so_far = _json(report, None)
+            raise repaired
+        is_well = report.ok or (repaired is not None and not report.false)
+        code = EXIT_OK if is_well else EXIT_INTEGRITY
+        reporting.done(_json(report, repaired), code)
     if args.json:
         print_json(_json(report, repaired))
     else:
         _print(report, repaired)
-    is_well = report.ok or (repaired is not None and not report.false)
-    return EXIT_OK if is_well else EXIT_INTEGRITY
+    return code
 
 
 def _json(report: VerifyReport, repaired: PullResult | None) -> dict[str, object]:

@@ -256,4 +256,16 @@ class Progress:
         return sum(layer.size for layer in self.layers if layer.action is not Action.HAVE or layer.done)
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyProgress:
+    """How far a verification is: of ``n_total`` blobs, and of their bytes. At most ten a second."""
+
+    n_done: int
+    n_total: int
+    bytes_done: int
+    bytes_total: int
+    seconds: float
+
+
 ProgressCallback = Callable[[Progress], None]
+VerifyCallback = Callable[[VerifyProgress], None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ from ..options import ZSTD_WINDOW_MOST, Options
 from ..record import dataclass
 from ..store.store import EXCLUSIVE_WAIT_S, Store
 from .measure import measure_layer
+from .report import VerifyCallback, VerifyProgress
 from .source import read_blob
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 # Two blobs at once keep both hashing lanes busy.
 AT_ONCE = 3
+TICK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,46 @@ class _Expected:
     row: HeldBlob | None
     claims: tuple[tuple[str, Layer], ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file; 0 for one that is gone."""
+        try:
+            return self.path.lstat().st_size
+        except OSError:
+            return 0
 
-async def verify_store(store: Store, pool: Pool, options: Options) -> VerifyReport:
+
+class _Telling:
+    """Tells ``callback`` how far a verification is: ten times a second, and at its end."""
+
+    def __init__(self, callback: VerifyCallback | None, todo: Sequence[_Expected]) -> None:
+        self._callback = callback
+        self._n_total = len(todo)
+        self._bytes_total = sum(one.size for one in todo) if callback is not None else 0
+        self._began = time.monotonic()
+        self.n_done = 0
+        self.bytes_done = 0
+
+    def add(self, nbytes: int) -> None:
+        """Bytes that were read."""
+        self.bytes_done += nbytes
+
+    async def tick(self) -> None:
+        """Until cancelled."""
+        while self._callback is not None:
+            self.tell()
+            await asyncio.sleep(TICK_S)
+
+    def tell(self) -> None:
+        if self._callback is not None:
+            seconds = time.monotonic() - self._began
+            done = min(self.bytes_done, self._bytes_total)  # what images disagree on is read twice
+            self._callback(VerifyProgress(self.n_done, self._n_total, done, self._bytes_total, seconds))
+
+
+async def verify_store(
+    store: Store, pool: Pool, options: Options, progress: VerifyCallback | None = None
+) -> VerifyReport:
     """Hash every blob, inflate every layer, compare; take what is wrong out of the layout.
 
     A blob is judged by its own name and by what was computed of it before, not by what images say of it:
@@ -86,14 +129,20 @@ async def verify_store(store: Store, pool: Pool, options: Options) -> VerifyRepo
     try:
         todo = await in_thread(_expectations, store, report)
         queue = iter(todo)
+        telling = _Telling(progress, todo)
 
         async def work() -> None:
             for expected in queue:
-                await _check(store, pool, options, expected, report)
+                await _check(store, pool, options, expected, report, telling)
+                telling.n_done += 1
 
-        async with unwrapped_group() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(work())
+        async with unwrapped_group() as beside:
+            ticking = beside.create_task(telling.tick())
+            async with unwrapped_group() as group:
+                for _ in range(AT_ONCE):
+                    group.create_task(work())
+            ticking.cancel()
+        telling.tell()
     finally:
         lock.release()
     report.warnings.extend(store.warnings)
@@ -121,11 +170,11 @@ def _expectations(store: Store, report: VerifyReport) -> list[_Expected]:
 
 
 async def _check(
-    store: Store, pool: Pool, options: Options, expected: _Expected, report: VerifyReport
+    store: Store, pool: Pool, options: Options, expected: _Expected, report: VerifyReport, telling: _Telling
 ) -> None:
     report.n_blobs += 1
     try:
-        result, undecoded = await _measure(pool, options, expected)
+        result, undecoded = await _measure(pool, options, expected, telling)
         report.nbytes += result.size
         reason = _wrong(expected, result)
     except (IntegrityError, SourceUnreadable) as exc:
@@ -141,14 +190,16 @@ async def _check(
         report.bad.append(BadBlob(expected.digest, reason, aside))
 
 
-async def _measure(pool: Pool, options: Options, expected: _Expected) -> tuple[BlobResult, str]:
+async def _measure(
+    pool: Pool, options: Options, expected: _Expected, telling: _Telling
+) -> tuple[BlobResult, str]:
     """What the blob is, inflated as the row or one of the images has it, or why it cannot be that.
 
     Raises IntegrityError, SourceUnreadable, OSError.
     """
 
     async def feed(layer: PoolLayer) -> None:
-        await read_blob(FileContent(expected.path), pool, layer)
+        await read_blob(FileContent(expected.path), pool, layer, progress=telling.add)
 
     async def run(job: LayerJob) -> BlobResult:
         return await measure_layer(pool.open_layer(job), feed)

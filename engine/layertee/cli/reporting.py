@@ -1,0 +1,145 @@
+"""What a command that takes long reports while it runs, and at its end: to people, and to other programs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..aio import unwrapped_group
+from ..config.registries import Registries
+from ..disk.space import human
+from ..errors import LayerteeError
+from ..image.reference import Reference, parse_name
+from ..pulling.plan import Action
+from .exits import EXIT_ERROR, EXIT_OK
+from .failure import describe
+from .output import tell
+from .progress import display
+
+if TYPE_CHECKING:
+    from ..pulling.imageplan import ImagePlan
+    from ..pulling.report import Progress, VerifyProgress
+    from .events import Events
+
+SILENT_S = 5.0  # a person wonders what is going on
+AGAIN_S = 10.0
+
+
+class Reporting:
+    """Of one command, inside ``with``: whoever leaves it by an error has that reported.
+
+    ``args``: those of the command; of these ``progress_fd`` is heeded. ``quiet``: nothing is said of what is
+    under way; unless it ``shows`` that, only of what takes long to begin. Raises InvalidReference for a
+    descriptor that cannot be written to.
+    """
+
+    def __init__(self, args: argparse.Namespace, *, quiet: bool = False, shows: bool = True) -> None:
+        self._args = args
+        self._quiet = quiet
+        self._events = _events_of(args)
+        self._result: Mapping[str, Any] | None = None
+        self._exit_code = EXIT_OK
+        self.shown = display(quiet=quiet or not shows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._events is None:
+            return
+        error = describe(exc, self._args.arrived) if exc is not None else None
+        code = self._exit_code if exc is None else int(error["exit_code"]) if error else EXIT_ERROR
+        self._events.last(code, self._result, error)
+
+    # --- what is under way ---
+
+    @asynccontextmanager
+    async def resolving(self, image: str) -> AsyncIterator[None]:
+        """A block in which an image is looked for: if that takes long, it is said what is waited for."""
+        self.shown.begin(f"looking for {image}")
+        if self._events is not None:
+            self._events.resolving(image)
+        if self._quiet:
+            yield
+            return
+        async with unwrapped_group() as group:
+            waiting = group.create_task(self._wait(image))
+            try:
+                yield
+            finally:
+                waiting.cancel()
+
+    def planned(self, plan: ImagePlan) -> None:
+        """The image was found, and this is going to be done."""
+        self.shown.begin(_in_words(plan))
+        if self._events is not None:
+            self._events.planned(plan)
+
+    def __call__(self, progress: Progress) -> None:
+        """How far the pull is."""
+        self.shown(progress)
+        if self._events is not None:
+            self._events.progress(progress)
+
+    def verifying(self, progress: VerifyProgress) -> None:
+        """How far the verification is."""
+        self.shown.verifying(progress)
+        if self._events is not None:
+            self._events.verifying(progress)
+
+    def done(self, result: Mapping[str, Any], exit_code: int = EXIT_OK) -> None:
+        """What came out of it. Rows for each layer are left out of the event, which has to stay small."""
+        self._result = {name: value for name, value in result.items() if name != "layers"}
+        self._exit_code = exit_code
+
+    async def _wait(self, image: str) -> None:
+        """Until cancelled."""
+        waited = SILENT_S
+        await asyncio.sleep(SILENT_S)
+        where = asked_for(image, self._args)
+        while True:
+            tell(f"layertee: waiting for {where}, for {waited:.0f} s so far")
+            await asyncio.sleep(AGAIN_S)
+            waited += AGAIN_S
+
+
+def asked_for(image: str, args: argparse.Namespace) -> str:
+    """Who has to answer before ``image`` is found: the endpoints that its registry has on this machine."""
+    with suppress(LayerteeError):  # the engine says what is wrong with them
+        named = parse_name(image)
+        if isinstance(named, Reference):
+            found = Registries.read(path=args.registries_conf).endpoints(named)
+            return ", then ".join(endpoint.reference.registry for endpoint in found)
+    return image
+
+
+def _in_words(plan: ImagePlan) -> str:
+    layers = {action: plan.layers_to(action) for action in Action}
+    there = len(layers[Action.HAVE])
+    if there == len(plan.layers):
+        return f"all {there} layers are here"
+    words = []
+    if fetched := layers[Action.FETCH]:
+        asked = [endpoint.name.partition("/")[0] for endpoint in plan.asked]
+        source = f" from {', else '.join(dict.fromkeys(asked))}" if asked else ""
+        words.append(f"{len(fetched)} to fetch{source}, {human(plan.bytes_to_fetch)}")
+    if reused := layers[Action.REUSE]:
+        words.append(f"{len(reused)} to copy on this machine")
+    if there:
+        words.append(f"{there} here")
+    return f"{len(plan.layers)} layers: {'; '.join(words)}"
+
+
+def _events_of(args: argparse.Namespace) -> Events | None:
+    fd: int | None = args.progress_fd
+    if fd is None:
+        return None
+    from .events import Events  # few ask for it
+
+    return Events(fd)

@@ -1,0 +1,130 @@
+"""What is said while a command runs: lines for people where there is no terminal, events for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.support.ccore import ROOT
+from tests.support.fakes.fault_server import FaultServer, on
+from tests.support.fakes.faults import Gate, Held
+from tests.support.process import PLAIN, Cli
+from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.layers import incompressible_layer, text_layer
+
+pytestmark = pytest.mark.slow
+SCHEMA = json.loads((ROOT / "docs/reference/progress-1.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    layers = [text_layer({"etc/name": "name\n"}), incompressible_layer(400_000, seed=3)]
+    return build_image(tmp_path_factory.mktemp("progress"), layers)
+
+
+@pytest.fixture
+def server(image: BuiltImage) -> Iterator[FaultServer]:
+    with FaultServer(image) as server:
+        yield server
+
+
+class Watched:
+    """A command whose ``--progress-fd`` is a pipe."""
+
+    def __init__(self, user: Cli, name: str, *args: object) -> None:
+        self._user = user
+        self._reader, writer = os.pipe()
+        self.process = subprocess.Popen(
+            user.command(name, "--progress-fd", writer, *args),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=user.environment(),
+            pass_fds=(writer,),
+        )
+        os.close(writer)
+
+    def close_reader(self) -> None:
+        """Nobody reads the events any more."""
+        os.close(self._reader)
+        self._reader = -1
+
+    def events(self, code: int = 0) -> list[dict[str, Any]]:
+        """All of them, each of which the schema has; once the command has ended with ``code``."""
+        self._user.finish(self.process, code)
+        with os.fdopen(self._reader) as file:
+            events = [json.loads(line) for line in file]
+        for event in events:
+            Draft202012Validator(SCHEMA).validate(event)
+        return events
+
+
+def test_a_pull_is_told_from_its_start_to_its_result(
+    user: Cli, image: BuiltImage, server: FaultServer
+) -> None:
+    for n_fetched in (2, 0):
+        events = Watched(user, "pull", PLAIN, "-q", server.reference).events()
+        kinds = [event["type"] for event in events]
+        assert kinds[:3] == ["Start", "ProgressSteps", "Plan"] and kinds[-1] == "Result"
+        plan, result = events[2], events[-1]
+        assert [layer["action"] for layer in plan["layers"]].count("fetch") == n_fetched
+        assert plan["manifestDigest"] == result["result"]["manifest_digest"] == image.digest
+        assert plan["bytesToFetch"] == result["result"]["bytes_fetched"]
+        assert (result["exitCode"], result["error"]) == (0, None)
+    verified = Watched(user, "verify").events()
+    assert verified[0]["type"] == "Start" and verified[1]["task"] == "verifying"
+    assert verified[-1]["result"]["ok"] is True
+
+
+def test_the_last_event_says_why_a_pull_failed(user: Cli, server: FaultServer) -> None:
+    assert (
+        Watched(user, "pull", PLAIN, f"{server.reference}-none").events(2)[-1]["error"]["code"] == "NOT_FOUND"
+    )
+    assert Watched(user, "pull", "--to", "dir:x", "r.test/x").events(1)[-1]["error"]["code"] == "BAD_REF"
+    ran = user.run("pull", "--json", "--progress-fd", "9", server.reference, code=1)
+    assert "--progress-fd 9: nothing can be written to it" in ran.json["error"]["message"]
+
+
+def test_a_pull_that_is_ended_has_a_last_event(user: Cli, image: BuiltImage, server: FaultServer) -> None:
+    gate, layer = Gate(), image.layers[1]
+    server.script([on("blob", Held(gate, layer.size // 2), reference=layer.digest)])
+    pull = Watched(user, "pull", PLAIN, server.reference)
+    gate.wait_arrived()
+    pull.process.send_signal(signal.SIGTERM)
+    last = pull.events(143)[-1]
+    assert (last["exitCode"], last["error"]["signal"]) == (143, "SIGTERM")
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_pull(
+    user: Cli, image: BuiltImage, server: FaultServer
+) -> None:
+    gate, layer = Gate(), image.layers[1]
+    server.script([on("blob", Held(gate, layer.size // 2), reference=layer.digest)])
+    pull = Watched(user, "pull", PLAIN, server.reference)
+    gate.wait_arrived()
+    pull.close_reader()
+    gate.open()
+    user.finish(pull.process)
+    user.verified()
+
+
+def test_of_a_registry_that_does_not_answer_it_is_said_who_is_waited_for(
+    user: Cli, server: FaultServer
+) -> None:
+    gate = Gate()
+    server.script([on("manifest", Held(gate, 0))])
+    process = user.start("pull", PLAIN, server.reference)
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"looking for {server.reference}\n"
+    assert process.stderr.readline() == f"layertee: waiting for {server.host}, for 5 s so far\n"
+    gate.open()
+    ran = user.finish(process)
+    assert ran.err.startswith(f"2 layers: 2 to fetch from {server.host}, ")
