@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .image.platform import Platform
     from .pulling.imageplan import ImagePlan
     from .pulling.plan import LayerPlan, Want
-    from .pulling.report import ProgressCallback, PullResult
+    from .pulling.report import ProgressCallback, PullResult, VerifyCallback
     from .pulling.stream import LayerStream
     from .pulling.verify import VerifyReport
     from .store.store import Store
@@ -164,9 +164,9 @@ class SyncEngine:
         """As :meth:`Engine.open_layer`; the stream is read by ``for`` or as a file, in any thread."""
         return self._held(lambda: self._engine.open_layer(step))
 
-    def verify(self) -> VerifyReport:
+    def verify(self, progress: VerifyCallback | None = None) -> VerifyReport:
         """As :meth:`Engine.verify`."""
-        return self._wait(self._engine.verify)
+        return self._wait(lambda: self._engine.verify(progress))
 
     # --- inside ---
 
