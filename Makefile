@@ -6,6 +6,7 @@
 #   make bench   the figures that this project is held to, beside those that are stored, and tables (12 minutes)
 #   make bench-all  kernels, then whole pulls beside all other tools, and tables of both (an hour)
 #   make docs    the parts of the documentation that are made out of the code
+#   make site    the documentation as a site, in build/site
 #   make fuzz    the decoders and the parsers, for FUZZ_SECONDS each (default 120)
 #   make torture every crash, failing call and bad server that the tests know, for hours (TORTURE: options)
 
@@ -15,7 +16,7 @@ PY := $(VENV)/bin/python
 FUZZ_SECONDS ?= 120
 TORTURE ?=
 
-.PHONY: demo fast test check prebuild bench bench-all docs fuzz torture setup setup-fast setup-dev setup-bench clean
+.PHONY: demo fast test check prebuild bench bench-all docs site fuzz torture setup setup-fast setup-dev setup-bench clean
 
 demo: setup
 	@$(PY) -m bench.demo
@@ -67,6 +68,9 @@ bench-all: setup-bench
 
 docs: setup-fast
 	@$(PY) -m tests.support.pages
+
+site: setup-fast
+	@$(PY) -m tests.support.site
 
 fuzz: setup-dev
 	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
