@@ -34,6 +34,16 @@ TOPIC_NAMES = (
 )
 
 
+class _Images(argparse.Action):
+    """``images`` as they are given, and ``image``, of which most of a command's work knows one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, words: object, *_: object
+    ) -> None:
+        assert isinstance(words, list)
+        namespace.images, namespace.image = words, words[0]
+
+
 def _pull(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument(
@@ -76,7 +86,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser)
     add_reporting(parser)
-    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("images", nargs="+", action=_Images, metavar="IMAGE")
     add_network(parser)
     add_budget(parser.add_argument_group("time"))
 

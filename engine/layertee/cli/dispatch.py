@@ -41,7 +41,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "pull": Command("pull", "pull", loop=True),
+    "pull": Command("pulls", "pull", loop=True),
     "inspect": Command("inspect", "inspect", loop=True),
     "tags": Command("tags", "tags", loop=True),
     "login": Command("login", "login", loop=True),

@@ -1,4 +1,4 @@
-"""``layertee pull``."""
+"""``layertee pull IMAGE``, of one image."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def pull(args: argparse.Namespace) -> int:
     elif args.quiet:
         say(result.manifest_digest)
     else:
-        _print(result, dry_run=args.dry_run)
+        print_result(result, dry_run=args.dry_run)
     return EXIT_OK
 
 
 def _pulled(args: argparse.Namespace, reporting: Reporting) -> PullResult:
-    found = _destination(args.to) if args.to else None
+    found = destination_of(args.to) if args.to else None
     root = found.path if found else root_of(args)
     name = found.ref if found else ImageName.AS_REFERENCE
     image = in_full(args)
@@ -116,14 +116,16 @@ class Kept:
         }
 
 
-def _destination(text: str) -> LayoutReference:
+def destination_of(text: str) -> LayoutReference:
+    """What ``--to`` says. Raises InvalidReference."""
     found = parse_reference(text)
     if not isinstance(found, LayoutReference):
         raise InvalidReference(f"--to {text}: write oci:DIR or oci:DIR:ref")
     return found
 
 
-def _print(result: PullResult, *, dry_run: bool) -> None:
+def print_result(result: PullResult, *, dry_run: bool) -> None:
+    """For a person, on standard output."""
     rows = [_row(index, layer) for index, layer in enumerate(result.layers)]
     print_table(("layer", "digest", "size", "action", "fetched", "why"), rows)
     say("")

@@ -16,10 +16,10 @@ _MOST: Final = 64 << 10  # of a password: identity tokens have some thousand byt
 
 
 def given_login(args: argparse.Namespace) -> dict[str, Login] | None:
-    """What ``--creds`` says, for the registry of the image that ``args`` names and for no other.
+    """What ``--creds`` says, for the registry of the images that ``args`` names and for no other.
 
-    None without ``--creds``. Raises InvalidReference for an image that is in no registry by its name,
-    AuthConfigError where a password has to be asked for and cannot be.
+    None without ``--creds``. Raises InvalidReference for images that are in none by their names, or in
+    several; AuthConfigError where a password has to be asked for and cannot be.
     """
     text: str | None = getattr(args, "creds", None)
     if text is None:
@@ -29,18 +29,23 @@ def given_login(args: argparse.Namespace) -> dict[str, Login] | None:
         raise AuthConfigError("--creds begins with a user name")
     if getattr(args, "signatures_by", "") == "skopeo":
         raise AuthConfigError("--creds is not for --signatures-by skopeo, which finds its logins in files")
-    named = parse_name(args.image)
-    if isinstance(named, ShortName):
-        raise InvalidReference(
-            f"--creds: write {args.image!r:.200} with its registry, which is sent the login"
-        )
-    if not isinstance(named, Reference):
-        raise InvalidReference(f"--creds: {args.image!r:.200} is in no registry")
+    registries = {_registry_of(image) for image in getattr(args, "images", [args.image])}
+    if len(registries) > 1:
+        raise InvalidReference("--creds is for one registry, and the IMAGEs are in several")
     if not colon:
         password = asked_password()
     from ..config.logins import Login  # with it comes asyncio, which 'ls' does without
 
-    return {named.registry: Login(username, password)}
+    return {registry: Login(username, password) for registry in registries}
+
+
+def _registry_of(image: str) -> str:
+    named = parse_name(image)
+    if isinstance(named, ShortName):
+        raise InvalidReference(f"--creds: write {image!r:.200} with its registry, which is sent the login")
+    if not isinstance(named, Reference):
+        raise InvalidReference(f"--creds: {image!r:.200} is in no registry")
+    return named.registry
 
 
 def is_terminal() -> bool:

@@ -88,7 +88,7 @@ def test_a_word_that_is_near_nothing_is_answered_with_what_there_is(
     told = complaint(capsys, "frobnicate")
     assert all(name in told for name in COMMANDS)
     assert "did you mean" not in complaint(capsys, "ls", "--frobnicate")
-    assert "did you mean" not in complaint(capsys, "pull", "one", "two")
+    assert "did you mean" not in complaint(capsys, "inspect", "one", "two")
 
 
 def test_the_beginning_of_a_flag_is_not_the_flag(capsys: pytest.CaptureFixture[str]) -> None:

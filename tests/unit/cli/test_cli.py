@@ -301,7 +301,7 @@ def test_a_platform_that_is_none_is_refused(text: str) -> None:
         ("frobnicate",),
         ("pull",),
         ("rm",),
-        ("pull", "a", "b"),
+        ("inspect", "a", "b"),
         ("pull", "--layers=flat", "x"),
         ("ls", "--nope"),
     ],
