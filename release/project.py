@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | 
     Raises ReleaseError, with what the command said, if it fails or is not installed.
     """
     words = [str(word) for word in command]
+    path = f"{sysconfig.get_path('scripts')}:{os.environ.get('PATH', os.defpath)}"  # tools that pip installed
     try:
         done = subprocess.run(
             words,
@@ -57,7 +59,7 @@ def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | 
             text=True,
             check=False,
             cwd=cwd,
-            env=None if env is None else {**os.environ, **env},
+            env={**os.environ, "PATH": path, **(env or {})},
         )
     except FileNotFoundError as exc:
         raise ReleaseError(f"{exc.filename} is not there; 'make dist' installs what is needed") from exc

@@ -4,6 +4,10 @@
  * SHA-NI works on XMM registers in legacy encoding.  Every x86-64 OS saves
  * those (the ABI passes doubles in them), so no XCR0 check is needed for it; a
  * kernel that uses YMM or ZMM would need one.
+ *
+ * Not by __builtin_cpu_supports(): that is a function of the compiler's own
+ * library, and some of those are one object, with a plain memcpy() in it that
+ * then takes the place of the C library's.
  */
 #include "cpu/lt_cpu.h"
 
@@ -25,12 +29,24 @@ bool lt_cpu_has_shani(void)
 
 bool lt_cpu_has_avx(void)
 {
-	return __builtin_cpu_supports("avx");	/* asks XCR0, too */
+	u32 eax, ebx, ecx, edx;
+
+	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
+		return false;
+	if (!(ecx & bit_OSXSAVE) || !(ecx & bit_AVX))
+		return false;
+	/* xgetbv of XCR0, which assemblers know longer than compilers do. */
+	__asm__ volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+	return (eax & 6) == 6;		/* the XMM and YMM halves are saved */
 }
 
 bool lt_cpu_has_bmi2(void)
 {
-	return __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+	u32 eax, ebx, ecx, edx;
+
+	if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+		return false;
+	return (ebx & bit_BMI) && (ebx & bit_BMI2);
 }
 #else
 bool lt_cpu_has_shani(void)

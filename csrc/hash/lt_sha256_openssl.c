@@ -27,6 +27,20 @@ static void blocks_openssl(u32 h[8], const u8 *in, size_t n_blocks)
 	memcpy(h, ctx.h, sizeof(ctx.h));
 }
 
+#ifdef LT_STATIC_OPENSSL
+/*
+ * An archive of libcrypto for x86 does so in code that it puts into section
+ * .init, which runs only where a linker also adds the C library's crti.o.
+ * Not all do; twice does no harm.
+ */
+void OPENSSL_cpuid_setup(void);
+
+__attribute__((constructor)) static void look_at_the_cpu(void)
+{
+	OPENSSL_cpuid_setup();
+}
+#endif
+
 /* libcrypto looks at the CPU by itself. */
 static bool always(void)
 {
