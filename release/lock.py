@@ -39,9 +39,11 @@ def requirements() -> dict[str, list[str]]:
     """What each lock must satisfy, by the lock's name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     run_with: list[str] = project["dependencies"]
-    extras = [word for extra in EXTRAS for word in project["optional-dependencies"][extra]]
+    optional = project["optional-dependencies"]
+    extras = [word for extra in EXTRAS for word in optional[extra]]
     lines = (LOCKS / "tools.in").read_text(encoding="utf-8").splitlines()
     tools = [line for line in lines if line and not line.startswith("#")]
+    tools += [*run_with, *optional["share"]]  # manual pages are made out of the command's own parsers
     return {"run.txt": run_with, "extras.txt": [*run_with, *extras], "tools.txt": tools}
 
 
@@ -62,9 +64,13 @@ def locked(name: str) -> dict[str, Requirement]:
 
     Raises ReleaseError for a line without a hash, or that allows more than one version.
     """
-    text = (LOCKS / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    return parse((LOCKS / name).read_text(encoding="utf-8"), name)
+
+
+def parse(text: str, name: str) -> dict[str, Requirement]:
+    """``locked`` for the text of a lock; ``name`` is for messages."""
     found: dict[str, Requirement] = {}
-    for line in text.splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         words, _, hashes = line.partition(" --hash=")
