@@ -14,13 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-<<<<<<< HEAD
-from tests.support import ccore
-from tests.support.rig import goprograms, hosts_without, ostreeclient, proxyclient, tree
-=======
 from tests.support import ccore, wheels
-from tests.support.rig import goprograms, ostreeclient, proxyclient
->>>>>>> 40bceec (release: wheels for x86_64 and aarch64, and one without the core)
+from tests.support.rig import goprograms, hosts_without, ostreeclient, proxyclient, tree
 from tests.support.rig.crates import NoRust
 from tests.support.rig.goprograms import NoGo
 from tests.support.rig.registry import RigError
@@ -43,13 +38,10 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "storageconf": goprograms.storageconf,
     "core-tests": ccore.build_all,
     "fault-library": ccore.fault_library,
-<<<<<<< HEAD
-    "debian": hosts_without.debian,
-    "tree": tree.archive,
-=======
     "wheels": wheels.built,
     "arm-root": wheels.arm_root,
->>>>>>> 40bceec (release: wheels for x86_64 and aarch64, and one without the core)
+    "debian": hosts_without.debian,
+    "tree": tree.archive,
 }
 
 _prepared: dict[str, Path | RigError] = {}
@@ -69,11 +61,14 @@ def prepare(names: Iterable[str], say: Callable[[str], None]) -> bool:
         begin = time.monotonic()
         try:
             _prepared[name] = PROGRAMS[name]()
-<<<<<<< HEAD
-        except (NoRust, NoGo, ccore.NoCompiler, hosts_without.NoDebootstrap, tree.NoTree) as exc:
-=======
-        except (NoRust, NoGo, ccore.NoCompiler, wheels.NotToBeHad) as exc:
->>>>>>> 40bceec (release: wheels for x86_64 and aarch64, and one without the core)
+        except (
+            NoRust,
+            NoGo,
+            ccore.NoCompiler,
+            hosts_without.NoDebootstrap,
+            tree.NoTree,
+            wheels.NotToBeHad,
+        ) as exc:
             _prepared[name] = NotBuilt(str(exc))
             say(f"prebuild: {name} is left out: {exc}")
         except RigError as exc:
