@@ -192,7 +192,8 @@ def test_inspect_tells_digests_and_what_is_here(
     assert told.json["manifest_digest"] == images[0].digest
     assert told.json["config_digest"] == images[0].config_digest
     assert (told.json["platform"], told.json["labels"]) == ("linux/amd64", {"version": "1"})
-    text = user.run("inspect", PLAIN, names[0]).out
+    text = user.run("inspect", PLAIN, "--no-trunc", names[0]).out
+    assert images[0].layers[0].diff_id not in user.run("inspect", PLAIN, names[0]).out
     for layer in images[0].layers:
         assert layer.digest in text and layer.diff_id in text
     assert "in the store" in text and "not on this machine" in text

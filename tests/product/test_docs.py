@@ -94,7 +94,7 @@ def shape(line: str) -> str:
     for pattern, word in (
         (r"(127\.0\.0\.1|localhost):\d+", EXAMPLE),
         (r"sha256:[0-9a-f]+", "DIGEST"),
-        (r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME"),
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", "TIME"),
         (r"\b\d+\.\d\d s\b", "SECONDS"),
         (r"\b(?!0 B)[\d.]+ (B|KiB|MiB|GiB)(?=\W|$)", "SIZE"),
         (r"(?<![\w.])[1-9]\d*(?![\w.])", "N"),

@@ -319,7 +319,7 @@ def look_at_the_derived_image(
         ]
     assert derived["blobs"] == []
     assert told.json["registry_manifest_digest"] is None, "it was never in a registry"
-    text = cli.run("inspect", f"{store.name}localhost/derived:1").out
+    text = cli.run("inspect", "--no-trunc", f"{store.name}localhost/derived:1").out
     for built in image.layers:
         assert built.digest in text and built.diff_id in text
 

@@ -16,6 +16,7 @@ from .commonargs import (
     add_keep_partials,
     add_limits,
     add_network,
+    add_no_trunc,
     add_reporting,
     add_store,
 )
@@ -85,6 +86,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         help="write that digest into FILE, once the image is there",
     )
     add_json(parser)
+    add_no_trunc(parser)
     add_reporting(parser)
     parser.add_argument("images", nargs="+", action=_Images, metavar="IMAGE")
     add_network(parser)
@@ -94,6 +96,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
 def _inspect(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_json(parser)
+    add_no_trunc(parser)
     parser.add_argument("image", metavar="IMAGE")
     add_network(parser)
 
@@ -101,6 +104,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 def _map(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_json(parser)
+    add_no_trunc(parser)
     parser.add_argument(
         "key",
         nargs="?",
@@ -113,6 +117,7 @@ def _map(parser: argparse.ArgumentParser) -> None:
 def _ls(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_json(parser)
+    add_no_trunc(parser)
     parser.add_argument(
         "--partial",
         action="store_true",
@@ -158,6 +163,7 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     )
     add_store(parser)
     add_json(parser)
+    add_no_trunc(parser)
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
     add_network(parser)
 

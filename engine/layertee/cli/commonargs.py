@@ -27,6 +27,12 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_no_trunc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-trunc", action="store_true", help="print digests in full, and rows wider than the terminal"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 

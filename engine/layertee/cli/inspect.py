@@ -34,7 +34,7 @@ def inspect(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_json(found))
     else:
-        _print(found)
+        _print(found, whole=args.no_trunc)
     return EXIT_OK
 
 
@@ -65,12 +65,12 @@ def _json(found: Inspection) -> dict[str, object]:
     return shape
 
 
-def _print(found: Inspection) -> None:
+def _print(found: Inspection, *, whole: bool) -> None:
     for key, value in _facts(found):
         say(f"{key + ':':<12} {value}")
     say("")
     rows = [_layer_row(step) for step in found.plan.layers]
-    print_table(("layer", "digest", "diff id", "form", "size", "on this machine"), rows)
+    print_table(("layer", "digest", "diff id", "form", "size", "on this machine"), rows, whole=whole)
     names = [
         _blob_row(step.layer.index, blob)
         for step in found.plan.layers
@@ -78,7 +78,7 @@ def _print(found: Inspection) -> None:
     ]
     if names:
         say("", "compressed blobs with the same content:")
-        print_table(("layer", "digest", "form", "size", "basis", "known from"), names)
+        print_table(("layer", "digest", "form", "size", "basis", "known from"), names, whole=whole)
 
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -13,16 +13,21 @@ Rules of this file:
 from __future__ import annotations
 
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import TextIOBase
+from shutil import get_terminal_size
 from typing import TextIO
 
 from ..errors import LayerteeError
 
 SCHEMA = 1  # of the objects of --json: another number once a key goes, or means something else
+_DIGEST = re.compile(r"(sha(?:256|512):[0-9a-f]{12})[0-9a-f]{20,}")
+_GAP, _CUT = "  ", ".."
+_LEAST_WIDTH = 12
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -117,15 +122,45 @@ def print_json(value: Mapping[str, object]) -> None:
     say(*text.split("\n"))
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as they must be, so that the output can be cut and grepped. Raises as ``say``."""
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
+    """Columns as wide as they must be, so that the output can be cut and grepped. Raises as ``say``.
+
+    Unless it is to be ``whole``, digests are shown by their beginnings, as podman and docker do wherever the
+    output goes; and on a terminal the widest columns are cut until a row fits.
+    """
     table = [[clean(cell) for cell in row] for row in (head, *rows)]
+    if not whole:
+        table = [[_DIGEST.sub(r"\1", cell) for cell in row] for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if not whole and sys.stdout.isatty():
+        widths = _narrowed(widths, get_terminal_size().columns)
     for row in table:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+        say(_GAP.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
 # --- inside ---------------------------------------------------------------------------------------
+
+
+def _narrowed(widths: Sequence[int], limit: int) -> list[int]:
+    """``widths``, of which the largest are lessened until all fit into ``limit``, as far as that goes."""
+    narrowed = list(widths)
+    excess = sum(narrowed) + len(_GAP) * (len(narrowed) - 1) - limit
+    while excess > 0 and max(narrowed) > _LEAST_WIDTH:
+        widest = narrowed.index(max(narrowed))
+        second = max([_LEAST_WIDTH, *(width for width in narrowed if width < narrowed[widest])])
+        less = min(excess, narrowed[widest] - second)
+        narrowed[widest] -= less
+        excess -= less
+    return narrowed
+
+
+def _cut(cell: str, width: int) -> str:
+    """The two ends of a cell that is too long: of a name either may be what it differs in."""
+    if len(cell) <= width:
+        return cell
+    left = width - len(_CUT)
+    return cell[: left - left // 2] + _CUT + cell[len(cell) - left // 2 :]
 
 
 def _visible(char: str) -> bool:

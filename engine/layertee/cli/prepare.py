@@ -55,7 +55,7 @@ def prepare(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_as_json(args, image, found))
     else:
-        _print(found, dry_run=args.dry_run)
+        _print(found, dry_run=args.dry_run, whole=args.no_trunc)
         tell_hints(step.hint for step in found.layers)
     return EXIT_OK
 
@@ -113,9 +113,9 @@ def _as_json(args: argparse.Namespace, image: Inspection, found: Preparation) ->
     }
 
 
-def _print(found: Preparation, *, dry_run: bool) -> None:
+def _print(found: Preparation, *, dry_run: bool, whole: bool) -> None:
     rows = [_row(step) for step in found.layers]
-    print_table(("layer", "digest", "size", "step", "to download", "why"), rows)
+    print_table(("layer", "digest", "size", "step", "to download", "why"), rows, whole=whole)
     say("")
     if found.stale:
         named = ", ".join(sorted({row.image for row in found.stale}))
@@ -129,7 +129,7 @@ def _print(found: Preparation, *, dry_run: bool) -> None:
 def _row(step: LayerStep) -> tuple[str, ...]:
     layer = step.layer
     left = human(layer.size) if step.step is Step.DOWNLOAD else "-"
-    return str(layer.index), layer.digest[:19], human(layer.size), step.step.value, left, step.reason
+    return str(layer.index), layer.digest, human(layer.size), step.step.value, left, step.reason
 
 
 def _print_undone(undone: Undone, *, dry_run: bool) -> None:

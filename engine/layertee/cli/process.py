@@ -179,16 +179,39 @@ def _traceback(
 
 
 class _ToStandardError(logging.Handler):
-    """One line for each record, and the lines of its traceback, if it has one."""
+    """One line for each record, and the lines of its traceback, if it has one.
+
+    It begins with the time, to the millisecond and with its zone, unless the journal of systemd has that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_times = _is_journal(2)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
         except (TypeError, ValueError) as exc:  # the format does not fit its arguments
             message = f"{record.msg!r}: {exc}"
-        tell(f"{record.levelname} {record.name}: {message}")
+        when = "" if self._has_times else _time(record.created) + " "
+        tell(f"{when}{record.levelname} {record.name}: {message}")
         if record.exc_info:
             tell(*_traceback(*record.exc_info))
+
+
+def _time(seconds: float) -> str:
+    from datetime import datetime  # most commands log nothing
+
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
+
+
+def _is_journal(fd: int) -> bool:
+    """Whether the journal reads what is written to ``fd``: systemd says what its stream is."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def log_to_standard_error(debug: bool, verbose: bool) -> None:

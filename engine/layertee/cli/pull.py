@@ -48,7 +48,7 @@ def pull(args: argparse.Namespace) -> int:
     elif args.quiet:
         say(result.manifest_digest)
     else:
-        print_result(result, dry_run=args.dry_run)
+        print_result(result, dry_run=args.dry_run, whole=args.no_trunc)
     return EXIT_OK
 
 
@@ -124,10 +124,10 @@ def destination_of(text: str) -> LayoutReference:
     return found
 
 
-def print_result(result: PullResult, *, dry_run: bool) -> None:
+def print_result(result: PullResult, *, dry_run: bool, whole: bool) -> None:
     """For a person, on standard output."""
     rows = [_row(index, layer) for index, layer in enumerate(result.layers)]
-    print_table(("layer", "digest", "size", "action", "fetched", "why"), rows)
+    print_table(("layer", "digest", "size", "action", "fetched", "why"), rows, whole=whole)
     say("")
     fetched, reused = human(result.bytes_fetched), human(result.bytes_reused)
     has_mirrors = any(endpoint.is_mirror for endpoint in result.asked)
@@ -152,4 +152,4 @@ def print_result(result: PullResult, *, dry_run: bool) -> None:
 
 def _row(index: int, layer: LayerResult) -> tuple[str, ...]:
     fetched = human(layer.bytes_fetched) if layer.action is Action.FETCH else "-"
-    return str(index), layer.digest[:19], human(layer.size), layer.action.value, fetched, layer.reason
+    return str(index), layer.digest, human(layer.size), layer.action.value, fetched, layer.reason

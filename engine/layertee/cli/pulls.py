@@ -218,7 +218,7 @@ class _Several:
     def _print(self, results: Sequence[PullResult]) -> None:
         for result in results:
             say(f"{result.image}:")
-            one.print_result(result, dry_run=self._args.dry_run)
+            one.print_result(result, dry_run=self._args.dry_run, whole=self._args.no_trunc)
             say("")
         fetched = human(sum(result.bytes_fetched for result in results))
         reused = human(sum(result.bytes_reused for result in results))

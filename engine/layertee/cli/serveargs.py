@@ -80,8 +80,8 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         type=values.seconds,
         default=30.0,
         metavar="SECONDS",
-        help="cut off a client that takes nothing of its answer for so long, or later on less than 1 kB/s"
-        " (default: %(default)g)",
+        help="cut off a client that takes nothing of its answer for so long, or later on less than 1000"
+        " bytes/s (default: %(default)g)",
     )
     group.add_argument(
         "--grace",

@@ -34,7 +34,7 @@ def ls(args: argparse.Namespace) -> int:
         print_json({"images": [_image_json(image) for image in images]})
     else:
         head = ("image", "manifest", "platform", "size", "pulled", "")
-        print_table(head, [_image_row(image) for image in images])
+        print_table(head, [_image_row(image) for image in images], whole=args.no_trunc)
     return EXIT_OK
 
 
@@ -49,7 +49,7 @@ def _ls_parts(args: argparse.Namespace) -> int:
         ]
         print_json({"partial": told})
     else:
-        print_table(("blob", "arrived", "age"), [_part_row(part) for part in parts])
+        print_table(("blob", "arrived", "age"), [_part_row(part) for part in parts], whole=args.no_trunc)
     return EXIT_OK
 
 
@@ -77,16 +77,16 @@ def _image_json(image: StoredImage) -> dict[str, object]:
 def _image_row(image: StoredImage) -> tuple[str, ...]:
     return (
         image.name,
-        image.original[:19],
+        image.original,
         image.platform,
         human(image.nbytes),
-        time.strftime("%Y-%m-%d %H:%M", time.localtime(image.pulled_at)) if image.pulled_at else "-",
+        time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(image.pulled_at)) if image.pulled_at else "-",
         image.problem or "",
     )
 
 
 def show_map(args: argparse.Namespace) -> int:
-    """``args.key``: only the pairs with that digest. Raises InvalidReference as well."""
+    """``args.key``: only the pairs with that digest, in full. Raises InvalidReference as well."""
     key = _digest(args.key) if args.key else None
     with store_or_nothing(args) as store:
         pairs: Sequence[Pair] = ()
@@ -97,7 +97,7 @@ def show_map(args: argparse.Namespace) -> int:
         print_json({"pairs": [_pair_json(pair) for pair in pairs]})
     else:
         head = ("blob digest", "diff id", "form", "size", "uncompressed")
-        print_table(head, [_pair_row(pair) for pair in pairs])
+        print_table(head, [_pair_row(pair) for pair in pairs], whole=args.no_trunc or key is not None)
     return EXIT_OK
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import layertee
@@ -142,6 +142,56 @@ def test_json_is_ascii_and_comes_back_as_it_was(value: object) -> None:
 def test_columns_are_as_wide_as_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("name", "size"), [("a\x1b", "1"), ("abcdefg", "22"), ("", "")])
     assert capsys.readouterr().out == "name     size\na\\x1b    1\nabcdefg  22\n\n"
+
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def test_digests_are_shown_by_their_beginnings_unless_all_is_to_be_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for whole, shown in ((False, "sha256:0123456789ab"), (True, DIGEST)):
+        print_table(("digest", "why"), [(DIGEST, f"as {DIGEST}, here")], whole=whole)
+        assert capsys.readouterr().out.splitlines()[1].split("  ")[0] == shown
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+@given(rows=st.lists(st.lists(ANYTHING, min_size=3, max_size=3), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+def test_a_table_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: int, rows: list[list[str]]
+) -> None:
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        patch.setattr(sys, "stdout", terminal)
+        print_table(("name", "size", "why"), rows)
+    least = 3 * 12 + 2 * 2  # a column that is cut has 12 characters
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) == len(rows) + 1 and all(len(line) <= max(width, least) for line in lines)
+
+
+def test_of_what_is_cut_both_ends_are_shown_and_elsewhere_nothing_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "registry.example.com/some/where/image:stable"
+    print_table(("image", "size"), [(name, "1.5 GiB")])
+    assert name in capsys.readouterr().out
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setenv("COLUMNS", "40")
+        patch.setattr(sys, "stdout", terminal)
+        print_table(("image", "size"), [(name, "1.5 GiB")])
+        print_table(("image", "size"), [(name, "1.5 GiB")], whole=True)
+    lines = terminal.getvalue().splitlines()
+    assert len(lines[1]) == 40
+    assert lines[1].startswith("registry.exampl..") and lines[1].endswith("image:stable  1.5 GiB")
+    assert name in lines[3]
 
 
 def test_a_table_without_rows_is_its_head(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -72,6 +73,16 @@ def test_a_thread_that_exits_says_nothing() -> None:
     assert told("import threading\nt = threading.Thread(target=exit)\nt.start()\nt.join()", 0) == []
 
 
+def test_the_journal_has_times_of_its_own() -> None:
+    assert told(
+        "import logging, os\n"
+        "os.environ['JOURNAL_STREAM'] = '%d:%d' % (os.fstat(2).st_dev, os.fstat(2).st_ino)\n"
+        "process.log_to_standard_error(False, False)\n"
+        "logging.getLogger('a').warning('x')\n",
+        0,
+    ) == ["WARNING a: x"]
+
+
 def test_what_is_logged_is_one_line_for_each_record() -> None:
     code = (
         "import logging, warnings\n"
@@ -83,7 +94,10 @@ def test_what_is_logged_is_one_line_for_each_record() -> None:
         "try: 1 / 0\n"
         "except ZeroDivisionError: logging.getLogger('b').exception('failed')\n"
     )
-    lines = told(code, 0)
+    time = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ")
+    lines = [time.sub("TIME ", line) for line in told(code, 0)]
+    assert sum(line.startswith("TIME ") for line in lines) == 4
+    lines = [line.removeprefix("TIME ") for line in lines]
     assert lines[0] == f"INFO a: {SHOWN}"
     assert lines[1].startswith("INFO a: '%d': ")
     assert lines[2].startswith("WARNING py.warnings: ") and SHOWN in lines[2]
