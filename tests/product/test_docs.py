@@ -162,6 +162,8 @@ def run(words: list[str], environment: dict[str, str], directory: Path, *, limit
 
 
 def run_typed(command: str, environment: dict[str, str], directory: Path) -> str:
+    if re.search(r"[>;|]", command):  # for a shell
+        return run(["sh", "-c", command], environment | {"LAYERTEE_STORE": f"{directory}/store"}, directory)
     words = shlex.split(command, comments=True)
     if words[0] == "layertee" and words[1] in OF_A_STORE and not {"--to", "--store"} & set(words):
         words[2:2] = ["--store", str(directory / "store")]

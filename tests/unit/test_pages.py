@@ -107,7 +107,7 @@ def test_a_decision_is_short() -> None:
 
 SOURCES = "\n".join(text_of(path) for path in [*sorted(PACKAGE.rglob("*.py")), ROOT / "build_ext.py"])
 ENVIRONMENT = text_of(DOCS / "reference" / "environment.md")
-BY_LIBRARIES = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}  # urllib.request reads them
+BY_LIBRARIES = {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"}  # urllib, ssl
 
 
 def test_every_variable_that_is_read_is_on_its_page() -> None:
