@@ -56,6 +56,7 @@ GROUPS: dict[str, dict[str, str]] = {
 SUMMARIES = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 COMMANDS = frozenset(SUMMARIES)
+_FEW = 12  # options, which fit into the line of usage
 _BEFORE = ("-v", "--verbose", "--debug", "-h", "--help", "--version")  # what may stand before a command
 
 
@@ -124,6 +125,30 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(allow_abbrev=False, **given)
+
+    def format_usage(self) -> str:
+        self._shorten_usage()
+        return super().format_usage()
+
+    def format_help(self) -> str:
+        self._shorten_usage()
+        return super().format_help()
+
+    def _shorten_usage(self) -> None:
+        """Of a command with many options, name those alone that it cannot do without."""
+        if self.usage is not None or len(self._actions) <= _FEW:
+            return
+        words = [self.prog, "[OPTION ...]"]
+        words += [
+            f"{one.option_strings[0]} {one.metavar}"
+            for one in self._actions
+            if one.option_strings and one.required
+        ]
+        for one in (one for one in self._actions if not one.option_strings):
+            if one.help != argparse.SUPPRESS:
+                word = str(one.metavar)
+                words.append({"?": f"[{word}]", "+": f"{word} [{word} ...]"}.get(str(one.nargs), word))
+        self.usage = " ".join(words)
 
     def print_help(self, file: object = None) -> None:
         say(*self.format_help().rstrip("\n").split("\n"))

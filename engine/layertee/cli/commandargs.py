@@ -57,47 +57,47 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         "--layers",
         choices=("as-is", "uncompressed"),
         default="as-is",
-        help="keep layers as transferred, or as plain tars named by their DiffID (default: %(default)s)",
+        help="keep layers as transferred, or as plain tars (default: %(default)s)",
     )
     parser.add_argument(
         "--verify",
         choices=("both", "digest"),
         default="both",
-        help="check each layer's blob digest and its DiffID, or, of blobs kept as they are, the blob digest "
-        "only: quicker, but what is in them stays unknown until something asks (default: %(default)s)",
+        help="check the blob digest and the DiffID of each layer, or the blob digest alone"
+        " (default: %(default)s)",
     )
     parser.add_argument(
         "--keep-signatures",
         action="store_true",
-        help="keep beside the image what signs it in its registry, and the index that it is chosen from: for"
-        " those who pull it from 'layertee serve' here",
+        help="keep what signs the image, and its index, too: for 'layertee serve'",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
     parser.add_argument(
         "-q",
         "--quiet",
         action="store_true",
-        help="print the digest of the manifest at the registry, and nothing else",
+        help="print the manifest's digest, and nothing else",
     )
     parser.add_argument(
         "--digestfile",
         type=values.path,
         metavar="FILE",
-        help="write that digest into FILE, once the image is there",
+        help="write that digest into FILE, at the end",
     )
     add_json(parser)
     add_no_trunc(parser)
     add_reporting(parser)
-    parser.add_argument("images", nargs="+", action=_Images, metavar="IMAGE")
-    add_network(parser)
-    add_budget(parser.add_argument_group("time"))
+    parser.add_argument(
+        "images", nargs="+", action=_Images, metavar="IMAGE", help="see 'layertee help images'"
+    )
+    add_budget(add_network(parser))
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_json(parser)
     add_no_trunc(parser)
-    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="see 'layertee help images'")
     add_network(parser)
 
 
@@ -175,7 +175,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 def _image_proxy(parser: argparse.ArgumentParser) -> None:
     proxyargs.add_arguments(parser)
-    add_limits(parser.add_argument_group("transfer"))
+    add_limits(parser)
 
 
 def _install_shim(parser: argparse.ArgumentParser) -> None:

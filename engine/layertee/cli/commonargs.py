@@ -47,38 +47,41 @@ def add_reporting(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """What :func:`shared.options_of` reads. What image-proxy has besides gets its default."""
+def add_network(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """What :func:`shared.options_of` reads; the group of what is about transfers.
+
+    What image-proxy has besides gets its default.
+    """
     parser.set_defaults(no_creds=False, user_agent_prefix="", deadline=None, min_rate=None)
     parser.set_defaults(override_os=None, override_arch=None, override_variant=None)
-    group = parser.add_argument_group("registry and transfer")
-    group.add_argument(
-        "--platform",
-        type=values.words,
-        metavar="OS/ARCH[/V]",
-        help="take the image for this one, and no other (default: this host; an image that is only for"
-        " another one is then taken with a warning)",
-    )
-    add_access(group)
-    add_creds(group)
-    proxyargs.add_trust_realm(group)
-    add_limits(group)
-    policyargs.add_policy(parser)
+    group = parser.add_argument_group("layers that are here ('layertee help places')")
     group.add_argument(
         "--from",
         action="append",
         default=[],
         dest="places",
         metavar="PLACE",
-        help="look for layers in PLACE before downloading them (repeatable; see 'layertee help places')",
+        help="look for layers in PLACE before downloading them (repeatable)",
     )
     group.add_argument(
         "--trust",
         choices=("computed", "attested", "claimed"),
         default="attested",
-        help="how well a place must know what a layer contains for its download to be skipped"
-        " (see 'layertee help places'; default: %(default)s)",
+        help="how well a place must know what it has (default: %(default)s)",
     )
+    group = parser.add_argument_group("registry")
+    group.add_argument(
+        "--platform",
+        type=values.words,
+        metavar="OS/ARCH[/V]",
+        help="take the image for this one, and no other (default: this host)",
+    )
+    add_access(group)
+    add_creds(group)
+    proxyargs.add_trust_realm(group)
+    transfer = add_limits(parser)
+    policyargs.add_policy(parser)
+    return transfer
 
 
 def add_access(group: argparse._ArgumentGroup) -> None:
@@ -87,14 +90,14 @@ def add_access(group: argparse._ArgumentGroup) -> None:
         "--authfile",
         type=values.path,
         metavar="FILE",
-        help="credentials (default: as podman and skopeo)",
+        help="logins (default: as podman and skopeo)",
     )
     group.add_argument(
         "--tls-verify",
         type=values.boolean,
         metavar="true|false",
-        help="false: accept any certificate and plain HTTP from this registry (default: as registries.conf"
-        " has it, else true)",
+        help="false: any certificate, and plain HTTP, will do (default: true, unless registries.conf has it"
+        " otherwise)",
     )
     group.add_argument(
         "--cert-dir", type=values.path, metavar="DIR", help="*.crt, *.cert and *.key for this registry"
@@ -120,13 +123,13 @@ def add_budget(group: argparse._ArgumentGroup) -> None:
         "--deadline",
         type=values.duration,
         metavar="DURATION",
-        help="give the pull up after so long, like 90s, 10m or 1h30m; what has arrived is kept",
+        help="give the pull up after so long: 90s, 10m, 1h30m",
     )
     group.add_argument(
         "--min-rate",
         type=values.rate,
         metavar="RATE",
-        help="give the pull up when less than that comes over the network for a minute, like 50k",
+        help="give the pull up when less than that comes for a minute: 50k",
     )
 
 
@@ -134,54 +137,57 @@ def add_keep_partials(group: argparse._ActionsContainer, text: str) -> None:
     group.add_argument("--keep-partials", type=values.keep_partials, metavar="AGE|SIZE|never", help=text)
 
 
-def add_limits(group: argparse._ArgumentGroup) -> None:
+def add_limits(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Bounds of transfers, whose group is returned, and of what they take of this machine."""
+    transfer = parser.add_argument_group("transfer ('layertee help transfer')")
+    transfer.add_argument(
+        "--max-connections",
+        type=values.count(1, 64),
+        default=8,
+        metavar="N",
+        help="at once (default: %(default)s)",
+    )
+    transfer.add_argument(
+        "--max-rate", type=values.rate, metavar="RATE", help="bytes per second: 500k, 20M, 1.5Gi"
+    )
+    transfer.add_argument(
+        "--ranges",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="several connections for one layer: when they help, always or never",
+    )
+    transfer.add_argument(
+        "--stall-timeout",
+        type=values.seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="give a connection up that brings nothing, or less than 10 KiB/s, for so long"
+        " (default: %(default)g)",
+    )
+    group = parser.add_argument_group("disk and memory ('layertee help transfer')")
     group.add_argument(
         "--keep-free",
         type=values.keep_free,
         metavar="SIZE|N%",
-        help="what has to stay free of the disk that the store is on (default: LAYERTEE_KEEP_FREE, else 5%%"
-        " of a small disk, 3%% of a large one, at least 1Gi where that is less than 5%%, and at most 10Gi)",
+        help="what has to stay free of the store's disk (default: 3%% to 5%% of it, at most 10Gi)",
     )
     add_keep_partials(
         group,
-        "how long to keep the beginning of a layer whose rest did not arrive, or how much of such layers in"
-        " all: 7d, 12h, 2Gi, never (default: LAYERTEE_KEEP_PARTIALS, else 7d)",
+        "how long to keep beginnings of layers, or how much of them (default: 7d; see 'layertee help"
+        " partials')",
     )
     group.add_argument(
         "--max-output",
         type=values.size_of_some,
         default="64Gi",
         metavar="SIZE",
-        help="what all layers of an image may inflate to (default: %(default)s; less for small images)",
+        help="what all layers of an image may inflate to (default: %(default)s)",
     )
     group.add_argument(
         "--zstd-window",
         type=values.window,
         default="128Mi",
         metavar="SIZE",
-        help="memory that a zstd layer may ask for to be inflated, up to 2Gi (default: %(default)s)",
+        help="memory to inflate a zstd layer, up to 2Gi (default: %(default)s)",
     )
-    group.add_argument(
-        "--max-connections",
-        type=values.count(1, 64),
-        default=8,
-        metavar="N",
-        help="default: %(default)s",
-    )
-    group.add_argument(
-        "--max-rate", type=values.rate, metavar="RATE", help="bytes per second: 500k, 20M, 1.5Gi"
-    )
-    group.add_argument(
-        "--ranges",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="fetch a layer in ranges over several connections: when it helps, always or never",
-    )
-    group.add_argument(
-        "--stall-timeout",
-        type=values.seconds,
-        default=60.0,
-        metavar="SECONDS",
-        help="give a connection up that brings less than 10 KiB/s, or no answer, for so long"
-        " (default: %(default)g)",
-    )
+    return transfer

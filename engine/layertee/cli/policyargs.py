@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
     """All that :func:`policy_of` reads."""
-    group = parser.add_argument_group("which images are taken")
+    group = parser.add_argument_group("which images are taken ('layertee help signatures')")
     group.add_argument(
         "--policy",
         type=values.path_or_none,
         metavar="FILE",
-        help="the signature policy, in place of this machine's policy.json",
+        help="in place of this machine's policy.json",
     )
     group.add_argument(
         "--insecure-policy",
@@ -30,7 +30,7 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         type=values.path_or_none,
         dest="registries_d",
         metavar="DIR",
-        help="says where signatures are, in place of this machine's registries.d",
+        help="where signatures are, in place of this machine's registries.d",
     )
     group.add_argument(
         "--trust-file",
@@ -42,20 +42,18 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
         "--signatures-by",
         choices=("layertee", "skopeo"),
         default="layertee",
-        help="what judges the signatures that policy.json wants: this program, or the real skopeo (default:"
-        " %(default)s)",
+        help="what checks what policy.json asks for (default: %(default)s)",
     )
     group.add_argument(
         "--max-age",
         type=values.age,
         metavar="AGE",
-        help="say so when an image that is not named by its digest is older than this, like 12h, 30d or 8w",
+        help="say so when a tag's image is older: 12h, 30d, 8w",
     )
     group.add_argument(
         "--allow-downgrade",
         action="store_true",
-        help="take an image that is older than one seen here under its name, or than trust.toml allows; it is"
-        " then the newest",
+        help="take an image that is older than one seen under its name, or than trust.toml allows",
     )
 
 

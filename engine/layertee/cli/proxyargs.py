@@ -119,7 +119,7 @@ def add_trust_realm(group: argparse._ArgumentGroup) -> None:
         default=[],
         dest="trusted_realms",
         metavar="HOST",
-        help="send logins also to this token service, where a registry names it (repeatable)",
+        help="send logins to this token service, too, where a registry names it (repeatable)",
     )
 
 

@@ -27,8 +27,9 @@ Or it is on this machine; then nothing is downloaded:
                                  a name is the place in it, from 0
   containers-storage:NAME        in the store of podman, buildah and skopeo
 
-Of an image for several platforms, the one for this machine is taken;
---platform OS/ARCH[/VARIANT] takes another.
+Of an image for several platforms, the one for this machine is taken. An image
+that is for another one only is taken with a warning, unless --platform
+OS/ARCH[/VARIANT] says which one it has to be.
 
 How the machine reaches registries (mirrors, logins, certificates, proxies) is
 configured as for podman. 'layertee doctor IMAGE' says what holds for an image.
@@ -80,9 +81,15 @@ growing pause; eight in a row without progress end the pull.
 brings less for a minute. What has arrived is kept: see
 'layertee help partials'.
 
---keep-free says what has to stay free of the disk. --max-output and
---zstd-window bound what the layers of one image may take, whatever they say
-of themselves.
+--verify digest checks the blob digest of layers that are kept as they are, and
+not what is in them: quicker, but their DiffIDs stay unknown until something
+asks for them.
+
+--keep-free says what has to stay free of the disk that the store is on: 5% of
+a small disk, 3% of a large one, at least 1Gi where that is less than 5%, and
+at most 10Gi, unless the option says otherwise. --max-output and --zstd-window
+bound what the layers of one image may take, whatever they say of themselves;
+of small images, that is less than the option allows.
 
 Proxies are those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
 """,
@@ -125,6 +132,8 @@ that is older than one that was seen under its name. Neither can be set in
 layertee.toml or in the environment.
 
 --signatures-by skopeo leaves what policy.json asks for to the real skopeo.
+--policy, --trust-file and --registries.d name other files, --max-age AGE has it
+said when the image of a tag is older.
 """,
     "configuration": """\
 What an option is where the command line does not give it, files say. Of a

@@ -208,3 +208,23 @@ def test_no_option_takes_a_page_to_explain(monkeypatch: pytest.MonkeyPatch) -> N
     for command in COMMANDS:
         help_of = parser_of(command).format_help()
         assert all(len(line.split()) <= 45 for line in help_of.partition("\noptions:\n")[2].splitlines())
+
+
+def test_a_command_with_many_options_names_those_alone_that_it_needs() -> None:
+    assert parser_of("pull").format_usage() == "usage: layertee pull [OPTION ...] IMAGE [IMAGE ...]\n"
+    prepare = "usage: layertee prepare [OPTION ...] --ostree-repo DIR [IMAGE]\n"
+    assert parser_of("prepare").format_usage() == prepare
+    assert parser_of("image-proxy").format_usage() == "usage: layertee image-proxy [OPTION ...]\n"
+    assert "[--partial]" in parser_of("ls").format_usage()
+
+
+def test_each_option_takes_three_lines_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = parser_of("pull").format_help()
+    assert len(text.splitlines()) < 100
+    options = re.split(r"\n  (?=-)", text)[1:]
+    assert len(options) > 30
+    # A login that others can see takes a warning.
+    assert all(
+        len(one.split("\n\n")[0].splitlines()) <= 4 for one in options if not one.startswith("--creds")
+    )
