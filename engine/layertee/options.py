@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from .config.logins import Login
 
-    Logins = Mapping[str, Login] | Callable[[str], Login | None]
-
 # What the zstd program takes by default. The most is what libzstd can do, the least what a frame can ask for.
 ZSTD_WINDOW = 128 << 20
 ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST = 1 << 10, 2 << 30
@@ -166,7 +164,9 @@ class Options:
     any_platform: bool = False
     keep_signatures: bool = False
     policy: PolicyOptions = field(default_factory=PolicyOptions)
-    credentials: Logins | None = field(default=None, repr=False, hash=False)
+    credentials: Mapping[str, Login] | Callable[[str], Login | None] | None = field(
+        default=None, repr=False, hash=False
+    )
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
 
     if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class Options:
             any_platform: bool = ...,
             keep_signatures: bool = ...,
             policy: PolicyOptions = ...,
-            credentials: Logins | None = ...,
+            credentials: Mapping[str, Login] | Callable[[str], Login | None] | None = ...,
             ssl_context: ssl.SSLContext | None = ...,
         ) -> None: ...
 

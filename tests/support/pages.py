@@ -33,6 +33,7 @@ from layertee.pulling.freshness import Freshness
 from layertee.pulling.plan import Source, TarAt
 from layertee.signatures.signature import Verified
 from layertee.store.seen import Seen
+from tests.support.api import public_names, surface
 from tests.support.ccore import ROOT
 
 PACKAGE = ROOT / "engine" / "layertee"
@@ -206,10 +207,10 @@ def facts() -> str:
 def names() -> str:
     """The public names of the package."""
     rows = []
-    for name in layertee.__all__:
+    for name in public_names():
         value = getattr(layertee, name)
-        what = first_sentence(value.__doc__) if callable(value) else "the version, a text"
-        rows.append((f"`{name}`", what))
+        what = first_sentence(value.__doc__) if inspect.isroutine(value) or inspect.isclass(value) else ""
+        rows.append((f"[`{name}`](#{name.lower()})", what))
     return table(("name", "what it is"), rows)
 
 
@@ -292,7 +293,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("docs/reference/layertee-toml.md", settings),
     "errors": ("docs/reference/errors.md", errors),
     "facts": ("docs/reference/errors.md", facts),
-    "names": ("docs/reference/library.md", names),
+    "names": ("docs/reference/api.md", names),
+    "surface": ("docs/reference/api.md", surface),
     "engine": ("docs/reference/library.md", methods),
     "want": ("docs/reference/library.md", lambda: fields_of(layertee.Want)),
     "options": ("docs/reference/library.md", lambda: fields_of(layertee.Options)),

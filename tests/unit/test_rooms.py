@@ -42,7 +42,10 @@ ROOMS: dict[str, set[str]] = {
     "sync": {"image", "disk", "store", "pulling", "engine"},
     "imageproxy": {"image", "disk", "core", "store", "signatures", "pulling", "engine"},
     "serve": {"image", "config", "disk", "core", "store", "places"},
-    "__init__": {"image", "config", "disk", "core", "transfer", "store", "pulling", "engine", "sync"},
+    "__init__": {
+        *("image", "config", "disk", "core", "signatures", "transfer", "store", "options", "pulling"),
+        *("engine", "sync"),
+    },
     "cli": {
         *(
             "image",

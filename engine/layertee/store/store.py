@@ -105,6 +105,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
+        """Give up what is open. What was written is there already."""
         self.catalog.close()
 
     @property

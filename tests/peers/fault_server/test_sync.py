@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import IO
 
 import pytest
 
-from layertee import Engine, LayerStream, Options, Progress, SyncEngine
+from layertee import Engine, LayerStream, Options, Progress, PullResult, SyncEngine
 from layertee.errors import DiffIDMismatch, DigestMismatch, IntegrityError, TransportError
 from layertee.sync import run
 from layertee.transfer.limits import FetchLimits
@@ -130,6 +131,47 @@ def test_ctrl_c_ends_a_pull_and_leaves_the_engine_in_order(image: BuiltImage, tm
         gate.open()
         server.wait_closed()
     assert (program.returncode, out.splitlines(), err) == (0, ["interrupted 2 layers", "1 thread"], "")
+
+
+ELSEWHERE = """
+import pickle, sys
+from layertee import Options, SyncEngine
+from layertee.errors import LayerteeError
+
+plan, options = pickle.load(sys.stdin.buffer)
+with SyncEngine(sys.argv[1], options=options) as engine:
+    try:
+        told = engine.pull(plan)
+    except LayerteeError as exc:
+        told = exc
+sys.stdout.buffer.write(pickle.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("is_spoilt", [False, True])
+def test_another_process_carries_a_plan_out_and_hands_back_what_came_of_it(
+    image: BuiltImage, is_spoilt: bool, tmp_path: Path
+) -> None:
+    digest = image.layers[1].digest
+    script = [on("blob", OtherBody(at=1000), reference=digest)] if is_spoilt else []
+    with FaultServer(image, script) as server:
+        with SyncEngine(tmp_path / "here", options=FROM_HERE) as engine:
+            plan = engine.plan(server.reference)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", ELSEWHERE, str(tmp_path / "there")],
+            input=pickle.dumps((plan, FROM_HERE)),
+            capture_output=True,
+            check=True,
+            env=os.environ | {"HOME": str(tmp_path)},
+        )
+    told = pickle.loads(done.stdout)
+    if is_spoilt:
+        assert isinstance(told, DigestMismatch)
+        assert (told.want, told.nbytes, told.code) == (digest, image.layers[1].size, "DIGEST_MISMATCH")
+    else:
+        assert isinstance(told, PullResult)
+        assert told.bytes_fetched == image.blob_bytes
+        assert told.manifest_digest == plan.manifest.digest
 
 
 # --- a layer as a file ----------------------------------------------------------------------------------
