@@ -119,7 +119,7 @@ def test_a_pull_that_is_ended_says_by_what(user: Cli, image: BuiltImage, server:
     [
         (("pull",), 1, "USAGE"),
         (("ls", "--frobnicate"), 1, "USAGE"),
-        (("pull", "--to", "dir:x", "a.test/b"), 1, "BAD_REF"),
+        (("pull", "--to", "docker-archive:x", "a.test/b"), 1, "BAD_REF"),
         (("rm", "x"), 2, "NOT_FOUND"),
         (("pull", "oci:/nonexistent"), 2, "NOT_FOUND"),
     ],

@@ -100,6 +100,7 @@ def test_a_layout_has_them_by_their_names(
     ("words", "text"),
     [
         (("--to", "oci:x:ref"), "with several IMAGEs write oci:DIR"),
+        (("--to", "oci-archive:x"), "with several IMAGEs write oci:DIR"),
         (("--digestfile", "x"), "is for one IMAGE"),
         (("--creds", "me:x"), "in several"),
         (("--to", "oci:x", "--store", "y"), "give one"),

@@ -86,7 +86,8 @@ class Cli:
     def command(self, name: str, *args: object) -> list[str]:
         """The argument vector; ``--store`` is ours unless ``args`` say where to."""
         words = [name, *map(str, args)]
-        if name in _COMMANDS and not {"--to", "--store"} & set(words):
+        is_layout = "--to" in words and words[words.index("--to") + 1].startswith("oci:")
+        if name in _COMMANDS and not is_layout and "--store" not in words:
             words[1:1] = ["--store", str(self.store)]
         return [COMMAND, *words]
 

@@ -50,8 +50,9 @@ def _pull(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         type=values.words,
-        metavar="oci:DIR[:ref]",
-        help="pull into this OCI layout instead of the store",
+        metavar="TARGET",
+        help="oci:DIR[:ref]: pull into this OCI layout instead of the store; oci-archive:FILE[:ref], dir:DIR"
+        " or containers-storage:NAME: pull into the store, then write the image there, too",
     )
     parser.add_argument(
         "--layers",

@@ -16,6 +16,7 @@ HINTS = {
     "free-space": "'layertee gc' removes the blobs that no image needs",
     "insecure-listen": "--tls-cert FILE and --tls-key FILE encrypt what is sent; --insecure-listen goes"
     " without",
+    "install-skopeo": "the package skopeo has it; --to oci-archive:FILE and dir:DIR need no other program",
     "keep-free": "'layertee gc' removes the blobs that no image needs; --keep-free SIZE or N%, or"
     " LAYERTEE_KEEP_FREE in the environment, says how much of the disk stays free",
     "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",

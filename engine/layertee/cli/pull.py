@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..disk.space import human
 from ..engine import Engine, ImageName
-from ..errors import InvalidReference, LayerteeError
-from ..image.reference import LayoutReference, parse_reference
-from ..pulling.plan import Action, Form, Verify
+from ..errors import LayerteeError
+from ..image.reference import LayoutReference
+from ..pulling.plan import Action
 from ..record import dataclass
 from ..store.store import Store
 from ..sync import run
@@ -21,6 +21,7 @@ from .policytext import verdict
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
+from .targets import Target, hand_out, see_that_it_can_be_reached, target_of, want_of
 from .textfile import see_that_it_can_be_written, write_whole
 
 if TYPE_CHECKING:
@@ -32,11 +33,10 @@ if TYPE_CHECKING:
 def pull(args: argparse.Namespace) -> int:
     """Raises InvalidReference and what Engine.plan and Engine.pull raise."""
     with Reporting(args, quiet=args.quiet, shows=not args.dry_run) as reporting:
-        if args.to and args.store:
-            raise InvalidReference("--store and --to both say where to; give one")
+        target = target_of(args)
         if args.digestfile is not None:
             see_that_it_can_be_written(args.digestfile)
-        result = _pulled(args, reporting)
+        result = _pulled(args, reporting, target)
         if args.digestfile is not None and not args.dry_run:
             write_whole(args.digestfile, result.manifest_digest.encode())
         reporting.done(result.to_json())
@@ -49,11 +49,14 @@ def pull(args: argparse.Namespace) -> int:
         say(result.manifest_digest)
     else:
         print_result(result, dry_run=args.dry_run, whole=args.no_trunc)
+        if target is not None and not isinstance(target, LayoutReference) and not args.dry_run:
+            say(f"{result.image} is in {target}")
     return EXIT_OK
 
 
-def _pulled(args: argparse.Namespace, reporting: Reporting) -> PullResult:
-    found = destination_of(args.to) if args.to else None
+def _pulled(args: argparse.Namespace, reporting: Reporting, target: Target | None) -> PullResult:
+    found = target if isinstance(target, LayoutReference) else None
+    beyond = target if not isinstance(target, LayoutReference) else None
     root = found.path if found else root_of(args)
     name = found.ref if found else ImageName.AS_REFERENCE
     image = in_full(args)
@@ -61,14 +64,20 @@ def _pulled(args: argparse.Namespace, reporting: Reporting) -> PullResult:
 
     async def main() -> PullResult:
         async with Engine(store, options=options_of(args)) as engine, engine.in_time():
+            if beyond is not None:
+                await see_that_it_can_be_reached(beyond)
             async with reporting.resolving(image):
-                plan = await engine.plan(image, form=Form(args.layers), verify=Verify(args.verify), name=name)
+                plan = await engine.plan(image, want_of(args, beyond), name=name)
             reporting.planned(plan)
             if args.dry_run:
                 return plan.planned()
             begun.append(plan)
             with reporting.shown:
-                return await engine.pull(plan, reporting)
+                result = await engine.pull(plan, reporting)
+            if beyond is not None:
+                reporting.shown.begin(f"writing {beyond}")
+                await hand_out(store, result, beyond, engine.options.keep_free)
+            return result
 
     private = found is None
     with look_into(root, private) if args.dry_run else Store.open(root, private=private) as store:
@@ -114,14 +123,6 @@ class Kept:
             "layers_total": self.n_all,
             "bytes_begun": self.nbytes_begun,
         }
-
-
-def destination_of(text: str) -> LayoutReference:
-    """What ``--to`` says. Raises InvalidReference."""
-    found = parse_reference(text)
-    if not isinstance(found, LayoutReference):
-        raise InvalidReference(f"--to {text}: write oci:DIR or oci:DIR:ref")
-    return found
 
 
 def print_result(result: PullResult, *, dry_run: bool, whole: bool) -> None:

@@ -16,6 +16,7 @@ from ..aio import unwrapped_group
 from ..disk.space import human
 from ..engine import Engine, ImageName
 from ..errors import DeadlineExceeded, InvalidReference, LayerteeError
+from ..image.reference import LayoutReference
 from ..pulling.plan import Action
 from ..record import dataclass
 from ..store.store import Store
@@ -29,6 +30,7 @@ from .progress import display
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
+from .targets import target_of
 
 if TYPE_CHECKING:
     from ..image.document import Digest
@@ -67,12 +69,10 @@ class _Several:
     """The images of one command."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        if args.to and args.store:
-            raise InvalidReference("--store and --to both say where to; give one")
+        found = target_of(args)
         if args.digestfile is not None:
             raise InvalidReference("--digestfile is for one IMAGE; -q prints the digests of several")
-        found = one.destination_of(args.to) if args.to else None
-        if found is not None and found.ref is not None:
+        if found is not None and (not isinstance(found, LayoutReference) or found.ref is not None):
             raise InvalidReference(
                 f"--to {args.to}: with several IMAGEs write oci:DIR, they keep their names"
             )

@@ -13,7 +13,6 @@ layouts have no place for them; they are checked all the same.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import resource
@@ -34,14 +33,13 @@ from ..image.document import MAX_DOCUMENT, Descriptor, Digest, Manifest
 from ..image.platform import Platform
 from ..image.reference import ImageReference
 from ..image.reference_storage import StorageReference
-from ..image.strictjson import as_list, as_object, load_object, printable
+from ..image.strictjson import as_list, as_object, load_object
 from .command import Access, Invocation
+from .said import reason, tail
 
 LIMIT_S: Final = 120.0
 # No document is larger. A layer is fetched only for another manifest than ours, and must not fill the disk.
 _LARGEST_FILE: Final = 2 * MAX_DOCUMENT
-_STDERR: Final = 8192  # bytes: the end of what skopeo has said
-_MESSAGE = re.compile(r'\bmsg=("(?:[^"\\]|\\.)*")')
 _INHERITED = re.compile(r"/(?:proc/self|dev)/fd/(\d+)(?:/|$)")
 _NAME: Final = "checked"
 
@@ -91,7 +89,7 @@ async def check_policy(
         command = asked.command("copy", *words, side="src-")
         status, said = await _run(command, layout.path.parent, limit_s)
         if status != 0:
-            why = _reason(said) or f"it ended with status {status}"
+            why = reason(said) or f"it ended with status {status}"
             raise PolicyRefused(f"skopeo, asked about {name} under {policy.path}, does not accept it: {why}")
         judged = await in_thread(layout.manifest)
     finally:
@@ -176,7 +174,7 @@ async def _run(command: list[str], directory: Path, limit_s: float) -> tuple[int
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
         async with asyncio.timeout(limit_s):
             assert process.stderr is not None
-            said = await _tail(process.stderr)
+            said = await tail(process.stderr)
             status = await process.wait()
         ended = True
     except TimeoutError as exc:
@@ -187,20 +185,3 @@ async def _run(command: list[str], directory: Path, limit_s: float) -> tuple[int
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     return status, said
-
-
-async def _tail(stream: asyncio.StreamReader) -> str:
-    said = b""
-    while data := await stream.read(_STDERR):
-        said = (said + data)[-_STDERR:]
-    return said.decode(errors="replace")
-
-
-def _reason(said: str) -> str:
-    """The last line, without what skopeo's logger puts around it."""
-    last = said.strip().rpartition("\n")[2]
-    message = _MESSAGE.search(last)
-    if message:
-        with suppress(ValueError):
-            last = str(json.loads(message[1]))
-    return printable(last, 1000)

@@ -1,0 +1,92 @@
+"""``--to``: where an image goes besides, or instead of, the store."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..aio import in_thread
+from ..errors import InvalidReference
+from ..image.reference import ArchiveReference, LayoutReference, parse_reference
+from ..image.reference_storage import StorageReference
+from ..pulling.want import Keep, Want
+from ..record import dataclass
+
+if TYPE_CHECKING:
+    from ..disk.space import KeepFree
+    from ..pulling.report import PullResult
+    from ..store.store import Store
+
+_DIRECTORY = "dir:"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryTarget:
+    """The directory of one image in skopeo's form."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{_DIRECTORY}{self.path}"
+
+
+Target = LayoutReference | ArchiveReference | DirectoryTarget | StorageReference
+
+
+def target_of(args: argparse.Namespace) -> Target | None:
+    """What ``--to`` says; None without it. Raises InvalidReference."""
+    text: str | None = args.to
+    if text is None:
+        return None
+    found: object = None
+    if text.startswith(_DIRECTORY):
+        found = DirectoryTarget(Path(text.removeprefix(_DIRECTORY))) if text != _DIRECTORY else None
+    else:
+        found = parse_reference(text)
+    if isinstance(found, LayoutReference) and args.store:
+        raise InvalidReference("--store and --to both say where to; give one")
+    if isinstance(found, StorageReference) and found.image is None:
+        raise InvalidReference(f"--to {text}: the image has no name there; write containers-storage:NAME")
+    if isinstance(found, LayoutReference | ArchiveReference | DirectoryTarget | StorageReference):
+        return found
+    raise InvalidReference(
+        f"--to {text}: write oci:DIR[:ref], oci-archive:FILE[:ref], dir:DIR or containers-storage:NAME"
+    )
+
+
+def want_of(args: argparse.Namespace, target: Target | None) -> Want:
+    """What is wanted of the layers: for a ``target`` beyond the store all of them, under their names."""
+    keep = Keep.ANYWHERE if target is None else Keep.NAMED
+    return Want(args.layers, args.verify, keep, args.trust)
+
+
+async def see_that_it_can_be_reached(target: Target) -> None:
+    """Before anything is fetched. Raises LocalError, UnsafePath."""
+    if isinstance(target, StorageReference):
+        from ..skopeo.storing import the_program
+
+        await the_program()
+
+
+async def hand_out(store: Store, result: PullResult, target: Target, keep_free: KeepFree) -> None:
+    """Write the image that was pulled to ``target``. Raises LocalError, NoSpace, IntegrityError."""
+    from ..store.copies import KeptImage, write_archive, write_directory
+    from ..store.layout_index import REF_NAME
+
+    entries = [one for one in store.layout.entries() if one.digest == result.local_manifest_digest]
+    entry = max(entries, key=lambda one: REF_NAME in one.annotations)
+    image = KeptImage.of(store.layout, entry)
+    if isinstance(target, ArchiveReference):
+        await in_thread(write_archive, image, target.path, target.ref, keep_free)
+    elif isinstance(target, DirectoryTarget):
+        await in_thread(write_directory, image.as_pulled(), target.path, keep_free)
+    elif isinstance(target, StorageReference):
+        from ..skopeo.storing import put_into_storage, the_program
+
+        ref = entry.annotations.get(REF_NAME)
+        if ref is None:
+            raise InvalidReference(
+                f"{result.image} has no name, which skopeo needs; give it one: oci:DIR:ref"
+            )
+        await put_into_storage(await the_program(), store.root, ref, target)
