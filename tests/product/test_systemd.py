@@ -124,7 +124,10 @@ def machine(
         (units / name).parent.mkdir(exist_ok=True)
         (units / name).write_text(text)
     pull = {"os": f"{server.host}/os/image:1", "gone": f"{server.host}/os/none:1", "down": "127.0.0.1:9/os:1"}
-    files = {f"layertee/pull/{name}.conf": f"IMAGE={image}\n" for name, image in pull.items()}
+    files = {
+        f"layertee/pull/{name}.conf": f"OPTIONS=--sandbox require\nIMAGE={image}\n"
+        for name, image in pull.items()
+    }
     files[f"containers/certs.d/{server.host}/ca.crt"] = server.ca_file.read_text()
     login = authfile(directory / "auth.json", server.host, *ACCOUNT)
     files["layertee/auth.json"] = login.read_text()

@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "store": {"image", "config", "disk", "core"},
     "places": {"image", "config", "disk", "core", "store"},
     "skopeo": {"image", "config", "disk"},
+    "sandbox": set(),
     "options": {"image", "config", "disk", "transfer"},
     "pulling": {
         *("image", "config", "disk", "core", "registry", "signatures", "transfer", "store", "places"),
@@ -61,7 +62,7 @@ ROOMS: dict[str, set[str]] = {
             "options",
             "pulling",
         ),
-        *("engine", "sync", "imageproxy", "serve"),
+        *("engine", "sync", "imageproxy", "serve", "sandbox"),
     },
     "__main__": {"cli"},
 }
@@ -100,6 +101,7 @@ HOMES: dict[str, set[str]] = {
     "uvloop": {"sync"},
     "bcrypt": {"serve.access"},
     "prometheus_client": {"serve.metrics"},
+    "ctypes": {"sandbox.kernel"},
     "cffi": set(),  # the extension brings its own
     "isal": {"core.tee_python"},
     "zstandard": {"core.tee_python"},

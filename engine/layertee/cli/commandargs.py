@@ -18,6 +18,7 @@ from .commonargs import (
     add_network,
     add_no_trunc,
     add_reporting,
+    add_sandbox,
     add_store,
 )
 
@@ -92,6 +93,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", action=_Images, metavar="IMAGE", help="see 'layertee help images'"
     )
     add_budget(add_network(parser))
+    add_sandbox(parser)
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +102,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     add_no_trunc(parser)
     parser.add_argument("image", metavar="IMAGE", help="see 'layertee help images'")
     add_network(parser)
+    add_sandbox(parser)
 
 
 def _map(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +151,7 @@ def _verify(parser: argparse.ArgumentParser) -> None:
         "--repair", type=values.words, metavar="IMAGE", dest="image", help="then pull IMAGE again"
     )
     add_network(parser)
+    add_sandbox(parser)
 
 
 def _prepare(parser: argparse.ArgumentParser) -> None:
@@ -167,16 +171,19 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     add_no_trunc(parser)
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
     add_network(parser)
+    add_sandbox(parser)
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     serveargs.add_arguments(parser)
+    add_sandbox(parser)
 
 
 def _image_proxy(parser: argparse.ArgumentParser) -> None:
     proxyargs.add_arguments(parser)
     add_limits(parser)
+    add_sandbox(parser)
 
 
 def _install_shim(parser: argparse.ArgumentParser) -> None:

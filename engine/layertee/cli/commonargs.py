@@ -117,6 +117,17 @@ def add_creds(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_sandbox(parser: argparse.ArgumentParser) -> None:
+    """What :func:`confine.confine` reads."""
+    parser.add_argument(
+        "--sandbox",
+        choices=("auto", "off", "require"),
+        default="off",
+        help="give away, before anything is read from the network, what this command has no use for: auto, as"
+        " far as the kernel can; require, or else fail (default: %(default)s)",
+    )
+
+
 def add_budget(group: argparse._ArgumentGroup) -> None:
     """What only a command that brings one image to its end can promise."""
     group.add_argument(

@@ -79,7 +79,7 @@ def run_as_process() -> int:
 
 
 def _run(
-    argv: Sequence[str], load: Callable[[Command], Callable[[Namespace], int]], arrived: Sequence[int]
+    argv: Sequence[str], load: Callable[[Namespace], Callable[[Namespace], int]], arrived: Sequence[int]
 ) -> int:
     """``arrived``: the signals that asked for an end and were turned into a KeyboardInterrupt.
 
@@ -91,7 +91,7 @@ def _run(
         args = parse(argv)
         args.arrived, args.so_far = arrived, {}
         process.log_to_standard_error(args.debug, args.verbose)
-        code = load(COMMANDS[args.command])(args)
+        code = load(args)(args)
         flush()
         return code
     except Mistake as exc:
@@ -129,13 +129,22 @@ def _say_for_programs(argv: Sequence[str], described: Mapping[str, Any], so_far:
             flush()
 
 
-def _load(command: Command) -> Callable[[Namespace], int]:
-    return command.load()
+def _load(args: Namespace) -> Callable[[Namespace], int]:
+    if getattr(args, "sandbox", None) == "require":
+        from ..sandbox.enter import SandboxError
+
+        raise SandboxError("no sandbox: this process is not the command's own, and goes on after it")
+    return COMMANDS[args.command].load()
 
 
-def _load_quickly(command: Command) -> Callable[[Namespace], int]:
+def _load_quickly(args: Namespace) -> Callable[[Namespace], int]:
     """As ``_load``, for a process that has just begun and is all ours."""
+    command = COMMANDS[args.command]
     with imported_for_good():
+        if getattr(args, "sandbox", "off") != "off":
+            from .confine import confine
+
+            confine(args)
         if command.loop:
             process.see_that_there_is_enough()
             leave_certificates_out()

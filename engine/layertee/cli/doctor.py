@@ -19,6 +19,7 @@ from ..disk.space import KeepFree, free_space, human
 from ..disk.trusted import refuse_reachable
 from ..errors import LocalError, PolicyRefused, RegistriesConfError, UnsafePath
 from ..record import dataclass
+from ..sandbox.enter import Support, support
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
 from ..version import __version__
@@ -92,8 +93,9 @@ def doctor(args: argparse.Namespace) -> int:
     core = core_report().split("\n")
     images = skopeo_report(args.policy, args.trust_file)
     files, problem = configuration()
+    confining = support()
     if not args.json:
-        say(*core, *images, *configuration_report(files, problem))
+        say(*core, *images, *configuration_report(files, problem), *sandbox_report(confining))
     store = StoreFacts.read(root_of(args))
     if args.json:
         print_json(
@@ -103,6 +105,7 @@ def doctor(args: argparse.Namespace) -> int:
                 "core_report": core,
                 "image_proxy_report": images,
                 "configuration": {"files": files, "problem": problem},
+                "sandbox": {"landlock": confining.landlock, "seccomp": confining.seccomp},
                 "store": store.to_json(),
                 "warnings": list(dict.fromkeys(store.warnings)),
             }
@@ -129,6 +132,13 @@ def configuration_report(files: Sequence[str], problem: str | None) -> list[str]
     if not files:
         return ["configuration: no registries.conf, no registries.d, no storage.conf"]
     return ["configuration, in the order in which it is read:", *(f"  {file}" for file in files)]
+
+
+def sandbox_report(found: Support) -> list[str]:
+    """What of ``--sandbox`` this kernel has; a line each."""
+    if not found.lacking:
+        return [f"sandbox: Landlock (version {found.landlock}) and a filter of system calls"]
+    return ["sandbox: not complete, and --sandbox require fails", *(f"  {one}" for one in found.lacking)]
 
 
 def skopeo_report(policy_file: Path | None = None, trust_file: Path | None = None) -> list[str]:

@@ -27,6 +27,7 @@ HINTS = {
     " in podman's user namespace: podman unshare layertee …",
     "read-only-repository": "where the machine is booted from it, run"
     " unshare --mount sh -c 'mount -o remount,rw /sysroot && exec layertee prepare …'",
+    "sandbox": "--sandbox auto takes what there is of it, --sandbox off goes without",
     "settings": "'layertee config --check' shows every mistake in layertee.toml and the environment",
     "store-place": "--store DIR says where layers are kept",
     "temporary-files": "TMPDIR=DIR in the environment says where archives are unpacked that are compressed,"

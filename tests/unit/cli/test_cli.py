@@ -24,6 +24,7 @@ from layertee.image.holding import Basis
 from layertee.imageproxy.delegate import DelegateError
 from layertee.imageproxy.images import SeveralMembers
 from layertee.options import PolicyOptions
+from layertee.sandbox.enter import SandboxError
 from layertee.transfer.limits import RangeMode
 from layertee.version import __version__
 
@@ -40,6 +41,7 @@ CODES: dict[type[LayerteeError], int] = {
     errors.TrustFileError: 1,
     errors.RegistriesConfError: 1,
     errors.RegistryBlocked: 1,
+    SandboxError: 1,
     errors.ServeConfigError: 1,
     SettingsError: 1,
     errors.ProxyConfigError: 1,

@@ -1,0 +1,262 @@
+"""``--sandbox``: what a command needs of the machine, found out of its arguments and of the configuration.
+
+The rest is given away (sandbox/) before anything of an image, a registry or a client is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ..config.home import User
+from ..disk.files import is_directory
+from ..disk.trusted import refuse_reachable
+from ..errors import LayerteeError
+from ..image.placename import PlaceKind, PlaceName, parse_place
+from ..image.reference import parse_reference
+from ..image.reference_storage import StorageReference, parse_storage
+from ..sandbox.enter import Sandbox, enter
+from ..sandbox.landlock import Rules
+from .shared import root_of
+
+log = logging.getLogger(__name__)
+
+COMMANDS: Final = ("pull", "inspect", "verify", "prepare", "image-proxy", "serve")
+_RESULTS: Final = ("digestfile", "metrics_file")
+_MAKES_A_STORE: Final = ("pull", "image-proxy")
+# Programs and their libraries. What else is in PATH, and this Python, comes on top.
+_PROGRAMS: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
+_ETC: Final = (
+    *("containers", "layertee", "docker", "ostree"),
+    *("ssl", "pki", "ca-certificates", "crypto-policies", "gcrypt"),
+    *("resolv.conf", "hosts", "host.conf", "gai.conf", "nsswitch.conf", "protocols", "services"),
+    *("passwd", "group", "subuid", "subgid", "machine-id", "os-release"),
+    # mimetypes, which aiohttp imports, reads each of those that is there.
+    *("mime.types", "httpd/mime.types", "httpd/conf/mime.types", "apache/mime.types", "apache2/mime.types"),
+    *("localtime", "ld.so.cache", "ld.so.preload", "ld.so.conf", "ld.so.conf.d", "locale.conf", "selinux"),
+)
+# Who resolves names here may replace the files of the first four at any time: so, directories.
+_STATE: Final = (
+    *("/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf", "/run/nscd", "/run/ostree"),
+    *("/run/containers", "/var/lib/sss", "/var/lib/containers/sigstore", "/var/cache/containers"),
+    *("/proc", "/sys/devices/system/cpu", "/sys/fs/cgroup", "/sys/kernel/mm"),
+)
+_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+_ENVIRONMENT: Final = ("SSL_", "DOCKER_", "REGISTRY_", "CONTAINERS_", "LAYERTEE_")
+# Where keys and signatures are, in files that only administrators write; not in their comments.
+_CONFIGURATION: Final = ("policy.json", "trust.toml")
+_DROP_INS: Final = ("registries.d", "registries.rootful.d", "registries.rootless.d", "trust.d")
+_SUFFIXES: Final = (".json", ".toml", ".yaml")
+_URL: Final = "file:///"
+_MOST: Final = 1 << 20
+# Too much for a file that happens to name it.
+_WIDE: Final = frozenset(map(Path, ("/", "/etc", "/root", "/home", "/var", "/run", "/proc", "/dev", "/boot")))
+
+
+def confine(args: argparse.Namespace) -> None:
+    """Do what ``--sandbox`` says, for good. Raises SandboxError, UnsafePath, LocalError."""
+    mode = Sandbox(args.sandbox)
+    if mode is Sandbox.OFF:
+        return
+    found = enter(rules_for(args), mode)
+    for what in found.lacking:
+        log.warning("the sandbox is not complete: %s", what)
+    log.info("sandbox: Landlock %d, filter of system calls: %s", found.landlock, found.seccomp)
+
+
+def rules_for(args: argparse.Namespace) -> Rules:
+    """What ``args`` need of the machine. A store that the command would make is made. Blocks.
+
+    Raises UnsafePath, LocalError.
+    """
+    user = User.of()
+    serves = args.command == "serve"
+    written = [*_stores(args), *_written(args)]
+    given = os.environ.get("TMPDIR")
+    # Where layers of podman's store are put together, too.
+    kept = [Path(name) for name in ([given] if given else ["/tmp", "/var/tmp"])]
+    own_cache = getattr(args, "cache", None)
+    if own_cache is not None:
+        _make(own_cache, private=False)
+        kept.append(own_cache)
+    named = [*_named(args), *_places(args)]
+    return Rules(
+        read=(*_configured(args, user), *named, *(written if serves else ())),
+        run=tuple(_programs()),
+        write=(*kept, *(() if serves else written)),
+        devices=tuple(map(Path, _DEVICES)),
+        connects=not serves and not (args.command == "verify" and not args.image),
+        listens=serves,
+        speaks=os.environ.get("NOTIFY_SOCKET", "").startswith("@"),
+    )
+
+
+def _stores(args: argparse.Namespace) -> Iterator[Path]:
+    root = root_of(args)
+    to = getattr(args, "to", None)
+    if to is None:
+        if args.command in _MAKES_A_STORE and not getattr(args, "dry_run", False):
+            _make(root, private=True)
+        yield root
+        return
+    for path in _paths_of(parse_reference, to):
+        if not args.dry_run:
+            _make(path, private=False)
+        yield path
+
+
+def _written(args: argparse.Namespace) -> Iterator[Path]:
+    if args.command == "prepare":
+        yield args.ostree_repo
+    for name in _RESULTS:
+        file = getattr(args, name, None)
+        if file is not None:
+            parent = file.absolute().parent  # a file of results is put in place of the one before
+            yield parent if parent not in _WIDE else file
+
+
+def _make(path: Path, *, private: bool) -> None:
+    """A directory as the store would make it, since rules are for what is there."""
+    if is_directory(path):
+        return
+    if private:
+        refuse_reachable(path, absent=True)
+    try:
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+    except OSError:
+        return  # what becomes of it, the command says
+
+
+def _programs() -> Iterator[Path]:
+    yield from map(Path, _PROGRAMS)
+    yield from map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(sys.executable)))
+    directories = [*sys.path, *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    directories += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    yield from (Path(name) for name in directories if os.path.isabs(name) and Path(name) not in _WIDE)
+    yield Path(__file__).resolve().parents[1]  # an installation that is edited in place
+
+
+def _configured(args: argparse.Namespace, user: User) -> Iterator[Path]:
+    yield from (Path("/etc", name) for name in _ETC)
+    yield from map(Path, _STATE)
+    directories = [Path("/etc/containers"), Path("/etc/layertee"), Path("/usr/share/containers")]
+    if user.config is not None:
+        directories += [user.config / "containers", user.config / "layertee"]
+    yield from directories
+    if user.home is not None:
+        yield from (user.home / ".docker", user.home / ".dockercfg")
+    if user.data is not None:
+        yield user.data / "containers/sigstore"
+    if user.cache is not None:
+        yield from (user.cache / "containers", user.cache / "sigstore-python")
+    if user.runtime is not None:
+        yield user.runtime / "containers"
+    from_environment = [
+        Path(value)
+        for name, value in os.environ.items()
+        if name.startswith(_ENVIRONMENT) and os.path.isabs(value) and Path(value) not in _WIDE
+    ]
+    yield from from_environment
+    files = [directory / name for directory in directories for name in _CONFIGURATION]
+    files += [path for path in from_environment if path.suffix in _SUFFIXES]
+    folders = [directory / name for directory in directories for name in _DROP_INS]
+    if _has_policies(args):
+        files += [path for path in (args.policy, args.trust_file) if path]
+        folders += [args.registries_d] if args.registries_d else []
+    for path in [*files, *(path for folder in folders for path in _listed(folder))]:
+        yield from _paths_in(path)
+    if _has_policies(args) and args.trust_file:
+        yield args.trust_file.absolute().parent  # its keys are named from there
+
+
+def _has_policies(args: argparse.Namespace) -> bool:
+    """Whether it is a command that may ask for signatures."""
+    return hasattr(args, "trust_file")
+
+
+def _named(args: argparse.Namespace) -> Iterator[Path]:
+    """What options name, in the words of the command line or as paths."""
+    for name, value in vars(args).items():
+        if name in ("store", "to", "cache", *_RESULTS):
+            continue
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, Path) and one not in _WIDE:
+                yield one
+                if args.command == "serve":  # certificates are renewed while it runs
+                    yield from (at for at in (one.absolute().parent, one.resolve().parent) if at not in _WIDE)
+    with_stdin = os.fstat(0)
+    if stat.S_ISREG(with_stdin.st_mode):
+        yield Path("/proc/self/fd/0")
+
+
+def _places(args: argparse.Namespace) -> Iterator[Path]:
+    """What the image, and places for layers, have on this machine."""
+    for image in getattr(args, "images", None) or [getattr(args, "image", None)]:
+        if image:
+            yield from _paths_of(parse_reference, image)
+    texts = list(getattr(args, "places", None) or ())
+    if args.command == "image-proxy":
+        texts += [args.client_repo] if ":" in args.client_repo else []
+        yield from _paths_of(parse_place, "auto")
+        if args.client_repo.startswith("/"):
+            yield Path(args.client_repo)
+    for text in texts:
+        yield from _paths_of(parse_place, text)
+
+
+def _paths_of(parse: Callable[[str], object], text: str) -> Iterator[Path]:
+    """The paths in a name, and those that it stands for. A name that is none is the command's to refuse."""
+    try:
+        found = parse(text)
+        if isinstance(found, PlaceName | StorageReference):
+            yield from _usual_paths(found)
+    except LayerteeError:
+        return
+    path = found if isinstance(found, Path) else getattr(found, "path", None)
+    if isinstance(path, Path):
+        yield path
+
+
+def _usual_paths(found: PlaceName | StorageReference) -> Iterator[Path]:
+    """What a place means that is said without a path. Raises LayerteeError for a wrong configuration."""
+    from ..config.storage import find_roots
+    from ..places.blobinfocache import default_path
+    from ..places.find import COMPOSEFS_REPO, OSTREE_REPOS
+
+    if isinstance(found, PlaceName) and found.kind is PlaceKind.BLOB_INFO_CACHE:
+        yield (found.path or default_path()).parent  # SQLite looks for what belongs to it
+    if isinstance(found, PlaceName) and found.kind is PlaceKind.AUTO:
+        yield from (*OSTREE_REPOS, COMPOSEFS_REPO)
+        found = parse_storage("containers-storage:")
+    if isinstance(found, StorageReference):
+        yield default_path().parent
+        yield from find_roots(found).roots
+
+
+def _listed(folder: Path) -> Iterable[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return ()
+
+
+def _paths_in(file: Path) -> Iterator[Path]:
+    """The absolute paths that a file of the configuration names. One that cannot be read names none."""
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(_MOST).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return
+    lines = [line for line in text.replace("\\/", "/").split("\n") if not line.lstrip().startswith("#")]
+    for line in lines:
+        words = line.replace("'", '"').split('"')  # in any of the formats, a path stands by itself in quotes
+        words += [word.partition("file://")[2] for word in [*words, *line.split()] if _URL in word]
+        for word in words:
+            if word.startswith("/") and (path := Path(word)) not in _WIDE:
+                yield path

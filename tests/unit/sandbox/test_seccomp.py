@@ -1,0 +1,95 @@
+"""The filter of system calls: what it says to each, on either architecture, by an interpreter of its own."""
+
+from __future__ import annotations
+
+import errno
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from layertee.sandbox.seccomp import ARCHITECTURES, FAMILIES, LOOKED_INTO, REFUSED, program
+
+HEADERS = {
+    "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+    "aarch64": Path("/usr/aarch64-linux-gnu/include/asm-generic/unistd.h"),
+}
+MACHINES = list(ARCHITECTURES)
+ALLOWED, KILLED = 0x7FFF0000, 0x80000000
+NOT_PERMITTED = 0x00050000 | errno.EPERM
+NUMBERS = {"read": (0, 63), "openat": (257, 56), "execve": (59, 221), "landlock_create_ruleset": (444, 444)}
+
+
+def answer(machine: str, number: int, *args: int, arch: int | None = None) -> int:
+    """What the filter returns for a call (seccomp(2)): the few instructions that it is made of."""
+    data = struct.pack("=iIQ6Q", number, arch or ARCHITECTURES[machine], 0, *args, *[0] * (6 - len(args)))
+    code = program(machine)
+    assert code is not None
+    at, loaded = 0, 0
+    while True:
+        kind, yes, no, value = struct.unpack_from("=HBBI", code, 8 * at)
+        at += 1
+        if kind == 0x20:  # BPF_LD | BPF_W | BPF_ABS
+            (loaded,) = struct.unpack_from("=I", data, value)
+        elif kind == 0x06:  # BPF_RET | BPF_K
+            return int(value)
+        else:
+            holds = {0x15: loaded == value, 0x35: loaded >= value, 0x45: bool(loaded & value)}[kind]
+            at += yes if holds else no
+
+
+def number_of(name: str, machine: str) -> int | None:
+    return (REFUSED | LOOKED_INTO | NUMBERS)[name][MACHINES.index(machine)]
+
+
+def known(name: str, machine: str) -> int:
+    number = number_of(name, machine)
+    assert number is not None
+    return number
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_numbers_are_those_of_the_kernel(machine: str) -> None:
+    if not HEADERS[machine].exists():
+        pytest.skip(f"no {HEADERS[machine]} here")
+    text = HEADERS[machine].read_text()
+    real = {name: int(number) for name, number in re.findall(r"#define __NR_(\w+)\s+(\d+)\n", text)}
+    assert {name: number_of(name, machine) for name in REFUSED | LOOKED_INTO | NUMBERS} == {
+        name: real.get(name) for name in REFUSED | LOOKED_INTO | NUMBERS
+    }
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_is_refused_is_refused_and_what_a_pull_does_is_not(machine: str) -> None:
+    for name in REFUSED:
+        number = number_of(name, machine)
+        assert number is None or answer(machine, number) == NOT_PERMITTED, name
+    for name in NUMBERS:
+        assert answer(machine, known(name, machine)) == ALLOWED
+    assert answer(machine, known("clone3", machine)) == 0x00050000 | errno.ENOSYS
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_namespaces_terminals_and_sockets_are_told_apart_by_their_arguments(machine: str) -> None:
+    clone, unshare = known("clone", machine), known("unshare", machine)
+    thread, fork = 0x3D0F00, 0x1200011  # of glibc
+    assert answer(machine, clone, thread) == answer(machine, clone, fork) == ALLOWED
+    assert answer(machine, unshare, 0x400) == ALLOWED  # CLONE_FILES
+    for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+        assert answer(machine, clone, flag | 17) == answer(machine, unshare, flag) == NOT_PERMITTED
+    assert answer(machine, unshare, 0x80) == NOT_PERMITTED  # CLONE_NEWTIME
+    ioctl, socket = known("ioctl", machine), known("socket", machine)
+    assert answer(machine, ioctl, 0, 0x5401) == ALLOWED  # TCGETS
+    assert answer(machine, ioctl, 0, 0x5412) == answer(machine, ioctl, 0, 0x541C) == NOT_PERMITTED
+    assert answer(machine, ioctl, 0, 0xFFFFFFFF00005412) == NOT_PERMITTED  # the kernel looks at 32 bits, too
+    for family in range(64):
+        wanted = ALLOWED if family in FAMILIES else 0x00050000 | errno.EAFNOSUPPORT
+        assert answer(machine, socket, family) == wanted
+
+
+def test_numbers_of_another_architecture_end_the_process() -> None:
+    i386 = 0x40000003
+    assert answer("x86_64", 0, arch=i386) == answer("aarch64", 0, arch=0x40000028) == KILLED
+    assert answer("x86_64", 0x40000000) == KILLED  # x32
+    assert program("riscv64") is None
