@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class Cli:
     def command(self, name: str, *args: object) -> list[str]:
         """The argument vector; ``--store`` is ours unless ``args`` say where to."""
         words = [name, *map(str, args)]
-        is_layout = "--to" in words and words[words.index("--to") + 1].startswith("oci:")
+        is_layout = any(pair[0] == "--to" and pair[1].startswith("oci:") for pair in pairwise(words))
         if name in _COMMANDS and not is_layout and "--store" not in words:
             words[1:1] = ["--store", str(self.store)]
         return [COMMAND, *words]
