@@ -10,6 +10,7 @@ from pathlib import Path
 from layertee.skopeo.shim import script
 from release import tree_debian, tree_elf
 from release.project import ROOT, ReleaseError, run
+from release.share import files as share_files
 
 PYTHON = tree_debian.PYTHON
 STDLIB = Path("lib") / PYTHON
@@ -114,7 +115,7 @@ def licences(tree: Path, root: Path, debian: Iterable[tree_debian.Package]) -> N
 
 
 def share(tree: Path) -> None:
-    """What a host has beside the command: the shim, units, and what is in ``release/share``.
+    """What a host has beside the command: the shim, units, manual pages and completion.
 
     The shim and the units are for a tree that lies in ``/usr/lib/layertee``.
     """
@@ -128,8 +129,10 @@ def share(tree: Path) -> None:
         path.write_text(
             text.replace("/usr/local/lib/layertee/bin:", f"{INSTALLED / SHIM}:"), encoding="utf-8"
         )
-    if (ROOT / "release" / "share").is_dir():
-        shutil.copytree(ROOT / "release" / "share", tree / "share", dirs_exist_ok=True)
+    for name, content in share_files().items():
+        path = tree / "share" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
 
 
 # Runs with the tree's own version of Python, in order, in one process: the same sources give the same bytes.

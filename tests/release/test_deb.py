@@ -84,6 +84,8 @@ def test_each_file_is_where_hosts_look_for_it_and_is_what_the_package_says(debia
     assert files >= {
         *(CONFIGURATION, "/etc/layertee/pull", "/usr/bin/layertee", "/usr/lib/layertee/shim/skopeo"),
         *("/usr/lib/systemd/system/layertee-pull@.timer", "/usr/share/doc/layertee/copyright"),
+        *("/usr/share/man/man1/layertee-pull.1", "/usr/share/man/man5/layertee.toml.5"),
+        "/usr/share/bash-completion/completions/layertee",
     }
     assert said(debian, "dpkg", "--verify", "layertee") == ""
     assert said(debian, "layertee", "config")  # what is configured by the package is what layertee takes

@@ -119,6 +119,7 @@ def test_each_file_is_where_hosts_look_for_it_and_what_is_configured_is_kept(rpm
         *("/etc/layertee/layertee.toml", "/etc/layertee/pull", "/usr/bin/layertee"),
         *("/usr/lib/layertee/bin/layertee", "/usr/lib/layertee/shim/skopeo"),
         *("/usr/lib/systemd/system/layertee-pull@.timer", "/usr/share/doc/layertee/copyright"),
+        *("/usr/share/man/man1/layertee-pull.1", "/usr/share/zsh/site-functions/_layertee"),
     }
     assert query(rpms.first, "--configfiles") == ["/etc/layertee/layertee.toml"]
     shown = query(rpms.first, "--queryformat", "[%{FILEUSERNAME} %{FILEGROUPNAME}\n]")
