@@ -262,10 +262,11 @@ class ServerError(RegistryError):
 
 
 class TransportError(LayerteeError):
-    """The bytes did not arrive."""
+    """The bytes did not arrive. ``url`` is what was asked, without secrets; empty where that is not known."""
 
     code = "NETWORK"
     retryable = True
+    url: str = ""
 
 
 class ConnectFailed(TransportError):

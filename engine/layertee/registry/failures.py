@@ -37,20 +37,30 @@ def by(proxy: Proxy | None) -> str:
 
 @contextmanager
 def mapped(url: str, proxy: Proxy | None = None) -> Iterator[None]:
-    """Translate foreign exceptions of an exchange with ``url``, asked through ``proxy``; they are chained."""
+    """Translate foreign exceptions of an exchange with ``url``, asked through ``proxy``; they are chained.
+
+    A TransportError knows what was asked, afterwards.
+    """
     where = redact_url(url)
     host = urlsplit(where).netloc or where
     try:
         yield
-    except LayerteeError:
+    except LayerteeError as exc:
+        _at(where, exc)
         raise
     except Exception as exc:
         if proxy is not None and (found := _of_proxy(exc, host, proxy)) is not None:
-            raise found from exc
+            raise _at(where, found) from exc
         found = _of_server(exc, where, host, by(proxy))
         if found is None:
             raise
-        raise found from exc
+        raise _at(where, found) from exc
+
+
+def _at(url: str, error: LayerteeError) -> LayerteeError:
+    if isinstance(error, TransportError) and not error.url:
+        error.url = url
+    return error
 
 
 def _of_proxy(exc: Exception, host: str, proxy: Proxy) -> LayerteeError | None:
