@@ -120,6 +120,9 @@ def test_commands_do_what_they_do_otherwise(
     assert cli.pull("--json", *known, name).actions == ["fetch", "fetch"]
     assert cli.run("inspect", PLAIN, "--json", *known, name).json["manifest_digest"] == image.digest
     assert cli.pull("--to", f"oci:{tmp_path}/layout:1", "--from", f"oci:{cli.store}", *known, name).code == 0
+    cli.pull("--to", f"oci-archive:{tmp_path}/one.tar:1", *known, name)
+    cli.pull("--to", f"dir:{tmp_path}/one", "--digestfile", tmp_path / "digest", *known, name)
+    assert (tmp_path / "digest").read_text() == image.digest
     flip_a_byte(cli.blob(max(image.layer_digests)))
     assert cli.run("verify", PLAIN, "--json", *known, "--repair", name).json["repaired"]
     other = Cli(tmp_path / "other")
@@ -128,6 +131,32 @@ def test_commands_do_what_they_do_otherwise(
         assert proxy.value("Initialize").startswith("0.2")
         proxy.hang_up()
         assert proxy.exit_status() == 0, proxy.stderr()
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_process_with_threads_is_not_confined_by_half() -> None:
+    program = (
+        "import threading\n"
+        "from layertee.sandbox.enter import Sandbox, SandboxError, enter\n"
+        "from layertee.sandbox.landlock import Rules\n"
+        "end = threading.Event()\n"
+        "other = threading.Thread(target=end.wait)\n"
+        "other.start()\n"
+        "try:\n"
+        "    enter(Rules(), Sandbox.AUTO)\n"
+        "except SandboxError as exc:\n"
+        "    open('/etc/passwd').close()  # still possible\n"
+        "    print(exc)\n"
+        "end.set()\n"
+        "other.join()\n"
+        "enter(Rules(), Sandbox.REQUIRE)\n"
+        "try:\n"
+        "    open('/etc/passwd')\n"
+        "except PermissionError:\n"
+        "    print('confined')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "threads already" in done.stdout and done.stdout.endswith("confined\n")
 
 
 @pytest.mark.usefixtures("kernel")

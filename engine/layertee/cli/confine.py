@@ -19,11 +19,12 @@ from ..disk.files import is_directory
 from ..disk.trusted import refuse_reachable
 from ..errors import LayerteeError
 from ..image.placename import PlaceKind, PlaceName, parse_place
-from ..image.reference import parse_reference
+from ..image.reference import LayoutReference, parse_reference
 from ..image.reference_storage import StorageReference, parse_storage
-from ..sandbox.enter import Sandbox, enter
+from ..sandbox.enter import Sandbox, SandboxError, enter
 from ..sandbox.landlock import Rules
 from .shared import root_of
+from .targets import DirectoryTarget, target_of
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +99,34 @@ def rules_for(args: argparse.Namespace) -> Rules:
 
 
 def _stores(args: argparse.Namespace) -> Iterator[Path]:
-    root = root_of(args)
-    to = getattr(args, "to", None)
-    if to is None:
-        if args.command in _MAKES_A_STORE and not getattr(args, "dry_run", False):
-            _make(root, private=True)
-        yield root
+    """The store, and what ``--to`` names. Raises SandboxError for what another program would write."""
+    target = target_of(args) if args.command == "pull" else None
+    changes = not getattr(args, "dry_run", False)
+    if isinstance(target, StorageReference):
+        raise SandboxError(
+            f"{target.store} is written by skopeo, which mounts: that is not possible in a sandbox"
+        )
+    if isinstance(target, LayoutReference):
+        if changes:
+            _make(target.path, private=False)
+        yield target.path
         return
-    for path in _paths_of(parse_reference, to):
-        if not args.dry_run:
-            _make(path, private=False)
-        yield path
+    root = root_of(args)
+    if changes and args.command in _MAKES_A_STORE:
+        _make(root, private=True)
+    yield root
+    if isinstance(target, DirectoryTarget):
+        if changes:
+            _make(target.path, private=False)
+        yield target.path
+    elif target is not None:
+        yield _beside(target.path)
+
+
+def _beside(path: Path) -> Path:
+    """Where a file, or a directory, can be put in place of what has its name; that alone in a usual place."""
+    parent = path.absolute().parent
+    return parent if parent not in _WIDE else path
 
 
 def _written(args: argparse.Namespace) -> Iterator[Path]:
@@ -117,8 +135,7 @@ def _written(args: argparse.Namespace) -> Iterator[Path]:
     for name in _RESULTS:
         file = getattr(args, name, None)
         if file is not None:
-            parent = file.absolute().parent  # a file of results is put in place of the one before
-            yield parent if parent not in _WIDE else file
+            yield _beside(file)
 
 
 def _make(path: Path, *, private: bool) -> None:

@@ -11,6 +11,7 @@ from layertee.cli.confine import COMMANDS, rules_for
 from layertee.cli.exits import EXIT_ERROR
 from layertee.cli.main import main
 from layertee.errors import UnsafePath
+from layertee.sandbox.enter import SandboxError
 from layertee.sandbox.landlock import Rules
 
 IMAGE = "registry.example.com/os/image:1"
@@ -52,6 +53,17 @@ def test_a_layout_to_pull_into_is_written_and_the_store_is_not(home: Path) -> No
     assert home / "layout" in found.write
     assert (home / "layout").is_dir()
     assert home / ".local/share/layertee" not in found.write
+
+
+def test_what_an_image_is_written_to_besides_can_be_written(home: Path) -> None:
+    found = rules("pull", "--store", home / "store", "--to", f"dir:{home}/one/image", IMAGE)
+    assert {home / "store", home / "one/image"} <= set(found.write)
+    assert (home / "one/image").is_dir()
+    found = rules("pull", "--store", home / "store", "--to", f"oci-archive:{home}/one/image.tar:1", IMAGE)
+    assert {home / "store", home / "one"} <= set(found.write)  # the file is put in place of one before
+    assert not (home / "one/image.tar").exists()
+    with pytest.raises(SandboxError, match="skopeo"):
+        rules("pull", "--to", "containers-storage:localhost/os:1", IMAGE)
 
 
 def test_nothing_is_made_to_look_at(home: Path) -> None:
