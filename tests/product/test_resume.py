@@ -313,6 +313,7 @@ def test_image_proxy_goes_on_with_what_an_earlier_one_had(
             named = proxy.manifest(number)[1]["layers"][0]
             data = proxy.body("GetBlob", number, named["digest"], named["size"])
         assert f"sha256:{hashlib.sha256(data).hexdigest()}" == named["digest"]
+        server.settle()
         assert server.bytes_sent("blob") - len(small.config) == layer.size - here
     user.verified()
 

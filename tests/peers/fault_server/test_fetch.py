@@ -69,6 +69,7 @@ def test_a_fast_server_is_asked_once_and_without_a_range(built: BuiltImage, core
         brought = bring(server, core=core, layers=(0, 1))
         assert is_right(brought, built) and is_right(brought, built, 1)
         assert layer_requests(server, built) == [None]
+        server.settle()
         assert server.bytes_sent("blob", built.layers[0].digest) == built.layers[0].size
         assert server.max_connections == 1  # kept alive from the manifest to the last layer
 
@@ -81,6 +82,7 @@ def test_always_fetches_each_byte_once_in_ranges(built: BuiltImage, core: str) -
         size = built.layers[0].size
         assert is_right(brought, built)
         assert len(asked) == -(-size // (1 << 20))
+        server.settle()
         assert server.bytes_sent("blob", built.layers[0].digest) == size
         assert 1 < server.max_connections <= QUICK.max_connections
 
@@ -137,6 +139,7 @@ def test_a_server_without_ranges_serves_by_one_stream_and_is_remembered(built: B
     with FaultServer(built, [on("blob", NoRanges())]) as server:
         brought = bring(server, limits=ALWAYS, layers=(0, 0))
         assert is_right(brought, built)
+        server.settle()
         assert server.bytes_sent("blob", built.layers[0].digest) == 2 * built.layers[0].size
         assert len(layer_requests(server, built)) == 2
 
@@ -148,6 +151,7 @@ def test_a_slow_server_without_ranges_loses_nothing(built: BuiltImage) -> None:
     ) as server:
         assert is_right(bring(server), built)
         assert layer_requests(server, built) == [None]
+        server.settle()
         assert server.bytes_sent("blob", built.layers[0].digest) == built.layers[0].size
 
 

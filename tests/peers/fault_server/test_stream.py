@@ -409,4 +409,5 @@ def test_two_registries_with_one_blob_are_not_mixed_up(image: BuiltImage, tmp_pa
     with FaultServer(image) as one, FaultServer(image) as other:
         run(main(one, other))
         for server in (one, other):
+            server.settle()
             assert server.bytes_sent("blob", image.layers[0].digest) == image.layers[0].size
