@@ -123,8 +123,8 @@ def add_sandbox(parser: argparse.ArgumentParser) -> None:
         "--sandbox",
         choices=("auto", "off", "require"),
         default="off",
-        help="give away, before anything is read from the network, what this command has no use for: auto, as"
-        " far as the kernel can; require, or else fail (default: %(default)s)",
+        metavar="MODE",
+        help="auto, require or off (the default): give rights away that are not needed, first of all",
     )
 
 

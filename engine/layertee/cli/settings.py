@@ -30,7 +30,7 @@ _ANYBODY = frozenset(
         *("registries-conf", "keep-free", "keep-partials", "max-output", "zstd-window"),
         *("max-connections", "max-rate", "ranges", "stall-timeout", "deadline", "min-rate", "max-age"),
         *("ostree-repo", "skopeo", "ahead", "cache-max", "client-repo", "layer-identity"),
-        *("annotate-layers", "user-agent-prefix", "verbose", "debug"),
+        *("annotate-layers", "user-agent-prefix", "sandbox", "verbose", "debug"),
     }
 )
 # In a file, because who is served what is better seen where it is set up.
