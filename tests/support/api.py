@@ -24,7 +24,7 @@ from layertee import errors
 WIDTH = 96
 HANDED_OUT = {"LayerStream", "Store"}  # by open_layer, and Store.open
 # What can be reached from public names, and may change with any version: inner objects.
-INNER = {"Catalog", "Extent", "FileReader", "HeldLock", "Ingest", "Space"}
+INNER = {"Catalog", "Extent", "FileReader", "HeldLock", "Ingest", "Layout", "Space"}
 # Words of annotations that are Python's own, or typing's.
 _MODULE = re.compile(r"\b(?:collections\.abc|layertee(?:\.\w+)*)\.(?=[A-Z])")
 _WORD = re.compile(r"(?<![\w.'\"])[A-Z]\w+")
@@ -89,6 +89,9 @@ def _class(kind: type) -> Iterator[str]:
         given = {one.name: one.kind for one in made_with or ()}
         kept = {field.name: str(field.type) for field in dataclasses.fields(kind)}
         yield from (f"    {name}: {type_}" for name, type_ in kept.items() if type_ != given.get(name))
+    yield from (
+        f"    {name}: {type_}" if type_ else f"    {name}" for name, type_ in _attributes(kind).items()
+    )
     for name, member in members(kind).items():
         yield from (f"    {line}" for line in _member(name, member))
 
@@ -166,20 +169,42 @@ def _made_with(kind: type) -> list[Argument] | None:
     return found
 
 
+def _attributes(kind: type) -> dict[str, str]:
+    """What ``__init__`` of a class that is no value sets, with types where it says them."""
+    if dataclasses.is_dataclass(kind) or (init := _init_of(kind)) is None:
+        return {}
+    given = {one.arg: ast.unparse(one.annotation) for one in init.args.args if one.annotation is not None}
+    found: dict[str, str] = {}
+    for node in ast.walk(init):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Attribute):
+                said = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
+                value = node.value
+                name = value.id if isinstance(value, ast.Name) else ""
+                if not target.attr.startswith("_"):
+                    found[target.attr] = said or found.get(target.attr) or given.get(name, "")
+    return found
+
+
 @cache
 def _given_types(kind: type) -> dict[str, str]:
     """What a type checker is shown for ``__init__``, where that is more than the types of the fields."""
+    init = _init_of(kind)
+    every = [*init.args.args, *init.args.kwonlyargs] if init is not None else []
+    return {one.arg: ast.unparse(one.annotation) for one in every if one.annotation is not None}
+
+
+@cache
+def _init_of(kind: type) -> ast.FunctionDef | None:
+    """As it is written; also one that only type checkers are shown."""
     path = Path(layertee.__file__).parents[1] / (kind.__module__.replace(".", "/") + ".py")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
             for each in ast.walk(node):
                 if isinstance(each, ast.FunctionDef) and each.name == "__init__":
-                    return {
-                        one.arg: ast.unparse(one.annotation)
-                        for one in [*each.args.args, *each.args.kwonlyargs]
-                        if one.annotation is not None
-                    }
-    return {}
+                    return each
+    return None
 
 
 def _shown(default: object) -> str:

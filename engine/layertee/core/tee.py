@@ -82,7 +82,7 @@ class Tee:
             )
         self._media_type = media_type
         self._window_max = window_max
-        self.window = _WINDOW
+        self.window: int = _WINDOW
         self._out = memoryview(bytearray(_WINDOW))
         self._rest = memoryview(b"")
         self._pending = False

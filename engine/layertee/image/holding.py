@@ -104,8 +104,8 @@ class Found(Mapping[DiffID, Holding]):
         refused: Mapping[DiffID, LayerteeError] | None = None,
     ) -> None:
         self._holdings = dict(holdings or {})
-        self.warnings = tuple(warnings)
-        self.refused = dict(refused or {})
+        self.warnings: tuple[str, ...] = tuple(warnings)
+        self.refused: dict[DiffID, LayerteeError] = dict(refused or {})
 
     def __getitem__(self, diff_id: DiffID) -> Holding:
         return self._holdings[diff_id]

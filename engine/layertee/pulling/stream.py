@@ -59,8 +59,12 @@ class LayerStream:
         self._gone: BaseException | None = None
         self._given_up = False
         self._has_file = False
-        self.result: TeeResult | None = None
+        self._result: TeeResult | None = None
+
+    @property
+    def result(self) -> TeeResult | None:
         """Both digests and sizes, once they are known to match."""
+        return self._result
 
     # --- on the event loop ---
 
@@ -75,11 +79,11 @@ class LayerStream:
         return piece
 
     async def _verified(self) -> TeeResult:
-        if self.result is None:
+        if self._result is None:
             measured = await self._layer.result()
             self._judge(measured)
-            self.result = measured
-        return self.result
+            self._result = measured
+        return self._result
 
     # --- in other threads ---
 

@@ -63,7 +63,7 @@ class Store:
     def __init__(self, layout: Layout, *, private: bool) -> None:
         """Use ``open``."""
         self.layout = layout
-        self.root = layout.path
+        self.root: Path = layout.path
         if private:
             refuse_reachable(self.root, own=True)
             for directory in (layout.blob_directory().parent, layout.blob_directory()):
@@ -79,7 +79,7 @@ class Store:
         self.parts = Parts(layout, self.room)
         self.seen = SeenImages(self.room.seen)
         self.images = Images(layout, self._ledger, self.room)
-        self.rebuild_reason = self._ledger.rebuilt
+        self.rebuild_reason: str | None = self._ledger.rebuilt
         if has_images and self.rebuild_reason is None and self._knows_no_layer():
             self.rebuild_reason = "the catalog knows none of the layers that are here"
 
