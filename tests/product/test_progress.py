@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from tests.support.ccore import ROOT
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held
+from tests.support.fakes.refusals import Status
 from tests.support.process import PLAIN, Cli
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
@@ -88,7 +89,7 @@ def test_the_last_event_says_why_a_pull_failed(user: Cli, server: FaultServer) -
     assert (
         Watched(user, "pull", PLAIN, f"{server.reference}-none").events(2)[-1]["error"]["code"] == "NOT_FOUND"
     )
-    assert Watched(user, "pull", "--to", "dir:x", "r.test/x").events(1)[-1]["error"]["code"] == "BAD_REF"
+    assert Watched(user, "pull", "Not A Reference").events(1)[-1]["error"]["code"] == "BAD_REF"
     ran = user.run("pull", "--json", "--progress-fd", "9", server.reference, code=1)
     assert "--progress-fd 9: nothing can be written to it" in ran.json["error"]["message"]
 
@@ -128,3 +129,18 @@ def test_of_a_registry_that_does_not_answer_it_is_said_who_is_waited_for(
     gate.open()
     ran = user.finish(process)
     assert ran.err.startswith(f"2 layers: 2 to fetch from {server.host}, ")
+
+
+def test_how_a_command_went_is_in_a_file_for_prometheus(user: Cli, server: FaultServer) -> None:
+    path = user.home / "os.prom"
+    user.run("pull", PLAIN, "-q", "--metrics-file", path, server.reference)
+    first = path.read_text()
+    labels = f'{{command="pull",image="{server.reference}"}}'
+    assert f"layertee_last_run_exit_code{labels} 0.0\n" in first
+    server.script([on("manifest", Status(503))])
+    user.run("pull", PLAIN, "-q", "--metrics-file", path, server.reference, code=4)
+    success = next(line for line in first.splitlines() if line.startswith("layertee_last_success"))
+    second = path.read_text().splitlines()
+    assert success in second and f"layertee_last_run_exit_code{labels} 4.0" in second
+    ran = user.run("verify", "--metrics-file", user.home / "os.txt", code=1)
+    assert "end in .prom [BAD_REF]" in ran.err

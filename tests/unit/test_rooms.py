@@ -100,7 +100,7 @@ HOMES: dict[str, set[str]] = {
     },
     "uvloop": {"sync"},
     "bcrypt": {"serve.access"},
-    "prometheus_client": {"serve.metrics"},
+    "prometheus_client": {"cli.metrics", "serve.metrics"},
     "ctypes": {"sandbox.kernel"},
     "cffi": set(),  # the extension brings its own
     "isal": {"core.tee_python"},

@@ -45,6 +45,17 @@ def add_reporting(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="write progress to the open descriptor N, as JSON lines in the shape of 'bootc --progress-fd'",
     )
+    add_metrics(parser)
+
+
+def add_metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics-file",
+        type=values.path,
+        metavar="FILE.prom",
+        help="write how it went into FILE.prom, for the textfile collector of node_exporter, at the end and"
+        " whatever that is",
+    )
 
 
 def add_network(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

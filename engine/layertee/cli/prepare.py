@@ -16,6 +16,7 @@ from ..sync import run
 from .exits import EXIT_OK
 from .hints import tell_hints
 from .output import print_json, print_table, say, warn
+from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
 
@@ -28,15 +29,18 @@ def prepare(args: argparse.Namespace) -> int:
 
     Without ``undo`` there must be an ``image``.
     """
-    if args.undo:
-        return _undo(args)
+    with Reporting(args, shows=False) as reporting:
+        return _undo(args, reporting) if args.undo else _prepare(args, reporting)
+
+
+def _prepare(args: argparse.Namespace, reporting: Reporting) -> int:
     if not args.image:
         raise InvalidReference("name the image that the upgrade will be to, or give --undo")
     options, name = options_of(args), in_full(args)
     with look_into(root_of(args)) as store:
 
         async def inspect() -> Inspection:
-            async with Engine(store, options=options) as engine:
+            async with Engine(store, options=options) as engine, reporting.resolving(name):
                 return await engine.inspect(name, enforce=True)
 
         image = run(inspect())
@@ -52,8 +56,10 @@ def prepare(args: argparse.Namespace) -> int:
         )
         found = work.look() if args.dry_run else work.run()
     warn([*store.warnings, *image.plan.warnings, *found.warnings])
+    shape = _as_json(args, image, found)
+    reporting.done(shape)
     if args.json:
-        print_json(_as_json(args, image, found))
+        print_json(shape)
     else:
         _print(found, dry_run=args.dry_run, whole=args.no_trunc)
         tell_hints(step.hint for step in found.layers)
@@ -70,19 +76,19 @@ def _attested(image: Inspection) -> dict[Digest, DiffID]:
     }
 
 
-def _undo(args: argparse.Namespace) -> int:
+def _undo(args: argparse.Namespace, reporting: Reporting) -> int:
     image = str(parse_reference(args.image)) if args.image else None
     undone = undo(args.ostree_repo, image=image, dry_run=args.dry_run)
+    shape = {
+        "repo": str(args.ostree_repo),
+        "dry_run": args.dry_run,
+        "image": image,
+        "removed": [row.digest for row in undone.removed],
+        "in_use": [row.digest for row in undone.in_use],
+    }
+    reporting.done(shape)
     if args.json:
-        print_json(
-            {
-                "repo": str(args.ostree_repo),
-                "dry_run": args.dry_run,
-                "image": image,
-                "removed": [row.digest for row in undone.removed],
-                "in_use": [row.digest for row in undone.in_use],
-            }
-        )
+        print_json(shape)
     else:
         _print_undone(undone, dry_run=args.dry_run)
     return EXIT_OK

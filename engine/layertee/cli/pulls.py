@@ -96,8 +96,7 @@ class _Several:
             self._pull_all(reporting)
             code = next((exit_code(image.error) for image in self._images if image.error), EXIT_OK)
             told = [image.to_json() for image in self._images]
-            rows = [{key: value for key, value in one.items() if key != "layers"} for one in told]
-            reporting.done({"images": rows}, code)
+            reporting.done({"images": told}, code)
         self._tell(told)
         return code
 

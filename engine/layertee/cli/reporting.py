@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, Self
 from ..aio import unwrapped_group
 from ..config.registries import Registries
 from ..disk.space import human
-from ..errors import LayerteeError
+from ..errors import LayerteeError, LocalError
 from ..image.reference import Reference, parse_name
 from ..pulling.plan import Action
 from .exits import EXIT_ERROR, EXIT_OK
 from .failure import describe
-from .output import tell
+from .output import tell, warn
 from .progress import display
 
 if TYPE_CHECKING:
     from ..pulling.imageplan import ImagePlan
     from ..pulling.report import Progress, VerifyProgress
     from .events import Events
+    from .metrics import MetricsFile
 
 SILENT_S = 5.0  # a person wonders what is going on
 AGAIN_S = 10.0
@@ -32,15 +33,16 @@ AGAIN_S = 10.0
 class Reporting:
     """Of one command, inside ``with``: whoever leaves it by an error has that reported.
 
-    ``args``: those of the command; of these ``progress_fd`` is heeded. ``quiet``: nothing is said of what is
-    under way; unless it ``shows`` that, only of what takes long to begin. Raises InvalidReference for a
-    descriptor that cannot be written to.
+    ``args``: those of the command; of these ``progress_fd`` and ``metrics_file`` are heeded. ``quiet``:
+    nothing is said of what is under way; unless it ``shows`` that, only of what takes long to begin. Raises
+    InvalidReference and LocalError for a descriptor or a file that cannot be written to.
     """
 
     def __init__(self, args: argparse.Namespace, *, quiet: bool = False, shows: bool = True) -> None:
         self._args = args
         self._quiet = quiet
         self._events = _events_of(args)
+        self._metrics = _metrics_of(args)
         self._result: Mapping[str, Any] | None = None
         self._exit_code = EXIT_OK
         self.shown = display(quiet=quiet or not shows)
@@ -51,11 +53,17 @@ class Reporting:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._events is None:
+        if self._events is None and self._metrics is None:
             return
         error = describe(exc, self._args.arrived) if exc is not None else None
         code = self._exit_code if exc is None else int(error["exit_code"]) if error else EXIT_ERROR
-        self._events.last(code, self._result, error)
+        if self._metrics is not None:
+            try:
+                self._metrics.write(code, self._result, error)
+            except LocalError as failed:  # the command has its own end
+                warn([str(failed)])
+        if self._events is not None:
+            self._events.last(code, _without_layers(self._result), error)
 
     # --- what is under way ---
 
@@ -94,8 +102,8 @@ class Reporting:
             self._events.verifying(progress)
 
     def done(self, result: Mapping[str, Any], exit_code: int = EXIT_OK) -> None:
-        """What came out of it. Rows for each layer are left out of the event, which has to stay small."""
-        self._result = {name: value for name, value in result.items() if name != "layers"}
+        """What came out of it."""
+        self._result = result
         self._exit_code = exit_code
 
     async def _wait(self, image: str) -> None:
@@ -107,6 +115,16 @@ class Reporting:
             tell(f"layertee: waiting for {where}, for {waited:.0f} s so far")
             await asyncio.sleep(AGAIN_S)
             waited += AGAIN_S
+
+
+def _without_layers(result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """For an event, which has to stay small."""
+    if result is None:
+        return None
+    kept = {name: value for name, value in result.items() if name != "layers"}
+    if isinstance(images := kept.get("images"), list):
+        kept["images"] = [_without_layers(image) for image in images]
+    return kept
 
 
 def asked_for(image: str, args: argparse.Namespace) -> str:
@@ -134,6 +152,14 @@ def _in_words(plan: ImagePlan) -> str:
     if there:
         words.append(f"{there} here")
     return f"{len(plan.layers)} layers: {'; '.join(words)}"
+
+
+def _metrics_of(args: argparse.Namespace) -> MetricsFile | None:
+    if args.metrics_file is None or getattr(args, "dry_run", False):  # nothing was done that counts
+        return None
+    from .metrics import MetricsFile  # few ask for it, and its library takes long to import
+
+    return MetricsFile(args.metrics_file, args)
 
 
 def _events_of(args: argparse.Namespace) -> Events | None:

@@ -19,7 +19,7 @@ from tests.support.process import until
 
 
 def arguments(fd: int | None = None, arrived: Sequence[int] = ()) -> argparse.Namespace:
-    return argparse.Namespace(progress_fd=fd, arrived=arrived, registries_conf=None)
+    return argparse.Namespace(progress_fd=fd, arrived=arrived, registries_conf=None, metrics_file=None)
 
 
 @pytest.fixture
