@@ -53,8 +53,7 @@ def add_metrics(parser: argparse.ArgumentParser) -> None:
         "--metrics-file",
         type=values.path,
         metavar="FILE.prom",
-        help="write how it went into FILE.prom, for the textfile collector of node_exporter, at the end and"
-        " whatever that is",
+        help="write how it went, at the end: for node_exporter's textfile collector",
     )
 
 
