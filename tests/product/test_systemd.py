@@ -19,6 +19,7 @@ import pytest
 from layertee.cli.exits import EXIT_NETWORK, EXIT_NOT_FOUND
 from tests.support.booted import Machine, booted
 from tests.support.ccore import ROOT
+from tests.support.openpgp import payload, signer
 from tests.support.process import Cli, authfile
 from tests.support.rig.certs import Certificates, make_certificates
 from tests.support.rig.images import BuiltImage, build_image, upload
@@ -114,7 +115,7 @@ def machine(
     server: RegistryServer,
     *,
     drop_ins: Mapping[str, str] | None = None,
-    etc: Mapping[str, str] | None = None,
+    etc: Mapping[str, str | bytes] | None = None,
 ) -> Iterator[Machine]:
     """A machine that pulls from ``server``: ``os`` what is there, ``gone`` what is not, ``down`` nowhere."""
     assert server.ca_file
@@ -124,7 +125,7 @@ def machine(
         (units / name).parent.mkdir(exist_ok=True)
         (units / name).write_text(text)
     pull = {"os": f"{server.host}/os/image:1", "gone": f"{server.host}/os/none:1", "down": "127.0.0.1:9/os:1"}
-    files = {
+    files: dict[str, str | bytes] = {
         f"layertee/pull/{name}.conf": f"OPTIONS=--sandbox require\nIMAGE={image}\n"
         for name, image in pull.items()
     }
@@ -168,6 +169,33 @@ def test_a_pull_is_done_by_a_service_that_may_do_little_else(tmp_path: Path, ser
         assert "[NOT_FOUND]" in host.logs()["log-layertee-pull@gone.service"]
 
 
+@pytest.mark.needs("gpg", "gpgv")
+def test_a_service_takes_what_is_signed_and_nothing_else(
+    tmp_path: Path, server: RegistryServer, image: BuiltImage
+) -> None:
+    """gpgv runs where there are no namespaces to be made, and within the sandbox of the pull."""
+    known = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/etc/layertee/keys/os.gpg"}
+    policy = {"default": [{"type": "reject"}], "transports": {"docker": {server.host: [known]}}}
+    upload(image, "os/other:1", server)
+    with signer() as keys:
+        keys.key("os")
+        signature = keys.sign(payload(image.digest, f"{server.host}/os/image:1"), "os")
+        public = keys.public("os")
+    etc: dict[str, str | bytes] = {
+        "containers/policy.json": json.dumps(policy),
+        "containers/registries.d/os.yaml": f"docker: {{'{server.host}': {{lookaside: 'file:///etc/signatures'}}}}\n",
+        "layertee/keys/os.gpg": public,
+        f"signatures/os/image@{image.digest.replace(':', '=')}/signature-1": signature,
+        "layertee/pull/other.conf": f"IMAGE={server.host}/os/other:1\n",
+    }
+    drop_ins = {"layertee-pull@.service.d/logins.conf": LOGINS}
+    with machine(tmp_path, server, drop_ins=drop_ins, etc=etc) as host:
+        host.did("systemctl", "start", PULL)
+        assert host.run("systemctl", "start", "layertee-pull@other.service").returncode != 0
+        assert "[POLICY]" in host.logs()["log-layertee-pull@other.service"]
+        assert images(host) == [f"{server.host}/os/image:1"]
+
+
 def test_a_pull_needs_no_root(tmp_path: Path, server: RegistryServer) -> None:
     text = UNPRIVILEGED.read_text().replace("\n#LoadC", "\nLoadC").replace("\n#Env", "\nEnv")
     assert text != UNPRIVILEGED.read_text()
@@ -189,8 +217,9 @@ def test_a_machine_has_a_minute_of_its_own(tmp_path: Path, server: RegistryServe
         with machine(tmp_path / name, server, etc={"machine-id": f"{number:032x}\n"}) as host:
             host.did("systemctl", "start", timer)
             assert host.property(timer, "Persistent") == "yes"
-            elapse = host.property(timer, "NextElapseUSecRealtime")
-            seconds = int(host.did("date", "-d", elapse, "+%s"))
+            show = ("systemctl", "show", "--property", "NextElapseUSecRealtime", "--value", timer)
+            elapse = host.did("env", "TZ=UTC", *show)
+            seconds = int(host.did("date", "-d", elapse.strip(), "+%s"))
             minutes.append(seconds % 3600)
     assert minutes[0] == minutes[1] != minutes[2]
 

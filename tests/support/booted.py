@@ -116,7 +116,7 @@ class Machine:
 
 
 @contextmanager
-def booted(directory: Path, units: Path, etc: Mapping[str, str]) -> Iterator[Machine]:
+def booted(directory: Path, units: Path, etc: Mapping[str, str | bytes]) -> Iterator[Machine]:
     """A machine with the units of the directory ``units``, and these files in /etc, in ``directory``.
 
     Its services write to a file in ``shared``, and see this checkout and its Python, wherever they are.
@@ -138,10 +138,10 @@ def booted(directory: Path, units: Path, etc: Mapping[str, str]) -> Iterator[Mac
     drop_in.write_text(
         f"[Service]\nStandardOutput=append:/run/shared/log-%n\nBindReadOnlyPaths={' '.join(kept)}\n"
     )
-    for name, text in etc.items():
+    for name, content in etc.items():
         path = own / "etc" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
     (own / "layertee").write_text(_LAYERTEE)
     (own / "init").write_text(
         _INIT.format(
