@@ -110,6 +110,16 @@ def test_podmans_store_has_it_under_the_name(user: Cli, image: BuiltImage, name:
     assert "write containers-storage:NAME" in told
 
 
+@pytest.mark.parametrize("target", ["oci-archive:{}/out/a.tar", "dir:{}/out/d"])
+def test_a_sandbox_leaves_the_command_what_it_writes_to(
+    user: Cli, image: BuiltImage, name: str, tmp_path: Path, target: str
+) -> None:
+    where = target.format(tmp_path)
+    (tmp_path / "out").mkdir()
+    user.run("pull", PLAIN, "-q", "--sandbox=auto", "--to", where, name)
+    assert inspected(where)["Digest"] == image.digest
+
+
 def test_without_skopeo_nothing_is_fetched(user: Cli, name: str, registry: RegistryServer) -> None:
     registry.reset()
     told = user.run("pull", PLAIN, "--to", "containers-storage:x", name, code=1, PATH="/nonexistent").err

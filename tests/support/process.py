@@ -22,7 +22,20 @@ from typing import Any
 COMMAND = str(Path(sys.executable).with_name("layertee"))
 CORES = ("c", "python")
 SCHEMA = 1  # of --json
-_COMMANDS = ("pull", "inspect", "map", "ls", "rm", "gc", "verify", "doctor", "prepare", "serve")
+_COMMANDS = (
+    "pull",
+    "inspect",
+    "map",
+    "ls",
+    "rm",
+    "gc",
+    "verify",
+    "doctor",
+    "prepare",
+    "serve",
+    "export",
+    "import",
+)
 PLAIN = "--tls-verify=false"
 _LATE_S = 240.0  # less than the limit of a test
 # A process of its own: the peak of a child counts that of the process that it was forked from.
@@ -87,7 +100,8 @@ class Cli:
     def command(self, name: str, *args: object) -> list[str]:
         """The argument vector; ``--store`` is ours unless ``args`` say where to."""
         words = [name, *map(str, args)]
-        is_layout = any(pair[0] == "--to" and pair[1].startswith("oci:") for pair in pairwise(words))
+        to = next((value for flag, value in pairwise(words) if flag == "--to"), "")
+        is_layout = name == "pull" and to.startswith("oci:")
         if name in _COMMANDS and not is_layout and "--store" not in words:
             words[1:1] = ["--store", str(self.store)]
         return [COMMAND, *words]

@@ -41,6 +41,8 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "other machines": {
         "serve": "hand on what this machine has, as a registry that is only read",
+        "export": "write images, as far as another store lacks them, into a file",
+        "import": "take in what 'export' wrote",
     },
     "bootc and other clients of skopeo": {
         "prepare": "before 'bootc upgrade': name layers that its repository has",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from . import proxyargs, registryargs, serveargs, values
+from . import airgapargs, proxyargs, registryargs, serveargs, values
 from .commonargs import (
     add_access,
     add_budget,
@@ -270,6 +270,8 @@ ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "rm": _rm,
     "gc": _gc,
     "verify": _verify,
+    "export": airgapargs.add_export,
+    "import": airgapargs.add_import,
     "prepare": _prepare,
     "serve": _serve,
     "image-proxy": _image_proxy,

@@ -51,6 +51,8 @@ COMMANDS = {
     "rm": Command("store", "rm"),
     "gc": Command("store", "collect"),
     "verify": Command("verify", "verify", loop=True),
+    "export": Command("airgap", "export"),
+    "import": Command("airgap", "take_in", loop=True),
     "prepare": Command("prepare", "prepare", loop=True),
     "serve": Command("serve", "serve", loop=True),
     "image-proxy": Command("image_proxy", "serve", loop=True),

@@ -17,7 +17,7 @@ from ..disk.space import human
 from ..engine import Engine, ImageName
 from ..errors import DeadlineExceeded, InvalidReference, LayerteeError
 from ..image.reference import LayoutReference
-from ..pulling.plan import Action
+from ..pulling.plan import Action, Keep, Want
 from ..record import dataclass
 from ..store.store import Store
 from ..sync import run
@@ -42,7 +42,12 @@ _RESOLVED_AT_ONCE = 4
 
 def pull(args: argparse.Namespace) -> int:
     """Raises InvalidReference, StoreCorrupt, LocalError; for one image what ``pull.pull`` raises."""
-    return one.pull(args) if len(args.images) == 1 else _Several(args).pull()
+    return one.pull(args) if len(args.images) == 1 else pull_several(args)
+
+
+def pull_several(args: argparse.Namespace, keep: Keep = Keep.ANYWHERE) -> int:
+    """As ``pull`` of several images, also where it is one. ``keep``: where their layers are to be."""
+    return _Several(args, keep).pull()
 
 
 @dataclass(slots=True)
@@ -68,7 +73,8 @@ class _Image:
 class _Several:
     """The images of one command."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, keep: Keep) -> None:
+        self._want = Want(args.layers, args.verify, keep, args.trust)
         found = target_of(args)
         if args.digestfile is not None:
             raise InvalidReference("--digestfile is for one IMAGE; -q prints the digests of several")
@@ -108,7 +114,7 @@ class _Several:
             async with Engine(store, options=options) as engine:
                 try:
                     async with engine.in_time():
-                        async with reporting.resolving(f"{len(self._images)} images"):
+                        async with reporting.resolving(self._what):
                             await self._plan(engine)
                         if not args.dry_run:
                             await self._pull(engine, store, reporting)
@@ -128,6 +134,10 @@ class _Several:
         if args.dry_run:
             self._planned()
 
+    @property
+    def _what(self) -> str:
+        return self._images[0].asked if len(self._images) == 1 else f"{len(self._images)} images"
+
     async def _plan(self, engine: Engine) -> None:
         """Every image, as far as it can be had."""
         turn = asyncio.Semaphore(_RESOLVED_AT_ONCE)
@@ -144,10 +154,7 @@ class _Several:
                 group.create_task(plan(image))
 
     async def _planned_by(self, engine: Engine, image: _Image) -> ImagePlan:
-        args = self._args
-        return await engine.plan(
-            image.asked, form=args.layers, verify=args.verify, name=ImageName.AS_REFERENCE
-        )
+        return await engine.plan(image.asked, self._want, name=ImageName.AS_REFERENCE)
 
     async def _pull(self, engine: Engine, store: Store, reporting: Reporting) -> None:
         args = self._args
@@ -156,7 +163,7 @@ class _Several:
             if image.plan is None:
                 continue
             reporting.shown = display(quiet=args.quiet)
-            if not args.quiet:
+            if not args.quiet and len(self._images) > 1:
                 tell(f"layertee: {image.plan.reference} ({number} of {len(self._images)})")
             try:
                 fetched = _fetched(image.plan)
@@ -211,7 +218,7 @@ class _Several:
             tell(*(f"  {note}" for note in getattr(image.error, "__notes__", ())))
             tell(*([f"  {image.kept}"] if image.kept is not None else []))
         tell_hints(image.error.hint for image in failed if image.error is not None)
-        if failed:
+        if failed and len(self._images) > 1:
             tell(f"layertee: {len(failed)} of {len(self._images)} images failed; the others are complete")
 
     def _print(self, results: Sequence[PullResult]) -> None:
@@ -219,6 +226,8 @@ class _Several:
             say(f"{result.image}:")
             one.print_result(result, dry_run=self._args.dry_run, whole=self._args.no_trunc)
             say("")
+        if len(self._images) == 1:
+            return
         fetched = human(sum(result.bytes_fetched for result in results))
         reused = human(sum(result.bytes_reused for result in results))
         if self._args.dry_run:

@@ -78,7 +78,7 @@ async def hand_out(store: Store, result: PullResult, target: Target, keep_free: 
     entry = max(entries, key=lambda one: REF_NAME in one.annotations)
     image = KeptImage.of(store.layout, entry)
     if isinstance(target, ArchiveReference):
-        await in_thread(write_archive, image, target.path, target.ref, keep_free)
+        await in_thread(write_archive, [(image, target.ref)], target.path, keep_free)
     elif isinstance(target, DirectoryTarget):
         await in_thread(write_directory, image.as_pulled(), target.path, keep_free)
     elif isinstance(target, StorageReference):

@@ -12,11 +12,11 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import BinaryIO, Final, Self, cast
 
 from ..disk.blob_file import FileContent
 from ..disk.files import disk_error, make_directory, real_path, sync_directory
@@ -36,7 +36,8 @@ from ..image.document import Descriptor, Digest, Manifest, parse_document
 from ..image.media import OCI_INDEX
 from ..image.rewrite import ORIGINAL_MANIFEST
 from ..record import dataclass
-from .layout_index import INDEX, REF_NAME
+from .layout import Layout
+from .layout_index import INDEX, Entry, with_entry
 from .layout_reader import MARKER, VERSION, LayoutReader, blob_name, listed
 
 _CHUNK: Final = 1 << 20
@@ -88,31 +89,68 @@ class KeptImage:
         return [found[digest] for digest in sorted(found)]
 
 
-def write_archive(image: KeptImage, path: Path, ref: str | None, keep_free: KeepFree) -> None:
-    """Write ``image`` as an OCI layout in the tar file ``path``, in place of what is there.
+def write_archive(
+    images: Sequence[tuple[KeptImage, str | None]],
+    path: Path,
+    keep_free: KeepFree,
+    *,
+    without: Collection[Digest] = (),
+) -> int:
+    """Write ``images``, each with its name, as an OCI layout in the tar file ``path``, in place of what is
+    there; how many bytes of blobs that has. Blobs that ``without`` names are left out.
 
     Raises NoSpace, StoreBusy (another process is writing it), LocalError; DigestMismatch, SizeMismatch,
     NotFound for a layout that is damaged. Blocks.
     """
     target = real_path(path)
-    need = sum(blob.size + 2 * tarfile.BLOCKSIZE for blob in image.blobs)
-    Space(target.parent, keep_free).check(need + len(image.manifest.raw) + _HEADERS, f"writing {path.name}")
+    manifests = {image.descriptor.digest: image.manifest.raw for image, _ in images}
+    blobs = _blobs_of(images, without)
+    need = sum(blob.size + 2 * tarfile.BLOCKSIZE for _, blob in blobs) + sum(map(len, manifests.values()))
+    Space(target.parent, keep_free).check(need + _HEADERS, f"writing {path.name}")
     with _part(target) as part:
         with _as_tar(part) as tar:
             _add(tar, MARKER, _encoded({"imageLayoutVersion": VERSION}))
-            _add(tar, INDEX, _index(image, ref))
-            algorithms = {image.descriptor.digest.algorithm, *(blob.digest.algorithm for blob in image.blobs)}
-            for name in ("blobs", *(f"blobs/{algorithm}" for algorithm in sorted(algorithms))):
+            _add(tar, INDEX, _index(images))
+            named = {*manifests, *(blob.digest for _, blob in blobs)}
+            for name in ("blobs", *sorted({f"blobs/{digest.algorithm}" for digest in named})):
                 info = _info(name, 0, 0o755)
                 info.type = tarfile.DIRTYPE
                 tar.addfile(info)
-            _add(tar, blob_name(image.descriptor.digest), image.manifest.raw)
-            for blob in image.blobs:
-                with _Checked(image.layout, blob) as reader:
+            for digest in sorted(manifests):
+                _add(tar, blob_name(digest), manifests[digest])
+            for layout, blob in blobs:
+                with _Checked(layout, blob) as reader:
                     info = _info(blob_name(blob.digest), blob.size, 0o644)
                     tar.addfile(info, cast("BinaryIO", reader))
                     reader.finish()
         part.publish(target.name, os.fstat(part.fileno()).st_size, replace=True)
+    return sum(blob.size for _, blob in blobs)
+
+
+def write_layout(
+    images: Sequence[tuple[KeptImage, str | None]],
+    path: Path,
+    keep_free: KeepFree,
+    *,
+    without: Collection[Digest] = (),
+) -> int:
+    """Add ``images``, each with its name, to the OCI layout in ``path``, which is made if there is none; how
+    many bytes of blobs were written. Blobs that are there, or that ``without`` names, are left out.
+
+    The names come last. Raises as ``write_archive``, and StoreCorrupt for a directory of something else.
+    """
+    layout = Layout.create(path, private=False)
+    blobs = [each for each in _blobs_of(images, without) if not _is_there(layout.blob_path, each[1])]
+    Space(layout.path, keep_free).check(sum(blob.size for _, blob in blobs), f"writing {path.name}")
+    for source, blob in blobs:
+        target = layout.blob_path(blob.digest)
+        make_directory(target.parent, 0o777)
+        _copy(source, blob, target)
+    for image, ref in images:
+        target = layout.blob_path(image.descriptor.digest)
+        write_file(target.parent, target.name, image.manifest.raw, mode=None)
+        layout.set_entry(ref, image.descriptor)
+    return sum(blob.size for _, blob in blobs)
 
 
 def write_directory(image: KeptImage, path: Path, keep_free: KeepFree) -> None:
@@ -126,15 +164,11 @@ def write_directory(image: KeptImage, path: Path, keep_free: KeepFree) -> None:
     make_directory(target, 0o777)
     with lock_directory(target, timeout=_LOCK_S):
         names = _names_in(target)
-        missing = [blob for blob in image.blobs if not _is_there(target, blob)]
+        missing = [blob for blob in image.blobs if not _is_there(lambda digest: target / digest.hex, blob)]
         Space(target, keep_free).check(sum(blob.size for blob in missing), f"writing {path.name}")
         write_file(target, "version", _DIRECTORY_VERSION, mode=None)
         for blob in missing:
-            with _part(target / blob.digest.hex) as part, _Checked(image.layout, blob) as reader:
-                while data := reader.read(_CHUNK):
-                    part.write(data)
-                reader.finish()
-                part.publish(blob.digest.hex, blob.size, replace=True)
+            _copy(image.layout, blob, target / blob.digest.hex)
         _remove(target, (name for name in names if _SIGNATURE.fullmatch(name)))  # they are another image's
         write_file(target, "manifest.json", image.manifest.raw, mode=None)
         needed = {blob.digest.hex for blob in image.blobs}
@@ -191,6 +225,23 @@ class _Checked:
         return SizeMismatch(message, want=self._blob.size, got=got)
 
 
+def _blobs_of(
+    images: Sequence[tuple[KeptImage, str | None]], without: Collection[Digest]
+) -> list[tuple[LayoutReader, Descriptor]]:
+    """What ``images`` consist of beside their manifests, each once, in the order of the digests."""
+    found = {blob.digest: (image.layout, blob) for image, _ in images for blob in image.blobs}
+    return [found[digest] for digest in sorted(found) if digest not in without]
+
+
+def _copy(source: LayoutReader, blob: Descriptor, target: Path) -> None:
+    """A blob into the file ``target``, which has it whole or not at all."""
+    with _part(target) as part, _Checked(source, blob) as reader:
+        while data := reader.read(_CHUNK):
+            part.write(data)
+        reader.finish()
+        part.publish(target.name, blob.size, replace=True)
+
+
 @contextmanager
 def _part(target: Path) -> Iterator[PartFile]:
     """A new file that may become ``target``; what a killed process left of one gives way.
@@ -235,12 +286,12 @@ def _info(name: str, size: int, mode: int) -> tarfile.TarInfo:
     return info
 
 
-def _index(image: KeptImage, ref: str | None) -> bytes:
-    named = image.descriptor
-    entry: dict[str, Any] = {"mediaType": named.media_type, "digest": named.digest, "size": named.size}
-    if ref is not None:
-        entry["annotations"] = {REF_NAME: ref}
-    return _encoded({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]})
+def _index(images: Sequence[tuple[KeptImage, str | None]]) -> bytes:
+    entries: list[Entry] = []
+    for image, ref in images:
+        named = image.descriptor
+        entries = with_entry(entries, ref, Descriptor(named.media_type, named.digest, named.size))
+    return _encoded({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
 
 def _encoded(document: object) -> bytes:
@@ -274,10 +325,10 @@ def _is_unfinished(names: list[str]) -> bool:
     return all(map(_is_leftover, names))
 
 
-def _is_there(directory: Path, blob: Descriptor) -> bool:
-    """Whether the directory has the blob, its bytes hashed now."""
+def _is_there(path_of: Callable[[Digest], Path], blob: Descriptor) -> bool:
+    """Whether the blob is in its file, its bytes hashed now."""
     try:
-        reader = FileContent(directory / blob.digest.hex).open()
+        reader = FileContent(path_of(blob.digest)).open()
     except SourceUnreadable:
         return False
     found, data, size = hashlib.new(blob.digest.algorithm), bytearray(_CHUNK), 0

@@ -45,7 +45,7 @@ class Ends(Layout):
 
 def copied(image: KeptImage, target: Path) -> None:
     if target.suffix:
-        write_archive(image, target, "name", NONE)
+        write_archive([(image, "name")], target, NONE)
     else:
         write_directory(image, target, NONE)
 
@@ -78,7 +78,7 @@ def test_a_killed_process_leaves_no_half_image_and_stands_in_nobodys_way(
 
 
 def test_an_archive_has_one_order_and_belongs_to_nobody(image: KeptImage, tmp_path: Path) -> None:
-    write_archive(image, tmp_path / "a.tar", None, NONE)
+    write_archive([(image, None)], tmp_path / "a.tar", NONE)
     with tarfile.open(tmp_path / "a.tar") as tar:
         members = tar.getmembers()
     assert [member.name for member in members[:4]] == ["oci-layout", "index.json", "blobs", "blobs/sha256"]
@@ -139,7 +139,7 @@ def test_there_has_to_be_room(image: KeptImage, tmp_path: Path) -> None:
     for target in (tmp_path / "a.tar", tmp_path / "d"):
         with pytest.raises(NoSpace):
             if target.suffix:
-                write_archive(image, target, None, KeepFree.parse("100%"))
+                write_archive([(image, None)], target, KeepFree.parse("100%"))
             else:
                 write_directory(image, target, KeepFree.parse("100%"))
     assert not (tmp_path / "a.tar").exists() and not (tmp_path / "d/version").exists()
@@ -151,15 +151,15 @@ def test_two_do_not_write_one_archive(image: KeptImage, tmp_path: Path) -> None:
     class Asks(Layout):
         def content(self, digest: Digest) -> Any:
             with pytest.raises(StoreBusy):
-                write_archive(image, target, None, NONE)
+                write_archive([(image, None)], target, NONE)
             return super().content(digest)
 
     layout = Asks(image.layout.path, private=False)
-    write_archive(KeptImage.of(layout, layout.find(None)), target, None, NONE)
+    write_archive([(KeptImage.of(layout, layout.find(None)), None)], target, NONE)
     assert target.exists()
 
 
 def test_a_link_is_followed(image: KeptImage, tmp_path: Path) -> None:
     (tmp_path / "a.tar").symlink_to("real.tar")
-    write_archive(image, tmp_path / "a.tar", None, NONE)
+    write_archive([(image, None)], tmp_path / "a.tar", NONE)
     assert (tmp_path / "a.tar").is_symlink() and (tmp_path / "real.tar").is_file()
