@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from release import tree_content, tree_debian, tree_elf, tree_pack
+from release.debs import Deb
 from release.project import ARCHITECTURES, BUILD, DIST, ReleaseError, source_date, version
 
 TOP = "layertee"
@@ -58,18 +59,17 @@ def build(arch: str, wheel: Path, extras: str = EXTRAS) -> Path:
     work = BUILD / f"tree-{arch}"
     shutil.rmtree(work, ignore_errors=True)
     root, tree = work / "debian", work / TOP
-    debian = _unpacked(arch, root)
+    debian = tree_debian.unpack(arch, root)
     program = tree_content.python(root, tree)
     tree_content.packages(tree, wheel, extras, arch)
     tree_content.launcher(tree, arch)
     tree_elf.strip(tree, arch)
-    tree_elf.take_maintained(tree / tree_content.PACKAGES, root)
     tree_elf.bring_libraries(tree, tree / tree_content.LIBRARIES, root)
     tree_elf.check_machine(tree, arch)
     if arch == platform.machine():
         interpreter = program
     else:  # bytecode is the same everywhere
-        _unpacked(platform.machine(), work / "native")
+        tree_debian.unpack(platform.machine(), work / "native")
         native = work / "native-tree"
         interpreter = tree_content.python(work / "native", native)
         tree_elf.bring_libraries(native, native / tree_content.LIBRARIES, work / "native")
@@ -81,13 +81,7 @@ def build(arch: str, wheel: Path, extras: str = EXTRAS) -> Path:
     return tree
 
 
-def _unpacked(arch: str, root: Path) -> list[tree_debian.Package]:
-    root.mkdir(parents=True)
-    packages = tree_debian.fetch(tree_debian.PACKAGES, ARCHITECTURES[arch], BUILD)
-    return tree_debian.unpack(packages, root)
-
-
-def _describe(tree: Path, arch: str, debian: list[tree_debian.Package]) -> None:
+def _describe(tree: Path, arch: str, debian: list[Deb]) -> None:
     """``share/doc/layertee/CONTENTS``: what is inside, of which version, and what the host has to have."""
     distributions = sorted(
         (path.name.removesuffix(".dist-info").rpartition("-")[::2])

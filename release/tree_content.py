@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from layertee.skopeo.shim import script
+from release import lock as lock_command
 from release import tree_debian, tree_elf
+from release.debs import Deb
 from release.project import ROOT, ReleaseError, run
 from release.share import files as share_files
 
@@ -68,18 +75,15 @@ def python(root: Path, tree: Path) -> Path:
 def packages(tree: Path, wheel: Path, extras: str, arch: str) -> None:
     """Install ``wheel`` and what it needs into the tree, for the tree's Python; nothing is built.
 
-    ``extras`` are those of layertee, with commas between them.
-
-    Raises ReleaseError.
+    ``extras`` are those of layertee, with commas between them. All but ``wheel`` is as it is locked. Raises
+    ReleaseError.
     """
     place = tree / PACKAGES
-    version = PYTHON.removeprefix("python")
-    platforms = [f"--platform=manylinux_2_{minor}_{arch}" for minor in _GLIBC_MINORS]
-    run(
-        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--target", place, "--only-binary=:all:", "--no-compile", "--implementation=cp"),
-        *(f"--python-version={version}", *platforms, f"{wheel}[{extras}]"),
-    )
+    with tempfile.TemporaryDirectory(prefix="layertee-packages-") as name:
+        wanted = Path(name, "wanted.txt")
+        wanted.write_text(_locked(wheel, extras, arch, Path(name)), encoding="utf-8")
+        _pip(arch, "--target", place, "--no-deps", "--require-hashes", "-r", wanted)
+        _pip(arch, "--target", place, "--no-deps", wheel)
     for name in ("bin", *NOT_USED):
         shutil.rmtree(place / name, ignore_errors=True)
     for pattern in NOT_TO_RUN:
@@ -88,6 +92,29 @@ def packages(tree: Path, wheel: Path, extras: str, arch: str) -> None:
     for directory in ("tests", "test", "testing"):
         for path in place.glob(f"*/{directory}"):
             shutil.rmtree(path)
+
+
+def _locked(wheel: Path, extras: str, arch: str, scratch: Path) -> str:
+    """The lines of the lock for what ``wheel`` needs."""
+    lock = lock_command.LOCKS / "extras.txt"
+    versions, report = scratch / "versions.txt", scratch / "report.json"
+    versions.write_text("\n".join(map(str, lock_command.locked(lock.name).values())), encoding="utf-8")
+    # Without hashes: that of the wheel, which was made a moment ago, is in no lock.
+    resolve = ("--dry-run", "--ignore-installed", "--report", report, "-c", versions)
+    _pip(arch, "--target", scratch / "nothing", *resolve, f"{wheel}[{extras}]")
+    found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    names = {canonicalize_name(item["metadata"]["name"]) for item in found}
+    lines = re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8"))
+    return "\n".join(line for line in lines if canonicalize_name(line.partition("==")[0]) in names) + "\n"
+
+
+def _pip(arch: str, *words: str | Path) -> None:
+    platforms = [f"--platform=manylinux_2_{minor}_{arch}" for minor in _GLIBC_MINORS]
+    run(
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *platforms),
+        *("--only-binary=:all:", "--no-compile", "--implementation=cp"),
+        *(f"--python-version={PYTHON.removeprefix('python')}", *words),
+    )
 
 
 def launcher(tree: Path, arch: str) -> None:
@@ -102,7 +129,7 @@ def launcher(tree: Path, arch: str) -> None:
     )
 
 
-def licences(tree: Path, root: Path, debian: Iterable[tree_debian.Package]) -> None:
+def licences(tree: Path, root: Path, debian: Iterable[Deb]) -> None:
     """Ours, those of Debian's packages, and those of Python's packages, which stay where pip puts them."""
     place = tree / LICENCES
     place.mkdir(parents=True)

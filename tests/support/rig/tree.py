@@ -11,24 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support import wheels
 from tests.support.rig import kept
 from tests.support.rig.registry import NotInstalled, RigError
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPTS = Path(sys.executable).parent
 WHEN = 1_767_225_600  # 2026-01-01: what is made twice, however far apart, is the same
-_MADE_OF = ("engine/layertee/**/*.py", "csrc/**/*.[ch]", "release/**/*", "*.py", "pyproject.toml", "LICENSE")
-_NOT_SOURCE = (
-    ".git",
-    ".venv",
-    "build",
-    "dist",
-    "*.egg-info",
-    "*.so",
-    "__pycache__",
-    ".*_cache",
-    ".hypothesis",
-)
+_MADE_OF = ("release/**/*", "CHANGELOG.md", "LICENSE")
 
 
 class NoTree(NotInstalled):
@@ -36,10 +25,38 @@ class NoTree(NotInstalled):
 
 
 def archive() -> Path:
-    """The ``.tar.zst``, made once for the same sources and then kept. Raises RigError."""
+    """The ``.tar.zst`` for this machine, made once for the same sources and then kept. Raises RigError."""
     if shutil.which("apt-get") is None or platform.machine() not in ("x86_64", "aarch64"):
         raise NoTree("the self-contained tree is made on Debian, for x86_64 and aarch64")
-    return kept.kept("layertee-tree.tar.zst", _made_of(), _build)
+    packed = wheels.built()
+
+    def make() -> Path:
+        with tempfile.TemporaryDirectory(prefix="layertee-tree-") as scratch:
+            made = build(packed, platform.machine(), Path(scratch))
+            part = kept.root() / "layertee-tree.part"
+            shutil.copy(made, part)
+        return part
+
+    return kept.kept("layertee-tree.tar.zst", [packed.read_bytes(), *_made_of()], make)
+
+
+def build(packed: Path, arch: str, out: Path) -> Path:
+    """Make the tree for ``arch`` with the wheels in the zip ``packed``; ``out`` has the archive then.
+
+    Raises RigError.
+    """
+    wheels.unpack(packed, out)
+    done = subprocess.run(
+        [sys.executable, "-m", "release", "tree", "--out", str(out), "--arch", arch, "--level", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"SOURCE_DATE_EPOCH": str(WHEN)},
+    )
+    if done.returncode != 0:
+        raise RigError(f"python -m release tree:\n{done.stderr[-3000:]}")
+    return Path(done.stdout.strip())
 
 
 def _made_of() -> Iterator[bytes]:
@@ -48,34 +65,3 @@ def _made_of() -> Iterator[bytes]:
             if path.is_file() and path.suffix != ".pyc":
                 yield os.fsencode(path.relative_to(ROOT))
                 yield path.read_bytes()
-
-
-def _build() -> Path:
-    with tempfile.TemporaryDirectory(prefix="layertee-tree-") as name:
-        scratch = Path(name)
-        # A build of its own: whatever lies in build/ of the checkout would go into the wheel.
-        source = scratch / "source"
-        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*_NOT_SOURCE))
-        python = (sys.executable, "-m")
-        _run(*python, "pip", "wheel", "-q", "--no-deps", "-w", scratch, source, LAYERTEE_BUILD="require")
-        (wheel,) = scratch.glob("*.whl")
-        _run(SCRIPTS / "auditwheel", "repair", "-w", scratch / "repaired", wheel)
-        (repaired,) = (scratch / "repaired").glob("*.whl")
-        _run(*python, "release", "tree", "--out", scratch, "--wheel", repaired, "--level", "3")
-        (made,) = scratch.glob("layertee-*.tar.zst")
-        part = kept.root() / "layertee-tree.part"
-        shutil.copy(made, part)
-    return part
-
-
-def _run(*command: str | Path, **more: str) -> None:
-    environment = os.environ | {
-        "PATH": f"{SCRIPTS}:{os.environ['PATH']}",
-        "SOURCE_DATE_EPOCH": str(WHEN),
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    }
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, cwd=ROOT, env=environment | more
-    )
-    if done.returncode != 0:
-        raise RigError(f"{' '.join(map(str, command))}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
