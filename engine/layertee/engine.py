@@ -27,6 +27,7 @@ from .pulling.deadline import in_time
 from .pulling.deciding import decide, mislabelled
 from .pulling.imageplan import ImagePlan
 from .pulling.plan import Form, Plan, Verify, Want
+from .pulling.tracing import span
 from .record import dataclass
 from .store.store import Store, default_root
 
@@ -175,10 +176,16 @@ class Engine:
         )
         async with self.in_time():
             found, examined = await self._examined(reference, wanted, enforce=True)
-            survey, _ = await in_thread(
-                look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
-            )
-            made = await decide(found, survey, wanted, self._network)
+            with span("plan", image=reference) as traced:
+                survey, _ = await in_thread(
+                    look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
+                )
+                made = await decide(found, survey, wanted, self._network)
+                traced.set(
+                    manifest_digest=found.image.manifest.digest,
+                    layers=len(made.layers),
+                    bytes_to_fetch=made.bytes_to_fetch,
+                )
         return _planned(reference, found, made, name, survey.warnings, examined)
 
     async def inspect(self, reference: str, want: Want | None = None, *, enforce: bool = False) -> Inspection:
@@ -221,9 +228,11 @@ class Engine:
         pace, workers = Pace(self._options.budget.min_rate), self._workers().workers
         try:
             async with self.in_time():
-                beside = await self._network.beside(_registry_of(plan), plan.image)
-                made = Pull(self.store, fetcher, ingest, plan, pace, progress, beside, n_workers=workers)
-                result = await made.run()
+                with span("pull", image=plan.reference, manifest_digest=plan.manifest.digest) as traced:
+                    beside = await self._network.beside(_registry_of(plan), plan.image)
+                    made = Pull(self.store, fetcher, ingest, plan, pace, progress, beside, n_workers=workers)
+                    result = await made.run()
+                    traced.set(bytes_fetched=result.bytes_fetched, bytes_reused=result.bytes_reused)
         finally:
             self._trim_parts()
         return replace(result, warnings=(*result.warnings, *await self.remember(plan)))
@@ -284,7 +293,9 @@ class Engine:
         ruling = await judge.by_name(named) if not isinstance(named, ShortName) else None
         if enforce and ruling is not None:
             ruling.consent.check()
-        found = await self._resolve(reference, want)
+        with span("resolve", image=reference) as traced:
+            found = await self._resolve(reference, want)
+            traced.set(manifest_digest=found.image.manifest.digest, index_digest=found.image.index_digest)
         if found.registry is not None:
             named = found.registry
         assert not isinstance(named, ShortName)

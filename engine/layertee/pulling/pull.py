@@ -23,6 +23,7 @@ from ..image.rewrite import Types, local_manifest
 from .plan import Action, Form, LayerPlan, leanest
 from .report import Ingested, LayerProgress, LayerResult, Progress, ProgressCallback, PullResult
 from .staged import Staged
+from .tracing import Traced, span
 
 if TYPE_CHECKING:
     from ..disk.locks import HeldLock
@@ -96,7 +97,9 @@ class Pull:
                         workers.create_task(self._work())
                 for task in beside:
                     task.cancel()
-            local = await in_thread(self._name_image)
+            with span("publish") as traced:
+                local = await in_thread(self._name_image)
+                traced.set(local_manifest_digest=local)
         except NoSpace as exc:
             await in_thread(self._say_what_is_needed, exc)
             raise
@@ -174,11 +177,13 @@ class Pull:
                 continue
             progress = self._progress[step.layer.index]
             progress.state = "running"
-            got = await self._ingest.stage(step, lock, progress)
-            if isinstance(got, Staged):
-                self._commit(step, got)
-            else:
-                self._done(step, got)
+            with span("layer", index=step.layer.index, digest=step.layer.digest, size=step.size) as traced:
+                got = await self._ingest.stage(step, lock, progress)
+                _tell(traced, got.outcome if isinstance(got, Staged) else got)
+                if isinstance(got, Staged):
+                    self._commit(step, got)
+                else:
+                    self._done(step, got)
 
     def _next(self) -> tuple[LayerPlan | None, HeldLock | None]:
         """The largest layer that no other process is bringing, locked."""
@@ -193,7 +198,9 @@ class Pull:
         """Flush and rename on a thread, while the next layer is being brought."""
 
         async def commit() -> None:
-            self._done(step, await staged.commit())
+            with span("commit"):
+                got = await staged.commit()
+            self._done(step, got)
 
         def end(_: object) -> None:  # also of a task that was cancelled before it began
             staged.abort()
@@ -267,3 +274,14 @@ class Pull:
             return
         exc.need, exc.free = left, free_space(self._store.root, self._ingest.space.keep_free)[0]
         exc.add_note(f"what is still to come needs {human(exc.need)}, and {human(exc.free)} are free now")
+
+
+def _tell(traced: Traced, got: Ingested) -> None:
+    """What became of a layer."""
+    traced.set(
+        action=got.action.value,
+        reason=got.reason,
+        bytes_fetched=got.nbytes,
+        resumed_at=got.resumed_at,
+        place=got.source.place if got.source is not None else None,
+    )

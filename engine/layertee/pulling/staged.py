@@ -38,7 +38,8 @@ class Staged:
         self._form = form
         self._lock = lock
         self._arrival = arrival
-        self._outcome = outcome
+        self.outcome = outcome
+        """As it will be once it is committed."""
         self.result = result
         """What was measured of the blob that was read."""
 
@@ -61,7 +62,7 @@ class Staged:
             layer = self._step.layer
             with suppress(LocalError):
                 await in_thread(self._store.parts.drop, {layer.digest, layer.tar_digest})
-            return replace(self._outcome, held=held)
+            return replace(self.outcome, held=held)
         finally:
             self.abort()
 

@@ -1,0 +1,62 @@
+"""Spans of what an engine does, for OpenTelemetry.
+
+Rules of this file:
+
+- Nothing is imported. Spans are made where the process has OpenTelemetry's API already, because the program
+  uses it, or an instrumentation does; whether anything becomes of them is a matter of its tracer provider.
+- What a span has is what reports have: no URL, no login, no header.
+
+Names and attributes are documented in docs/reference/metrics.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import LayerteeError
+from ..version import __version__
+
+API = "opentelemetry.trace"
+NAME = "layertee"
+
+
+class Traced:
+    """A span that may be none."""
+
+    def __init__(self, span: Any = None) -> None:
+        self._span = span
+
+    def set(self, **attributes: str | int | bool | None) -> None:
+        """Give it attributes, ``layertee.`` before their names; what is None is left out."""
+        if self._span is not None:
+            self._span.set_attributes(_named(attributes))
+
+
+@contextmanager
+def span(name: str, **attributes: str | int | bool | None) -> Iterator[Traced]:
+    """A block as a span. What it is left by makes the span one of an error: a code, and a class."""
+    api: Any = sys.modules.get(API)
+    if api is None:
+        yield Traced()
+        return
+    tracer = api.get_tracer(NAME, __version__)
+    with tracer.start_as_current_span(
+        f"{NAME}.{name}",
+        attributes=_named(attributes),
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as made:
+        try:
+            yield Traced(made)
+        except BaseException as exc:
+            kind = exc.code if isinstance(exc, LayerteeError) else type(exc).__name__
+            made.set_attribute("error.type", kind)
+            made.set_status(api.StatusCode.ERROR, str(exc))
+            raise
+
+
+def _named(attributes: dict[str, str | int | bool | None]) -> dict[str, str | int | bool]:
+    return {f"{NAME}.{name}": value for name, value in attributes.items() if value is not None}

@@ -1,0 +1,141 @@
+"""Spans for OpenTelemetry, in a program that has it; each program is a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.fakes.fault_server import FaultServer, on
+from tests.support.fakes.refusals import Status
+from tests.support.pages import DOCS
+from tests.support.process import Cli
+from tests.support.rig.images import BuiltImage, build_image
+from tests.support.rig.layers import incompressible_layer, text_layer
+
+pytestmark = pytest.mark.skipif(find_spec("opentelemetry.sdk") is None, reason="no OpenTelemetry here")
+
+PULL = """
+import sys
+import layertee
+
+def pull(name, store):
+    try:
+        layertee.pull(name, store=store, options=layertee.Options(tls_verify=False))
+    except layertee.LayerteeError as exc:
+        print(exc.code, file=sys.stderr)
+"""
+TRACED = """
+import json, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+pull(*sys.argv[1:])
+print(json.dumps([
+    {
+        "name": span.name,
+        "scope": span.instrumentation_scope.name,
+        "attributes": dict(span.attributes),
+        "status": span.status.status_code.name,
+        "id": span.context.span_id,
+        "parent": span.parent.span_id if span.parent else None,
+    }
+    for span in exporter.get_finished_spans()
+]))
+"""
+UNTRACED = """
+import json, sys
+pull(*sys.argv[1:])
+print(json.dumps([name for name in sys.modules if name.startswith("opentelemetry")]))
+"""
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    layers = [text_layer({"etc/name": "name\n"}), incompressible_layer(400_000, seed=3)]
+    return build_image(tmp_path_factory.mktemp("tracing"), layers)
+
+
+@pytest.fixture
+def server(image: BuiltImage) -> Iterator[FaultServer]:
+    with FaultServer(image) as server:
+        yield server
+
+
+def run(program: str, name: str, home: Path) -> tuple[list[Any], str]:
+    """What the program prints, and says on standard error."""
+    user = Cli(home)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PULL + program, name, str(user.store)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=user.environment(),
+    )
+    printed: list[Any] = json.loads(done.stdout)
+    return printed, done.stderr
+
+
+def test_a_pull_has_a_span_for_each_of_its_parts(
+    server: FaultServer, image: BuiltImage, tmp_path: Path
+) -> None:
+    spans, _ = run(TRACED, server.reference, tmp_path / "home")
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for span in spans:
+        assert (span["scope"], span["status"]) == ("layertee", "UNSET")
+        by_name.setdefault(span["name"], []).append(span)
+    assert {name: len(found) for name, found in by_name.items()} == {
+        "layertee.resolve": 1,
+        "layertee.plan": 1,
+        "layertee.pull": 1,
+        "layertee.layer": 2,
+        "layertee.commit": 2,
+        "layertee.publish": 1,
+    }
+    page = (DOCS / "reference/metrics.md").read_text(encoding="utf-8")
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `layertee.")}
+    assert set(rows) == set(by_name)
+    for span in spans:
+        assert all(f"`{name}`" in rows[span["name"]] for name in span["attributes"])
+    (pull,) = by_name["layertee.pull"]
+    layers = by_name["layertee.layer"]
+    assert {span["parent"] for span in [*layers, *by_name["layertee.publish"]]} == {pull["id"]}
+    assert {span["parent"] for span in by_name["layertee.commit"]} == {span["id"] for span in layers}
+    sizes = {layer.digest: layer.size for layer in image.layers}
+    for span in layers:
+        told = span["attributes"]
+        assert told["layertee.bytes_fetched"] == told["layertee.size"] == sizes[told["layertee.digest"]]
+        assert told["layertee.action"] == "fetch" and "layertee.place" not in told
+    assert pull["attributes"]["layertee.bytes_fetched"] == sum(sizes.values())
+    for name in ("resolve", "plan", "pull"):
+        (span,) = by_name[f"layertee.{name}"]
+        assert span["attributes"]["layertee.image"] == server.reference
+        assert span["attributes"]["layertee.manifest_digest"] == image.digest
+
+
+def test_a_span_that_an_error_ends_has_its_code(
+    server: FaultServer, image: BuiltImage, tmp_path: Path
+) -> None:
+    server.script([on("blob", Status(404), reference=image.layers[1].digest)])
+    spans, err = run(TRACED, server.reference, tmp_path / "home")
+    assert err == "NOT_FOUND\n"
+    ended = {span["attributes"].get("layertee.digest", span["name"]): span for span in spans}
+    for key in (image.layers[1].digest, "layertee.pull"):
+        assert ended[key]["status"] == "ERROR"
+        assert ended[key]["attributes"]["error.type"] == "NOT_FOUND"
+    assert "layertee.publish" not in ended
+
+
+def test_a_program_without_it_does_not_get_it(server: FaultServer, tmp_path: Path) -> None:
+    assert run(UNTRACED, server.reference, tmp_path / "home") == ([], "")
