@@ -18,6 +18,7 @@ from tests.support.rig.layers import text_layer
 
 KEYS = [
     "image",
+    "dry_run",
     "manifest_digest",
     "local_manifest_digest",
     "config_digest",
@@ -32,7 +33,7 @@ KEYS = [
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),
-    *("as_tar", "place", "basis", "endpoints"),
+    *("as_tar", "place", "basis", "kept_elsewhere", "endpoints"),
 ]
 
 
