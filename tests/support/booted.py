@@ -27,6 +27,7 @@ from tests.support.process import COMMAND
 
 SYSTEMD = Path("/lib/systemd/systemd")
 _LIMIT_S = 60.0
+_NOT_AFTER_US = ("setpriv", "--pdeathsig", "KILL", "--")  # a test run that is killed leaves nothing running
 # What systemd needs namespaces, mounts and filters for.
 _PROBE = """\
 [Service]
@@ -156,7 +157,17 @@ def booted(directory: Path, units: Path, etc: Mapping[str, str | bytes]) -> Iter
         said = (own / "said").open("w+")
         namespaces = ("--mount", "--uts", "--ipc", "--cgroup", "--pid", "--fork", "--kill-child")
         outer = subprocess.Popen(
-            ["sh", "-c", 'echo $$ > "$0" && exec unshare "$@"', join, *namespaces, "--", "sh", own / "init"],
+            [
+                *_NOT_AFTER_US,
+                "sh",
+                "-c",
+                'echo $$ > "$0" && exec unshare "$@"',
+                join,
+                *namespaces,
+                "--",
+                "sh",
+                own / "init",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
