@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.fakes.fault_server import FaultServer, on
-from tests.support.fakes.faults import OtherBody
+from tests.support.fakes.faults import Gate, Held, OtherBody
 from tests.support.jsonshapes import check
 from tests.support.process import PLAIN, Cli
 from tests.support.rig.images import BuiltImage, build_image, run_tool, upload
@@ -75,6 +76,21 @@ def test_one_that_fails_does_not_undo_the_others(
     assert second["manifest_digest"] == pair[0].digest and "error" not in second
     assert (third["error"]["code"], third["kept"]["layers"]) == ("DIGEST_MISMATCH", 1)
     assert [image["name"] for image in user.run("ls", "--json").json["images"]] == [names[0]]
+
+
+def test_a_command_that_is_ended_says_what_is_complete(
+    user: Cli, names: list[str], pair: tuple[BuiltImage, BuiltImage]
+) -> None:
+    gate, layer = Gate(), pair[1].layers[1]
+    with FaultServer(pair[1], [on("blob", Held(gate, layer.size // 2), reference=layer.digest)]) as server:
+        process = user.start("pull", PLAIN, "--json", names[0], server.reference, f"{names[0]}-absent")
+        gate.wait_arrived()
+        process.send_signal(signal.SIGTERM)
+        value = json.loads(user.finish(process, 143).out)
+    check("pulls", value)
+    assert value["error"]["signal"] == "SIGTERM"
+    assert [image.get("manifest_digest") for image in value["images"]] == [pair[0].digest, None, None]
+    assert value["images"][1]["image"] == server.reference and "error" not in value["images"][1]
 
 
 def test_people_are_told_of_each(user: Cli, names: list[str], pair: tuple[BuiltImage, BuiltImage]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import values
-from .commonargs import add_budget, add_json, add_network, add_no_trunc, add_reporting, add_store
+from .commonargs import add_budget, add_json, add_network, add_no_trunc, add_reporting, add_sandbox, add_store
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser)
     add_no_trunc(parser)
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="as 'layertee ls' shows it")
+    parser.add_argument("images", nargs="*", default=[], metavar="IMAGE", help="as 'layertee ls' shows it")
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +54,14 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_no_trunc(parser)
     add_reporting(parser)
+    add_sandbox(parser)
     parser.add_argument(
         "source",
         type=values.words,
         metavar="SOURCE",
         help="oci-archive:FILE or oci:DIR, of 'layertee export'",
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these images (default: all)")
+    parser.add_argument(
+        "names", nargs="*", default=[], metavar="NAME", help="only these images (default: all)"
+    )
     add_budget(add_network(parser))

@@ -149,7 +149,8 @@ class _Parser(argparse.ArgumentParser):
         for one in (one for one in self._actions if not one.option_strings):
             if one.help != argparse.SUPPRESS:
                 word = str(one.metavar)
-                words.append({"?": f"[{word}]", "+": f"{word} [{word} ...]"}.get(str(one.nargs), word))
+                several = {"?": f"[{word}]", "*": f"[{word} ...]", "+": f"{word} [{word} ...]"}
+                words.append(several.get(str(one.nargs), word))
         self.usage = " ".join(words)
 
     def print_help(self, file: object = None) -> None:

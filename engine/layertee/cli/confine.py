@@ -28,9 +28,9 @@ from .targets import DirectoryTarget, target_of
 
 log = logging.getLogger(__name__)
 
-COMMANDS: Final = ("pull", "inspect", "verify", "prepare", "image-proxy", "serve")
+COMMANDS: Final = ("pull", "inspect", "verify", "import", "prepare", "image-proxy", "serve")
 _RESULTS: Final = ("digestfile", "metrics_file")
-_MAKES_A_STORE: Final = ("pull", "image-proxy")
+_MAKES_A_STORE: Final = ("pull", "import", "image-proxy")
 # Programs and their libraries. What else is in PATH, and this Python, comes on top.
 _PROGRAMS: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 _ETC: Final = (
@@ -92,7 +92,7 @@ def rules_for(args: argparse.Namespace) -> Rules:
         run=tuple(_programs()),
         write=(*kept, *(() if serves else written)),
         devices=tuple(map(Path, _DEVICES)),
-        connects=not serves and not (args.command == "verify" and not args.image),
+        connects=not (serves or args.command == "import" or (args.command == "verify" and not args.image)),
         listens=serves,
         speaks=os.environ.get("NOTIFY_SOCKET", "").startswith("@"),
     )
@@ -214,7 +214,8 @@ def _named(args: argparse.Namespace) -> Iterator[Path]:
 
 def _places(args: argparse.Namespace) -> Iterator[Path]:
     """What the image, and places for layers, have on this machine."""
-    for image in getattr(args, "images", None) or [getattr(args, "image", None)]:
+    named = getattr(args, "images", None) or [getattr(args, "image", None)]
+    for image in (*named, getattr(args, "source", None)):
         if image:
             yield from _paths_of(parse_reference, image)
     texts = list(getattr(args, "places", None) or ())

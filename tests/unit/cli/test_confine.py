@@ -136,10 +136,18 @@ def test_a_store_is_looked_through_without_a_network(home: Path) -> None:
     assert rules("verify", "--store", home / "store", "--repair", IMAGE).connects
 
 
+def test_what_is_taken_in_is_read_and_no_network_is_asked(home: Path) -> None:
+    archive = home / "update.tar"
+    archive.write_bytes(b"")
+    found = rules("import", "--store", home / "store", f"oci-archive:{archive}")
+    assert archive in found.read and home / "store" in found.write and not found.connects
+
+
 def test_every_command_that_speaks_to_a_network_has_the_option() -> None:
     words = {
         "pull": ["x"],
         "inspect": ["x"],
+        "import": ["x"],
         "prepare": ["--ostree-repo", "x"],
         "image-proxy": ["--sockfd", "3"],
     }
