@@ -135,7 +135,7 @@ def settings() -> str:
                     variables[name] = option.variable if who == "anybody" else variables.get(name, who)
     rows = []
     for name in sorted(commands):
-        logging = len(commands[name]) > 12
+        logging = name in ("verbose", "debug")
         variable = variables[name]
         by = {"machine": "the machine's files", "files": "files"}.get(variable, f"files, `{variable}`")
         rows.append((f"`{name}`", "every command" if logging else "; ".join(commands[name]), by))

@@ -150,16 +150,22 @@ class Outside:
                 action.default = None if isinstance(action, argparse._AppendAction) else _ABSENT
 
     def fill(self, args: argparse.Namespace) -> None:
-        """Give ``args`` what was not typed. Raises SettingsError for the first mistake in what is set."""
+        """Give ``args`` what was not typed; ``args.configured`` are the names of these options.
+
+        Raises SettingsError for the first mistake in what is set.
+        """
         if self._found.mistakes:
             from ..config.settings import SettingsError
 
             raise SettingsError(self._found.mistakes[0]).with_hint("settings")
+        configured = set()
         for name, actions in self._actions.items():
             typed = getattr(args, actions[0].dest, None)
             is_list = isinstance(actions[0], argparse._AppendAction)
             if typed is _ABSENT or (is_list and typed is None):
                 setattr(args, actions[0].dest, self._found.given[name].value)
+                configured.add(name)
+        args.configured = frozenset(configured)
 
 
 def outside(

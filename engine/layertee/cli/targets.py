@@ -44,7 +44,8 @@ def target_of(args: argparse.Namespace) -> Target | None:
         found = DirectoryTarget(Path(text.removeprefix(_DIRECTORY))) if text != _DIRECTORY else None
     else:
         found = parse_reference(text)
-    if isinstance(found, LayoutReference) and args.store:
+    # A store that layertee.toml names for all commands gives way to a layout that is typed.
+    if isinstance(found, LayoutReference) and args.store and "store" not in args.configured:
         raise InvalidReference("--store and --to both say where to; give one")
     if isinstance(found, StorageReference) and found.image is None:
         raise InvalidReference(f"--to {text}: the image has no name there; write containers-storage:NAME")

@@ -200,6 +200,9 @@ printed depends on the command line only, not on layertee.toml.
   pull -q            prints the digest of the manifest, and nothing else
   pull --digestfile FILE
                      writes it into FILE once the image is there
+  --progress-fd N    progress as JSON lines, to an open descriptor
+  --metrics-file FILE.prom
+                     how it went, for node_exporter
   -v, --debug        log retries and decisions, or every step, to standard error
 
 Go by the exit code ('layertee help exit-codes') and by the word in brackets at

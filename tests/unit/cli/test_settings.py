@@ -13,8 +13,11 @@ import pytest
 from layertee.cli import settings
 from layertee.cli.arguments import COMMANDS, parse, parser_of
 from layertee.cli.main import main
+from layertee.cli.targets import target_of
 from layertee.cli.values import Amount
 from layertee.config.settings import SettingsError, SettingsFiles
+from layertee.errors import InvalidReference
+from layertee.image.reference import LayoutReference
 from tests.support.jsonshapes import check
 from tests.support.pages import DOCS
 
@@ -121,6 +124,17 @@ def test_an_option_that_has_to_be_given_may_be_configured(machine: Machine) -> N
     machine.admin('[prepare]\nostree-repo = "/sysroot/ostree/repo"')
     assert machine.parse("prepare", "x").ostree_repo == Path("/sysroot/ostree/repo")
     assert machine.parse("prepare", "x", "--ostree-repo=/b").ostree_repo == Path("/b")
+
+
+def test_a_layout_that_is_typed_is_taken_before_a_store_that_is_configured(machine: Machine) -> None:
+    machine.admin('store = "/srv/layers"')
+    args = machine.parse("pull", "x", "--to", "oci:/srv/layout")
+    assert target_of(args) == LayoutReference(Path("/srv/layout"), None)
+    assert (args.store, args.configured) == (Path("/srv/layers"), frozenset({"store"}))
+    typed = machine.parse("pull", "x", "--to", "oci:/srv/layout", "--store=/b")
+    assert typed.configured == frozenset()
+    with pytest.raises(InvalidReference, match="give one"):
+        target_of(typed)
 
 
 def test_an_empty_value_that_is_typed_is_one_that_is_typed(machine: Machine) -> None:
