@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from tests.support.rig import kept
@@ -40,7 +41,10 @@ def _debootstrap() -> Path:
         raise NoDebootstrap("a Debian is made by debootstrap (Debian package debootstrap), as root")
     with tempfile.TemporaryDirectory(prefix="layertee-debian-") as directory:
         root = Path(directory) / "root"
-        _run(program, "--variant=minbase", SUITE, root, MIRROR)
+        try:
+            _run(program, "--variant=minbase", SUITE, root, MIRROR)
+        except RigError as exc:  # no mirror, or no right to make device nodes
+            raise NoDebootstrap(f"no Debian can be made here: {exc}") from exc
         for name in _CHAFF:
             shutil.rmtree(root / name)
             (root / name).mkdir()
@@ -74,11 +78,20 @@ def glibc_only(debian_root: Path, root: Path) -> Path:
     return root
 
 
+@cache
+def _mounting_is_allowed() -> bool:
+    with tempfile.TemporaryDirectory() as directory:
+        command = ["unshare", "--mount", "mount", "-t", "proc", "proc", directory]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def enter(root: Path) -> list[str]:
     """The words before a command that is to run in ``root``, with /proc and /dev mounted for it alone.
 
-    The command is found by its path in there.
+    The command is found by its path in there. Raises NotInstalled where mounting is not allowed.
     """
+    if not _mounting_is_allowed():
+        raise NotInstalled("nothing can be mounted on this machine")
     where = shlex.quote(str(root))
     script = (
         f"mount -t proc proc {where}/proc && mount --rbind /dev {where}/dev && exec chroot {where} " + '"$@"'
