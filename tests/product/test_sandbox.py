@@ -118,6 +118,7 @@ def test_commands_do_what_they_do_otherwise(
     known = ("--authfile", logins, "--sandbox", "require")
     name = f"{server.host}/{IMAGE}"
     assert cli.pull("--json", *known, name).actions == ["fetch", "fetch"]
+    assert cli.run("tags", PLAIN, *known, name.removesuffix(":1")).out == "1\n"
     assert cli.run("inspect", PLAIN, "--json", *known, name).json["manifest_digest"] == image.digest
     assert cli.pull("--to", f"oci:{tmp_path}/layout:1", "--from", f"oci:{cli.store}", *known, name).code == 0
     cli.pull("--to", f"oci-archive:{tmp_path}/one.tar:1", *known, name)

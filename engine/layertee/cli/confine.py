@@ -28,7 +28,6 @@ from .targets import DirectoryTarget, target_of
 
 log = logging.getLogger(__name__)
 
-COMMANDS: Final = ("pull", "inspect", "verify", "import", "prepare", "image-proxy", "serve")
 _RESULTS: Final = ("digestfile", "metrics_file")
 _MAKES_A_STORE: Final = ("pull", "import", "image-proxy")
 # Programs and their libraries. What else is in PATH, and this Python, comes on top.
@@ -110,6 +109,8 @@ def _stores(args: argparse.Namespace) -> Iterator[Path]:
         if changes:
             _make(target.path, private=False)
         yield target.path
+        return
+    if not hasattr(args, "store"):
         return
     root = root_of(args)
     if changes and args.command in _MAKES_A_STORE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import proxyargs, values
-from .commonargs import add_access, add_creds, add_json
+from .commonargs import add_access, add_creds, add_json, add_sandbox
 
 
 def add_tags(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,7 @@ def add_tags(parser: argparse.ArgumentParser) -> None:
     add_access(group)
     add_creds(group)
     proxyargs.add_trust_realm(group)
+    add_sandbox(parser)
 
 
 def add_login(parser: argparse.ArgumentParser) -> None:
