@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_what_makes_no_sense(
 ) -> None:
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # also where pytest has a terminal
     assert cli.main(words) == EXIT_ERROR
     told = capsys.readouterr()
     assert text in told.err and told.out == ""
@@ -59,6 +61,7 @@ def test_a_login_on_the_command_line_that_cannot_be_meant(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # also where pytest has a terminal
     command, *rest = words
     store = () if command == "tags" else ("--store", str(tmp_path / "store"))
     assert cli.main((command, *store, *rest)) == EXIT_ERROR
