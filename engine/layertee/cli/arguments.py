@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What 'layertee --help' lists, as it lists it.
 GROUPS: dict[str, dict[str, str]] = {
     "images": {
-        "pull": "pull an image into the store, or into an OCI layout",
+        "pull": "pull images into the store, a layout, or podman's store",
         "inspect": "show an image's digests, DiffIDs and what is here of it",
         "tags": "list the tags that a repository has in its registry",
     },

@@ -27,6 +27,9 @@ Or it is on this machine; then nothing is downloaded:
                                  a name is the place in it, from 0
   containers-storage:NAME        in the store of podman, buildah and skopeo
 
+'pull --to' writes to them, too, but for docker-archive, and to dir:DIR, the
+directory of skopeo. Several images may be pulled by one command.
+
 Of an image for several platforms, the one for this machine is taken. An image
 that is for another one only is taken with a warning, unless --platform
 OS/ARCH[/VARIANT] says which one it has to be.
