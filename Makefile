@@ -7,16 +7,19 @@
 #   make bench-all  kernels, then whole pulls beside all other tools, and tables of both (an hour)
 #   make docs    the parts of the documentation that are made out of the code
 #   make site    the documentation as a site, in build/site
+#   make dist    all that a release consists of, in dist
+#   make dist-check  the tests of it that take long: other Pythons, a whole Debian for aarch64 (15 minutes)
 #   make fuzz    the decoders and the parsers, for FUZZ_SECONDS each (default 120)
 #   make torture every crash, failing call and bad server that the tests know, for hours (TORTURE: options)
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+DIST_VENV := .venv-dist
 FUZZ_SECONDS ?= 120
 TORTURE ?=
 
-.PHONY: demo fast test check prebuild bench bench-all docs site fuzz torture setup setup-fast setup-dev setup-bench clean
+.PHONY: demo fast test check prebuild bench bench-all docs site fuzz torture setup setup-fast setup-dev setup-bench setup-dist dist dist-check clean
 
 demo: setup
 	@$(PY) -m bench.demo
@@ -72,6 +75,12 @@ docs: setup-fast
 site: setup-fast
 	@$(PY) -m tests.support.site
 
+dist: setup-dist
+	@PYTHONPATH=engine $(DIST_VENV)/bin/python -m release all
+
+dist-check: prebuild
+	LAYERTEE_DIST_CHECK=1 $(PYTEST) -n auto --durations=15 tests/release
+
 fuzz: setup-dev
 	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
@@ -90,5 +99,8 @@ setup-dev:
 setup-bench:
 	@.ci/setup bench "$(PYTHON)" $(VENV)
 
+setup-dist:
+	@.ci/setup dist "$(PYTHON)" $(DIST_VENV)
+
 clean:
-	rm -rf build dist $(VENV) engine/*.egg-info engine/layertee/core/*.so
+	rm -rf build dist $(VENV) $(DIST_VENV) engine/*.egg-info engine/layertee/core/*.so

@@ -20,6 +20,7 @@ COMMANDS = {
     "deb": ("release.deb", "the Debian package of that tree"),
     "rpm": ("release.rpm", "the rpm package of that tree"),
     "share": ("release.share", "manual pages, and completion for bash, zsh and fish"),
+    "requirements": ("release.requirements", "what pip needs to install the wheels by their hashes"),
     "sbom": ("release.sbom", "the list of what is inside, in CycloneDX's form"),
     "sums": ("release.sums", "SHA256SUMS of all that is in the directory"),
     "lock": ("release.lock", "renew the locks of what is installed to build and to run"),

@@ -7,13 +7,15 @@ nothing of the machine that it is installed on but glibc: the libraries that the
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
 import os
 import shutil
 import tempfile
 import zipfile
 from pathlib import Path
 
-from release import elf
+from release import elf, sbom
 from release.project import ARCHITECTURES, BUILD, DIST, ReleaseError, version
 from release.source import make_sdist, unpack_sdist
 from release.sysroot import sysroot
@@ -81,8 +83,24 @@ def _wheel(machine: str, source: Path, out: Path, work: Path) -> Path:
     (found,) = repaired.glob("*.whl")
     check(found, machine)
     target = out / found.name
-    shutil.copyfile(found, target)
+    _add(found, sbom.IN_WHEEL, sbom.of_wheel(machine, libraries.included), target)
     return target
+
+
+def _add(wheel: Path, name: str, text: str, target: Path) -> None:
+    """The same wheel with one file more, which its list of files names."""
+    data = text.encode()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        record = next(member for member in old.infolist() if member.filename.endswith(".dist-info/RECORD"))
+        for member in old.infolist():
+            if member is not record:
+                new.writestr(member, old.read(member))
+        added = zipfile.ZipInfo(name, record.date_time)
+        added.compress_type, added.external_attr = record.compress_type, record.external_attr
+        new.writestr(added, data)
+        listed = old.read(record).decode()
+        new.writestr(record, f"{listed.rstrip()}\n{name},sha256={digest},{len(data)}\n".encode())
 
 
 def _built(source: Path, out: Path, environment: dict[str, str], name: str) -> Path:
