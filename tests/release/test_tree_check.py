@@ -12,6 +12,7 @@ import pytest
 import layertee
 from release import tree_content, tree_elf
 from tests.support.ccore import ARM_MACHINE
+from tests.support.packages import build_package
 from tests.support.process import PLAIN
 from tests.support.rig import prebuild
 from tests.support.rig.images import build_image, upload
@@ -63,3 +64,16 @@ def test_the_tree_for_armv8_pulls(registry: RegistryServer, tmp_path: Path) -> N
     assert [layer["action"] for layer in pulled["layers"]] == ["fetch", "fetch"]
     ran("verify", *store)
     assert "kernel armv8: 2 lane(s), in use" in ran("doctor", *store)
+
+
+@pytest.mark.needs("dpkg-deb", "rpmbuild", "tar", "zstd")
+def test_packages_for_armv8_are_made_of_its_tree(tmp_path: Path) -> None:
+    archive = build(prebuild.program("wheels"), "aarch64", tmp_path / "out")
+    for kind, query in (
+        ("deb", ["dpkg-deb", "--field", "{}", "Architecture"]),
+        ("rpm", ["rpm", "-qp", "--queryformat", "%{ARCH}", "{}"]),
+    ):
+        package = build_package(kind, tmp_path, archive, "1", "aarch64")
+        command = [word.format(package) if word == "{}" else word for word in query]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        assert shown == {"deb": "arm64", "rpm": "aarch64"}[kind]

@@ -25,9 +25,10 @@ class Packages:
     second: Path
 
 
-def build_package(kind: str, out: Path, tree: Path, revision: str) -> Path:
-    """A ``deb`` or ``rpm`` of the archive ``tree``, in ``out``."""
+def build_package(kind: str, out: Path, tree: Path, revision: str, arch: str | None = None) -> Path:
+    """A ``deb`` or ``rpm`` of the archive ``tree``, for ``arch`` (None: this machine), in ``out``."""
     words = [sys.executable, "-m", "release", kind, "--tree", tree, "--out", out]
+    words += ["--arch", arch] if arch else []
     done = subprocess.run(
         [*map(str, words), "--level", "1", "--revision", revision],
         capture_output=True,
