@@ -54,7 +54,7 @@ def assert_nothing_is_wrong(cli: Cli) -> None:
         ("pull", "ftp://host.example/os:1"),
         ("pull", "--platform", "nonsense", "host.example/os:1"),
         ("pull", "--from", "docker://host.example/os", "host.example/os:1"),
-        ("pull", "--to", "dir:/tmp/x", "host.example/os:1"),
+        ("pull", "--to", "ftp:/tmp/x", "host.example/os:1"),
         ("pull", "--to", "oci:/nonexistent/x", "--store", "/nonexistent/y", "host.example/os:1"),
         ("pull", "--max-rate", "fast", "host.example/os:1"),
         ("pull", "--layers", "squashed", "host.example/os:1"),
