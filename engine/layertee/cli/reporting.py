@@ -141,7 +141,7 @@ def _in_words(plan: ImagePlan) -> str:
     layers = {action: plan.layers_to(action) for action in Action}
     there = len(layers[Action.HAVE])
     if there == len(plan.layers):
-        return f"all {there} layers are here"
+        return f"all {there} layers are here" if there != 1 else "its layer is here"
     words = []
     if fetched := layers[Action.FETCH]:
         asked = [endpoint.name.partition("/")[0] for endpoint in plan.asked]
@@ -151,7 +151,8 @@ def _in_words(plan: ImagePlan) -> str:
         words.append(f"{len(reused)} to copy on this machine")
     if there:
         words.append(f"{there} here")
-    return f"{len(plan.layers)} layers: {'; '.join(words)}"
+    of = "1 layer" if len(plan.layers) == 1 else f"{len(plan.layers)} layers"
+    return f"{of}: {'; '.join(words)}"
 
 
 def _metrics_of(args: argparse.Namespace) -> MetricsFile | None:
