@@ -73,7 +73,7 @@ def pulled(words: list[str], command: str, name: str) -> None:
 def test_every_kind_of_host_has_its_two_commands() -> None:
     assert list(rows()) == [
         "Debian, Ubuntu",
-        "Fedora, CentOS",
+        "Fedora, CentOS 10",
         "any with glibc, no Python",
         "Python 3.11 or newer",
     ]
@@ -94,7 +94,7 @@ def test_a_debian(host: Path, name: str, tmp_path: Path) -> None:
 @pytest.mark.needs("rpm", "rpmbuild")
 def test_a_host_with_rpm(host: Path, name: str, tmp_path: Path) -> None:
     """rpm stands for dnf, which adds packages that this one needs: it needs none."""
-    install, pull = rows()["Fedora, CentOS"]
+    install, pull = rows()["Fedora, CentOS 10"]
     package = build_package("rpm", tmp_path, prebuild.program("tree"), "1")
     assert package.name == install.split("/")[-1] or not package.name.endswith("x86_64.rpm")
     rpm = ["rpm", "--root", str(host), "--dbpath", "/var/lib/rpm"]
