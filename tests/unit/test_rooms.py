@@ -96,6 +96,7 @@ HOMES: dict[str, set[str]] = {
     "yarl": {"registry.http"},
     "ssl": {
         *("registry.http", "registry.tls", "registry.failures", "registry.first_import", "serve.tls"),
+        "cli.libraries",  # its version
         "options",  # for type checkers
     },
     "uvloop": {"sync"},

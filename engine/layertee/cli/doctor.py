@@ -24,6 +24,7 @@ from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
 from ..version import __version__
 from .exits import EXIT_ERROR, EXIT_OK
+from .libraries import library_warnings
 from .output import print_json, say, warn
 from .shared import root_of
 
@@ -97,6 +98,7 @@ def doctor(args: argparse.Namespace) -> int:
     if not args.json:
         say(*core, *images, *configuration_report(files, problem), *sandbox_report(confining))
     store = StoreFacts.read(root_of(args))
+    warnings = list(dict.fromkeys([*library_warnings(), *store.warnings]))
     if args.json:
         print_json(
             {
@@ -107,12 +109,12 @@ def doctor(args: argparse.Namespace) -> int:
                 "configuration": {"files": files, "problem": problem},
                 "sandbox": {"landlock": confining.landlock, "seccomp": confining.seccomp},
                 "store": store.to_json(),
-                "warnings": list(dict.fromkeys(store.warnings)),
+                "warnings": warnings,
             }
         )
     else:
         say(*store.lines())
-    warn(store.warnings)
+    warn(warnings)
     return EXIT_ERROR if store.incomplete else EXIT_OK
 
 

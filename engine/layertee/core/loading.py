@@ -109,14 +109,19 @@ def core_name() -> str:
     return choose(None)
 
 
+def why_python() -> str:
+    """Why the core in Python runs, where it does."""
+    asked = os.environ.get("LAYERTEE_CORE", "")
+    return "LAYERTEE_CORE=python" if asked else f"the C core cannot be used: {_load()[1]}"
+
+
 def core_report() -> str:
     """Which core runs and why, its libraries and kernels: some lines for ``layertee doctor``."""
     name = core_name()
     asked = os.environ.get("LAYERTEE_CORE", "")
     loaded, why = _load()
     if name == "python":
-        why = "LAYERTEE_CORE=python" if asked else f"the C core cannot be used: {why}"
-        lines = ["core: python", f"  why: {why}", f"  libraries: {versions()}"]
+        lines = ["core: python", f"  why: {why_python()}", f"  libraries: {versions()}"]
         lines += [_line("inflater", each, each == inflater_name(name)) for each in INFLATERS]
         return "\n".join(lines)
     assert loaded is not None

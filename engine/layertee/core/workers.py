@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
-from .loading import choose
+from .loading import choose, why_python
 from .pool import N_IN, N_OUT, N_OUT_PER_WORKER, Pool
 from .pool_c import CPool
 from .pool_python import ThreadPool
+
+log = logging.getLogger(__name__)
 
 # No network brings what more of them could inflate, and each has work of its own in memory.
 MAX_WORKERS = 16
@@ -21,6 +24,9 @@ def open_pool(
     As many ``workers`` as this process may use cores, up to 16, unless their number is given.
     """
     workers = workers or min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-    if choose(core) == "c":
+    name = choose(core)
+    if name == "c":
         return CPool(workers, n_in, n_out or max(N_OUT, N_OUT_PER_WORKER * workers))
+    if core is None:
+        log.info("the core in Python does the work, which takes longer: %s", why_python())
     return ThreadPool(workers, n_in)
