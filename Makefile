@@ -8,7 +8,7 @@
 #   make docs    the parts of the documentation that are made out of the code
 #   make site    the documentation as a site, in build/site
 #   make dist    all that a release consists of, in dist
-#   make dist-check  the tests of it that take long: other Pythons, a whole Debian for aarch64 (15 minutes)
+#   make dist-check  the tests of it alone, with those that take too long for make test
 #   make fuzz    the decoders and the parsers, for FUZZ_SECONDS each (default 120)
 #   make torture every crash, failing call and bad server that the tests know, for hours (TORTURE: options)
 
