@@ -32,6 +32,18 @@ def test_a_value_of_layertee_toml_is_there_when_a_command_runs(tmp_path: Path) -
     )
 
 
+def test_doctor_reports_a_mistake_and_goes_on(tmp_path: Path) -> None:
+    user = Cli(tmp_path)
+    ran = user.run("doctor", "--json", code=1, LAYERTEE_MAX_RATE="fast")  # an option of others
+    assert ["LAYERTEE_MAX_RATE" in mistake for mistake in ran.json["settings"]["mistakes"]] == [True]
+    ran = user.run("doctor", "--json", code=1, LAYERTEE_STORE="rel")
+    assert ran.json["settings"] == {
+        "mistakes": ["LAYERTEE_STORE: store has to be an absolute path, not 'rel'"]
+    }
+    ran = user.run("doctor", code=1, LAYERTEE_STORE="rel")
+    assert "settings: commands that these are for refuse to run" in ran.out and "not 'rel'" in ran.out
+
+
 @pytest.mark.needs("unshare")
 @pytest.mark.needs_root("mounts")
 def test_what_the_machine_says_holds_for_root(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config.settings import VARIABLE, SettingsFiles
+from ..config.settings import SettingsFiles
 from ..errors import LayerteeError, NoHome
 from ..store.store import default_root
 from . import arguments, settings
@@ -19,13 +20,6 @@ _NO_VALUE = "-"
 _DEFAULT = "default"
 _WIDTH = 80
 _COMMANDS = sorted(arguments.COMMANDS - {"config", "help"})
-# What is read elsewhere, and by no option.
-_OTHERS = frozenset(
-    {
-        VARIABLE,
-        *(settings.PREFIX + name for name in ("TRUSTED_REALMS", "TRUSTED_DIRS", "CORE", "INFLATE", "BUILD")),
-    }
-)
 
 
 class Shown(NamedTuple):
@@ -48,22 +42,9 @@ def config(args: argparse.Namespace) -> int:
     """Show what is configured, and every mistake in it; with one, the exit code is 1."""
     environ: Mapping[str, str] = {} if args.root else os.environ
     files = SettingsFiles.beneath(args.root) if args.root else SettingsFiles.of(environ)
-    read = settings.settings_in(files, arguments.COMMANDS)
-    mistakes = dict.fromkeys(read[1])
-    by_command: dict[str, dict[str, Shown]] = {}
-    for command in [args.about] if args.about else _COMMANDS:
-        parser = arguments.parser_of(command)
-        found = settings.found_for(command, parser, read, arguments.parser_of, arguments.COMMANDS, environ)
-        mistakes |= dict.fromkeys(found.mistakes)
-        by_command[command] = {
-            name: _shown(option, found.given.get(name))
-            for name, option in settings.options_in(parser).items()
-            if settings.may_set(command, name)
-        }
-    for variable in _strange(environ):
-        mistakes[f"{variable}: no option has this variable"] = None
+    by_command, mistakes = _survey(files, environ, [args.about] if args.about else _COMMANDS)
     if args.json:
-        print_json(_as_json(files, by_command, list(mistakes)))
+        print_json(_as_json(files, by_command, mistakes))
     elif not args.check:
         _print(files, by_command, is_one=args.about is not None)
     if not args.json:
@@ -71,6 +52,37 @@ def config(args: argparse.Namespace) -> int:
         if args.check and not mistakes:
             say("no mistakes")
     return EXIT_ERROR if mistakes else EXIT_OK
+
+
+def mistakes_of_process() -> list[str]:
+    """What is wrong in the files and variables of this process, for whatever command. Blocks."""
+    return _survey(SettingsFiles.of(), os.environ, _COMMANDS)[1]
+
+
+def _survey(
+    files: SettingsFiles, environ: Mapping[str, str], commands: Iterable[str]
+) -> tuple[dict[str, dict[str, Shown]], list[str]]:
+    """What holds for each of ``commands``, and the mistakes."""
+    read = settings.settings_in(files, arguments.COMMANDS)
+    other = cache(arguments.parser_of)  # every command asks for those of all
+    mistakes = dict.fromkeys(read[1])
+    n_more = 0
+    by_command: dict[str, dict[str, Shown]] = {}
+    for command in commands:
+        parser = other(command)
+        found = settings.found_for(command, parser, read, other, arguments.COMMANDS, environ)
+        mistakes |= dict.fromkeys(found.mistakes)
+        n_more = max(n_more, found.n_more)
+        by_command[command] = {
+            name: _shown(option, found.given.get(name))
+            for name, option in settings.options_in(parser).items()
+            if settings.may_set(command, name)
+        }
+    for variable, meant in settings.mistyped(environ).items():
+        mistakes[f"{variable}: no option has this variable; did you mean {meant}?"] = None
+    if n_more:
+        mistakes[f"and {n_more} more mistakes"] = None
+    return by_command, list(mistakes)
 
 
 def _shown(option: settings.Option, given: settings.Given | None) -> Shown:
@@ -93,28 +105,13 @@ def _usual_store() -> Path | None:
         return None
 
 
-def _strange(environ: Mapping[str, str]) -> Iterator[str]:
-    """Variables that look like a mistyped one of an option."""
-    from difflib import get_close_matches
-
-    known = {
-        option.variable
-        for command in _COMMANDS
-        for option in settings.options_in(arguments.parser_of(command)).values()
-    }
-    for name in environ:
-        is_strange = name.startswith(settings.PREFIX) and name not in known | _OTHERS
-        if is_strange and get_close_matches(name, known, n=1, cutoff=0.85):
-            yield name
-
-
 def _files(files: SettingsFiles) -> Iterator[tuple[str, bool]]:
     """What is looked for, and whether it is there; of drop-ins, those that there are."""
     try:
         found = [file.path for file in files.found()]
     except LayerteeError:  # which is among the mistakes
         found = []
-    looked_for = [] if files.only else [files.vendor, files.admin, *([files.user] if files.user else [])]
+    looked_for = [files.vendor, files.admin, *([files.user] if files.user else [])]
     for directory in looked_for:
         yield str(directory / "layertee.toml"), directory / "layertee.toml" in found
         for path in found:

@@ -23,9 +23,10 @@ from ..sandbox.enter import Support, support
 from ..skopeo.find import find_skopeo, first_on_path, is_shim, search_path
 from ..store.store import Store
 from ..version import __version__
+from .config import mistakes_of_process
 from .exits import EXIT_ERROR, EXIT_OK
 from .libraries import library_warnings
-from .output import print_json, say, warn
+from .output import print_json, say, tell, warn
 from .shared import root_of
 
 _BY_DEFAULT = {
@@ -87,16 +88,18 @@ class StoreFacts:
 
 def doctor(args: argparse.Namespace) -> int:
     """Raises StoreCorrupt, LocalError; for an image also InvalidReference, RegistriesConfError."""
+    mistakes = mistakes_of_process()
     if args.image is not None:
         from .doctor_image import doctor_image
 
-        return doctor_image(args)
+        return max(settings_found(mistakes), doctor_image(args))
     core = core_report().split("\n")
     images = skopeo_report(args.policy, args.trust_file)
     files, problem = configuration()
     confining = support()
     if not args.json:
         say(*core, *images, *configuration_report(files, problem), *sandbox_report(confining))
+        say(*settings_report(mistakes))
     store = StoreFacts.read(root_of(args))
     warnings = list(dict.fromkeys([*library_warnings(), *store.warnings]))
     if args.json:
@@ -108,6 +111,7 @@ def doctor(args: argparse.Namespace) -> int:
                 "image_proxy_report": images,
                 "configuration": {"files": files, "problem": problem},
                 "sandbox": {"landlock": confining.landlock, "seccomp": confining.seccomp},
+                "settings": {"mistakes": mistakes},
                 "store": store.to_json(),
                 "warnings": warnings,
             }
@@ -115,7 +119,22 @@ def doctor(args: argparse.Namespace) -> int:
     else:
         say(*store.lines())
     warn(warnings)
-    return EXIT_ERROR if store.incomplete else EXIT_OK
+    return EXIT_ERROR if store.incomplete or mistakes else EXIT_OK
+
+
+def settings_found(mistakes: Sequence[str]) -> int:
+    """Tell of mistakes in layertee.toml and the environment beside the report of an image; the exit code."""
+    if not mistakes:
+        return EXIT_OK
+    tell(*(f"layertee: {line}" for line in settings_report(mistakes)))
+    return EXIT_ERROR
+
+
+def settings_report(mistakes: Sequence[str]) -> list[str]:
+    """What stops other commands, for a person; a line each, and none without mistakes."""
+    if not mistakes:
+        return []
+    return ["settings: commands that these are for refuse to run:", *(f"  {one}" for one in mistakes)]
 
 
 def configuration() -> tuple[list[str], str | None]:

@@ -7,6 +7,8 @@ Rules of this file:
   what one call does or prints, and those by which one call may do what is not allowed otherwise.
 - What makes layers or images be taken more easily (``_OF_MACHINE``) is the administrator's to say: neither an
   inherited variable nor a file in a home changes it.
+- How much a process gives away (``sandbox``), anybody may raise, and nobody but the command line lower, from
+  what the machine's files say.
 - Where there is neither a variable nor a file, nothing is imported or built for them.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import values
+from .slips import nearest
 
 if TYPE_CHECKING:
     from ..config.settings import Setting, SettingsFiles
@@ -47,8 +50,19 @@ _OWN: Mapping[str, frozenset[str]] = {
 SETTABLE = _ANYBODY | _IN_FILES | _OF_MACHINE
 """The names of all options that a file may set, of whatever command."""
 
+# What is set by these names, may be more than what the machine's files say, and not less.
+_RISING: Mapping[str, tuple[str, ...]] = {"sandbox": ("off", "auto", "require")}
+
+# Commands that no file or variable has a say in.
 _WITHOUT = frozenset({"help", "config"})
+# Commands that a mistake does not stop: they say it.
+_DIAGNOSES = frozenset({"doctor"})
+# Variables of the environment that are read, and by no option.
+_OTHERS = frozenset({"CONFIG", "TRUSTED_REALMS", "TRUSTED_DIRS", "CORE", "INFLATE", "BUILD"})
 _ABSENT = object()
+
+MAX_MISTAKES = 20
+"""So many are described, and the others counted."""
 
 
 class Option(NamedTuple):
@@ -60,7 +74,7 @@ class Option(NamedTuple):
     @property
     def variable(self) -> str:
         """What it is called in the environment."""
-        return PREFIX + self.name.upper().replace("-", "_").replace(".", "_")
+        return variable_of(self.name)
 
     @property
     def is_switch(self) -> bool:
@@ -91,10 +105,14 @@ class Given(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What holds for one command, by the names of options, and the mistakes that were made."""
+    """What holds for one command, by the names of options, and the mistakes that were made.
+
+    ``n_more``: how many mistakes there are beside these.
+    """
 
     given: dict[str, Given]
     mistakes: list[str]
+    n_more: int = 0
 
 
 class Unfit(Exception):
@@ -125,6 +143,24 @@ def may_set(command: str, name: str) -> str:
     return ""
 
 
+def mistyped(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that nothing reads and whose names are almost those of others: which these are."""
+    ours = [name for name in environ if name.startswith(PREFIX)]
+    if not ours:
+        return {}
+    known = {PREFIX + name for name in _OTHERS} | {variable_of(name) for name in _ANYBODY}
+    found = {}
+    for name in ours:
+        if name not in known and (close := nearest(name, known)):
+            found[name] = close
+    return found
+
+
+def variable_of(name: str) -> str:
+    """What an option is called in the environment."""
+    return PREFIX + name.upper().replace("-", "_").replace(".", "_")
+
+
 def is_own(command: str, name: str) -> bool:
     """Whether only the table of ``command`` sets this option of it."""
     return name in _OWN.get(command, ())
@@ -133,8 +169,14 @@ def is_own(command: str, name: str) -> bool:
 class Outside:
     """What is set for one command outside of its command line. With nothing set, it does nothing."""
 
-    def __init__(self, parsers: Iterable[argparse.ArgumentParser], found: Found) -> None:
+    def __init__(
+        self,
+        parsers: Iterable[argparse.ArgumentParser],
+        found: Found,
+        mistyped: Mapping[str, str] | None = None,
+    ) -> None:
         self._found = found
+        self._mistyped = mistyped or {}
         self._actions: dict[str, list[argparse.Action]] = {}
         for parser in parsers if found.given else ():
             for name, option in options_in(parser).items():
@@ -152,12 +194,16 @@ class Outside:
     def fill(self, args: argparse.Namespace) -> None:
         """Give ``args`` what was not typed; ``args.configured`` are the names of these options.
 
-        Raises SettingsError for the first mistake in what is set.
+        Raises SettingsError for the first mistake in what is set, unless the command is to report them.
         """
-        if self._found.mistakes:
+        if self._found.mistakes and args.command not in _DIAGNOSES:
             from ..config.settings import SettingsError
 
             raise SettingsError(self._found.mistakes[0]).with_hint("settings")
+        if self._mistyped:
+            from .output import warn
+
+            warn(f"{name} is not read; did you mean {meant}?" for name, meant in self._mistyped.items())
         configured = set()
         for name, actions in self._actions.items():
             typed = getattr(args, actions[0].dest, None)
@@ -187,13 +233,15 @@ def outside(
 
         files = SettingsFiles.of(environ)
     read = settings_in(files, commands)
-    return Outside(parsers, found_for(command, parsers[1], read, other, commands, environ))
+    found = found_for(command, parsers[1], read, other, commands, environ)
+    return Outside(parsers, found, mistyped(environ))
 
 
 def settings_in(files: SettingsFiles, commands: frozenset[str]) -> tuple[list[Setting], list[str]]:
     """What all files say, what counts less first, and the mistakes of those that cannot be read. Blocks."""
     from ..errors import LayerteeError
 
+    commands = commands - _WITHOUT
     settings: list[Setting] = []
     mistakes: list[str] = []
     try:
@@ -224,22 +272,32 @@ def found_for(
     options: dict[str, Option] = {}
     if settings or any(name.startswith(PREFIX) for name in environ):
         options = options_in(parser)
+    commands = commands - _WITHOUT
+    unknown = _Unknown(command, options, other, commands)
+    floors: dict[str, str] = {}
+    n_more = 0
     for setting in settings:
         if setting.command not in (None, command):
             continue
         name = setting.key
         try:
             option = options.get(name)
-            if setting.command is None and name in commands:  # as "verify", which is an option of pull, too
-                raise Unfit(f"{name} is a command: what is for it stands in a table [{name}]")
+            if setting.command is None and name in commands:
+                raise Unfit(unknown.as_command(name))
             if option is None:
-                _refuse_unknown(setting, command, options, other, commands)
+                unknown.refuse(setting, describe=len(mistakes) < MAX_MISTAKES)
             elif setting.command is not None or not is_own(command, name):
                 _refuse_reserved(setting, command)
                 value, text = _value_of(option, setting.value)
-                given[name] = Given(value, text, setting)
+                if setting.file.of_machine and name in _RISING:
+                    floors[name] = text
+                if not _is_lowered(name, text, floors):
+                    given[name] = Given(value, text, setting)
         except Unfit as exc:
-            mistakes.append(f"{setting.whence}: {exc}")
+            if len(mistakes) < MAX_MISTAKES:
+                mistakes.append(f"{setting.whence}: {exc}")
+            else:
+                n_more += 1
     for name, option in options.items():
         text = environ.get(option.variable, "")
         if not text or is_own(command, name):
@@ -251,8 +309,9 @@ def found_for(
         except Unfit as exc:
             mistakes.append(f"{option.variable}: {exc}")
         else:
-            given[name] = Given(value, text, variable=option.variable)
-    return Found(given, mistakes)
+            if not _is_lowered(name, text, floors):
+                given[name] = Given(value, text, variable=option.variable)
+    return Found(given, mistakes, n_more)
 
 
 # --- inside -------------------------------------------------------------------------------------------
@@ -274,31 +333,69 @@ def _refuse_reserved(setting: Setting, command: str) -> None:
         raise Unfit(_reserved(command, setting.key))
 
 
-def _refuse_unknown(
-    setting: Setting,
-    command: str,
-    options: Iterable[str],
-    other: Callable[[str], argparse.ArgumentParser],
-    commands: frozenset[str],
-) -> None:
-    """Raises Unfit for a key that no command has, or not the one whose table it stands in."""
+class _Unknown:
+    """What is said of keys that ``command`` does not have. Parsers of all commands are made once."""
+
+    def __init__(
+        self,
+        command: str,
+        options: Iterable[str],
+        other: Callable[[str], argparse.ArgumentParser],
+        commands: frozenset[str],
+    ) -> None:
+        self._command = command
+        self._options = options
+        self._other = other
+        self._commands = commands
+        self._all: dict[str, frozenset[str]] | None = None
+
+    def refuse(self, setting: Setting, *, describe: bool) -> None:
+        """Raises Unfit for a key that no command has, or not the one whose table it stands in.
+
+        ``describe``: with what was meant, which takes long to find.
+        """
+        name = setting.key
+        if setting.command is None:
+            if name in SETTABLE:
+                return
+            if describe and self._owners(name):
+                raise Unfit(_reserved(self._command, name))
+            if name in _WITHOUT and isinstance(setting.value, dict):
+                raise Unfit(f"{name} has no options that a file may set")
+            known = set(SETTABLE)
+            what = f"there is no option {name!r:.60}"
+            if isinstance(setting.value, dict | list):
+                known |= self._commands
+                what = f"there is no option and no command {name!r:.60}"
+        else:
+            known = {option for option in self._options if may_set(self._command, option)}
+            what = f"{self._command} has no option {name!r:.60}"
+        raise Unfit(what + (_meant(name, known) if describe else ""))
+
+    def as_command(self, name: str) -> str:
+        """What is wrong with a key that is the name of a command, and maybe that of an option, too."""
+        if owners := self._owners(name):
+            return f"{name} is an option of {owners[0]}: it stands in a table [{owners[0]}]"
+        return f"{name} is a command: what is for it stands in a table [{name}]"
+
+    def _owners(self, name: str) -> list[str]:
+        """The commands that have an option of this name."""
+        if self._all is None:
+            self._all = {one: frozenset(options_in(self._other(one))) for one in sorted(self._commands)}
+        return [command for command, names in self._all.items() if name in names]
+
+
+def _is_lowered(name: str, text: str, floors: Mapping[str, str]) -> bool:
+    """Whether ``text`` is less than what the machine has in ``floors``."""
+    ranks = _RISING.get(name, ())
+    return name in floors and ranks.index(text) < ranks.index(floors[name])
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    name = setting.key
-    known = {option for option in options if may_set(command, option)}
-    what = f"{command} has no option {name!r:.60}"
-    if setting.command is None:
-        if name in SETTABLE:
-            return
-        if any(name in options_in(other(one)) for one in sorted(commands)):
-            raise Unfit(_reserved(command, name))
-        known = set(SETTABLE)
-        what = f"there is no option {name!r:.60}"
-        if isinstance(setting.value, dict | list):
-            known |= commands
-            what = f"there is no option and no command {name!r:.60}"
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    raise Unfit(what + (f"; did you mean {close[0]}?" if close else ""))
+    close = get_close_matches(name[:60], list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _value_of(option: Option, value: object) -> tuple[Any, str]:
@@ -342,15 +439,13 @@ def _read(option: Option, text: str, *, in_file: bool) -> Any:
         raise Unfit(f"{option.name} has a NUL character in it")
     if in_file and not text:
         raise Unfit(f"{option.name} is empty")
-    if in_file and action.type in (values.path, values.path_or_none) and not text.startswith("/"):
+    # Where the working directory of a process is that inherits a variable is not its author's to know.
+    if action.type in (values.path, values.path_or_none) and not text.startswith("/"):
         raise Unfit(f"{option.name} has to be an absolute path, not {text!r:.60}")
     kind = action.type
     value = _checked(kind, text) if callable(kind) else text
     if action.choices is not None and value not in action.choices:
-        from difflib import get_close_matches
-
-        close = get_close_matches(text, list(action.choices), n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
+        meant = _meant(text, action.choices)
         raise Unfit(f"{option.name} is one of {', '.join(action.choices)}, not {text!r:.60}{meant}")
     return value
 

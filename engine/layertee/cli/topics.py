@@ -165,7 +165,8 @@ Options that say what one call does or prints, and those that allow what is not
 allowed otherwise (--tls-verify, --insecure-policy, --allow-downgrade,
 --insecure-listen), can only be typed. Which images and layers are taken
 (policy, registries.d, trust-file, signatures-by, trust, trust-realm, verify),
-only the files in /usr/lib and /etc may say.
+only the files in /usr/lib and /etc may say; and sandbox, if these have it, can
+elsewhere only be raised.
 
   layertee config [COMMAND]   shows each value, and what says so
   layertee config --check     shows every mistake; exit code 1 if there is one
@@ -174,8 +175,8 @@ only the files in /usr/lib and /etc may say.
   LAYERTEE_<OPTION>       an option's value, as LAYERTEE_STORE=/srv/layers or
                           LAYERTEE_MAX_RATE=20M; lists have blanks between their
                           elements: see 'layertee help configuration'
-  LAYERTEE_CONFIG         one file in place of every layertee.toml; /dev/null
-                          for none
+  LAYERTEE_CONFIG         one file in place of the user's layertee.toml, or
+                          /dev/null for none; the machine's are read anyway
   LAYERTEE_TRUSTED_REALMS hosts of token services that may be sent a registry's
                           login, with blanks or commas between them
   LAYERTEE_TRUSTED_DIRS   directories, with colons between them, that others may

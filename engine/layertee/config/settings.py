@@ -66,7 +66,8 @@ class Setting:
 class SettingsFiles:
     """Where files are looked for: a directory of the vendor, one of the administrator, one of the user.
 
-    Of a later one counts what it says before what an earlier one does. ``only`` stands for all of them.
+    Of a later one counts what it says before what an earlier one does. ``only`` is one file that stands for
+    all of the user's: what the machine's files say, no process escapes by its environment.
     """
 
     vendor: Path
@@ -80,8 +81,7 @@ class SettingsFiles:
 
         Blocks where the environment has no HOME.
         """
-        only = environ.get(VARIABLE)
-        if only:
+        if only := environ.get(VARIABLE):
             return cls.beneath(Path("/"), only=Path(only))
         user = User.of(environ)
         own = user.config / "layertee" if user.config and user.uid != 0 else None
@@ -94,12 +94,14 @@ class SettingsFiles:
 
     def found(self) -> Iterator[File]:
         """Those that are there, what counts less first. Raises SettingsError. Blocks."""
+        for directory, has_drop_ins in ((self.vendor, False), (self.admin, True)):
+            yield from (File(path, of_machine=True) for path in _there(directory, has_drop_ins))
         if self.only is not None:
+            if not self.only.is_absolute():  # it is inherited, and means no working directory
+                raise SettingsError(f"{VARIABLE} has to be an absolute path, not {str(self.only)!r:.60}")
             if self.only != _NOTHING:
                 yield File(self.only, of_machine=False, named=True)
             return
-        for directory, has_drop_ins in ((self.vendor, False), (self.admin, True)):
-            yield from (File(path, of_machine=True) for path in _there(directory, has_drop_ins))
         # Behind a directory that this user may not look into, nothing is.
         if self.user is not None and os.path.lexists(self.user):
             yield from (File(path, of_machine=False) for path in _there(self.user, True))
@@ -118,7 +120,9 @@ def read_settings(file: File, check: Callable[[Path], None], commands: frozenset
     path = file.path
     try:
         check(path)
-        raw = read_file(path, LIMIT, named=file.named)
+        raw = read_file(path, LIMIT, named=False)  # of a pipe, the end might never come
+        if raw is None:
+            os.stat(path)  # says why
     except OSError as exc:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc
     if raw is None:  # behind a directory that was there, or gone since
@@ -170,12 +174,17 @@ def _there(directory: Path, has_drop_ins: bool) -> list[Path]:
         if not has_drop_ins or not _is_there(drop_ins):
             return found
         with os.scandir(drop_ins) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(".toml"))
+            names = sorted(entry.name for entry in entries if _is_drop_in(entry.name))
     except OSError as exc:
         raise SettingsError(f"{directory} cannot be looked into: {exc.strerror}") from exc
     if len(names) > MAX_FILES:
         raise SettingsError(f"{drop_ins} has more than {MAX_FILES} files")
-    return [*found, *(drop_ins / name for name in names)]
+    return [*found, *(path for path in (drop_ins / name for name in names) if not _is_masked(path))]
+
+
+def _is_drop_in(name: str) -> bool:
+    """A leading dot is what editors give to their locks and copies."""
+    return name.endswith(".toml") and not name.startswith(".")
 
 
 def _is_there(path: Path) -> bool:
@@ -183,4 +192,9 @@ def _is_there(path: Path) -> bool:
         os.lstat(path)
     except FileNotFoundError:
         return False
-    return True
+    return not _is_masked(path)
+
+
+def _is_masked(path: Path) -> bool:
+    """Whether ``path`` leads to /dev/null: a name under which nothing is to be."""
+    return path.is_symlink() and os.path.realpath(path) == os.devnull

@@ -183,7 +183,10 @@ def test_options_of_other_commands_are_let_alone(machine: Machine) -> None:
         ("[purl]\nx = 1", ":1: there is no option and no command 'purl'; did you mean pull?"),
         ("[pull]\nlistn = 1", ":2: pull has no option 'listn'"),
         ("[pull]\nmax-rates = 1", ":2: pull has no option 'max-rates'; did you mean max-rate?"),
-        ('verify = "digest"', ":1: verify is a command: what is for it stands in a table [verify]"),
+        ('verify = "digest"', ":1: verify is an option of pull: it stands in a table [pull]"),
+        ('pull = "digest"', ":1: pull is a command: what is for it stands in a table [pull]"),
+        ('[config]\nroot = "/tmp"', ":1: config has no options that a file may set"),
+        ("[help]\n", ":1: help has no options that a file may set"),
         ('max-rate = "fast"', ":1: 'fast' is not a rate of at least 1000 bytes per second, like 20M"),
         ("max-rate = [1000]", ":1: max-rate is one value, not an array"),
         ("max-rate = 1979-05-27", ":1: max-rate cannot be a date: write a string"),
@@ -221,6 +224,79 @@ def test_what_lets_more_images_in_is_for_the_machine_to_say(machine: Machine) ->
         machine.admin(f'{key} = "{value}"')
         assert str(getattr(machine.parse("pull", "x"), key.replace("-", "_"))) == value
         machine.admin("")
+
+
+def test_a_file_of_the_environment_frees_from_nothing_that_the_machine_says(machine: Machine) -> None:
+    machine.admin('policy = "/reject"\nmax-rate = "1M"')
+    mine = machine.write("mine.toml", 'max-rate = "2M"')
+    for only, rate in ((Path("/dev/null"), 1_000_000), (mine, 2_000_000)):
+        args = parse(("pull", "x"), {}, SettingsFiles.beneath(machine.root, only=only))
+        assert (args.policy, args.max_rate) == (Path("/reject"), rate)
+    mine.write_text('policy = "/accept"')
+    with pytest.raises(SettingsError, match="only the machine's"):
+        parse(("pull", "x"), {}, SettingsFiles.beneath(machine.root, only=mine))
+
+
+def test_the_sandbox_of_the_machine_can_only_be_raised(machine: Machine) -> None:
+    assert machine.parse("pull", "x", LAYERTEE_SANDBOX="auto").sandbox == "auto"
+    machine.admin('sandbox = "auto"\n[serve]\nsandbox = "off"')
+    machine.user('sandbox = "off"')
+    assert machine.parse("pull", "x").sandbox == "auto"
+    assert machine.parse("pull", "x", LAYERTEE_SANDBOX="off").sandbox == "auto"
+    assert machine.parse("pull", "x", LAYERTEE_SANDBOX="require").sandbox == "require"
+    assert machine.parse("pull", "x", "--sandbox=off", LAYERTEE_SANDBOX="require").sandbox == "off"
+    assert machine.parse("serve").sandbox == "off"
+    machine.user('sandbox = "require"')
+    assert machine.parse("pull", "x").sandbox == "require"
+    assert (
+        machine.parse("pull", "x", LAYERTEE_SANDBOX="off").sandbox == "require"
+    )  # it says less than the machine, and nothing
+    machine.write("etc/layertee/layertee.toml.d/a.toml", '[pull]\nsandbox = "off"')
+    assert machine.parse("pull", "x", LAYERTEE_SANDBOX="off").sandbox == "off"
+
+
+@pytest.mark.parametrize("text", ["layers", " "])
+def test_a_path_in_a_variable_is_absolute(machine: Machine, text: str) -> None:
+    assert "LAYERTEE_STORE: store has to be an absolute path" in machine.mistake("ls", LAYERTEE_STORE=text)
+    assert machine.parse("ls", "--store", "layers").store == Path("layers")
+
+
+def test_a_variable_that_is_almost_one_is_a_warning(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = ("CORPUS", "FAULTS", "DIST_CHECK", "TEST_CACHE", "ALL_PEERS", "LOAD_MB", "FUZZ_SECONDS", "HOME")
+    environ = {f"LAYERTEE_{name}": "/x" for name in others}
+    assert machine.parse("ls", LAYERTEE_STORE="/y", LAYERTEE_CORE="c", **environ).store == Path("/y")
+    assert capsys.readouterr().err == ""
+    assert machine.parse("ls", LAYERTEE_STOER="/x").store is None
+    assert capsys.readouterr().err == (
+        "layertee: warning: LAYERTEE_STOER is not read; did you mean LAYERTEE_STORE?\n"
+    )
+
+
+def test_of_very_many_mistakes_the_first_are_described(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n_keys = settings.MAX_MISTAKES + 3000
+    machine.admin("".join(f"key-{number} = 1\n" for number in range(n_keys)))
+    asked: list[str] = []
+
+    def other(command: str) -> argparse.ArgumentParser:
+        asked.append(command)
+        return parser_of(command)
+
+    read = settings.settings_in(SettingsFiles.beneath(machine.root), COMMANDS)
+    found = settings.found_for("ls", parser_of("ls"), read, other, COMMANDS, {})
+    assert (len(found.mistakes), found.n_more) == (settings.MAX_MISTAKES, 3000)
+    assert len(asked) <= len(COMMANDS)
+    _, err = shown(machine, capsys, "ls", "--check", code=1)
+    assert err.splitlines()[-1] == "layertee: and 3000 more mistakes"
+
+
+def test_doctor_does_not_stop_at_what_is_wrong(machine: Machine) -> None:
+    machine.admin(f'stor = "/x"\nsandbox = 1\nstore = "{machine.root}/store"')
+    assert machine.parse("doctor", LAYERTEE_STORE="rel").store == machine.root / "store"
+    assert machine.parse("help", "doctor").topic == "doctor"
 
 
 def test_who_is_served_is_said_in_a_file(machine: Machine) -> None:
@@ -363,7 +439,9 @@ def test_variables_are_shown_and_those_that_are_mistyped_are_mistakes(
     monkeypatch.setenv("LAYERTEE_MAX_RTE", "5M")
     monkeypatch.setenv("LAYERTEE_SOMETHING_OF_OTHERS", "5M")
     assert main(["config", "--check"]) == 1
-    assert capsys.readouterr().err == "layertee: LAYERTEE_MAX_RTE: no option has this variable\n"
+    assert capsys.readouterr().err == (
+        "layertee: LAYERTEE_MAX_RTE: no option has this variable; did you mean LAYERTEE_MAX_RATE?\n"
+    )
 
 
 def test_an_amount_of_a_file_is_an_amount(machine: Machine) -> None:

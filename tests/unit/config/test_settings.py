@@ -70,13 +70,41 @@ def test_where_nothing_is_nothing_is_found(tmp_path: Path) -> None:
     assert list(SettingsFiles.beneath(tmp_path, user=tmp_path / "home").found()) == []
 
 
-def test_one_file_of_the_environment_stands_for_all_and_has_to_be_there(tmp_path: Path) -> None:
+def test_a_file_of_the_environment_stands_for_the_users_and_has_to_be_there(tmp_path: Path) -> None:
     files = SettingsFiles.of({"LAYERTEE_CONFIG": str(tmp_path / "mine.toml"), "HOME": str(tmp_path)})
-    (file,) = files.found()
+    assert (files.user, files.admin) == (None, Path("/etc/layertee"))
+    machine = write(tmp_path / "etc/layertee/layertee.toml")
+    first, file = SettingsFiles.beneath(tmp_path, only=files.only).found()
+    assert (first.path, first.of_machine) == (machine, True)
     assert (file.path, file.of_machine) == (tmp_path / "mine.toml", False)
     with pytest.raises(SettingsError, match=r"mine\.toml cannot be read: No such file"):
         read_settings(file, nothing_is_wrong, COMMANDS)
-    assert list(SettingsFiles.of({"LAYERTEE_CONFIG": "/dev/null"}).found()) == []
+    (alone,) = SettingsFiles.beneath(tmp_path, only=Path("/dev/null")).found()
+    assert alone.path == machine
+
+
+@pytest.mark.parametrize("name", ["mine.toml", " "])
+def test_a_file_of_the_environment_has_an_absolute_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="LAYERTEE_CONFIG has to be an absolute path"):
+        list(SettingsFiles.beneath(tmp_path, only=Path(name)).found())
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SettingsError, match="pipe cannot be read: it is not a regular file"):
+        read_settings(File(tmp_path / "pipe", of_machine=False, named=True), nothing_is_wrong, COMMANDS)
+
+
+def test_locks_of_editors_and_links_to_nothing_are_not_read(tmp_path: Path) -> None:
+    drop_ins = tmp_path / "etc/layertee/layertee.toml.d"
+    wanted = write(drop_ins / "a.toml")
+    (drop_ins / ".#a.toml").symlink_to("admin@host.1234:1700000000")
+    write(drop_ins / ".a.toml", "no TOML")
+    (drop_ins / "50-site.toml").symlink_to("/dev/null")
+    (tmp_path / "etc/layertee/layertee.toml").symlink_to("/dev/null")
+    assert [file.path for file in SettingsFiles.beneath(tmp_path).found()] == [wanted]
+    (drop_ins / "60-gone.toml").symlink_to("nowhere")  # what it was meant to say, is meant to hold
+    assert len(list(SettingsFiles.beneath(tmp_path).found())) == 2
 
 
 def test_a_user_has_a_file_and_root_has_none(tmp_path: Path) -> None:
