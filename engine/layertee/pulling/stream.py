@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 # A stream has a pool of its own, so that a caller who stops reading holds up nobody else.
 STREAM_IN, STREAM_OUT = 4, 8
 _FILE_NBYTES = 256 << 10  # as a piece
+_LEFT = "the layer cannot be read: the block that opened it was left"
 
 
 class LayerStream:
@@ -58,7 +59,8 @@ class LayerStream:
         self._reader: asyncio.Task[bytes | None] | None = None  # for another thread
         self._gone: BaseException | None = None
         self._given_up = False
-        self._has_file = False
+        self._is_left = False
+        self._file: _File | None = None
         self._result: TeeResult | None = None
 
     @property
@@ -112,10 +114,12 @@ class LayerStream:
 
         Its end is that of the stream: the last read raises where the layer is not what the image names. A
         reader of tars stops before, at the end of the archive. What it left is read, and compared, when the
-        block of the stream is left; closing the file changes nothing.
+        block of the stream is left; closing the file changes nothing. A stream has one file, which is closed
+        from then on: reading it raises ValueError.
         """
-        self._has_file = True
-        return io.BufferedReader(_LayerFile(self), _FILE_NBYTES)
+        if self._file is None:
+            self._file = _File(self)
+        return self._file
 
     def give_up(self) -> None:
         """No more is wanted: the block may be left, and nothing is said about the content."""
@@ -149,7 +153,8 @@ class LayerStream:
 
     async def _leave(self) -> None:
         """Nobody reads any more when this returns."""
-        self._fail(ValueError("the layer cannot be read: the block that opened it was left"))
+        self._is_left = True
+        self._fail(ValueError(_LEFT))
         while (reader := self._reader) is not None:
             reader.cancel()
             await until_done(reader)
@@ -158,7 +163,7 @@ class LayerStream:
         """See to it that the content is verified, as far as it was not given up. Raises IntegrityError."""
         if self._given_up:
             return
-        if self._has_file:
+        if self._file is not None:
             async for _ in self:
                 pass
         elif self.result is None and await self._layer.read() is not None:
@@ -180,6 +185,8 @@ class _LayerFile(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         if self.closed:
             raise ValueError("I/O operation on a closed file")
+        if self._stream._is_left:
+            raise ValueError(_LEFT)
         if not self._left:
             self._left = memoryview(self._stream.read_piece() or b"")
         view = memoryview(buffer).cast("B")
@@ -187,6 +194,48 @@ class _LayerFile(io.RawIOBase):
         view[:n] = self._left[:n]
         self._left = self._left[n:]
         return n
+
+
+class _File(io.BufferedReader):
+    """A stream's one file. Once the block of the stream was left, not even what was read ahead is given."""
+
+    def __init__(self, stream: LayerStream) -> None:
+        super().__init__(_LayerFile(stream), _FILE_NBYTES)
+        self._stream = stream
+
+    @property
+    def closed(self) -> bool:
+        return super().closed or self._stream._is_left
+
+    def _check(self) -> None:
+        if super().closed:
+            raise ValueError("I/O operation on a closed file")
+        if self._stream._is_left:
+            raise ValueError(_LEFT)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._check()
+        return super().read(size)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        self._check()
+        return super().read1(size)
+
+    def peek(self, size: int = 0, /) -> bytes:
+        self._check()
+        return super().peek(size)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        self._check()
+        return super().readinto(buffer)
+
+    def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        self._check()
+        return super().readinto1(buffer)
+
+    def readline(self, size: int | None = -1, /) -> bytes:  # for loops over lines as well
+        self._check()
+        return super().readline(size)
 
 
 @asynccontextmanager

@@ -340,6 +340,41 @@ def test_a_file_of_a_block_that_was_left_is_closed(image: BuiltImage, tmp_path: 
             file.read()
 
 
+READ_LATE: dict[str, Callable[[io.BufferedReader], object]] = {
+    "read": lambda file: file.read(1),
+    "read1": lambda file: file.read1(1),
+    "peek": lambda file: file.peek(1),
+    "readinto": lambda file: file.readinto(bytearray(1)),
+    "readinto1": lambda file: file.readinto1(bytearray(1)),
+    "readline": lambda file: file.readline(1),
+    "lines": next,
+    "block": lambda file: file.__enter__(),
+}
+
+
+def test_what_a_file_has_read_ahead_is_not_given_after_the_block(image: BuiltImage, tmp_path: Path) -> None:
+    with (
+        FaultServer(image) as server,
+        SyncEngine(tmp_path, options=FROM_HERE) as engine,
+        engine.open_layer(engine.plan(server.reference).layers[1]) as stream,
+    ):
+        file = stream.file()
+        assert len(file.peek()) > 1 and not file.closed
+    assert file.closed
+    for how, read in READ_LATE.items():
+        with pytest.raises(ValueError, match=r"was left|closed"):
+            pytest.fail(f"{how} gave {read(file)!r:.50}")
+
+
+def test_a_stream_has_one_file(image: BuiltImage, tmp_path: Path) -> None:
+    with (
+        FaultServer(image) as server,
+        SyncEngine(tmp_path, options=FROM_HERE) as engine,
+        engine.open_layer(engine.plan(server.reference).layers[1]) as stream,
+    ):
+        assert stream.file().read(10) + stream.file().read() == TARS[1]
+
+
 def test_leaving_the_block_ends_a_thread_that_still_reads(image: BuiltImage, tmp_path: Path) -> None:
     gate, heard = Gate(), list[str]()
     held = on("blob", Held(gate, 1000), reference=image.layers[1].digest)
