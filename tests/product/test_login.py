@@ -9,7 +9,10 @@ import pty
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,24 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer
         image = build_image(tmp_path_factory.mktemp("private"), [text_layer({"etc/name": "one\n"})])
         upload(image, "app:1", server)
         yield server
+
+
+@pytest.fixture
+def website(tmp_path: Path) -> Iterator[str]:
+    """Where a server of web pages listens, that has none."""
+    (tmp_path / "pages").mkdir()
+    pages = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "pages"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), pages) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+def test_a_server_that_is_no_registry_is_called_so(user: Cli, website: str) -> None:
+    told = log_in(user, website, code=1).err
+    assert f"there is no registry API at {website}" in told and "manifest" not in told
 
 
 @pytest.fixture

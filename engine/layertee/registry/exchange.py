@@ -153,10 +153,17 @@ class Exchange:
         """Whether ``/v2/`` was answered to the login; False where it is answered to strangers.
 
         Raises Unauthorized for a login that the registry, or its token service, does not take or is not told,
-        and as ``fetch``.
+        RegistryError where there is no registry, and as ``fetch``.
         """
-        what = f"the registry {self._reference.api_host}"
-        await self.fetch("/v2/", {"Accept": "application/json"}, limit=MAX_ERROR_BODY, what=what)
+        host = self._reference.api_host
+        asked = {"Accept": "application/json"}
+        try:
+            await self.fetch("/v2/", asked, limit=MAX_ERROR_BODY, what=f"the registry {host}")
+        except NotInRegistry as exc:
+            message = (
+                f"there is no registry API at {host}: it answers 404 for /v2/; is that the registry's name?"
+            )
+            raise RegistryError(message, status=404, url=exc.url) from exc
         assert self._auth is not None
         return self._auth.was_let_in()
 

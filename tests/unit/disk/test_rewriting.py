@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -11,7 +12,8 @@ import pytest
 
 from layertee.disk.locks import lock_directory
 from layertee.disk.rewriting import rewrite
-from layertee.errors import LocalError, UnsafePath
+from layertee.errors import LocalError, NoSpace, UnsafePath
+from tests.support.disk import Disk
 from tests.support.process import in_child, wait_until
 
 LIMIT = 1 << 20
@@ -132,3 +134,13 @@ def test_another_writer_is_waited_for(tmp_path: Path) -> None:
     held.release()
     thread.join()
     assert path.read_bytes() == b"new"
+
+
+def test_a_full_disk_gets_no_advice_about_a_store(tmp_path: Path) -> None:
+    path, disk = tmp_path / "file", Disk()
+    path.write_bytes(b"old")
+    with disk.watched():
+        rewrite(path, lambda _: b"new", limit=LIMIT)
+    with disk.watched(disk.names().index("rename") + 1, errno.ENOSPC), pytest.raises(NoSpace) as caught:
+        rewrite(path, lambda _: b"newer", limit=LIMIT)
+    assert caught.value.hint == "" and path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
