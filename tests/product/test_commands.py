@@ -114,6 +114,9 @@ def test_the_digest_is_written_to_a_file_once_the_image_is_there(
     user.run(*pull, "--layers=uncompressed", names[0])
     assert file.read_text() == images[0].digest  # without a newline, as skopeo writes it
     assert file.stat().st_mode & 0o777 == 0o644 and set(os.listdir(tmp_path)) == {"home", "digest"}
+    for more in ((), ("--sandbox=auto",)):
+        ran = user.run("pull", PLAIN, "-q", *more, "--digestfile", "/dev/stdout", names[0])
+        assert ran.out == f"{images[0].digest}{images[0].digest}\n", "standard output is a pipe"
     ran = user.run("pull", PLAIN, "--digestfile", tmp_path / "no/such", f"{names[0]}-missing", code=1)
     assert "[STORE_IO]" in ran.err and "there is no directory" in ran.err, "said before anything is asked"
 

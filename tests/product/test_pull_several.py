@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,29 @@ def test_people_are_told_of_each(user: Cli, names: list[str], pair: tuple[BuiltI
     assert "1 of 3 images failed; the others are complete" in ran.err
     quiet = user.run("pull", PLAIN, "-q", *names)
     assert quiet.out.split() == [image.digest for image in pair] and quiet.err == ""
+    quiet = user.run("pull", PLAIN, "-q", f"{names[0]}-absent", names[1], names[0], names[1], code=2)
+    assert quiet.out.split("\n") == ["-", *(pair[n].digest for n in (1, 0, 1)), ""], "line n is IMAGE n"
+
+
+def test_an_early_failure_is_reported_as_any_other(user: Cli, tmp_path: Path) -> None:
+    metrics, told = tmp_path / "e.prom", tmp_path / "events"
+    metrics.write_text('layertee_last_run_exit_code{command="pull",image="a"} 0\n')
+    for words in (
+        ("pull", "a.example/x", "a.example/x", "b.example/y", "--digestfile", tmp_path / "d"),
+        ("import", f"oci-archive:{tmp_path}/none.tar"),
+    ):
+        options = f"--metrics-file={metrics}", "--progress-fd=3"
+        command = [*user.command(str(words[0]), *words[1:], *options)]
+        shell = ["sh", "-c", 'exec 3>"$0"; exec "$@"', str(told), *command]
+        done = subprocess.run(shell, env=user.environment(), capture_output=True, text=True, check=False)
+        first, *_, last = map(json.loads, told.read_text().splitlines())
+        assert done.returncode == last["exitCode"] > 0 and first["type"] == "Start", done.stderr
+        assert last["error"]["code"] in done.stderr
+        rows = [
+            row for row in metrics.read_text().splitlines() if row.startswith("layertee_last_run_exit_code")
+        ]
+        assert {row.rpartition(" ")[2] for row in rows} == {f"{float(done.returncode)}"}
+        assert len(rows) == len(set(rows)) > 0
 
 
 def test_a_layout_has_them_by_their_names(

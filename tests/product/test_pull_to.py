@@ -47,6 +47,10 @@ def test_an_archive_is_the_image_and_the_same_bytes_each_time(
 ) -> None:
     path = tmp_path / "os.tar"
     path.write_text("what is there before")
+    refused = user.run("pull", PLAIN, "--to", f"oci-archive:{path}:app:1", name, code=1).err
+    assert "[STORE_IO]" in refused and "remove it, or name another" in refused
+    assert path.read_text() == "what is there before"
+    path.write_text("")
     ran = user.run("pull", PLAIN, "--to", f"oci-archive:{path}:app:1", name)
     assert f"{name} is in oci-archive:{path}:app:1" in ran.out
     found = inspected(f"oci-archive:{path}:app:1")
@@ -137,6 +141,26 @@ def test_a_place_that_has_something_else_is_left(user: Cli, name: str, tmp_path:
     assert snapshot(taken) == before
     full = user.run("pull", PLAIN, "--keep-free=100%", "--to", f"oci-archive:{tmp_path}/a", name, code=5)
     assert "[STORE_FULL]" in full.err and sorted(os.listdir(tmp_path)) == ["home", "taken"]
+
+
+@pytest.mark.parametrize("where", ["oci-archive:{}/index.json", "oci-archive:{}/new.tar", "dir:{}/new"])
+def test_nothing_is_written_into_the_store_nor_to_what_is_no_file(
+    user: Cli, name: str, next_name: str, registry: RegistryServer, tmp_path: Path, where: str
+) -> None:
+    user.pull(name)
+    before = snapshot(user.store)
+    registry.reset()
+    os.mkfifo(tmp_path / "pipe")
+    for target in (where.format(user.store), f"oci-archive:{tmp_path}/pipe", "oci-archive:/dev/stdout"):
+        told = user.run("pull", PLAIN, "--to", target, next_name, code=1).err
+        assert "[STORE_IO]" in told
+    for option in ("--digestfile", "--metrics-file"):
+        for file in (user.store / "new.prom", user.store / "blobs/new.prom"):
+            told = user.run("pull", PLAIN, option, file, next_name, code=1).err
+            assert "is in the store" in told
+    assert registry.accesses() == [] and (tmp_path / "pipe").is_fifo()
+    user.run("export", "--to", where.format(user.store).replace("dir:", "oci:"), name, code=1)
+    assert snapshot(user.store) == before
 
 
 def test_a_blob_that_the_disk_has_changed_gets_no_further(

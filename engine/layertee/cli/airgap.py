@@ -12,11 +12,11 @@ from ..disk.space import KeepFree, human
 from ..errors import InvalidReference, NotFound
 from ..image.reference import ArchiveReference, LayoutReference, parse_reference
 from ..record import dataclass
-from ..store.copies import KeptImage, write_archive, write_layout
+from ..store.copies import KeptImage, archive_at, write_archive, write_layout
 from ..store.having import MAX_LIST, have_list, layers_of, read_have_list
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
-from .shared import open_store, store_or_nothing
+from .shared import open_store, root_of, store_or_nothing
 
 if TYPE_CHECKING:
     from ..image.document import DiffID, Layer
@@ -64,6 +64,8 @@ def export(args: argparse.Namespace) -> int:
     if not args.images or args.to is None:
         raise InvalidReference("name the images, as 'layertee ls' shows them, and --to; or give --have")
     target = _target(args.to)
+    if isinstance(target, ArchiveReference):
+        archive_at(target.path, [root_of(args)])
     have = _read_list(args.lacking) if args.lacking is not None else frozenset()
     with open_store(args) as store, store.shared():
         images = [_Exported.of(store, name, have) for name in dict.fromkeys(args.images)]
@@ -104,6 +106,13 @@ def take_in(args: argparse.Namespace) -> int:
     from ..pulling.plan import Keep
     from .pulls import pull_several  # export has no loop, and no network
 
+    args.to = args.digestfile = None
+    args.images = [f"{args.source}:{name}" for name in args.names]  # if that is all that becomes known
+    return pull_several(args, Keep.STORE, lambda: _images_of(args))
+
+
+def _images_of(args: argparse.Namespace) -> list[str]:
+    """The images to import. Raises NotFound, StoreCorrupt, InvalidReference."""
     source = _target(args.source)
     names = _names_in(source)
     wanted = list(dict.fromkeys(args.names)) or names
@@ -112,9 +121,7 @@ def take_in(args: argparse.Namespace) -> int:
             raise NotFound(f"{source} has no image called {name!r}; it has: {', '.join(names) or 'none'}")
     if not wanted:
         raise NotFound(f"{source} has no images with names")
-    args.images = [f"{source}:{name}" for name in wanted]
-    args.to = args.digestfile = None
-    return pull_several(args, keep=Keep.STORE)
+    return [f"{source}:{name}" for name in wanted]
 
 
 def _target(text: str) -> ArchiveReference | LayoutReference:

@@ -50,7 +50,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.set_defaults(verify="both")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress; print the digests alone")
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="no progress; print the digests alone, - for an image that failed",
+    )
     add_json(parser)
     add_no_trunc(parser)
     add_reporting(parser)

@@ -16,6 +16,7 @@ from typing import Final
 
 from ..config.home import User
 from ..disk.files import is_directory
+from ..disk.outputs import output_at
 from ..disk.trusted import refuse_reachable
 from ..errors import LayerteeError
 from ..image.placename import PlaceKind, PlaceName, parse_place
@@ -121,7 +122,17 @@ def _stores(args: argparse.Namespace) -> Iterator[Path]:
             _make(target.path, private=False)
         yield target.path
     elif target is not None:
-        yield _beside(target.path)
+        yield from _result(target.path)
+
+
+def _result(path: Path) -> Iterator[Path]:
+    """What a file that is to be written takes. One that cannot be, the command refuses."""
+    try:
+        found = output_at(path, streams=True)
+    except LayerteeError:
+        return
+    if not found.is_stream:  # a descriptor is open, and devices have a rule
+        yield _beside(found.target)
 
 
 def _beside(path: Path) -> Path:
@@ -136,7 +147,7 @@ def _written(args: argparse.Namespace) -> Iterator[Path]:
     for name in _RESULTS:
         file = getattr(args, name, None)
         if file is not None:
-            yield _beside(file)
+            yield from _result(file)
 
 
 def _make(path: Path, *, private: bool) -> None:

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from ..errors import InvalidReference
 from .exits import EXIT_OK
+from .targets import stores_of
 from .textfile import see_that_it_can_be_written, write_whole
 
 SUFFIX = ".prom"
@@ -50,11 +51,12 @@ class MetricsFile:
     def __init__(self, path: Path, args: argparse.Namespace) -> None:
         if path.suffix != SUFFIX:
             raise InvalidReference(f"--metrics-file {path}: node_exporter reads files that end in {SUFFIX}")
-        see_that_it_can_be_written(path)
+        self._stores = stores_of(args)
+        see_that_it_can_be_written(path, self._stores)
         self._path = path
         self._command: str = args.command
         given = getattr(args, "images", None) or [getattr(args, "image", None) or ""]
-        self._images: Sequence[str] = [""] if self._command == "verify" else given
+        self._images: Sequence[str] = [""] if self._command == "verify" else list(dict.fromkeys(given))
         self._began = time.monotonic()
 
     def write(
@@ -72,7 +74,7 @@ class MetricsFile:
             runs = [Run((self._command, row["image"]), row, _code_of(row)) for row in rows]
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Runs(runs, time.time(), time.monotonic() - self._began, self._successes()))
-        write_whole(self._path, generate_latest(registry))
+        write_whole(self._path, generate_latest(registry), self._stores)
 
     def _successes(self) -> dict[tuple[str, str], float]:
         """When each command and image last succeeded, as the file has it that is to be replaced."""

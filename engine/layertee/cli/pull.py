@@ -21,7 +21,7 @@ from .policytext import verdict
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
-from .targets import Target, hand_out, see_that_it_can_be_reached, target_of, want_of
+from .targets import Target, hand_out, see_that_it_can_be_reached, stores_of, target_of, want_of
 from .textfile import see_that_it_can_be_written, write_whole
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def pull(args: argparse.Namespace) -> int:
     with Reporting(args, quiet=args.quiet, shows=not args.dry_run) as reporting:
         target = target_of(args)
         if args.digestfile is not None:
-            see_that_it_can_be_written(args.digestfile)
+            see_that_it_can_be_written(args.digestfile, stores_of(args))
         result = _pulled(args, reporting, target)
         if args.digestfile is not None and not args.dry_run:
-            write_whole(args.digestfile, result.manifest_digest.encode())
+            write_whole(args.digestfile, result.manifest_digest.encode(), stores_of(args))
         reporting.done(result.to_json())
     warn(result.warnings)
     if result.consent.unasked and not args.quiet:
@@ -65,7 +65,7 @@ def _pulled(args: argparse.Namespace, reporting: Reporting, target: Target | Non
     async def main() -> PullResult:
         async with Engine(store, options=options_of(args)) as engine, engine.in_time():
             if beyond is not None:
-                await see_that_it_can_be_reached(beyond)
+                await see_that_it_can_be_reached(beyond, store)
             async with reporting.resolving(image):
                 plan = await engine.plan(image, want_of(args, beyond), name=name)
             reporting.planned(plan)

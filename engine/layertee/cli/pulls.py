@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..pulling.report import PullResult
 
 _RESOLVED_AT_ONCE = 4
+_NO_DIGEST = "-"  # the line of an image that failed
 
 
 def pull(args: argparse.Namespace) -> int:
@@ -45,9 +46,20 @@ def pull(args: argparse.Namespace) -> int:
     return one.pull(args) if len(args.images) == 1 else pull_several(args)
 
 
-def pull_several(args: argparse.Namespace, keep: Keep = Keep.ANYWHERE) -> int:
-    """As ``pull`` of several images, also where it is one. ``keep``: where their layers are to be."""
-    return _Several(args, keep).pull()
+def pull_several(
+    args: argparse.Namespace, keep: Keep = Keep.ANYWHERE, find: Callable[[], list[str]] | None = None
+) -> int:
+    """As ``pull`` of several images, also where it is one. ``keep``: where their layers are to be.
+
+    ``find`` says which images, where the arguments do not: what it fails with is reported as all else.
+    """
+    with Reporting(args, quiet=args.quiet, shows=not args.dry_run) as reporting:
+        if find is not None:
+            args.images = find()
+        several = _Several(args, keep)
+        code, told = several.pull(reporting)
+    several.tell(told)
+    return code
 
 
 @dataclass(slots=True)
@@ -85,7 +97,8 @@ class _Several:
         self._args = args
         self._root = found.path if found else root_of(args)
         self._is_private = found is None
-        self._images = [_Image(name) for name in dict.fromkeys(self._names(args))]
+        self._named = self._names(args)
+        self._images = [_Image(name) for name in dict.fromkeys(self._named)]
 
     @staticmethod
     def _names(args: argparse.Namespace) -> list[str]:
@@ -95,16 +108,13 @@ class _Several:
             names.append(in_full(args))
         return names
 
-    def pull(self) -> int:
-        """The exit code: that of the first image that failed."""
-        args = self._args
-        with Reporting(args, quiet=args.quiet, shows=not args.dry_run) as reporting:
-            self._pull_all(reporting)
-            code = next((exit_code(image.error) for image in self._images if image.error), EXIT_OK)
-            told = [image.to_json() for image in self._images]
-            reporting.done({"images": told}, code)
-        self._tell(told)
-        return code
+    def pull(self, reporting: Reporting) -> tuple[int, Sequence[Mapping[str, Any]]]:
+        """The exit code, which is that of the first image that failed, and what ``tell`` is to say."""
+        self._pull_all(reporting)
+        code = next((exit_code(image.error) for image in self._images if image.error), EXIT_OK)
+        told = [image.to_json() for image in self._images]
+        reporting.done({"images": told}, code)
+        return code, told
 
     def _pull_all(self, reporting: Reporting) -> None:
         args, root = self._args, self._root
@@ -199,7 +209,8 @@ class _Several:
                 layers.append(layer)
             image.result = replace(image.plan.planned(), layers=tuple(layers))
 
-    def _tell(self, told: Sequence[Mapping[str, Any]]) -> None:
+    def tell(self, told: Sequence[Mapping[str, Any]]) -> None:
+        """How it ended, each image."""
         args = self._args
         results = [image.result for image in self._images if image.result is not None]
         warn(warning for result in results for warning in result.warnings)
@@ -208,7 +219,11 @@ class _Several:
         if args.json:
             print_json({"images": told})
         elif args.quiet:
-            say(*(result.manifest_digest for result in results))
+            digests = {
+                image.asked: image.result.manifest_digest if image.result is not None else _NO_DIGEST
+                for image in self._images
+            }
+            say(*(digests[name] for name in self._named))  # line n is the nth name
         else:
             self._print(results)
         failed = [image for image in self._images if image.error is not None]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
-from ..errors import InvalidReference
+from ..disk.outputs import output_directory_at
+from ..errors import InvalidReference, LayerteeError
 from ..image.reference import ArchiveReference, LayoutReference, parse_reference
 from ..image.reference_storage import StorageReference
 from ..pulling.want import Keep, Want
 from ..record import dataclass
+from .shared import root_of
 
 if TYPE_CHECKING:
     from ..disk.space import KeepFree
@@ -56,14 +59,30 @@ def target_of(args: argparse.Namespace) -> Target | None:
     )
 
 
+def stores_of(args: argparse.Namespace) -> list[Path]:
+    """What no result may be written into: the command's store, or the layout that it has for one."""
+    if not hasattr(args, "store"):
+        return []
+    with suppress(LayerteeError):  # a wrong --to, or no home: that is said where it is used
+        target = target_of(args) if args.command == "pull" else None
+        return [target.path if isinstance(target, LayoutReference) else root_of(args)]
+    return []
+
+
 def want_of(args: argparse.Namespace, target: Target | None) -> Want:
     """What is wanted of the layers: for a ``target`` beyond the store all of them, under their names."""
     keep = Keep.ANYWHERE if target is None else Keep.NAMED
     return Want(args.layers, args.verify, keep, args.trust)
 
 
-async def see_that_it_can_be_reached(target: Target) -> None:
-    """Before anything is fetched. Raises LocalError, UnsafePath."""
+async def see_that_it_can_be_reached(target: Target, store: Store) -> None:
+    """Before anything is fetched into ``store``. Raises LocalError, UnsafePath."""
+    if isinstance(target, ArchiveReference):
+        from ..store.copies import archive_at
+
+        await in_thread(archive_at, target.path, [store.root])
+    elif isinstance(target, DirectoryTarget):
+        await in_thread(output_directory_at, target.path, outside=[store.root])
     if isinstance(target, StorageReference):
         from ..skopeo.storing import the_program
 

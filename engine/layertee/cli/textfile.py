@@ -1,51 +1,73 @@
-"""Small files that a command writes for other programs: there is the old one, or the whole new one."""
+"""Small files that a command writes for other programs: there is the old one, or the whole new one.
+
+Which names are written to, and how, is the rule of disk/outputs.py.
+"""
 
 from __future__ import annotations
 
 import os
-import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkstemp
 
-from ..disk.files import disk_error, is_directory
-from ..errors import LocalError
+from ..disk.files import close, disk_error
+from ..disk.outputs import Output, output_at
 
-MODE = 0o644  # for programs of other users
-
-
-def see_that_it_can_be_written(path: Path) -> None:
-    """Raise LocalError where ``path`` cannot come to be, before work is done in vain."""
-    if is_directory(path):
-        raise LocalError(f"{path} is a directory, and was to be a file", path=str(path))
-    if not is_directory(path.parent):
-        raise LocalError(f"{path}: there is no directory {path.parent}", path=str(path))
-    writes_to = path if path.exists() and not path.is_file() else path.parent
-    if not os.access(writes_to, os.W_OK):
-        raise LocalError(f"{path} cannot be written: {writes_to} may not be", path=str(path))
+MODE = 0o644  # of a new one, for programs of other users
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put ``content`` under the name ``path``, in one step. Raises LocalError, NoSpace.
+def see_that_it_can_be_written(path: Path, outside: Iterable[Path] = ()) -> None:
+    """Raise LocalError or UnsafePath where ``path`` cannot come to be, before work is done in vain.
 
-    A link is followed. What is no file, /dev/stdout or a pipe for example, is written to as it is.
+    ``outside``: the stores that it may not be in.
     """
+    output_at(path, outside=outside, streams=True)
+
+
+def write_whole(path: Path, content: bytes, outside: Iterable[Path] = ()) -> None:
+    """Put ``content`` under the name ``path``. Raises as ``see_that_it_can_be_written``, and NoSpace.
+
+    /dev/stdout, or another descriptor of this process, and a character device are written to as they are.
+    """
+    found = output_at(path, outside=outside, streams=True)
     try:
-        path = Path(os.path.realpath(path))
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            path.write_bytes(content)
-            return
-        fd, name = mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(fd, MODE)
-                os.fdatasync(fd)
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
+        if found.is_stream:
+            _write_to(found, content)
+        else:
+            _replace(found, content)
     except OSError as exc:
-        raise disk_error(exc, "writing", path) from exc
+        raise disk_error(exc, "writing", path).with_hint("") from exc  # it is in no store: gc does not help
+
+
+def _write_to(found: Output, content: bytes) -> None:
+    """Raises OSError."""
+    if found.descriptor is not None:
+        fd = os.dup(found.descriptor)
+    else:
+        fd = os.open(found.target, os.O_WRONLY | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+    finally:
+        close(fd)
+
+
+def _replace(found: Output, content: bytes) -> None:
+    """Raises OSError."""
+    target = found.target
+    fd, name = mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            if found.old is None:
+                os.fchmod(fd, MODE)
+            found.keep_mode(fd)
+            os.fdatasync(fd)
+        os.replace(name, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise

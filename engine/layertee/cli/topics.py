@@ -201,7 +201,8 @@ printed depends on the command line only, not on layertee.toml.
   --json             one object on standard output, with its schema's number,
                      whether the command succeeds or fails: then it has "error"
                      with a code, a message and whether to try again
-  pull -q            prints the digest of the manifest, and nothing else
+  pull -q            prints the digest of the manifest, and nothing else; of
+                     several images line n is that of image n, "-" if it failed
   pull --digestfile FILE
                      writes it into FILE once the image is there
   --progress-fd N    progress as JSON lines, to an open descriptor

@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self, cast
 
 from ..disk.blob_file import FileContent
-from ..disk.files import disk_error, make_directory, real_path, sync_directory
+from ..disk.files import disk_error, make_directory, sync_directory
 from ..disk.locks import lock_directory
+from ..disk.outputs import Output, output_at, output_directory_at, refuse_inside
 from ..disk.part import PART_SUFFIX, PartFile, write_file
 from ..disk.space import KeepFree, Space
 from ..errors import (
@@ -89,6 +90,18 @@ class KeptImage:
         return [found[digest] for digest in sorted(found)]
 
 
+def archive_at(path: Path, stores: Iterable[Path]) -> Output:
+    """Where the archive ``path`` is to be written: where nothing is, an empty file, or an archive of OCI.
+
+    Raises UnsafePath, LocalError: also for a file of anything else, and what is in one of ``stores``. Blocks.
+    """
+    found = output_at(path, outside=stores)
+    if found.old is not None and found.old.st_size and not _is_archive(found.target):
+        message = f"{path} has something else than an archive of OCI in it, and is not replaced"
+        raise LocalError(f"{message}; remove it, or name another file", path=str(path))
+    return found
+
+
 def write_archive(
     images: Sequence[tuple[KeptImage, str | None]],
     path: Path,
@@ -99,10 +112,11 @@ def write_archive(
     """Write ``images``, each with its name, as an OCI layout in the tar file ``path``, in place of what is
     there; how many bytes of blobs that has. Blobs that ``without`` names are left out.
 
-    Raises NoSpace, StoreBusy (another process is writing it), LocalError; DigestMismatch, SizeMismatch,
-    NotFound for a layout that is damaged. Blocks.
+    Raises as ``archive_at``; NoSpace, StoreBusy (another process is writing it), LocalError; DigestMismatch,
+    SizeMismatch, NotFound for a layout that is damaged. Blocks.
     """
-    target = real_path(path)
+    found = archive_at(path, _stores_of(images))
+    target = found.target
     manifests = {image.descriptor.digest: image.manifest.raw for image, _ in images}
     blobs = _blobs_of(images, without)
     need = sum(blob.size + 2 * tarfile.BLOCKSIZE for _, blob in blobs) + sum(map(len, manifests.values()))
@@ -123,6 +137,10 @@ def write_archive(
                     info = _info(blob_name(blob.digest), blob.size, 0o644)
                     tar.addfile(info, cast("BinaryIO", reader))
                     reader.finish()
+        try:
+            found.keep_mode(part.fileno())
+        except OSError as exc:
+            raise disk_error(exc, "writing", path) from exc
         part.publish(target.name, os.fstat(part.fileno()).st_size, replace=True)
     return sum(blob.size for _, blob in blobs)
 
@@ -137,8 +155,10 @@ def write_layout(
     """Add ``images``, each with its name, to the OCI layout in ``path``, which is made if there is none; how
     many bytes of blobs were written. Blobs that are there, or that ``without`` names, are left out.
 
-    The names come last. Raises as ``write_archive``, and StoreCorrupt for a directory of something else.
+    The names come last. Raises as ``write_archive``, and StoreCorrupt for a directory of something else;
+    LocalError for one that is in the store itself.
     """
+    refuse_inside(path, _stores_of(images))
     layout = Layout.create(path, private=False)
     blobs = [each for each in _blobs_of(images, without) if not _is_there(layout.blob_path, each[1])]
     Space(layout.path, keep_free).check(sum(blob.size for _, blob in blobs), f"writing {path.name}")
@@ -160,7 +180,7 @@ def write_directory(image: KeptImage, path: Path, keep_free: KeepFree) -> None:
     gone on with. The manifest comes last, so that it never names what is not there. Raises as
     ``write_archive``; LocalError for a directory that holds something else. Blocks.
     """
-    target = real_path(path)
+    target = output_directory_at(path, outside=[image.layout.path])
     make_directory(target, 0o777)
     with lock_directory(target, timeout=_LOCK_S):
         names = _names_in(target)
@@ -177,6 +197,26 @@ def write_directory(image: KeptImage, path: Path, keep_free: KeepFree) -> None:
 
 
 # --- inside ---------------------------------------------------------------------------------------
+
+
+def _stores_of(images: Sequence[tuple[KeptImage, str | None]]) -> set[Path]:
+    return {image.layout.path for image, _ in images}
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether there is a tar with the file that marks a layout. Raises LocalError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as exc:
+        raise disk_error(exc, "reading", path) from exc
+    with os.fdopen(fd, "rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                return any(member.isreg() and os.path.normpath(member.name) == MARKER for member in tar)
+        except (tarfile.TarError, ValueError, EOFError, OverflowError):
+            return False
+        except OSError as exc:
+            raise disk_error(exc, "reading", path) from exc
 
 
 class _Checked:

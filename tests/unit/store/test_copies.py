@@ -12,7 +12,7 @@ import pytest
 from layertee.disk.space import KeepFree
 from layertee.errors import DigestMismatch, LocalError, NoSpace, SizeMismatch, StoreBusy
 from layertee.image.document import Digest
-from layertee.store.copies import KeptImage, write_archive, write_directory
+from layertee.store.copies import KeptImage, write_archive, write_directory, write_layout
 from layertee.store.layout import Layout
 from tests.support.process import flip_a_byte, in_child, snapshot
 from tests.support.rig.images import BuiltImage, build_image
@@ -157,6 +157,40 @@ def test_two_do_not_write_one_archive(image: KeptImage, tmp_path: Path) -> None:
     layout = Asks(image.layout.path, private=False)
     write_archive([(KeptImage.of(layout, layout.find(None)), None)], target, NONE)
     assert target.exists()
+
+
+def test_only_an_archive_or_an_empty_file_gives_way_to_one(image: KeptImage, tmp_path: Path) -> None:
+    target = tmp_path / "a.tar"
+    with tarfile.open(tmp_path / "other.tar", "w") as tar:
+        tar.add(__file__, "blobs")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "notes").write_text("mine" * 9999)
+    before = snapshot(tmp_path / "built")
+    for name in ("other.tar", "notes", "pipe", "built/index.json"):
+        is_file = (tmp_path / name).is_file()
+        content = is_file and (tmp_path / name).read_bytes()
+        with pytest.raises(LocalError):
+            write_archive([(image, None)], tmp_path / name, NONE)
+        assert (tmp_path / name).is_file() == is_file
+        assert not is_file or (tmp_path / name).read_bytes() == content
+    assert snapshot(tmp_path / "built") == before
+    with pytest.raises(LocalError, match="is in the store"):
+        write_directory(image, tmp_path / "built/x", NONE)
+    with pytest.raises(LocalError, match="is in the store"):
+        write_layout([(image, None)], tmp_path / "built", NONE)
+
+    target.touch(mode=0o600)
+    write_archive([(image, None)], target, NONE)
+    whole = target.read_bytes()
+    with tarfile.open(tmp_path / "skopeos.tar", "w") as tar, tarfile.open(target) as made:  # names, order
+        for member in reversed(made.getmembers()):
+            content_of = made.extractfile(member)
+            member.name = f"./{member.name}"
+            tar.addfile(member, content_of)
+    for path in (target, tmp_path / "skopeos.tar"):
+        path.chmod(0o600)
+        write_archive([(image, None)], path, NONE)
+        assert path.read_bytes() == whole and path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_link_is_followed(image: KeptImage, tmp_path: Path) -> None:
