@@ -79,7 +79,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         "-q",
         "--quiet",
         action="store_true",
-        help="print the manifest's digest, and nothing else; of several IMAGEs a line each, - for a failure",
+        help="print the manifests' digests alone; - for a failure",
     )
     parser.add_argument(
         "--digestfile",
