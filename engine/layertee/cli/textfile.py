@@ -37,7 +37,7 @@ def write_whole(path: Path, content: bytes, outside: Iterable[Path] = ()) -> Non
         else:
             _replace(found, content)
     except OSError as exc:
-        raise disk_error(exc, "writing", path).with_hint("") from exc  # it is in no store: gc does not help
+        raise disk_error(exc, "writing", path, elsewhere=True) from exc
 
 
 def _write_to(found: Output, content: bytes) -> None:

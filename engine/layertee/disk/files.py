@@ -18,12 +18,16 @@ from ..errors import LocalError, NoSpace, SourceUnreadable
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-def disk_error(exc: OSError, doing: str, path: Path | str) -> LocalError:
-    """``exc`` as a typed error that says what was being done, where, and what would help."""
+def disk_error(exc: OSError, doing: str, path: Path | str, *, elsewhere: bool = False) -> LocalError:
+    """``exc`` as a typed error that says what was being done, where, and what would help.
+
+    ``elsewhere``: the path is of no store, and room in a store would be no help.
+    """
     reason = exc.strerror or str(exc)
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the disk is full" if exc.errno == errno.ENOSPC else "the disk quota is used up"
-        return NoSpace(f"{doing} {path}: {what}; free some space and run again", path=str(path))
+        full = NoSpace(f"{doing} {path}: {what}; free some space and run again", path=str(path))
+        return full.with_hint(LocalError.hint) if elsewhere else full
     if exc.errno == errno.EROFS:
         reason = "the filesystem is read-only"
     return LocalError(f"{doing} {path}: {reason}", path=str(path))

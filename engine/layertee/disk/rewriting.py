@@ -86,6 +86,6 @@ def _replace(path: Path, content: bytes) -> None:
         finally:
             close(fd)
     except OSError as exc:
-        raise disk_error(exc, "writing", path).with_hint("") from exc  # no store is there to be made smaller
+        raise disk_error(exc, "writing", path, elsewhere=True) from exc
     with suppress(LocalError):  # it is there; a machine that loses power now may have the old one
         sync_directory(path.parent)
