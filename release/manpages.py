@@ -46,7 +46,7 @@ def pages(version: str, date_s: int) -> dict[str, str]:
     for command in SUMMARIES:
         name = f"layertee-{command}"
         found[f"{name}.1"] = _of_command(command, head(name, 1))
-    return {name: _guarded(text) for name, text in found.items()}
+    return {name: _in_ascii(_guarded(text)) for name, text in found.items()}
 
 
 def escaped(text: str) -> str:
@@ -171,6 +171,11 @@ def _reference(page: str) -> str:
     """``name(1)`` with the name in bold."""
     name, _, section = page.partition("(")
     return rf"\fB{escaped(name)}\fR({section}"
+
+
+def _in_ascii(text: str) -> str:
+    """``text`` with escapes of roff for all other characters: what formats it may take it for Latin-1."""
+    return "".join(char if char.isascii() else rf"\[u{ord(char):04X}]" for char in text)
 
 
 def _guarded(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held
-from tests.support.process import PLAIN, Cli
+from tests.support.process import COMMAND, PLAIN, Cli
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer
 
@@ -110,6 +111,44 @@ def test_a_full_disk_under_standard_output_is_an_error_with_a_message(
     assert code == 1
     assert err.endswith(b"layertee: standard output cannot be written: No space left on device [OUTPUT]\n")
     assert in_shell(user, ">/dev/full 2>/dev/full", *words, *image)[0] == 1
+
+
+@pytest.mark.parametrize("n_images", [1, 2])
+def test_what_could_not_be_printed_is_reported_as_no_success(
+    user: Cli, server: FaultServer, image: BuiltImage, n_images: int
+) -> None:
+    path, events = user.home / "m.prom", user.home / "events"
+    options = (PLAIN, "--json", "--metrics-file", str(path), "--progress-fd", "5")
+    images = [server.reference, f"{server.reference.rpartition(':')[0]}@{image.digest}"][:n_images]
+    assert in_shell(user, f">/dev/full 5>{events}", "pull", *options, *images)[0] == 1
+    assert 'code="OUTPUT"' in path.read_text() and "_last_success_" not in path.read_text()
+    last = json.loads(events.read_text().splitlines()[-1])
+    assert (last["exitCode"], last["error"]["code"], last["result"]) == (1, "OUTPUT", None)
+    assert in_shell(user, ">/dev/full", "verify", "--metrics-file", str(path))[0] == 1
+    assert 'code="OUTPUT"' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pull", PLAIN, "--store", "s", "--creds", b"u:\xff", "127.0.0.1:1/a"),
+        ("login", PLAIN, "-u", b"u\xff", "--password-stdin", "127.0.0.1:1"),
+        ("pull", PLAIN, "--store", "s", b"127.0.0.1:1/\xff", "--metrics-file", "m.prom"),
+    ],
+)
+def test_arguments_that_are_not_utf_8_are_an_error(user: Cli, words: tuple[str | bytes, ...]) -> None:
+    done = subprocess.run(
+        [COMMAND, words[0], "--json", *words[1:]],
+        input=b"secret\n",
+        capture_output=True,
+        env=user.environment(),
+        cwd=user.home,
+        check=False,
+    )
+    assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
+    assert json.loads(done.stdout)["error"]["code"] in ("AUTH_CONFIG", "BAD_REF")
+    if "m.prom" in words:
+        assert 'image="127.0.0.1:1/\\\\xff"' in (user.home / "m.prom").read_text()
 
 
 @pytest.mark.parametrize("word", ["--help", "--version", "help"])

@@ -127,6 +127,13 @@ def test_the_same_date_makes_the_same_pages() -> None:
     assert '"2026-09-21" "layertee 1.0"' in pages("1.0", DATE_S)["layertee.1"].split("\n")[0]
 
 
+def test_pages_are_ascii_and_show_what_is_not() -> None:
+    """Without preconv, groff takes each byte of a page for a character."""
+    made = pages("1.2.3", DATE_S)
+    assert [name for name, text in made.items() if not text.isascii()] == []
+    assert r"\[u2026]" in made["layertee-image-proxy.1"]
+
+
 def test_text_that_looks_like_roff_is_text() -> None:
     assert escaped("a-b\n.SH x\n'tis\\fB") == "a\\-b\n\\&.SH x\n\\&'tis\\efB"
     assert formatted("One\ntwo.\n  a   b\n  c\n\nThree.\n") == (

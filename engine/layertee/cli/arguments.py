@@ -59,6 +59,16 @@ SUMMARIES = {name: text for group in GROUPS.values() for name, text in group.ite
 
 COMMANDS = frozenset(SUMMARIES)
 _FEW = 12  # options, which fit into the line of usage
+# What topics are also looked for by.
+_ALSO = {
+    "settings": "configuration",
+    "options": "configuration",
+    "layertee.toml": "configuration",
+    "variables": "environment",
+    "errors": "exit-codes",
+    "resume": "partials",
+    "json": "scripting",
+}
 _BEFORE = ("-v", "--verbose", "--debug", "-h", "--help", "--version")  # what may stand before a command
 
 
@@ -164,7 +174,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            message += _suggestion(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
+            meant = _suggestion(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
+            if (
+                self.prog == "layertee help"
+            ):  # the list is as long as the help, and shorter than its line there
+                meant = f"; did you mean {_ALSO[wrong[1]]}?" if wrong[1] in _ALSO else meant
+                message = f"there is no topic or command {wrong[1]!r:.60}"
+                message += meant or "; 'layertee --help' lists what there is"
+            else:
+                message += meant
         tell(*self.format_usage().rstrip("\n").split("\n"))
         tell(f"{self.prog}: error: {message}")
         raise Mistake(message)

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from ..errors import InvalidReference
 from .exits import EXIT_OK
+from .output import clean
 from .targets import stores_of
 from .textfile import see_that_it_can_be_written, write_whole
 
@@ -67,11 +68,12 @@ class MetricsFile:
         if rows is None:
             rows = [{**(result or {}), "error": error}] * len(self._images)
             runs = [
-                Run((self._command, image), row, exit_code)
+                Run((self._command, clean(image)), row, exit_code)
                 for image, row in zip(self._images, rows, strict=True)
             ]
         else:  # of several images each has an end of its own
-            runs = [Run((self._command, row["image"]), row, _code_of(row)) for row in rows]
+            runs = [Run((self._command, clean(row["image"])), row, _code_of(row)) for row in rows]
+        runs = list({run.labels: run for run in runs}.values())  # a file has each series once
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Runs(runs, time.time(), time.monotonic() - self._began, self._successes()))
         write_whole(self._path, generate_latest(registry), self._stores)

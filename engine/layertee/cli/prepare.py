@@ -15,7 +15,7 @@ from ..places.ostree.prepare import LayerStep, Preparation, Prepare, Step, Undon
 from ..sync import run
 from .exits import EXIT_OK
 from .hints import tell_hints
-from .output import print_json, print_table, say, warn
+from .output import flush, print_json, print_table, say, warn
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
@@ -57,12 +57,13 @@ def _prepare(args: argparse.Namespace, reporting: Reporting) -> int:
         found = work.look() if args.dry_run else work.run()
     warn([*store.warnings, *image.plan.warnings, *found.warnings])
     shape = _as_json(args, image, found)
-    reporting.done(shape)
     if args.json:
         print_json(shape)
     else:
         _print(found, dry_run=args.dry_run, whole=args.no_trunc)
         tell_hints(step.hint for step in found.layers)
+    flush()  # what reaches nobody is no success
+    reporting.done(shape)
     return EXIT_OK
 
 
@@ -86,11 +87,12 @@ def _undo(args: argparse.Namespace, reporting: Reporting) -> int:
         "removed": [row.digest for row in undone.removed],
         "in_use": [row.digest for row in undone.in_use],
     }
-    reporting.done(shape)
     if args.json:
         print_json(shape)
     else:
         _print_undone(undone, dry_run=args.dry_run)
+    flush()  # what reaches nobody is no success
+    reporting.done(shape)
     return EXIT_OK
 
 

@@ -16,7 +16,7 @@ from ..record import dataclass
 from ..store.store import Store
 from ..sync import run
 from .exits import EXIT_OK
-from .output import print_json, print_table, say, tell, warn
+from .output import flush, print_json, print_table, say, tell, warn
 from .policytext import verdict
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
@@ -39,7 +39,13 @@ def pull(args: argparse.Namespace) -> int:
         result = _pulled(args, reporting, target)
         if args.digestfile is not None and not args.dry_run:
             write_whole(args.digestfile, result.manifest_digest.encode(), stores_of(args))
+        _tell(args, result, target)
+        flush()  # what reaches nobody is no success
         reporting.done(result.to_json())
+    return EXIT_OK
+
+
+def _tell(args: argparse.Namespace, result: PullResult, target: Target | None) -> None:
     warn(result.warnings)
     if result.consent.unasked and not args.quiet:
         tell("layertee: this machine has no policy.json: signatures are not required here")
@@ -51,7 +57,6 @@ def pull(args: argparse.Namespace) -> int:
         print_result(result, dry_run=args.dry_run, whole=args.no_trunc)
         if target is not None and not isinstance(target, LayoutReference) and not args.dry_run:
             say(f"{result.image} is in {target}")
-    return EXIT_OK
 
 
 def _pulled(args: argparse.Namespace, reporting: Reporting, target: Target | None) -> PullResult:

@@ -25,7 +25,7 @@ from . import pull as one
 from .exits import EXIT_OK, exit_code
 from .failure import describe
 from .hints import tell_hints
-from .output import print_json, say, tell, warn
+from .output import flush, print_json, say, tell, warn
 from .progress import display
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
@@ -58,7 +58,9 @@ def pull_several(
             args.images = find()
         several = _Several(args, keep)
         code, told = several.pull(reporting)
-    several.tell(told)
+        several.tell(told)
+        flush()  # what reaches nobody is no success
+        reporting.done({"images": told}, code)
     return code
 
 
@@ -112,9 +114,7 @@ class _Several:
         """The exit code, which is that of the first image that failed, and what ``tell`` is to say."""
         self._pull_all(reporting)
         code = next((exit_code(image.error) for image in self._images if image.error), EXIT_OK)
-        told = [image.to_json() for image in self._images]
-        reporting.done({"images": told}, code)
-        return code, told
+        return code, [image.to_json() for image in self._images]
 
     def _pull_all(self, reporting: Reporting) -> None:
         args, root = self._args, self._root

@@ -11,7 +11,7 @@ from ..errors import LayerteeError
 from ..pulling.plan import Keep, Want
 from ..sync import run
 from .exits import EXIT_INTEGRITY, EXIT_OK
-from .output import print_json, say, warn
+from .output import flush, print_json, say, warn
 from .reporting import Reporting
 from .shared import open_store, options_of
 
@@ -48,11 +48,12 @@ def verify(args: argparse.Namespace) -> int:
             raise repaired
         is_well = report.ok or (repaired is not None and not report.false)
         code = EXIT_OK if is_well else EXIT_INTEGRITY
+        if args.json:
+            print_json(_json(report, repaired))
+        else:
+            _print(report, repaired)
+        flush()  # what reaches nobody is no success
         reporting.done(_json(report, repaired), code)
-    if args.json:
-        print_json(_json(report, repaired))
-    else:
-        _print(report, repaired)
     return code
 
 

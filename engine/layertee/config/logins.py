@@ -48,6 +48,18 @@ class Login:
     identity_token: str = field(default="", repr=False)
     source: str = field(default="", compare=False)
 
+    def __post_init__(self) -> None:
+        """Raises AuthConfigError for what no request can carry."""
+        for what, text in (
+            ("user name", self.username),
+            ("password", self.password),
+            ("identity token", self.identity_token),
+        ):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise AuthConfigError(f"the {what} of a login is not UTF-8") from None
+
 
 @dataclass(frozen=True, slots=True)
 class CredentialSource:

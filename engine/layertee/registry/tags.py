@@ -1,13 +1,15 @@
 """The tags of a repository, page by page (distribution-spec v1.1, "Listing Tags").
 
 Rules of this file: the pages that a registry leads to are of the same repository, whatever path it names; no
-page is asked for twice; tags, bytes and pages are bounded, and what goes beyond is an error, not a shorter
-list. A text that can be no tag is left out: nobody could pull it.
+page is asked for twice; tags, bytes, pages and time are bounded, and what goes beyond is an error, not a
+shorter list. A text that can be no tag is left out: nobody could pull it.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from .client import Registry
 
 MAX_TAGS: Final = 200_000
-_MAX_PAGES: Final = 5_000
+_MAX_PAGES: Final = 1_000
+_MAX_SECONDS: Final = 120.0
 _MAX_PAGE: Final = 16 << 20  # bytes: 200,000 tags of 80 characters
 _MAX_LINK: Final = 8 << 10
 _TAG = re.compile(TAG)
@@ -36,7 +39,9 @@ class TagList:
     n_unusable: int = 0
 
 
-async def list_tags(registry: Registry, *, page: int | None = None) -> TagList:
+async def list_tags(
+    registry: Registry, *, page: int | None = None, clock: Callable[[], float] = time.monotonic
+) -> TagList:
     """All tags of the registry's repository; ``page`` at a time, or as many as the registry likes.
 
     Raises NotInRegistry where there is no such repository, DocumentError for an answer that is none or has
@@ -47,9 +52,12 @@ async def list_tags(registry: Registry, *, page: int | None = None) -> TagList:
     n_unusable = 0
     query = f"n={page}" if page is not None else ""
     asked: set[str] = set()
+    began = clock()
     while query not in asked:
         if len(asked) == _MAX_PAGES:
             raise DocumentError(f"{what} has more than {_MAX_PAGES} pages")
+        if clock() - began > _MAX_SECONDS:
+            raise DocumentError(f"{what} has no end after {len(asked)} pages and {_MAX_SECONDS:g} s")
         asked.add(query)
         path = f"tags/list?{query}" if query else "tags/list"
         answer = await registry.small(path, "application/json", limit=_MAX_PAGE, what=what)

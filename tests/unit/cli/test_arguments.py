@@ -199,7 +199,12 @@ def test_a_topic_fits_a_terminal_and_is_named_where_it_is_listed(
 
 def test_a_topic_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     told = complaint(capsys, "help", "plaices")
-    assert "invalid choice: 'plaices'" in told and told.endswith("; did you mean places?")
+    assert told.endswith("error: there is no topic or command 'plaices'; did you mean places?")
+    for typed, meant in (("settings", "configuration"), ("errors", "exit-codes"), ("pul", "pull")):
+        told = complaint(capsys, "help", typed)
+        assert told.endswith(f"there is no topic or command '{typed}'; did you mean {meant}?")
+    told = complaint(capsys, "help", "zzz")
+    assert told.endswith("there is no topic or command 'zzz'; 'layertee --help' lists what there is")
     assert tuple(TOPICS) == TOPIC_NAMES
 
 

@@ -76,6 +76,20 @@ def test_a_pull_has_its_amounts_and_its_end(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o644 and os.listdir(path.parent) == [path.name]
 
 
+def test_each_series_is_there_once(path: Path) -> None:
+    """Whether the command failed as a whole or for one of its images."""
+    names = ("a/\udcff", IMAGE, IMAGE, "a/\\xff", IMAGE)
+    rows = [{"image": name, "error": FAILED} for name in names]
+    for result in (None, {"images": rows}):
+        MetricsFile(path, arguments("pull", *names)).write(143, result, FAILED)
+        lines = [line.rpartition(" ")[0] for line in path.read_text().splitlines() if line[0] != "#"]
+        assert len(lines) == len(set(lines)) and len({line.partition("image=")[2] for line in lines}) >= 2
+        assert {sample[1:] for sample in values(path) if sample[0].endswith("_exit_code")} == {
+            (),
+            ("a/\\xff",),
+        }
+
+
 def test_the_last_success_is_kept_while_runs_fail(path: Path) -> None:
     written(path, "pull", 0, PULLED)
     path.write_text(re.sub(rf"^({LAST_SUCCESS}.*) \S+$", r"\1 1700000000.0", path.read_text(), flags=re.M))

@@ -81,6 +81,20 @@ def test_what_is_no_login_is_an_error_that_does_not_show_it(wrong: object) -> No
         assert "first-secret" not in "".join(traceback.format_exception(caught.value, limit=0))
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (("u\udcff", "p", ""), "user name"),
+        (("u", "p\udcff", ""), "password"),
+        (("", "", "\ud800"), "identity token"),
+    ],
+)
+def test_a_login_that_no_request_can_carry_is_an_error(given: tuple[str, str, str], what: str) -> None:
+    with pytest.raises(AuthConfigError, match=f"the {what} of a login is not UTF-8") as caught:
+        Login(*given)
+    assert str(caught.value).isascii()
+
+
 def test_where_a_login_is_from_is_told_and_not_what_it_is() -> None:
     given = GivenCredentials({"a.example/os": ONE}, env={})
     login = looked_up(given, "a.example")

@@ -85,7 +85,17 @@ def test_a_list_without_end_is_an_error() -> None:
     def more(request: Request) -> Answer:
         return page([], f"</x?last={next(count)}>; rel=next")
 
-    assert "pages" in str(refused(more))
+    assert "more than 1000 pages" in str(refused(more))
+
+
+def test_a_list_that_takes_too_long_is_an_error() -> None:
+    """Each look at the clock is a minute after the one before."""
+    count = iter(range(100))
+    minutes = iter(range(0, 6000, 60))
+    rig = Rig()
+    rig.transport.on(f"{rig.base}/tags/list", lambda _: page([], f"</x?last={next(count)}>; rel=next"))
+    with pytest.raises(DocumentError, match="has no end after 2 pages and 120 s"):
+        asyncio.run(list_tags(rig.registry, clock=lambda: float(next(minutes))))
 
 
 def test_too_many_tags_are_an_error() -> None:
