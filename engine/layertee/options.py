@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .disk.keeping import KeepPartials
 from .disk.space import KeepFree
-from .image.given import one_of, parsed, path_of, several
+from .image.given import of_declared_types, one_of, parsed, path_of, several
 from .image.holding import Basis, Place
 from .image.placename import PlaceName, Where, parse_place
 from .image.platform import Platform
@@ -50,6 +50,7 @@ class Budget:
     min_rate: int | None = None
 
     def __post_init__(self) -> None:
+        of_declared_types(self)
         least = min(self.max_output, self.max_growth, self.work_ns_per_byte)
         if least <= 0 or min(self.free_output, self.work_s) < 0:
             raise ValueError(f"not a budget: {self}")
@@ -106,6 +107,7 @@ class PolicyOptions:
         for name in ("file", "registries_d", "skopeo", "trust_file"):
             _put(self, name, path_of(getattr(self, name), name))
         _put(self, "signatures_by", one_of(SignaturesBy, self.signatures_by, "signatures_by"))
+        of_declared_types(self)
         if self.max_age_s is not None and self.max_age_s <= 0:
             raise ValueError(f"max_age_s is not above 0: {self.max_age_s}")
 
@@ -141,7 +143,8 @@ class Options:
     Texts are taken for what they name: a platform, paths, places as ``--from`` has them, the value of
     ``trust``, sizes and ages. ValueError or InvalidReference for what there is not, TypeError for what is
     something else. Options pickle unless they have an ``ssl_context``, or a place or function that does
-    not; their logins are then in what was pickled.
+    not; their logins are then in what was pickled, in clear. ``dataclasses.asdict`` keeps a mapping of
+    logins as one object, which shows none.
     """
 
     platform: Platform | None = None
@@ -205,11 +208,16 @@ class Options:
 
     def __post_init__(self) -> None:
         self._put_what_is_meant()
+        of_declared_types(self, Budget, FetchLimits, PolicyOptions)
         if self.core is not None and self.core not in CORES:
             raise ValueError(f"core is one of {', '.join(map(repr, CORES))}, or None, not {self.core!r:.100}")
         for realm in self.trusted_realms:
             if not isinstance(realm, str) or _HOST.fullmatch(realm) is None:
                 raise ValueError(f"trusted_realms has hosts, and {realm!r:.100} is none")
+        if self.credentials is not None:
+            _put(self, "credentials", _given_logins(self.credentials))
+        if self.ssl_context is not None:
+            _check_context(self.ssl_context)
         self._refuse_two_answers()
         if not ZSTD_WINDOW_LEAST <= self.zstd_window <= ZSTD_WINDOW_MOST:
             raise ValueError(f"zstd_window is not from 1 KiB to 2 GiB: {self.zstd_window}")
@@ -232,11 +240,8 @@ class Options:
 
     def _refuse_two_answers(self) -> None:
         """What is given by the caller is given in place of files, so that both together say nothing clear."""
-        if self.credentials is not None:
-            if not isinstance(self.credentials, Mapping) and not callable(self.credentials):
-                raise TypeError("credentials is a mapping or a function, from hosts to Login")
-            if self.anonymous or self.authfile is not None:
-                raise ValueError("credentials is given in place of authfile and anonymous, not beside them")
+        if self.credentials is not None and (self.anonymous or self.authfile is not None):
+            raise ValueError("credentials is given in place of authfile and anonymous, not beside them")
         if self.ssl_context is not None and (self.cert_dir is not None or self.tls_verify is not None):
             raise ValueError("ssl_context is given in place of cert_dir and tls_verify, not beside them")
         given = self.credentials is not None or self.ssl_context is not None
@@ -244,6 +249,61 @@ class Options:
             raise ValueError(
                 "skopeo cannot be handed credentials or an ssl_context: signatures_by is another"
             )
+
+
+class _Logins(Mapping[str, "Login"]):
+    """Logins by registry, as they were when they were given.
+
+    It is no dict: what takes Options apart, like ``dataclasses.asdict``, leaves it as it is, with its
+    passwords inside.
+    """
+
+    def __init__(self, given: Mapping[str, Login]) -> None:
+        self._given = dict(given)
+
+    def __getitem__(self, key: str) -> Login:
+        return self._given[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __repr__(self) -> str:
+        return f"<logins for {len(self)} registries>"
+
+
+def _given_logins(given: object) -> object:
+    """What ``given`` is kept as. Raises TypeError, which shows nothing of what was given."""
+    if not isinstance(given, Mapping):
+        if callable(given):
+            return given
+        raise TypeError("credentials is a mapping or a function, from hosts to Login")
+    from .config.logins import Login  # where logins are given, and not before
+
+    logins = _Logins(given)
+    for key, login in logins.items():
+        if not isinstance(key, str):
+            raise TypeError(f"credentials is a mapping from hosts to Login, and has a key of {_kind(key)}")
+        if not isinstance(login, Login):
+            raise TypeError(f"credentials is a mapping from hosts to Login, and has one to {_kind(login)}")
+        of_declared_types(login)
+    return logins
+
+
+def _check_context(given: object) -> None:
+    """Raises TypeError, ValueError."""
+    import ssl
+
+    if not isinstance(given, ssl.SSLContext):
+        raise TypeError(f"ssl_context is an ssl.SSLContext or None, not {_kind(given)}")
+    if given.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl_context is one for clients, not of PROTOCOL_TLS_SERVER")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _put(options: object, name: str, value: object) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
+import math
 import pickle
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from layertee import Basis, Form, Keep, KeepFree, KeepPartials, Options, Platfor
 from layertee.config.logins import Login
 from layertee.errors import InvalidReference
 from layertee.image.placename import parse_place
-from layertee.options import PolicyOptions, SignaturesBy
+from layertee.options import Budget, PolicyOptions, SignaturesBy
 from layertee.store.store import Store
+from layertee.transfer.limits import FetchLimits
 
 PACKAGE = Path(layertee.__file__).parent
 
@@ -76,6 +79,7 @@ def test_what_is_wanted_may_be_texts() -> None:
 
 # What is no value of the kind, given as one.
 ANY: Any = 7
+SECRET = "a-password-that-nobody-sees"
 REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "form": (lambda: Want("as_is"), ValueError, "form is one of 'as-is', 'uncompressed', not 'as_is'"),
     "verify": (
@@ -119,6 +123,27 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "in place of cert_dir and tls_verify",
     ),
+    "key of credentials": (
+        lambda: Options(credentials={ANY: Login("me", SECRET)}),
+        TypeError,
+        "credentials is a mapping from hosts to Login, and has a key of int",
+    ),
+    "login of credentials": (
+        lambda: Options(credentials={"a.example": ANY}),
+        TypeError,
+        "credentials is a mapping from hosts to Login, and has one to int",
+    ),
+    "password": (
+        lambda: Options(credentials={"a.example": Login("me", ANY)}),
+        TypeError,
+        "password is a text, not int",
+    ),
+    "ssl_context": (lambda: Options(ssl_context=ANY), TypeError, "ssl_context is an ssl.SSLContext or None"),
+    "ssl_context of a server": (
+        lambda: Options(ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)),
+        ValueError,
+        "ssl_context is one for clients",
+    ),
     "credentials for skopeo": (
         lambda: Options(credentials={}, policy=PolicyOptions(signatures_by="skopeo")),
         ValueError,
@@ -133,6 +158,40 @@ def test_what_there_is_not_is_refused_where_it_is_given(case: str) -> None:
     with pytest.raises(kind) as caught:
         make()
     assert text in str(caught.value)
+
+
+PLAIN = {"bool", "int", "float", "str", "None"}
+
+
+@pytest.mark.parametrize(
+    "kind", [Options, PolicyOptions, Budget, FetchLimits], ids=lambda kind: str(kind.__name__)
+)
+def test_every_field_refuses_another_type_and_names_itself(kind: Callable[..., object]) -> None:
+    odd = object()
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        words = set(str(field.type).split(" | "))
+        wrong = [odd]
+        if words <= PLAIN:  # not even what Python takes for it elsewhere
+            wrong += [] if "str" in words else ["false", "1", ""]
+            wrong += [] if "bool" in words else [True]
+            wrong += [] if words & {"int", "float"} else [1, 0]
+            wrong += [] if "float" in words else [1.5]
+            wrong += [math.nan]
+            wrong += [] if "None" in words else [None]
+        for value in wrong:
+            with pytest.raises((TypeError, ValueError), match=field.name):
+                kind(**{field.name: value})
+                pytest.fail(f"{kind}: {field.name}={value!r} was taken")
+
+
+@pytest.mark.parametrize("name", ["max_connections", "max_rate", "range_nbytes", "stall_s", "attempts"])
+def test_limits_of_nothing_are_refused(name: str) -> None:
+    for value in (0, -1):
+        with pytest.raises(ValueError, match=f"{name} is not above 0"):
+            FetchLimits(**{name: value})  # type: ignore[arg-type]
+    for other in ("stall_rate", "backoff_s"):
+        with pytest.raises(ValueError, match=f"{other} is below 0"):
+            FetchLimits(**{other: -1})  # type: ignore[arg-type]
 
 
 def test_changed_options_are_checked_as_new_ones() -> None:
@@ -165,14 +224,22 @@ def test_type_checkers_are_shown_every_field(kind: type) -> None:
     assert len(init.args.defaults) == len(fields)
 
 
-SECRET = "a-password-that-nobody-sees"
-
-
 def test_options_show_no_secret() -> None:
     options = Options(credentials={"registry.example.com": Login("me", SECRET)})
     shown = f"{options!r} {options} {options.credentials!r}"
     assert SECRET not in shown
     assert "credentials" not in repr(options)
+
+
+def test_options_that_are_taken_apart_show_no_secret() -> None:
+    given = {"registry.example.com": Login("me", SECRET)}
+    options = Options(credentials=given)
+    for taken_apart in (dataclasses.asdict(options), dataclasses.astuple(options)):
+        assert SECRET not in f"{taken_apart!r} {taken_apart}"
+        assert SECRET not in json.dumps(taken_apart, default=repr)
+    assert dataclasses.asdict(options)["credentials"] == given
+    given.clear()
+    assert isinstance(options.credentials, Mapping) and len(options.credentials) == 1
 
 
 def test_options_pickle_with_what_was_given() -> None:

@@ -6,15 +6,49 @@ A value that there is not is refused where it is given, with those that there ar
 from __future__ import annotations
 
 import enum
+import math
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["one_of", "parsed", "path_of", "several"]
+__all__ = ["of_declared_types", "one_of", "parsed", "path_of", "several"]
 
 E = TypeVar("E", bound=enum.Enum)
 T = TypeVar("T")
+
+# By the words of an annotation: what is taken for it, and what that is called.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "True or False"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a text"),
+    "None": ((type(None),), "None"),
+}
+
+
+def of_declared_types(value: Any, *kinds: type) -> None:
+    """Refuse a dataclass, a field of which is declared as a bool, int, float, str or one of ``kinds``, or as
+    None besides, and holds something else; True and False are no numbers. Other fields are not looked at.
+
+    Raises TypeError, and ValueError for what is not a number by its own account.
+    """
+    known = _TYPES | {kind.__name__: ((kind,), kind.__name__) for kind in kinds}
+    for field in fields(value):
+        words = str(field.type).split(" | ")
+        if not known.keys() >= set(words):
+            continue
+        given = getattr(value, field.name)
+        is_taken = any(
+            isinstance(given, known[word][0]) and (word == "bool" or not isinstance(given, bool))
+            for word in words
+        )
+        if not is_taken:
+            taken = " or ".join(known[word][1] for word in words)
+            raise TypeError(f"{field.name} is {taken}, not {type(given).__name__}")
+        if isinstance(given, float) and math.isnan(given):
+            raise ValueError(f"{field.name} is a number, not {given}")
 
 
 def one_of(kind: type[E], given: object, what: str) -> E:

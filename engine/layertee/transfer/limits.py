@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 
+from ..image.given import of_declared_types
 from ..record import dataclass
 
 
@@ -33,3 +34,13 @@ class FetchLimits:
     stall_rate: int = 10 << 10
     attempts: int = 8
     backoff_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        of_declared_types(self, RangeMode)
+        for name in ("max_connections", "max_rate", "range_nbytes", "stall_s", "attempts"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is not above 0: {value}")
+        for name in ("stall_rate", "backoff_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is below 0: {getattr(self, name)}")
