@@ -53,7 +53,7 @@ LEFT_OUT: dict[str, set[str]] = {
     "help": HTTP | LOOP | LAYERS | TRANSFERS | NOT_TO_PULL | NO_STORE,
     "ls": HTTP | LOOP | LAYERS | TRANSFERS | {"tomllib"} | (NOT_TO_PULL - {"layertee.store.gc"}),
     "doctor": HTTP
-    | LOOP
+    | (LOOP - {"ssl"})  # whose version of OpenSSL it shows
     | TRANSFERS
     | SIGNATURES
     | {"rich", "isal", "zstandard", "layertee.imageproxy"}
