@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         "credentials is a mapping from hosts to Login, and has one to int",
     ),
     "password": (
-        lambda: Options(credentials={"a.example": Login("me", ANY)}),
+        lambda: Login("me", ANY),
         TypeError,
         "password is a text, not int",
     ),

@@ -19,6 +19,7 @@ from typing import Final
 
 from ..errors import AuthConfigError, DocumentError
 from ..image import hub
+from ..image.given import of_declared_types
 from ..image.strictjson import as_object, as_text, load_object
 from ..record import dataclass
 from . import helpers as credential_helpers
@@ -49,7 +50,8 @@ class Login:
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        """Raises AuthConfigError for what no request can carry."""
+        """Raises AuthConfigError for what no request can carry, TypeError for what is no text."""
+        of_declared_types(self)
         for what, text in (
             ("user name", self.username),
             ("password", self.password),
