@@ -25,6 +25,8 @@ from layertee.skopeo.find import first_on_path
 from layertee.skopeo.shim import install
 from layertee.store.store import Store
 from tests.support.process import in_child
+from tests.support.rig.images import build_image
+from tests.support.rig.layers import text_layer
 
 pytestmark = pytest.mark.needs_root("only root can act for another user")
 
@@ -93,6 +95,28 @@ def test_a_symlink_of_another_user_is_refused_where_its_target_would_do(place: P
     os.lchown(like_tmp / "link", MALLORY, MALLORY)
     with pytest.raises(UnsafePath, match=f"run: chown -h 0 {like_tmp}/link$"):
         refuse_reachable(like_tmp / "link")
+
+
+@pytest.mark.parametrize("target", ["oci-archive:{}", "oci:{}", "dir:{}"])
+def test_no_image_is_written_where_a_symlink_of_another_user_leads(
+    room: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = build_image(room / "built", [text_layer({"a": "b"})], ref="r.example/os:1")
+    source, store = f"oci:{built.root}:r.example/os:1", ["--store", str(room / "store")]
+    assert main(["pull", "-q", *store, source]) == EXIT_OK
+    like_tmp, victim = room / "tmp", room / "victim"
+    like_tmp.mkdir()
+    like_tmp.chmod(0o1777)
+    (like_tmp / "link").symlink_to(victim)
+    os.lchown(like_tmp / "link", MALLORY, MALLORY)
+    to = ["--to", target.format(like_tmp / "link")]
+    commands = [["pull", source, *to, *(() if target == "oci:{}" else store)]]
+    if target != "dir:{}":
+        commands.append(["export", "r.example/os:1", *to, *store])
+    for command in commands:
+        assert main(command) == EXIT_ERROR
+        assert "[UNSAFE_PATH]" in capsys.readouterr().err
+    assert not victim.exists() and os.listdir(like_tmp) == ["link"]
 
 
 def test_no_store_is_opened_where_another_user_can_swap_it(place: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from ..config.home import User
 from ..disk.files import is_directory
-from ..disk.outputs import output_at
+from ..disk.outputs import output_at, output_directory_at
 from ..disk.trusted import refuse_reachable
 from ..errors import LayerteeError
 from ..image.placename import PlaceKind, PlaceName, parse_place
@@ -107,9 +107,7 @@ def _stores(args: argparse.Namespace) -> Iterator[Path]:
             f"{target.store} is written by skopeo, which mounts: that is not possible in a sandbox"
         )
     if isinstance(target, LayoutReference):
-        if changes:
-            _make(target.path, private=False)
-        yield target.path
+        yield _made(target.path, changes=changes)
         return
     if not hasattr(args, "store"):
         return
@@ -118,9 +116,7 @@ def _stores(args: argparse.Namespace) -> Iterator[Path]:
         _make(root, private=True)
     yield root
     if isinstance(target, DirectoryTarget):
-        if changes:
-            _make(target.path, private=False)
-        yield target.path
+        yield _made(target.path, changes=changes)
     elif target is not None:
         yield from _result(target.path)
 
@@ -148,6 +144,14 @@ def _written(args: argparse.Namespace) -> Iterator[Path]:
         file = getattr(args, name, None)
         if file is not None:
             yield from _result(file)
+
+
+def _made(path: Path, *, changes: bool) -> Path:
+    """The directory that an image is to be written into."""
+    where = output_directory_at(path)
+    if changes:
+        _make(where, private=False)
+    return where
 
 
 def _make(path: Path, *, private: bool) -> None:

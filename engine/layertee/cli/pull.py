@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..disk.outputs import output_directory_at
 from ..disk.space import human
 from ..engine import Engine, ImageName
 from ..errors import LayerteeError
@@ -62,7 +63,7 @@ def _tell(args: argparse.Namespace, result: PullResult, target: Target | None) -
 def _pulled(args: argparse.Namespace, reporting: Reporting, target: Target | None) -> PullResult:
     found = target if isinstance(target, LayoutReference) else None
     beyond = target if not isinstance(target, LayoutReference) else None
-    root = found.path if found else root_of(args)
+    root = output_directory_at(found.path) if found else root_of(args)
     name = found.ref if found else ImageName.AS_REFERENCE
     image = in_full(args)
     begun: list[ImagePlan] = []

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..aio import unwrapped_group
+from ..disk.outputs import output_directory_at
 from ..disk.space import human
 from ..engine import Engine, ImageName
 from ..errors import DeadlineExceeded, InvalidReference, LayerteeError
@@ -97,7 +98,7 @@ class _Several:
                 f"--to {args.to}: with several IMAGEs write oci:DIR, they keep their names"
             )
         self._args = args
-        self._root = found.path if found else root_of(args)
+        self._root = output_directory_at(found.path) if found else root_of(args)
         self._is_private = found is None
         self._named = self._names(args)
         self._images = [_Image(name) for name in dict.fromkeys(self._named)]

@@ -88,7 +88,10 @@ def output_at(path: Path, *, outside: Iterable[Path] = (), streams: bool = False
 
 
 def output_directory_at(path: Path, *, outside: Iterable[Path] = ()) -> Path:
-    """As ``output_at`` for a directory, which need not be there, nor its parents: where it is, or will be."""
+    """As ``output_at`` for a directory, which need not be there, nor its parents: where it is, or will be.
+
+    Raises UnsafePath, LocalError. Blocks.
+    """
     target, _, descriptor = _looked_at(path)
     if descriptor is not None:
         raise LocalError(f"{path} is no directory by name", path=str(path))
@@ -147,7 +150,7 @@ def _followed(path: Path) -> tuple[Path, os.stat_result | None, int | None]:
             continue
         if (named := _DESCRIPTOR.fullmatch(there)) and not todo and int(named[1]) == os.getpid():
             return Path(there), None, int(named[2])
-        for uid, whose in ((here.st_uid, there), (found.st_uid, at)):
+        for uid, whose in ((here.st_uid, "it"), (found.st_uid, f"its directory {at}")):
             if uid not in trusted:
                 raise UnsafePath(
                     f"the symlink {there} is not followed: {whose} belongs to user {uid}, who could have it"

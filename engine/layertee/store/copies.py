@@ -21,7 +21,7 @@ from typing import BinaryIO, Final, Self, cast
 from ..disk.blob_file import FileContent
 from ..disk.files import disk_error, make_directory, sync_directory
 from ..disk.locks import lock_directory
-from ..disk.outputs import Output, output_at, output_directory_at, refuse_inside
+from ..disk.outputs import Output, output_at, output_directory_at
 from ..disk.part import PART_SUFFIX, PartFile, write_file
 from ..disk.space import KeepFree, Space
 from ..errors import (
@@ -158,8 +158,7 @@ def write_layout(
     The names come last. Raises as ``write_archive``, and StoreCorrupt for a directory of something else;
     LocalError for one that is in the store itself.
     """
-    refuse_inside(path, _stores_of(images))
-    layout = Layout.create(path, private=False)
+    layout = Layout.create(output_directory_at(path, outside=_stores_of(images)), private=False)
     blobs = [each for each in _blobs_of(images, without) if not _is_there(layout.blob_path, each[1])]
     Space(layout.path, keep_free).check(sum(blob.size for _, blob in blobs), f"writing {path.name}")
     for source, blob in blobs:
