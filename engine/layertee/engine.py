@@ -223,6 +223,7 @@ class Engine:
         """
         from .pulling.budget import Pace
         from .pulling.pull import Pull
+        from .pulling.told import called
 
         fetcher, ingest = await self._begin(plan)
         pace, workers = Pace(self._options.budget.min_rate), self._workers().workers
@@ -230,8 +231,9 @@ class Engine:
             async with self.in_time():
                 with span("pull", image=plan.reference, manifest_digest=plan.manifest.digest) as traced:
                     beside = await self._network.beside(_registry_of(plan), plan.image)
-                    made = Pull(self.store, fetcher, ingest, plan, pace, progress, beside, n_workers=workers)
-                    result = await made.run()
+                    with called(progress) as tell:
+                        made = Pull(self.store, fetcher, ingest, plan, pace, tell, beside, n_workers=workers)
+                        result = await made.run()
                     traced.set(bytes_fetched=result.bytes_fetched, bytes_reused=result.bytes_reused)
         finally:
             self._trim_parts()
@@ -278,9 +280,11 @@ class Engine:
 
     async def verify(self, progress: VerifyCallback | None = None) -> VerifyReport:
         """Hash everything in the store again; what is wrong goes to quarantine. Raises StoreBusy."""
+        from .pulling.told import called
         from .pulling.verify import verify_store
 
-        return await verify_store(self.store, self._workers(), self._options, progress)
+        with called(progress) as tell:
+            return await verify_store(self.store, self._workers(), self._options, tell)
 
     # --- inside ---
 

@@ -8,14 +8,16 @@ is raised. It has kept what a cancelled pull keeps.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from .aio import refuse_event_loop
 from .engine import Engine, ImageName, Inspection, Options
@@ -36,6 +38,7 @@ T = TypeVar("T")
 
 _ADVICE = "there, use layertee.Engine"
 _CLOSED = "the engine was closed meanwhile"
+_FORKED = "the engine is the parent's: a process that was forked has none of its threads; make one in each"
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -80,12 +83,14 @@ class SyncEngine:
 
     It has an event loop in a thread of its own. Any thread may call it, several at once, but none on whose
     event loop it would wait (RuntimeError). Errors are raised in the thread that called. Leaving the block
-    cancels what other threads wait for, which is a RuntimeError there.
+    cancels what other threads wait for, which is a RuntimeError there. An engine that is forgotten inside its
+    block is a ResourceWarning, and ends. A process that was forked cannot use its parent's (RuntimeError).
     """
+
+    _home: _Home | None = None
 
     def __init__(self, store: Store | Path | str | None = None, *, options: Options | None = None) -> None:
         self._engine = Engine(store, options=options)
-        self._home: _Home | None = None
         self._was_used = False
 
     def __enter__(self) -> Self:
@@ -105,8 +110,14 @@ class SyncEngine:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         home, self._home = self._home, None
-        if home is not None:
+        if home is not None and home.is_ours:
             home.close()
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        home, self._home = self._home, None
+        if home is not None and home.is_ours:
+            home.end()  # not waited for: any thread may come by, also the engine's own
+            warn(f"an engine was not closed: {self!r}", ResourceWarning, stacklevel=2, source=self)
 
     @property
     def store(self) -> Store:
@@ -176,6 +187,8 @@ class SyncEngine:
         refuse_event_loop(_ADVICE)
         if self._home is None:
             raise RuntimeError("use the engine inside 'with'")
+        if not self._home.is_ours:
+            raise RuntimeError(_FORKED)
         call = _Call(self._home, make, news)
         call.begin()
         return call
@@ -222,8 +235,9 @@ class SyncEngine:
         except BaseException:
             call.give_up()  # what the block raised says more than what comes of that
             raise
-        call.home.soon(leave.set)
-        call.wait()
+        if call.home.is_ours:
+            call.home.soon(leave.set)
+            call.wait()
 
 
 # The engine of the block of ``in_time`` that this thread is in, and when that began.
@@ -242,7 +256,8 @@ class _Home(threading.Thread):
         self._opened = threading.Event()
         self._failed: BaseException | None = None
         self._calls: set[_Call[Any]] = set()
-        self._lock = threading.Lock()  # of the calls
+        self._lock = threading.RLock()  # of the calls; a thread that has it may come to __del__
+        self._pid = os.getpid()
         self._is_over = False
 
     def run(self) -> None:
@@ -276,6 +291,11 @@ class _Home(threading.Thread):
             return [call.task for call in self._calls if call.task is not None]
 
     @property
+    def is_ours(self) -> bool:
+        """Whether this process has the thread: one that was forked has not."""
+        return self._pid == os.getpid()
+
+    @property
     def is_left(self) -> bool:
         """Whether nothing new is begun."""
         return self._is_left
@@ -292,11 +312,15 @@ class _Home(threading.Thread):
 
     def close(self) -> None:
         """Raises what closing the engine raises."""
+        self.end()
+        self.join()
+        self._raise_failure()
+
+    def end(self) -> None:
+        """Begin to close."""
         self._is_left = True
         if self._leave is not None:
             self.soon(self._leave.set)
-        self.join()
-        self._raise_failure()
 
     def enter(self, call: _Call[Any]) -> None:
         """``call`` is one of those that end with the loop at the latest. Raises RuntimeError after that."""
@@ -331,8 +355,9 @@ class _Call(Generic[T]):
         self, home: _Home, make: Callable[[], Coroutine[Any, Any, T]], news: threading.Event | None
     ) -> None:
         self.home = home
-        self.task: asyncio.Task[T] | None = None
+        self.task: asyncio.Task[T | None] | None = None
         self._make = make
+        self._stopped: BaseException | None = None
         self._ended = threading.Event()
         self._news = news
 
@@ -346,10 +371,14 @@ class _Call(Generic[T]):
         self.until(self._ended)
         if self.task is None or self.task.cancelled():
             raise RuntimeError(_CLOSED)
-        return self.task.result()
+        if self._stopped is not None:
+            raise self._stopped
+        return cast(T, self.task.result())
 
     def until(self, event: threading.Event) -> None:
-        """Wait for ``event``. Who is interrupted meanwhile has given up."""
+        """Wait for ``event``. Who is interrupted meanwhile has given up. Raises RuntimeError after a fork."""
+        if not self.home.is_ours:
+            raise RuntimeError(_FORKED)
         try:
             event.wait()
         except BaseException:  # KeyboardInterrupt, or whatever else the handler of a signal raises
@@ -358,10 +387,12 @@ class _Call(Generic[T]):
 
     def give_up(self) -> None:
         """Cancel it, and wait until it has ended; what it raises is of no account."""
+        if not self.home.is_ours:
+            return
         self.home.soon(self._cancel)
         self._ended.wait()
 
-    def on_end(self, task: asyncio.Task[T] | None = None) -> None:
+    def on_end(self, task: asyncio.Task[T | None] | None = None) -> None:
         self.home.leave(self)
         if task is not None and not task.cancelled():
             task.exception()  # retrieved: who gave up does not look at it
@@ -373,8 +404,16 @@ class _Call(Generic[T]):
         if self.home.is_left:
             self.on_end()
             return
-        self.task = asyncio.get_running_loop().create_task(self._make())
+        self.task = asyncio.get_running_loop().create_task(self._run())
         self.task.add_done_callback(self.on_end)
+
+    async def _run(self) -> T | None:
+        """What would end the loop, and all other calls with it, is kept for who waits."""
+        try:
+            return await self._make()
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._stopped = exc
+            return None
 
     def _cancel(self) -> None:
         if self.task is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,6 +76,48 @@ def test_no_event_loop_waits_for_itself(tmp_path: Path) -> None:
             assert (await asyncio.to_thread(engine.verify)).ok
 
         asyncio.run(main())
+
+
+def test_an_engine_that_is_forgotten_is_warned_of_and_ends(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    engine = SyncEngine(tmp_path)
+    engine.__enter__()
+    (thread,) = (one for one in set(threading.enumerate()) - before if one.name == "layertee")
+    with pytest.warns(ResourceWarning, match="an engine was not closed"):
+        del engine
+        gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+FORKED = """
+import os, sys
+from layertee import SyncEngine
+
+with SyncEngine(sys.argv[1]) as engine:
+    assert engine.verify().ok
+    child = os.fork()
+    if child:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        assert engine.verify().ok
+    else:
+        try:
+            engine.verify()
+        except RuntimeError as exc:
+            print(exc, flush=True)
+"""
+
+
+def test_a_process_that_was_forked_is_refused_its_parents_engine(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    refused, status = done.stdout.splitlines()
+    assert "a process that was forked has none of its threads" in refused
+    assert (status, done.stderr, done.returncode) == ("0", "", 0)
 
 
 def test_what_opening_the_store_raises_is_raised_by_the_block(tmp_path: Path) -> None:

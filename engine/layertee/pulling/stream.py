@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
@@ -55,6 +56,7 @@ class LayerStream:
         self._layer = layer
         self._judge = judge
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._turn = asyncio.Lock()
         self._reader: asyncio.Task[bytes | None] | None = None  # for another thread
         self._gone: BaseException | None = None
@@ -102,8 +104,11 @@ class LayerStream:
         """The next piece, None at the end. Blocks, so it is for other threads than the event loop's.
 
         Raises what kept the bytes from coming, IntegrityError in place of the end of a layer that is not what
-        the image names, ValueError after the block was left, RuntimeError on an event loop.
+        the image names, ValueError after the block was left, RuntimeError on an event loop and in a process
+        that was forked meanwhile.
         """
+        if self._pid != os.getpid():
+            raise RuntimeError("the layer was opened by the parent of this process, which alone can read it")
         refuse_event_loop("there, read a layer with 'async for'")
         if self._gone is not None:
             raise self._gone

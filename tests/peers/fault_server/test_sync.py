@@ -133,6 +133,51 @@ def test_ctrl_c_ends_a_pull_and_leaves_the_engine_in_order(image: BuiltImage, tm
     assert (program.returncode, out.splitlines(), err) == (0, ["interrupted 2 layers", "1 thread"], "")
 
 
+STOPPED = """
+import asyncio, sys, threading
+import layertee
+from layertee import Engine, Options, SyncEngine
+
+kind = {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}[sys.argv[4]]
+options = Options(tls_verify=False)
+
+def stop(progress):
+    raise kind(7)
+
+async def on_a_loop():
+    async with Engine(sys.argv[2], options=options) as engine:
+        await engine.pull(await engine.plan(sys.argv[1]), stop)
+
+try:
+    if sys.argv[3] == "pull":
+        layertee.pull(sys.argv[1], store=sys.argv[2], options=options, progress=stop)
+    elif sys.argv[3] == "Engine":
+        asyncio.run(on_a_loop())
+    else:
+        with SyncEngine(sys.argv[2], options=options) as engine:
+            try:
+                engine.pull(engine.plan(sys.argv[1]), stop)
+            finally:
+                assert engine.pull(engine.plan(sys.argv[1])).layers  # the engine is in order
+except kind as exc:
+    print(exc.args, threading.active_count())
+"""
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize("how", ["pull", "Engine", "SyncEngine"])
+def test_a_callback_may_end_the_program(image: BuiltImage, how: str, kind: str, tmp_path: Path) -> None:
+    with FaultServer(image) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", STOPPED, server.reference, str(tmp_path / "store"), how, kind],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env=os.environ | {"HOME": str(tmp_path)},
+        )
+    assert (done.stdout, done.stderr, done.returncode) == ("(7,) 1\n", "", 0)
+
+
 ELSEWHERE = """
 import pickle, sys
 from layertee import Options, SyncEngine
