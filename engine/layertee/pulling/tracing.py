@@ -4,7 +4,9 @@ Rules of this file:
 
 - Nothing is imported. Spans are made where the process has OpenTelemetry's API already, because the program
   uses it, or an instrumentation does; whether anything becomes of them is a matter of its tracer provider.
-- What a span has is what reports have: no URL, no login, no header.
+- What a span has is what reports have: no URL, no login, no header. Of an error that is not the engine's own
+  the class is all: its text may have any of them.
+- A pull does not fail because of its spans, whatever the program's span processors raise.
 
 Names and attributes are documented in docs/reference/metrics.md.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import LayerteeError
@@ -32,7 +34,18 @@ class Traced:
     def set(self, **attributes: str | int | bool | None) -> None:
         """Give it attributes, ``layertee.`` before their names; what is None is left out."""
         if self._span is not None:
-            self._span.set_attributes(_named(attributes))
+            with suppress(Exception):
+                self._span.set_attributes(_named(attributes))
+
+    def fail(self, exc: BaseException, status: Any) -> None:
+        """It is one of an error: its code or class, and the message of an error of this program."""
+        if self._span is not None:
+            kind, text = type(exc).__name__, None
+            if isinstance(exc, LayerteeError):
+                kind, text = exc.code, str(exc)
+            with suppress(Exception):
+                self._span.set_attribute("error.type", kind)
+                self._span.set_status(status.ERROR, text)
 
 
 @contextmanager
@@ -42,20 +55,25 @@ def span(name: str, **attributes: str | int | bool | None) -> Iterator[Traced]:
     if api is None:
         yield Traced()
         return
-    tracer = api.get_tracer(NAME, __version__)
-    with tracer.start_as_current_span(
-        f"{NAME}.{name}",
-        attributes=_named(attributes),
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as made:
-        try:
-            yield Traced(made)
-        except BaseException as exc:
-            kind = exc.code if isinstance(exc, LayerteeError) else type(exc).__name__
-            made.set_attribute("error.type", kind)
-            made.set_status(api.StatusCode.ERROR, str(exc))
-            raise
+    block = made = None
+    with suppress(Exception):
+        block = api.get_tracer(NAME, __version__).start_as_current_span(
+            f"{NAME}.{name}",
+            attributes=_named(attributes),
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        made = block.__enter__()
+    traced = Traced(made)
+    try:
+        yield traced
+    except BaseException as exc:
+        traced.fail(exc, getattr(api, "StatusCode", None))
+        raise
+    finally:
+        if made is not None:
+            with suppress(Exception):
+                block.__exit__(None, None, None)
 
 
 def _named(attributes: dict[str, str | int | bool | None]) -> dict[str, str | int | bool]:

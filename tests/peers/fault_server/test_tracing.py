@@ -73,11 +73,11 @@ def server(image: BuiltImage) -> Iterator[FaultServer]:
         yield server
 
 
-def run(program: str, name: str, home: Path) -> tuple[list[Any], str]:
+def run(program: str, name: str, home: Path, *, store: Path | None = None) -> tuple[list[Any], str]:
     """What the program prints, and says on standard error."""
     user = Cli(home)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PULL + program, name, str(user.store)],
+        [sys.executable, "-W", "error", "-c", PULL + program, name, str(store or user.store)],
         capture_output=True,
         text=True,
         check=True,
@@ -135,6 +135,65 @@ def test_a_span_that_an_error_ends_has_its_code(
         assert ended[key]["status"] == "ERROR"
         assert ended[key]["attributes"]["error.type"] == "NOT_FOUND"
     assert "layertee.publish" not in ended
+
+
+BROKEN = """
+import json, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+class Broken(SpanProcessor):
+    def on_start(self, span, parent_context=None):
+        raised.append(span.name)
+        if sys.argv[2].endswith("start"):
+            raise OSError("the collector is away")
+
+    def on_end(self, span):
+        raised.append(span.name)
+        raise OSError("the collector is away")
+
+raised, provider = [], TracerProvider()
+provider.add_span_processor(Broken())
+trace.set_tracer_provider(provider)
+result = layertee.pull(sys.argv[1], store=sys.argv[2], options=layertee.Options(tls_verify=False))
+print(json.dumps([result.bytes_fetched, "layertee.pull" in raised]))
+"""
+
+
+@pytest.mark.parametrize("when", ["start", "end"])
+def test_a_pull_does_not_fail_because_of_its_spans(
+    server: FaultServer, image: BuiltImage, when: str, tmp_path: Path
+) -> None:
+    told, err = run(BROKEN, server.reference, tmp_path / "home", store=tmp_path / when)
+    assert told == [sum(layer.size for layer in image.layers), True]
+    assert err == ""
+
+
+FOREIGN = """
+import json, sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+
+def fail(progress):
+    raise KeyError("a-secret")
+
+try:
+    layertee.pull(sys.argv[1], store=sys.argv[2], options=layertee.Options(tls_verify=False), progress=fail)
+except KeyError:
+    print(json.dumps([span.to_json() for span in exporter.get_finished_spans()]))
+"""
+
+
+def test_of_an_error_that_is_not_the_engines_the_class_is_all(server: FaultServer, tmp_path: Path) -> None:
+    spans, _ = run(FOREIGN, server.reference, tmp_path / "home")
+    assert any("KeyError" in span for span in spans)
+    assert not any("a-secret" in span for span in spans)
 
 
 def test_a_program_without_it_does_not_get_it(server: FaultServer, tmp_path: Path) -> None:
