@@ -55,7 +55,8 @@ def span(name: str, **attributes: str | int | bool | None) -> Iterator[Traced]:
     if api is None:
         yield Traced()
         return
-    block = made = None
+    block: Any = None
+    made: Any = None
     with suppress(Exception):
         block = api.get_tracer(NAME, __version__).start_as_current_span(
             f"{NAME}.{name}",
