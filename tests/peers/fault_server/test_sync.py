@@ -133,6 +133,38 @@ def test_ctrl_c_ends_a_pull_and_leaves_the_engine_in_order(image: BuiltImage, tm
     assert (program.returncode, out.splitlines(), err) == (0, ["interrupted 2 layers", "1 thread"], "")
 
 
+FORKED = """
+import os, sys
+from layertee import Options, SyncEngine
+
+with SyncEngine(sys.argv[2], options=Options(tls_verify=False)) as engine:
+    step = engine.plan(sys.argv[1]).layers[0]
+    with engine.open_layer(step) as stream:
+        child = os.fork()
+        if child:
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sum(map(len, stream)))
+        else:
+            try:
+                next(stream)
+            except RuntimeError as exc:
+                print(exc, flush=True)
+            os._exit(0)
+"""
+
+
+def test_a_process_that_was_forked_leaves_a_layer_to_its_parent(image: BuiltImage, tmp_path: Path) -> None:
+    with FaultServer(image) as server:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", FORKED, server.reference, str(tmp_path / "store")],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env=os.environ | {"HOME": str(tmp_path)},
+        )
+    told = "the layer was opened by the parent of this process, which alone can read it"
+    assert (done.stdout.splitlines(), done.stderr) == ([told, f"0 {len(TARS[0])}"], "")
+
+
 STOPPED = """
 import asyncio, sys, threading
 import layertee
