@@ -158,8 +158,11 @@ def configuration_report(files: Sequence[str], problem: str | None) -> list[str]
 def sandbox_report(found: Support) -> list[str]:
     """What of ``--sandbox`` this kernel has; a line each."""
     if not found.lacking:
-        return [f"sandbox: Landlock (version {found.landlock}) and a filter of system calls"]
-    return ["sandbox: not complete, and --sandbox require fails", *(f"  {one}" for one in found.lacking)]
+        return [f"sandbox, for --sandbox: Landlock (version {found.landlock}) and a filter of system calls"]
+    return [
+        "sandbox, for --sandbox: not complete; --sandbox require fails",
+        *(f"  {one}" for one in found.lacking),
+    ]
 
 
 def skopeo_report(policy_file: Path | None = None, trust_file: Path | None = None) -> list[str]:

@@ -49,7 +49,7 @@ def target_of(args: argparse.Namespace) -> Target | None:
         found = parse_reference(text)
     # A store that layertee.toml names for all commands gives way to a layout that is typed.
     if isinstance(found, LayoutReference) and args.store and "store" not in args.configured:
-        raise InvalidReference("--store and --to both say where to; give one")
+        raise InvalidReference("--store and --to oci:DIR both say where the image is kept; give one")
     if isinstance(found, StorageReference) and found.image is None:
         raise InvalidReference(f"--to {text}: the image has no name there; write containers-storage:NAME")
     if isinstance(found, LayoutReference | ArchiveReference | DirectoryTarget | StorageReference):
