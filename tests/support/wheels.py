@@ -28,7 +28,10 @@ class NotToBeHad(NotInstalled):
 
 
 def built() -> Path:
-    """A zip with the source archive and all wheels. Raises RigError."""
+    """A zip with the source archive and all wheels. Raises NotToBeHad, RigError."""
+    for tool in ("git", "apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise NotToBeHad(f"building the wheels of a release takes {tool}")
 
     def build() -> Path:
         out = directory / "dist"
@@ -81,7 +84,9 @@ def arm_root() -> Path:
         try:
             root = unpacked(Apt("aarch64").with_dependencies(_PYTHON), directory / "root")
         except ReleaseError as exc:
-            raise NotToBeHad(f"no Debian packages for {ARCHITECTURES['aarch64']}: {exc}") from exc
+            raise NotToBeHad(
+                f"a Python for ARMv8 takes Debian's packages for {ARCHITECTURES['aarch64']}: {exc}"
+            ) from exc
         for name in ("usr/share/doc", "usr/share/locale", "usr/share/man"):
             shutil.rmtree(root / name, ignore_errors=True)
         _install(root / "site", _downloaded(directory / "wheels"))

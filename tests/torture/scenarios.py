@@ -367,7 +367,7 @@ def _image_proxy() -> Scenario:
     def again(here: World, cli: Cli) -> None:
         def run() -> None:
             (ran,) = act(here, cli, {})
-            assert (ran.code, ran.json) == (0, {"refused": []}), ran
+            assert (ran.code, json.loads(ran.out)) == (0, {"refused": []}), ran
 
         fetches_nothing_again(here, here.image, cli, run)
 

@@ -37,8 +37,8 @@ def debian() -> Path:
 
 def _debootstrap() -> Path:
     program = shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None or os.geteuid() != 0:
-        raise NoDebootstrap("a Debian is made by debootstrap (Debian package debootstrap), as root")
+    if program is None or shutil.which("tar") is None or os.geteuid() != 0:
+        raise NoDebootstrap("making a Debian takes debootstrap (Debian package debootstrap) and root")
     with tempfile.TemporaryDirectory(prefix="layertee-debian-") as directory:
         root = Path(directory) / "root"
         try:

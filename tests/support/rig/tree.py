@@ -27,7 +27,7 @@ class NoTree(NotInstalled):
 def archive() -> Path:
     """The ``.tar.zst`` for this machine, made once for the same sources and then kept. Raises RigError."""
     if shutil.which("apt-get") is None or platform.machine() not in ("x86_64", "aarch64"):
-        raise NoTree("the self-contained tree is made on Debian, for x86_64 and aarch64")
+        raise NoTree("making the self-contained tree takes Debian, on x86_64 or aarch64")
     packed = wheels.built()
 
     def make() -> Path:
