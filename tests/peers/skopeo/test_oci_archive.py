@@ -184,7 +184,9 @@ def test_what_is_wrong_with_an_archive_is_said_in_one_line(
     assert "there is no header at byte 0" in cli.run(*into, f"oci-archive:{path}.gz", code=1).err
     path.with_name("os.tar.gz").write_bytes(gzip.compress(bytes(10_000))[:-10])
     assert "cannot be unpacked: gzip:" in cli.run(*into, f"oci-archive:{path}.gz", code=1).err
-    assert "write oci:DIR" in cli.run("pull", "--to", f"oci-archive:{path}", "host.example/os:1", code=1).err
+    assert (
+        "write oci:DIR" in cli.run("pull", "--to", f"docker-archive:{path}", "host.example/os:1", code=1).err
+    )
 
 
 @pytest.mark.slow
