@@ -645,8 +645,8 @@ static void is_refused(size_t in_nbytes, size_t room, size_t at, size_t nbytes,
 	lt_inflate_free(f);
 }
 
-/* Each number of the format (lt_inflate_own.c) that bounds an index, or what is
- * copied. */
+/* Each number of the format (lt_inflate_frozen.c) that bounds an index, or what
+ * is copied. */
 static void no_frozen_number_is_believed(void)
 {
 	size_t header, end;
