@@ -255,8 +255,8 @@ def test_two_layers_are_hashed_in_two_lanes() -> None:
             assert min(stats.inflate_ns, stats.hash_ns) > 0
             return stats.pair_nbytes, stats.single_nbytes
 
-    paired, single = run(main())
-    assert paired > single
+    # On a busy machine one layer can be through before the other is fed: then there was nothing to pair.
+    assert any(paired > single for paired, single in (run(main()) for _ in range(5)))
 
 
 def many_frames(tar: bytes, checksum: bool) -> bytes:
