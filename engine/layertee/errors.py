@@ -241,7 +241,7 @@ class NotInRegistry(RegistryError, NotFound):
 
 
 class RateLimited(RegistryError):
-    """429, or 503 with Retry-After. ``retry_after`` is in seconds, already clamped."""
+    """429, or 503 with Retry-After: ``retry_after``, in seconds, a day at most."""
 
     code = "RATE_LIMITED"
     retryable = True

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from tests.support.ccore import ROOT
 from tests.support.fakes.fault_server import FaultServer, on
 from tests.support.fakes.faults import Gate, Held
-from tests.support.fakes.refusals import Status
+from tests.support.fakes.refusals import Status, too_many
 from tests.support.process import PLAIN, Cli
 from tests.support.rig.images import BuiltImage, build_image
 from tests.support.rig.layers import incompressible_layer, text_layer
@@ -129,6 +129,39 @@ def test_of_a_registry_that_does_not_answer_it_is_said_who_is_waited_for(
     gate.open()
     ran = user.finish(process)
     assert ran.err.startswith(f"2 layers: 2 to fetch from {server.host}, ")
+
+
+@pytest.mark.parametrize("where", ["manifest", "blob"])
+def test_a_wait_that_the_registry_asks_for_is_said_and_is_an_event(
+    user: Cli, image: BuiltImage, server: FaultServer, where: str
+) -> None:
+    refused = image.layers[1].digest if where == "blob" else None
+    server.script([on(where, too_many("3600", 503), reference=refused)])
+    pull = Watched(user, "pull", PLAIN, "-q", "--patience", "2h", server.reference)
+    assert pull.process.stderr is not None
+    said = pull.process.stderr.readline()
+    assert f"{server.host} answers 503 and asks to be left alone for 60 min: it is asked again in " in said
+    pull.process.send_signal(signal.SIGTERM)
+    events = pull.events(143)
+    (wait,) = [event for event in events if event["type"] == "Wait"]
+    assert (wait["host"], wait["status"], wait["askedSeconds"]) == (server.host, 503, 3600)
+    assert 3600 <= wait["seconds"] <= 4501
+    assert sum((refused or "") in one.target for one in server.requests(where)) == 1
+
+
+def test_a_registry_that_asks_for_more_than_patience_is_asked_once(user: Cli, server: FaultServer) -> None:
+    server.script([on("manifest", too_many("3600", 503))])
+    ran = user.pull(server.reference, code=4)
+    error = ran.json["error"]
+    assert (error["code"], error["retry_after"], error["hint"]) == ("RATE_LIMITED", 3600, "patience")
+    assert "--patience" in error["advice"] and "left alone" not in ran.err
+    assert len(server.requests("manifest")) == 1
+
+
+def test_a_deadline_ends_a_wait_that_was_asked_for(user: Cli, server: FaultServer) -> None:
+    server.script([on("manifest", too_many("3600", 503))])
+    ran = user.pull("--deadline", "2s", server.reference, code=4, LAYERTEE_PATIENCE="1d")
+    assert ran.json["error"]["code"] == "DEADLINE"
 
 
 def test_how_a_command_went_is_in_a_file_for_prometheus(user: Cli, server: FaultServer) -> None:

@@ -150,7 +150,7 @@ def add_budget(group: argparse._ArgumentGroup) -> None:
         "--min-rate",
         type=values.rate,
         metavar="RATE",
-        help="give the pull up when less than that comes for a minute: 50k",
+        help="give the pull up below that for a minute: 50k",
     )
 
 
@@ -185,6 +185,13 @@ def add_limits(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="give a connection up that brings nothing, or less than 10 KiB/s, for so long"
         " (default: %(default)g)",
     )
+    transfer.add_argument(
+        "--patience",
+        type=values.duration,
+        default="5m",
+        metavar="DURATION",
+        help="the longest wait that a registry may ask for (default: %(default)s)",
+    )
     group = parser.add_argument_group("disk and memory ('layertee help transfer')")
     group.add_argument(
         "--keep-free",
@@ -202,13 +209,13 @@ def add_limits(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         type=values.size_of_some,
         default="64Gi",
         metavar="SIZE",
-        help="what all layers of an image may inflate to (default: %(default)s)",
+        help="what all layers may inflate to (default: %(default)s)",
     )
     group.add_argument(
         "--zstd-window",
         type=values.window,
         default="128Mi",
         metavar="SIZE",
-        help="memory to inflate a zstd layer, up to 2Gi (default: %(default)s)",
+        help="memory for a zstd layer, up to 2Gi (default: %(default)s)",
     )
     return transfer

@@ -30,6 +30,7 @@ from ..pulling.plan import Action
 from .output import SCHEMA
 
 if TYPE_CHECKING:
+    from ..backoff import AskedWait
     from ..pulling.imageplan import ImagePlan
     from ..pulling.report import LayerProgress, Progress, VerifyProgress
 
@@ -89,6 +90,18 @@ class Events:
                     }
                     for step in plan.layers
                 ],
+            }
+        )
+
+    def waiting(self, wait: AskedWait) -> None:
+        """A server has asked to be left alone for a while, and is."""
+        self._send(
+            {
+                "type": "Wait",
+                "host": wait.host,
+                "status": wait.status,
+                "askedSeconds": wait.asked_s,
+                "seconds": round(wait.seconds, 3),
             }
         )
 

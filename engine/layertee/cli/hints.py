@@ -21,6 +21,8 @@ HINTS = {
     " LAYERTEE_KEEP_FREE in the environment, says how much of the disk stays free",
     "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",
     "logins": "log in with 'layertee login' or 'podman login', or name a file of logins with --authfile FILE",
+    "patience": "--patience DURATION, or LAYERTEE_PATIENCE in the environment, allows a registry to ask for a"
+    " wait as long as that",
     "plain-http": "--tls-verify=false allows plain HTTP, and certificates that nobody vouches for, this once;"
     " 'insecure = true' for the registry in registries.conf does so for every program and every time",
     "ostree-fsck": "'ostree fsck --repo=DIR' says what is damaged",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .. import backoff
 from ..aio import unwrapped_group
 from ..config.registries import Registries
 from ..disk.space import human
@@ -45,14 +48,19 @@ class Reporting:
         self._metrics = _metrics_of(args)
         self._result: Mapping[str, Any] | None = None
         self._exit_code = EXIT_OK
+        self._heard = _Heard(self._waits)
+        self._asked_to_wait_until = float("-inf")
+        self._nbytes = 0
         self.shown = display(quiet=quiet or not shows)
 
     def __enter__(self) -> Self:
+        backoff.log.addHandler(self._heard)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        backoff.log.removeHandler(self._heard)
         if self._events is None and self._metrics is None:
             return
         error = describe(exc, self._args.arrived) if exc is not None else None
@@ -91,7 +99,10 @@ class Reporting:
 
     def __call__(self, progress: Progress) -> None:
         """How far the pull is."""
-        self.shown(progress)
+        # What a registry asked for was said; that nothing comes meanwhile is not to be said as well.
+        if progress.bytes_done != self._nbytes or not self._was_asked_to_wait:
+            self.shown(progress)
+        self._nbytes = progress.bytes_done
         if self._events is not None:
             self._events.progress(progress)
 
@@ -106,15 +117,39 @@ class Reporting:
         self._result = result
         self._exit_code = exit_code
 
+    def _waits(self, wait: backoff.AskedWait) -> None:
+        """A server has asked for a wait, which is being said on standard error."""
+        self._asked_to_wait_until = time.monotonic() + wait.seconds
+        if self._events is not None:
+            self._events.waiting(wait)
+
+    @property
+    def _was_asked_to_wait(self) -> bool:
+        return time.monotonic() < self._asked_to_wait_until
+
     async def _wait(self, image: str) -> None:
         """Until cancelled."""
         waited = SILENT_S
         await asyncio.sleep(SILENT_S)
         where = asked_for(image, self._args)
         while True:
-            tell(f"layertee: waiting for {where}, for {waited:.0f} s so far")
+            if not self._was_asked_to_wait:
+                tell(f"layertee: waiting for {where}, for {waited:.0f} s so far")
             await asyncio.sleep(AGAIN_S)
             waited += AGAIN_S
+
+
+class _Heard(logging.Handler):
+    """Hears of the waits that servers ask for, where they are logged."""
+
+    def __init__(self, hear: Callable[[backoff.AskedWait], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        wait = getattr(record, "wait", None)
+        if isinstance(wait, backoff.AskedWait):
+            self._hear(wait)
 
 
 def _without_layers(result: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -31,8 +31,8 @@ _ANYBODY = frozenset(
     {
         *("store", "layers", "keep-signatures", "platform", "from", "authfile", "cert-dir"),
         *("registries-conf", "keep-free", "keep-partials", "max-output", "zstd-window"),
-        *("max-connections", "max-rate", "ranges", "stall-timeout", "deadline", "min-rate", "max-age"),
-        *("ostree-repo", "skopeo", "ahead", "cache-max", "client-repo", "layer-identity"),
+        *("max-connections", "max-rate", "ranges", "stall-timeout", "patience", "deadline", "min-rate"),
+        *("max-age", "ostree-repo", "skopeo", "ahead", "cache-max", "client-repo", "layer-identity"),
         *("annotate-layers", "user-agent-prefix", "sandbox", "verbose", "debug"),
     }
 )

@@ -47,6 +47,7 @@ def options_of(args: argparse.Namespace, *, places_by_default: Sequence[str] = (
             ranges=RangeMode(args.ranges),
             max_rate=args.max_rate,
             stall_s=args.stall_timeout,
+            patience_s=args.patience,
         ),
         keep_free=args.keep_free or KeepFree.usual(),
         keep_partials=args.keep_partials or KeepPartials.usual(),

@@ -78,7 +78,9 @@ More connections are made only while that makes the whole quicker, up to
 A connection that drops is resumed at the last byte. One that brings less than
 10 KiB/s for --stall-timeout seconds is given up and resumed, or goes on at
 another mirror. Refusals that may pass (429, 5xx) are tried again after a
-growing pause; eight in a row without progress end the pull.
+growing pause; eight in a row without progress end the pull. A registry that
+asks for a pause (Retry-After) has it, up to --patience; one that asks for
+more ends the pull. Pauses of 5 seconds and more are said on standard error.
 
 --deadline DURATION ends a pull that takes longer, --min-rate RATE one that
 brings less for a minute. What has arrived is kept: see

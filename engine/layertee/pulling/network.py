@@ -53,7 +53,8 @@ class Network:
         site = self._sites.get(str(image))
         if site is None:
             configured = await self.registries()
-            opened = Site(configured.endpoints(image), self._registry, self._standing)
+            patience_s = self._options.limits.patience_s
+            opened = Site(configured.endpoints(image), self._registry, self._standing, patience_s=patience_s)
             site = self._sites.setdefault(str(image), opened)
         return site
 
@@ -130,6 +131,7 @@ class Network:
             allow_http=not verify,
             namespace=endpoint.namespace,
             is_blocked=self._is_blocked,
+            patience_s=options.limits.patience_s,
         )
 
     def _is_blocked(self, host: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..aio import unwrapped_group
+from ..backoff import LONGEST_WAIT_S, asked_s
 from ..errors import LayerteeError, NotInRegistry
 from ..image.strictjson import printable
 from ..registry.retry import TRIES, retrying
@@ -38,11 +39,20 @@ _ASKED_S: Final = 10.0
 
 
 class Site:
-    """The ``endpoints`` of one image. Belongs to one event loop; ``standing`` is that of all images."""
+    """The ``endpoints`` of one image. Belongs to one event loop; ``standing`` is that of all images.
+
+    When all have failed, the one that asks for the shortest wait is waited for, ``patience_s`` at most.
+    """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], open_registry: Callable[[Endpoint], Registry], standing: Standing
+        self,
+        endpoints: Sequence[Endpoint],
+        open_registry: Callable[[Endpoint], Registry],
+        standing: Standing,
+        *,
+        patience_s: float = LONGEST_WAIT_S,
     ) -> None:
+        self._patience_s = patience_s
         self._registries: dict[str, Registry] = {}
         servers: list[Server] = []
         asked: list[Asked] = []
@@ -75,7 +85,12 @@ class Site:
                 platform, pair=pair, diff_ids=not blobs
             )
         final: dict[str, LayerteeError] = {}
-        return await retrying(lambda: self._once(platform, pair, final), sleep=asyncio.sleep, tries=TRIES)
+        return await retrying(
+            lambda: self._once(platform, pair, final),
+            sleep=asyncio.sleep,
+            tries=TRIES,
+            patience_s=self._patience_s,
+        )
 
     @property
     def answered(self) -> Registry:
@@ -183,10 +198,11 @@ class Site:
             self.warnings.append(f"mirror {server.name}: {error}")
 
     def _stands(self, failed: dict[str, LayerteeError]) -> LayerteeError:
-        """The error for all of them: what may pass, unless the origin itself does not have the image."""
+        """The error for all of them: what may pass soonest, unless the origin itself does not have it."""
         stands = failed[next(reversed(self._registries))]
         if not isinstance(stands, NotInRegistry):
-            stands = next((error for error in failed.values() if error.retryable), stands)
+            may_pass = [error for error in failed.values() if error.retryable]
+            stands = min(may_pass, key=asked_s, default=stands)
         for name, error in failed.items():
             if error is not stands:
                 stands.add_note(f"{name}: {error}")

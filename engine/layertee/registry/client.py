@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from ..backoff import LONGEST_WAIT_S
 from ..errors import DocumentError, SizeMismatch
 from ..image.document import (
     MAX_DOCUMENT,
@@ -41,12 +42,15 @@ _MAX_DEPTH = 2  # an index may hold an index; nothing in use goes deeper
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
 
 
+T = TypeVar("T")
+
+
 class Registry:
     """The registry of ``reference``. Belongs to one event loop; the transport belongs to the caller.
 
     ``allow_http``: the user has waived verification of this registry; https is still tried first.
     ``namespace``: the registry that a proxy is to ask. ``is_blocked``: ``host[:port]`` may not be asked,
-    whoever names it.
+    whoever names it. A registry that asks for more than ``patience_s`` seconds is not asked again.
     """
 
     def __init__(
@@ -60,9 +64,11 @@ class Registry:
         namespace: str = "",
         is_blocked: Callable[[str], bool] = lambda host: False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        patience_s: float = LONGEST_WAIT_S,
     ) -> None:
         self._reference = reference
         self._sleep = sleep
+        self._patience_s = patience_s
         self._tries, self._diff_ids = TRIES, True
         self._exchange = Exchange(
             transport,
@@ -148,14 +154,14 @@ class Registry:
 
         Raises as ``resolve``.
         """
-        return await retrying(self._exchange.ping, sleep=self._sleep, tries=self._tries)
+        return await self._retrying(self._exchange.ping)
 
     async def check_login(self) -> bool:
         """Whether the registry takes the login that it was opened with; False where it asks for none.
 
         Raises Unauthorized where it does not, and as ``resolve``.
         """
-        return await retrying(self._exchange.check_login, sleep=self._sleep, tries=self._tries)
+        return await self._retrying(self._exchange.check_login)
 
     async def _named(self) -> Manifest | Index:
         """The document the reference itself names."""
@@ -199,14 +205,13 @@ class Registry:
         is_manifest = path.startswith("manifests/")
         if is_manifest and self._diff_ids:
             headers[KNOWS] = "1"
-        response = await retrying(
-            lambda: self._exchange.fetch(path, headers, limit=limit, what=what),
-            sleep=self._sleep,
-            tries=self._tries,
-        )
+        response = await self._retrying(lambda: self._exchange.fetch(path, headers, limit=limit, what=what))
         if is_manifest:
             self.tars.listen(response)
         return response
+
+    async def _retrying(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        return await retrying(attempt, sleep=self._sleep, tries=self._tries, patience_s=self._patience_s)
 
     async def _head(self, blob: Digest) -> Response:
         """The answer to HEAD for ``blob``: 200 or 404. Not retried."""

@@ -28,7 +28,7 @@ from ..errors import (
 from ..image.strictjson import loads, printable
 
 MAX_ERROR_BODY = 64 << 10
-RETRY_MIN_S, RETRY_MAX_S = 1.0, 300.0
+RETRY_MIN_S, RETRY_MAX_S = 1.0, 86400.0
 _GZIP = b"\x1f\x8b"
 _RETRY_DEFAULT_S = 2.0  # containers/image starts here
 _NO_MANIFEST = "MANIFEST_UNKNOWN"
@@ -44,7 +44,8 @@ _OTHER_REASONS = frozenset(
 
 
 def retry_after(value: str | None, *, date: str | None = None, now: float | None = None) -> float | None:
-    """Seconds to wait from a Retry-After field: delta or HTTP date, 1 to 300; None without one.
+    """Seconds to wait from a Retry-After field: delta or HTTP date, from 1 to a day; None without
+    one. Whether that is waited for is not decided here.
 
     A date is held against ``date``, the Date field of the same answer: this machine's clock may be wrong, as
     those of small machines are until they have a network. What cannot be read counts as 2 s.

@@ -92,7 +92,8 @@ class Tars:
     ) -> int | None:
         """The bytes of the tar, which are at most ``limit``; None where there is none, or nobody can tell.
 
-        Between two ``tries`` it is waited for as long as the endpoint has asked for.
+        Between two ``tries`` it is waited for as long as the endpoint has asked for, if that is not longer
+        than it may take to answer.
 
         ``said`` is what the endpoint has said is in the blob that it lacks. If that is something else, it is
         not asked: one of the two is wrong, and an image is not asked about the content of another.
@@ -131,7 +132,9 @@ class Tars:
 
     async def _ask(self, diff_id: DiffID, tries: int) -> int | None:
         tar = Digest(str(diff_id))
-        answer = await retrying(lambda: self._head(tar), sleep=self._sleep, tries=tries)
+        answer = await retrying(
+            lambda: self._head(tar), sleep=self._sleep, tries=tries, patience_s=self._answer_s
+        )
         self.listen(answer)
         length = answer.field("Content-Length") or ""
         return int(length) if answer.status == 200 and _SIZE.fullmatch(length) else None

@@ -115,7 +115,7 @@ class LookasideSignatures:
 
         async def fetch(number: int) -> Stored | None:
             url = self._base.url(digest, number)
-            return await retrying(lambda: self._fetch(url), sleep=self._sleep)
+            return await retrying(lambda: self._fetch(url), sleep=self._sleep, patience_s=self._limit_s)
 
         shown = redact_url(self._base.url(digest, None))
         return await _in_time(_all(fetch, shown), self._limit_s, shown)

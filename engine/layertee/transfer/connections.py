@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import LayerteeError, RateLimited
+from ..backoff import WORTH_TELLING_S, asked_s, lateness
+from ..errors import LayerteeError
 from ..record import dataclass
 from .limits import FetchLimits, RangeMode
 
@@ -204,6 +205,9 @@ class Connections:
         self._rangeless_until: dict[str, float] = {}
         self._ranged: dict[str, bool] = {}
         self._paused_by = ""
+        self._patience_s = limits.patience_s
+        self._lateness = lateness()  # a date is the same for a whole fleet
+        self._told_until = float("-inf")
 
     # --- who has one ---
 
@@ -298,8 +302,16 @@ class Connections:
             asked=asked,
             n_open=self._n_open,
             n_served=self._n_arriving,
-            retry_after=error.retry_after if isinstance(error, RateLimited) else 0.0,
+            retry_after=min(asked_s(error), self._patience_s) * self._lateness,
         )
+
+    def is_news(self, error: LayerteeError, now: float) -> bool:
+        """Whether the wait that ``error`` asks for ends later than the last that this was asked about."""
+        until = now + asked_s(error)
+        if until - self._told_until < WORTH_TELLING_S:
+            return False
+        self._told_until = until
+        return True
 
     def no_ranges(self, netloc: str, until: float) -> None:
         """Ask ``netloc`` for no more ranges than are needed, until then: servers get other settings."""

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from ..backoff import tell_wait
 from ..core.pool import Pool, PoolLayer
 from ..errors import LayerteeError, NotInRegistry, RangeMismatch, RateLimited
 from ..image.document import Descriptor
@@ -323,8 +324,11 @@ class _Transfer:
             if error is None:
                 log.info("%s: %s; from byte %d on at %s", digest, exc, part.pos, servers.pick(digest).name)
                 return True
-            match schedule.failed(part, error, served=self._intake.buffers.nbytes):
+            serving = server.traffic.n_bodies > 0
+            match schedule.failed(part, error, served=self._intake.buffers.nbytes, serving=serving):
                 case Wait(seconds):
+                    if self._connections.is_news(error, asyncio.get_running_loop().time()):
+                        tell_wait(error, seconds)
                     log.info("%s: %s; again from byte %d in %.1f s", digest, error, part.pos, seconds)
                 case Then.LEAVE:
                     log.debug("%s: no help from a second connection: %s", digest, error)

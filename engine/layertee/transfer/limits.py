@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 
+from ..backoff import LONGEST_WAIT_S
 from ..image.given import of_declared_types
 from ..record import dataclass
 
@@ -23,7 +24,8 @@ class FetchLimits:
     ``max_connections`` and ``max_rate`` are for all transfers together. A connection that brings less than
     ``stall_rate`` for ``stall_s`` is given up; an answer may begin as late, and up to four times as late when
     it is asked for again. ``attempts`` in a row without progress end a transfer;
-    ``backoff_s`` is the wait after the first, which doubles.
+    ``backoff_s`` is the wait after the first, which doubles. ``patience_s`` is the longest wait that a server
+    may ask for (Retry-After); one that asks for more has failed.
     """
 
     max_connections: int = 8
@@ -34,6 +36,7 @@ class FetchLimits:
     stall_rate: int = 10 << 10
     attempts: int = 8
     backoff_s: float = 0.5
+    patience_s: float = LONGEST_WAIT_S
 
     def __post_init__(self) -> None:
         of_declared_types(self, RangeMode)
@@ -41,6 +44,6 @@ class FetchLimits:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} is not above 0: {value}")
-        for name in ("stall_rate", "backoff_s"):
+        for name in ("stall_rate", "backoff_s", "patience_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is below 0: {getattr(self, name)}")

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import enum
 
-from ..backoff import backoff_s
+from ..backoff import asked_s, asks_too_much, backoff_s
 from ..errors import (
     ConnectFailed,
     LayerteeError,
@@ -271,11 +271,13 @@ class BlobSchedule:
             raise RangeMismatch(f"the server answers ranges with {progress} bytes at a time")
         part.failures = part.misfits = 0
 
-    def failed(self, part: Part, error: LayerteeError, *, served: int) -> Wait | Then:
+    def failed(self, part: Part, error: LayerteeError, *, served: int, serving: bool = False) -> Wait | Then:
         """A request for ``part``, or its body, ended in ``error``: Wait, LEAVE, RESTART or GIVE_UP.
 
         ``served`` counts what all connections of the caller have brought so far: one that is turned
-        away while others are served is waiting in line, not failing.
+        away while others are served is waiting in line, not failing. ``serving``: the server does serve
+        others right now. It is then waited for, though not for longer than there is patience; else one that
+        asks for more has failed.
         """
         if part.probe or part not in self.parts:
             self.leave(part)
@@ -288,7 +290,8 @@ class BlobSchedule:
         part.served = served
         last = part.failures >= self._limits.attempts
         if not self._is_misfit(part, error):
-            if not error.retryable or last:
+            patience_s = self._limits.patience_s
+            if not error.retryable or last or (not serving and asks_too_much(error, patience_s)):
                 return self._fail()
         else:
             part.misfits += 1
@@ -297,8 +300,8 @@ class BlobSchedule:
                     return self._start_over()
                 if last or not error.retryable:
                     return self._fail()
-        asked_s = error.retry_after if isinstance(error, RateLimited) else 0.0
-        return Wait(backoff_s(max(1, part.failures), self._limits.backoff_s, asked_s=asked_s))
+        asked = min(asked_s(error), self._limits.patience_s)
+        return Wait(backoff_s(max(1, part.failures), self._limits.backoff_s, asked_s=asked))
 
     # --- inside ---
 

@@ -24,11 +24,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ..backoff import asked_s
 from ..errors import (
     LayerteeError,
     NotInRegistry,
     RangeMismatch,
-    RateLimited,
     SizeMismatch,
     Timeout,
     TruncatedBody,
@@ -229,14 +229,14 @@ class Servers:
         """A request for ``blob``, or the body of its answer, ended in ``error``; ``progressed``: bytes came.
 
         None: ``pick`` has another server, which may be asked at once. Otherwise the error that the
-        transfer has failed with for now: this one, or of a round of all servers one that may pass, else
-        the origin's. Where a round is enough, it is raised.
+        transfer has failed with for now: this one, or of a round of all servers the one that may pass
+        soonest, else the origin's. Where a round is enough, it is raised.
         """
         if self.is_one and not self._may_give_up:
             return error
         from .schedule import too_many  # when a blob is being fetched
 
-        waits = too_many(error) and server.traffic.n_bodies and _asked_s(error) <= PATIENCE_S
+        waits = too_many(error) and server.traffic.n_bodies and asked_s(error) <= PATIENCE_S
         if (isinstance(error, TruncatedBody) and progressed) or waits:
             return error
         if not isinstance(error, NotInRegistry | RangeMismatch | SizeMismatch):
@@ -247,7 +247,8 @@ class Servers:
             return None
         del self._failed[blob]
         origin = round_of.get(self._servers[-1].name, error)
-        stands = next((each for each in round_of.values() if each.retryable), origin)
+        may_pass = [each for each in round_of.values() if each.retryable]
+        stands = min(may_pass, key=asked_s, default=origin)
         for name, each in round_of.items():
             if each is not stands:
                 stands.add_note(f"{name}: {each}")
@@ -279,10 +280,6 @@ class Servers:
 
     def _place(self, server: Server) -> tuple[int, bool, int]:
         return self._standing.rank(server.host), server.name in self._behind, self._servers.index(server)
-
-
-def _asked_s(error: LayerteeError) -> float:
-    return error.retry_after if isinstance(error, RateLimited) else 0.0
 
 
 def _once_found(server: Server, find_tar: FindTar, tar: Sought, size: int) -> OpenBlob:

@@ -459,6 +459,21 @@ def test_retry_after_is_waited_for(built: BuiltImage) -> None:
         assert time.monotonic() - began >= 1.0
 
 
+def test_a_server_that_asks_for_an_hour_is_not_asked_again_unless_there_is_patience(
+    built: BuiltImage,
+) -> None:
+    layer = built.layers[0]
+    with FaultServer(built, [on("blob", too_many("3600", 503), reference=layer.digest)]) as server:
+        with pytest.raises(RateLimited) as caught:
+            bring(server)
+        assert (caught.value.retry_after, caught.value.hint) == (3600, "patience")
+        assert layer_requests(server, built) == [None]
+        patient = dataclasses.replace(QUICK, patience_s=7200)
+        with pytest.raises(TimeoutError):
+            bring(server, limits=patient, give_up_after=0.5)
+        assert layer_requests(server, built) == [None] * 2
+
+
 def test_being_told_to_wait_for_ever_is_an_error_in_the_end(built: BuiltImage) -> None:
     limits = dataclasses.replace(QUICK, attempts=1)
     with (

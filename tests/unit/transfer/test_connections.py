@@ -380,7 +380,7 @@ def test_a_refusal_halves_what_there_may_be_only_while_others_are_served() -> No
         while connections.take_now():
             pass
         connections.refused(RateLimited("wait", retry_after=30), 10.0, asked=9.0, host="registry")
-        assert connections.pause_s(10.0, "registry") == 30
+        assert 30 <= connections.pause_s(10.0, "registry") <= 37.5
         connections.give()
         assert connections.wants_more  # the server serves nobody: it is not about their number
         connections.take_now()
@@ -394,6 +394,32 @@ def test_a_refusal_halves_what_there_may_be_only_while_others_are_served() -> No
         assert connections.pause_s(50.0, "registry") <= 0
 
     asyncio.run(main())
+
+
+def test_hosts_that_were_given_the_same_date_do_not_come_back_together() -> None:
+    def pause() -> float:
+        connections = Connections(FetchLimits())
+        connections.refused(RateLimited("wait", retry_after=100), 10.0, asked=9.0, host="registry")
+        return connections.pause_s(10.0, "registry")
+
+    pauses = [pause() for _ in range(30)]
+    assert all(100 <= pause <= 125 for pause in pauses)
+    assert len({round(pause, 1) for pause in pauses}) > 10
+
+
+def test_no_pause_is_longer_than_there_is_patience() -> None:
+    connections = Connections(FetchLimits(patience_s=20))
+    connections.refused(RateLimited("wait", retry_after=3600), 10.0, asked=9.0, host="registry")
+    assert 20 <= connections.pause_s(10.0, "registry") <= 25
+
+
+def test_several_requests_that_are_sent_away_at_once_are_one_piece_of_news() -> None:
+    connections = Connections(FetchLimits())
+    hour = RateLimited("wait", retry_after=3600)
+    assert connections.is_news(hour, 10.0)
+    assert not connections.is_news(hour, 10.1)
+    assert not connections.is_news(RateLimited("wait", retry_after=60), 11.0)
+    assert connections.is_news(hour, 3700.0)
 
 
 def test_a_server_without_ranges_is_remembered_for_a_while_and_alone() -> None:

@@ -334,6 +334,19 @@ def test_who_is_turned_away_while_others_are_served_waits_in_line() -> None:
     assert verdicts[-1] is Then.GIVE_UP
 
 
+def test_a_server_that_asks_for_more_than_there_is_patience_has_failed_unless_it_serves_others() -> None:
+    patience_s = LIMITS.patience_s
+    schedule, part = one_stream()
+    then = fail(schedule, part, RateLimited("wait", retry_after=patience_s))
+    assert isinstance(then, Wait) and patience_s <= then.seconds <= patience_s * 1.25 + 1
+    longer = RateLimited("wait", retry_after=patience_s * 10)
+    then = schedule.failed(part, longer, served=0, serving=True)
+    assert isinstance(then, Wait) and patience_s <= then.seconds <= patience_s * 1.25 + 1
+    assert longer.hint == ""
+    assert schedule.failed(part, longer, served=0) is Then.GIVE_UP
+    assert (schedule.state, longer.hint) == (State.FAILED, "patience")
+
+
 @pytest.mark.parametrize(
     ("error", "is_too_many"),
     [

@@ -108,6 +108,14 @@ def test_a_connection_that_brought_something_is_resumed_where_it_was() -> None:
     assert three.servers.pick(BLOB) is three.second
 
 
+def test_of_a_round_of_servers_that_ask_for_a_pause_the_shortest_counts() -> None:
+    three = Three()
+    shortest = RateLimited("busy", status=503, retry_after=40)
+    assert three.fail(RateLimited("wait", retry_after=3600)) is None
+    assert three.fail(shortest) is None
+    assert three.fail(RateLimited("wait", retry_after=50)) is shortest
+
+
 @pytest.mark.parametrize("error", [DEAD, ServerError("busy", status=503), RateLimited("wait", retry_after=1)])
 def test_too_many_is_no_reason_to_leave_a_server_that_serves_others(error: LayerteeError) -> None:
     three = Three()
