@@ -1,7 +1,7 @@
 /*
  * test_codec.c: what lt_codec and lt_tee promise besides decoding, which
  * replay.c covers: budgets, leave for large windows, reuse, misuse, and the
- * choice of an inflater.
+ * choice of an inflater.  It names the inflaters that it has tried.
  */
 #include <stdio.h>
 
@@ -479,6 +479,7 @@ int main(void)
 		the_output_budget_is_exact();
 		finish_before_all_output_was_taken_is_misuse();
 		a_tee_is_finished_once();
+		puts(lt_inflater_name(i));
 	}
 	a_format_that_was_named_takes_no_other();
 	a_refused_window_is_told();

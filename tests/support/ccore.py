@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import tomllib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -84,17 +85,22 @@ class Program:
         """
         if shutil.which(self.compiler) is None or pkg_config(REQUIRED) is None:
             raise NoCompiler(f"compiling the core takes {self.compiler}, pkg-config and {REQUIRED}")
-        return _built(f"core-{Path(self.main).stem}", self.command())
+        return compiled(f"core-{Path(self.main).stem}", self.command())
 
 
-def _built(name: str, command: list[str]) -> Path:
-    """What a command makes out of csrc and tests/c, but for its output. Raises RigError."""
-    made_of = [_version(command[0]), shlex.join(command).replace(str(ROOT), "").encode()]
+def compiled(name: str, command: list[str], also: Iterable[bytes] = (), cwd: Path | None = None) -> Path:
+    """What a command makes out of csrc and tests/c, but for its output. Raises RigError.
+
+    ``also``: what else it is made of, which the command finds in ``cwd``.
+    """
+    made_of = [_version(command[0]), shlex.join(command).replace(str(ROOT), "").encode(), *also]
     made_of += [*kept.files_below(CSRC), *kept.files_below(CTESTS)]
 
     def compile() -> Path:
         output = Path(directory) / "program"
-        said = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, check=False)
+        said = subprocess.run(
+            [*command, "-o", str(output)], capture_output=True, text=True, check=False, cwd=cwd
+        )
         if said.returncode:
             raise RigError(f"{shlex.join(command)}\n{said.stderr}")
         return output
@@ -154,7 +160,7 @@ def arm_missing() -> str | None:
 def of_hashes(main: str, compiler: str, *flags: str) -> Path:
     """``main`` with the hashes, which need no library, and with nothing else. Raises RigError."""
     rooms = [str(ROOT / name) for name in sources() if name.startswith(("csrc/hash/", "csrc/cpu/"))]
-    return _built(
+    return compiled(
         f"hashes-{Path(main).stem}", [compiler, *STRICT, *flags, f"-I{CSRC}", str(CTESTS / main), *rooms]
     )
 

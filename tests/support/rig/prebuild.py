@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tests.support import ccore, wheels
+from tests.support import armcore, ccore, wheels
 from tests.support.rig import goprograms, hosts_without, ostreeclient, proxyclient, tree
 from tests.support.rig.crates import NoRust
 from tests.support.rig.goprograms import NoGo
@@ -37,6 +37,8 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "registriesconf": goprograms.registriesconf,
     "storageconf": goprograms.storageconf,
     "core-tests": ccore.build_all,
+    "arm-core-tests": armcore.build_all,
+    "arm-libraries": armcore.libraries,
     "fault-library": ccore.fault_library,
     "wheels": wheels.built,
     "arm-root": wheels.arm_root,
@@ -64,6 +66,7 @@ def prepare(names: Iterable[str], say: Callable[[str], None]) -> bool:
         except (
             NoRust,
             NoGo,
+            armcore.NotForArm,
             ccore.NoCompiler,
             hosts_without.NoDebootstrap,
             tree.NoTree,
