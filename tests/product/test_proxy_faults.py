@@ -64,6 +64,80 @@ def claiming(at: int, diff_id: str) -> Any:
     return edit
 
 
+# -- what is counted -------------------------------------------------------------------------------
+
+
+def metrics(path: Path) -> dict[str, str]:
+    """Of the file, but for times."""
+    rows = [line.rpartition(" ") for line in path.read_text().splitlines() if line[0] != "#"]
+    return {name: value for name, _, value in rows if "_seconds{" not in name}
+
+
+def test_what_a_client_pulled_is_in_a_file_for_prometheus(
+    image: BuiltImage, store: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bootc.prom"
+    gzip = image.layers[0]
+    with FaultServer(image) as server:
+        for action, nbytes in (("fetch", gzip.size), ("have", 0)):
+            with serving(store, "--ahead", "0", "--metrics-file", str(path)) as proxy:
+                number = proxy.open(docker(server))
+                assert proxy.blob(number, gzip) == content(image, gzip)
+            labels = f'command="image-proxy",image="{server.reference}"'
+            assert metrics(path) == {
+                f"layertee_last_run_exit_code{{{labels}}}": "0.0",
+                f"layertee_last_run_fetched_bytes{{{labels}}}": f"{nbytes}.0",
+                f"layertee_last_run_reused_bytes{{{labels}}}": f"{gzip.size - nbytes}.0",
+                f'layertee_last_run_layers{{action="{action}",{labels}}}': "1.0",
+            }
+        before = path.read_bytes()
+        with serving(store, "--ahead", "0", "--metrics-file", str(path)) as proxy:
+            proxy.manifest(proxy.open(docker(server)))
+        assert path.read_bytes() == before, "an image that was only looked at"
+
+
+def test_what_a_client_did_not_get_is_in_the_file_unless_it_got_it_after_all(
+    image: BuiltImage, store: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bootc.prom"
+    bad = image.layers[0]
+    with FaultServer(image, [on("blob", Status(404), reference=bad.digest, last=1)]) as server:
+        options = ("--ahead", "0", "--metrics-file", str(path))
+        labels = f'command="image-proxy",image="{server.reference}"'
+        with serving(store, *options) as proxy:
+            number = proxy.open(docker(server))
+            refusal(proxy.call("GetBlob", number, bad.digest, bad.size))
+        assert metrics(path)[f"layertee_last_run_exit_code{{{labels}}}"] == "2.0"
+        assert metrics(path)[f'layertee_last_run_error{{code="NOT_FOUND",{labels}}}'] == "1.0"
+        server.script([on("blob", Status(404), reference=bad.digest, last=1)])
+        with serving(store, *options) as proxy:
+            number = proxy.open(docker(server))
+            refusal(proxy.call("GetBlob", number, bad.digest, bad.size))
+            assert proxy.blob(number, bad) == content(image, bad)
+        assert metrics(path)[f"layertee_last_run_exit_code{{{labels}}}"] == "0.0"
+        server.script([on("manifest", Status(403))])
+        with serving(store, *options) as proxy:
+            refusal(proxy.call("OpenImage", docker(server)))
+        assert metrics(path)[f'layertee_last_run_error{{code="UNAUTHORIZED",{labels}}}'] == "1.0"
+
+
+def test_a_file_that_cannot_be_written_keeps_no_client_from_its_image(
+    image: BuiltImage, store: Path, tmp_path: Path
+) -> None:
+    layer = image.layers[0]
+    with (
+        FaultServer(image) as server,
+        layertee_proxy(
+            store, "--tls-verify=false", LAYERTEE_METRICS_FILE=str(tmp_path / "none/bootc.prom")
+        ) as proxy,
+    ):
+        proxy.value("Initialize")
+        assert proxy.blob(proxy.open(docker(server)), layer) == content(image, layer)
+        proxy.hang_up()
+        assert proxy.exit_status() == 0
+        assert "there will be no metrics: " in proxy.stderr()
+
+
 # -- what a registry may do ------------------------------------------------------------------------
 
 

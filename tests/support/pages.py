@@ -137,7 +137,8 @@ def settings() -> str:
     for name in sorted(commands):
         logging = name in ("verbose", "debug")
         variable = variables[name]
-        by = {"machine": "the machine's files", "files": "files"}.get(variable, f"files, `{variable}`")
+        files = "files, in a table" if cli_settings.is_of_one(name) else "files"
+        by = {"machine": "the machine's files", "files": files}.get(variable, f"{files}, `{variable}`")
         rows.append((f"`{name}`", "every command" if logging else "; ".join(commands[name]), by))
     return table(("key", "commands", "set by"), rows)
 

@@ -6,20 +6,23 @@ the command is run: ``layertee --version`` must not pay for a TLS library.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import LayerteeError
 from ..registry.first_import import imported_for_good, leave_certificates_out
 from . import failure, process
-from .arguments import Mistake, parse
+from .arguments import Mistake, parse, parser_of
 from .exits import EXIT_ERROR
 from .hints import tell_hints
 from .output import OutputFailed, ReaderLeft, flush, print_json, tell
+from .settings import options_in, variable_of
 
 
 class Command(NamedTuple):
@@ -88,16 +91,17 @@ def _run(
     A command finds them as ``args.arrived``. What it has to say for programs although it failed, it leaves
     in ``args.so_far``.
     """
-    args = Namespace(so_far={})
+    args = Namespace(so_far={}, is_reported=False)
     try:
         args = parse(argv)
-        args.arrived, args.so_far = arrived, {}
+        args.arrived, args.so_far, args.is_reported = arrived, {}, False
         process.log_to_standard_error(args.debug, args.verbose)
         code = load(args)(args)
         flush()
         return code
     except Mistake as exc:
         _say_for_programs(argv, failure.mistake(exc.message), {})
+        _put_into_metrics(argv, args, failure.mistake(exc.message))
         raise
     except ReaderLeft:
         return EXIT_ERROR
@@ -108,6 +112,8 @@ def _run(
         _tell_of(exc, described)
         if not isinstance(exc, OutputFailed):
             _say_for_programs(argv, described, args.so_far)
+        if not args.is_reported:
+            _put_into_metrics(argv, args, described)
         return int(described["exit_code"])
 
 
@@ -129,6 +135,34 @@ def _say_for_programs(argv: Sequence[str], described: Mapping[str, Any], so_far:
         with suppress(OutputFailed, ReaderLeft):
             print_json({"error": described, **so_far})
             flush()
+
+
+def _put_into_metrics(argv: Sequence[str], args: Namespace, described: Mapping[str, Any]) -> None:
+    """Of a command that did not begin, where it is known which it is and which file it writes."""
+    words = argv[: argv.index("--")] if "--" in argv else argv
+    command = getattr(args, "command", None) or next((word for word in words if word in COMMANDS), None)
+    if command is None or "--dry-run" in words:
+        return
+    named = getattr(args, "metrics_file", None) or _named_for_metrics(words)
+    if named is None or "metrics-file" not in options_in(parser_of(command)):
+        return
+    from .metrics import MetricsFile
+
+    with suppress(LayerteeError):  # that is the smaller trouble, and the other was told
+        path, is_known = Path(named), hasattr(args, "command")
+        file = MetricsFile(path, args) if is_known else MetricsFile.of_none_begun(path, command)
+        file.write(int(described["exit_code"]), None, described)
+
+
+def _named_for_metrics(words: Sequence[str]) -> str | None:
+    """The file, by words which may be ones that nobody understood, or by the environment."""
+    option = "--metrics-file"
+    for at, word in enumerate(words):
+        if word == option:
+            return next(iter(words[at + 1 : at + 2]), None)
+        if word.startswith(f"{option}="):
+            return word.removeprefix(f"{option}=")
+    return os.environ.get(variable_of("metrics-file")) or None
 
 
 def _load(args: Namespace) -> Callable[[Namespace], int]:

@@ -10,7 +10,7 @@ import socket
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine import Engine
 from ..errors import InvalidReference, LayerteeError
@@ -19,6 +19,7 @@ from ..imageproxy.delegate import RealProxy
 from ..imageproxy.images import Identity, ProxyOptions
 from ..imageproxy.server import Server, refuse
 from ..imageproxy.session import Session
+from ..imageproxy.tally import ImageTally
 from ..imageproxy.wire import Channel
 from ..places.find import client_repositories
 from ..skopeo.command import Access, Invocation
@@ -26,11 +27,13 @@ from ..skopeo.find import find_skopeo
 from ..store.cache import CacheLimit
 from ..sync import run
 from .exits import EXIT_OK, EXIT_SIGNAL
+from .failure import describe
 from .output import warn
 from .shared import options_of
 
 if TYPE_CHECKING:
     from ..options import Options
+    from .metrics import MetricsFile
 
 EXIT_TERMINATED = EXIT_SIGNAL + signal.SIGTERM
 
@@ -58,6 +61,7 @@ def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
     options = engine_options(args)
     proxy = proxy_options(args)
     limit = CacheLimit(*args.cache_max)
+    counted = _Counted(args)
 
     async def main() -> int:
         task = asyncio.current_task()
@@ -71,14 +75,57 @@ def _serve_on(sock: socket.socket, args: argparse.Namespace) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         try:
             async with Engine(args.store, options=options) as engine:
-                await _serve(args, engine, proxy, limit, sock)
+                await _serve(args, engine, proxy, limit, sock, counted)
         except asyncio.CancelledError:
             if not terminated:
                 raise  # interrupted from the keyboard
             return EXIT_TERMINATED
         return EXIT_OK
 
-    return run(main())
+    try:
+        return run(main())
+    finally:
+        counted.write()
+
+
+class _Counted:
+    """The metrics of a session, if they are wanted. Without them an upgrade goes on."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._file: MetricsFile | None = None
+        self._rows: dict[str, dict[str, Any]] = {}
+        if args.metrics_file is None:
+            return
+        from .metrics import MetricsFile  # few ask for it, and its library takes long to import
+
+        try:
+            self._file = MetricsFile(args.metrics_file, args)
+        except LayerteeError as exc:
+            warn([f"there will be no metrics: {exc}"])
+
+    def add(self, image: ImageTally) -> None:
+        """An image was closed. Of one that was opened several times the amounts are added up."""
+        if image.is_idle:
+            return
+        name = image.name.removeprefix("docker://")
+        row = self._rows.setdefault(
+            name, {"image": name, "bytes_fetched": 0, "bytes_reused": 0, "layers": []}
+        )
+        row["bytes_fetched"] += sum(layer.bytes_fetched for layer in image.layers)
+        row["bytes_reused"] += sum(layer.bytes_reused for layer in image.layers)
+        row["layers"] += [{"action": layer.action.value} for layer in image.layers]
+        row["error"] = describe(image.error) if image.error is not None else None
+
+    def write(self) -> None:
+        """How it went; nothing where no image was more than looked at."""
+        if self._file is None or not self._rows:
+            return
+        self._args.is_reported = True
+        try:
+            self._file.write(EXIT_OK, {"images": list(self._rows.values())}, None)
+        except LayerteeError as exc:
+            warn([str(exc)])
 
 
 async def _serve(
@@ -87,6 +134,7 @@ async def _serve(
     proxy: ProxyOptions,
     limit: CacheLimit,
     sock: socket.socket,
+    counted: _Counted,
 ) -> None:
     skopeo = find_skopeo(args.skopeo)
     access = Access(
@@ -98,7 +146,8 @@ async def _serve(
         args.registries_conf,
     )
     real = RealProxy(_real_command(args, skopeo, access)) if skopeo is not None else None
-    session = Session(engine, proxy, limit, real, everything=bool(args.decryption_key))
+    everything = bool(args.decryption_key)
+    session = Session(engine, proxy, limit, real, everything=everything, tallied=counted.add)
     channel = Channel(sock)
     try:
         await Server(channel, session.open_image).serve()

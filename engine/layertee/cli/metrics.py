@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -60,6 +60,16 @@ class MetricsFile:
         self._images: Sequence[str] = [""] if self._command == "verify" else list(dict.fromkeys(given))
         self._began = time.monotonic()
 
+    @classmethod
+    def of_none_begun(cls, path: Path, command: str) -> Self:
+        """For a ``command`` that did not begin, so that its images are not known: they are those of the file
+        as it is. Raises as the constructor.
+        """
+        file = cls(path, argparse.Namespace(command=command))
+        known = [image for of, image in file._known("layertee_last_run_exit_code") if of == command]
+        file._images = known or [""]
+        return file
+
     def write(
         self, exit_code: int, result: Mapping[str, Any] | None, error: Mapping[str, Any] | None
     ) -> None:
@@ -80,11 +90,15 @@ class MetricsFile:
 
     def _successes(self) -> dict[tuple[str, str], float]:
         """When each command and image last succeeded, as the file has it that is to be replaced."""
+        return self._known(LAST_SUCCESS)
+
+    def _known(self, name: str) -> dict[tuple[str, str], float]:
+        """A metric by command and image, as the file has it that is to be replaced."""
         found = {}
         try:
             for family in text_string_to_metric_families(self._path.read_text(encoding="utf-8")):
                 for sample in family.samples:
-                    if sample.name == LAST_SUCCESS:
+                    if sample.name == name:
                         found[sample.labels["command"], sample.labels["image"]] = float(sample.value)
         except (OSError, ValueError, KeyError):  # none yet, or of another program
             return {}

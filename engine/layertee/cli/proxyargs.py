@@ -98,6 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the real skopeo, which serves other transports (default: as on PATH)",
     )
+    ours.add_argument(
+        "--metrics-file",
+        type=values.path,
+        metavar="FILE.prom",
+        help="write what came of the images, at the end: for node_exporter's textfile collector",
+    )
 
 
 def add_registries_conf(group: argparse._ArgumentGroup) -> None:

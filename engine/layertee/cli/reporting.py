@@ -46,6 +46,7 @@ class Reporting:
         self._quiet = quiet
         self._events = _events_of(args)
         self._metrics = _metrics_of(args)
+        args.is_reported = True
         self._result: Mapping[str, Any] | None = None
         self._exit_code = EXIT_OK
         self._heard = _Heard(self._waits)

@@ -33,7 +33,7 @@ _ANYBODY = frozenset(
         *("registries-conf", "keep-free", "keep-partials", "max-output", "zstd-window"),
         *("max-connections", "max-rate", "ranges", "stall-timeout", "patience", "deadline", "min-rate"),
         *("max-age", "ostree-repo", "skopeo", "ahead", "cache-max", "client-repo", "layer-identity"),
-        *("annotate-layers", "user-agent-prefix", "sandbox", "verbose", "debug"),
+        *("annotate-layers", "user-agent-prefix", "sandbox", "metrics-file", "verbose", "debug"),
     }
 )
 # In a file, because who is served what is better seen where it is set up.
@@ -42,6 +42,8 @@ _IN_FILES = frozenset({"place", "listen", "tls-cert", "tls-key", "client-ca", "h
 _OF_MACHINE = frozenset(
     {"trust", "trust-realm", "policy", "registries.d", "trust-file", "signatures-by", "verify"}
 )
+# Each command has its own: in a file, only the table of a command has it.
+_OF_ONE_COMMAND = frozenset({"metrics-file"})
 # What means another thing in a command than in others: only the table of that command has it.
 _OWN: Mapping[str, frozenset[str]] = {
     "serve": frozenset({"max-rate", "max-connections", "stall-timeout", "cache-max"}),
@@ -159,6 +161,11 @@ def mistyped(environ: Mapping[str, str]) -> dict[str, str]:
 def variable_of(name: str) -> str:
     """What an option is called in the environment."""
     return PREFIX + name.upper().replace("-", "_").replace(".", "_")
+
+
+def is_of_one(name: str) -> bool:
+    """Whether a file can set this option only in the table of a command."""
+    return name in _OF_ONE_COMMAND
 
 
 def is_own(command: str, name: str) -> bool:
@@ -284,6 +291,8 @@ def found_for(
             option = options.get(name)
             if setting.command is None and name in commands:
                 raise Unfit(unknown.as_command(name))
+            if setting.command is None and name in _OF_ONE_COMMAND:
+                raise Unfit(f"each command has a {name} of its own: it stands in a table, like [image-proxy]")
             if option is None:
                 unknown.refuse(setting, describe=len(mistakes) < MAX_MISTAKES)
             elif setting.command is not None or not is_own(command, name):

@@ -30,6 +30,7 @@ from .appetite import AHEAD
 from .documents import Presented
 from .queue import Brought, LayerQueue
 from .server import IDENTITY_METHOD, Answer, Pipe
+from .tally import ImageTally
 from .wire import MAX_PACKET, RequestError
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class ServedImage:
         self._queue = queue
         self._stack = stack
         self._presented: list[Presented] | None = None
+        self._failed: dict[Digest, LayerteeError] = {}  # layers that the client asked for and did not get
 
     @classmethod
     async def open(
@@ -143,6 +145,11 @@ class ServedImage:
     def plan(self) -> ImagePlan:
         """What the image is, and what was to be brought."""
         return self._plan
+
+    def tally(self, name: str) -> ImageTally:
+        """What came of it so far; the client calls it ``name``."""
+        error = next(reversed(self._failed.values()), None)
+        return ImageTally(name, tuple(self._queue.tally.values()), error)
 
     async def close(self) -> None:
         """Give up what is under way. Harmless when repeated."""
@@ -215,6 +222,14 @@ class ServedImage:
             raise RequestError(f"{digest} is not a blob of {self._plan.reference}")
         if self._plan.want.form is Form.AS_IS:
             _check_size(digest, size, step.layer.size)
+        try:
+            return await self._open_layer(digest, step, size)
+        except LayerteeError as exc:
+            self._failed.pop(digest, None)
+            self._failed[digest] = exc
+            raise
+
+    async def _open_layer(self, digest: Digest, step: LayerPlan, size: int) -> tuple[int, int]:
         brought = await self._queue.get(digest)
         size_now = brought.file.size
         if size_now != brought.held.size:
@@ -226,6 +241,7 @@ class ServedImage:
         self._refuse_members(step, brought)
         fd = brought.file.descriptor()
         self._queue.reads(fd, step.size / max(1, size_now))
+        self._failed.pop(digest, None)
         return fd, size_now
 
     def _refuse_members(self, step: LayerPlan, brought: Brought) -> None:

@@ -28,6 +28,7 @@ from ..pulling.report import Ingested, LayerProgress
 from ..pulling.staged import Staged
 from ..record import dataclass
 from .appetite import AHEAD, N_AHEAD, PATIENCE_S, POLL_S, Appetite
+from .tally import LayerTally
 
 if TYPE_CHECKING:
     from ..core.result import BlobResult
@@ -91,6 +92,8 @@ class LayerQueue:
         self._served: dict[Digest, None] = {}  # what was asked for and is open, the latest last
         self._reading: tuple[int, float] | None = None  # of what the client got last: descriptor, scale
         self._hungry = asyncio.Event()
+        self.tally: dict[Digest, LayerTally] = {}
+        """Layers that were brought, by name: how each came here first."""
 
     @classmethod
     @asynccontextmanager
@@ -292,7 +295,7 @@ class LayerQueue:
             raise
         got = await self._ingest.stage(step, lock, job.progress, pace=lambda: self._wait_s(name, job))
         if not isinstance(got, Staged):
-            _tell(layer, got)
+            self._tell(name, layer, got)
             return await self._look_again(step, _held(layer, got))
         try:
             file = got.reopen()
@@ -304,7 +307,7 @@ class LayerQueue:
         except BaseException:
             file.close()
             raise
-        _tell(layer, done)
+        self._tell(name, layer, done)
         return Brought(_held(layer, done), file, got.result)
 
     async def _look_again(self, step: LayerPlan, held: Holding) -> Brought | None:
@@ -328,6 +331,12 @@ class LayerQueue:
                 await in_thread(self._store.blobs.quarantine, held.digest)
             return None
 
+    def _tell(self, name: Digest, layer: Layer, got: Ingested) -> None:
+        self.tally.setdefault(name, LayerTally.of(got, layer.size))
+        log.info("layer %d, %s: %s, %s", layer.index, layer.digest, got.action.value, got.reason)
+        if got.warning is not None:
+            log.warning("%s", got.warning)
+
     def _take_room(self, job: _Job) -> None:
         """Raise NoSpace unless the layer, and others that have not taken up their room yet, fit above what
         stays free for the system.
@@ -347,9 +356,3 @@ def _path(held: Holding) -> Path:
     """The store keeps each blob in a file of its own."""
     assert held.path is not None
     return held.path
-
-
-def _tell(layer: Layer, got: Ingested) -> None:
-    log.info("layer %d, %s: %s, %s", layer.index, layer.digest, got.action.value, got.reason)
-    if got.warning is not None:
-        log.warning("%s", got.warning)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..aio import in_thread
-from ..errors import InvalidReference, PolicyRefused
+from ..errors import InvalidReference, LayerteeError, PolicyRefused
 from ..image.reference import ARCHIVE
 from ..image.reference_storage import TRANSPORT as STORAGE
 from ..store.cache import CacheLimit, keep_within, make_room
@@ -17,6 +17,7 @@ from .delegate import DelegatedImage, DelegateError, Forwarded, RealProxy
 from .images import ProxyOptions, ServedImage
 from .judge import taken_as
 from .server import IDENTITY_METHOD, Answer, Image, Pipe
+from .tally import ImageTally
 from .wire import RequestError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Session:
     """Opens images for one client; ``close`` it when all of them are closed.
 
     ``real``: the real skopeo's proxy, for what is not served here; None where there is none. ``everything``:
-    leave every image to it.
+    leave every image to it. ``tallied`` is told what came of each image that is served here, once it is
+    closed or could not be opened.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Session:
         real: RealProxy | None,
         *,
         everything: bool = False,
+        tallied: Callable[[ImageTally], None] = lambda tally: None,
     ) -> None:
+        self._tallied = tallied
         self._engine = engine
         self._options = options
         self._limit = limit
@@ -60,7 +64,11 @@ class Session:
         if not colon or not transport:
             raise InvalidReference(f"{name!r:.200} is not TRANSPORT:IMAGE, like docker://host/name:tag")
         if transport in SERVED and not self._everything:
-            return await self._open_here(name)
+            try:
+                return await self._open_here(name)
+            except LayerteeError as exc:
+                self._tallied(ImageTally(name, error=exc))
+                raise
         if self._real is None:
             raise InvalidReference(
                 f"{name!r:.200}: {transport}: is not served here ({', '.join(SERVED)} are), and there is no"
@@ -87,7 +95,11 @@ class Session:
             keep = {found.plan.name_of(step.layer) for step in found.plan.layers}
             await in_thread(make_room, self._engine.store, self._engine.space, need, keep)
 
+        opened: list[ServedImage] = []
+
         async def closed() -> None:
+            for one in opened:
+                self._tallied(one.tally(name))
             await in_thread(keep_within, self._engine.store, self._limit)
 
         image = await ServedImage.open(self._engine, name, self._options, examine=examine, closed=closed)
@@ -97,6 +109,7 @@ class Session:
         except BaseException:  # cancelled: nobody else will close it
             await image.close()
             raise
+        opened.append(image)
         return image
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from layertee.cli.main import main
 from layertee.cli.metrics import LAST_SUCCESS, MetricsFile
 from layertee.cli.reporting import Reporting
 from layertee.errors import InvalidReference, LocalError, NotFound
@@ -170,3 +171,64 @@ def test_a_command_that_fails_writes_it_and_a_dry_run_does_not(
         path.unlink()
         path.mkdir()
     assert "layertee: warning: " in capsys.readouterr().err, "and the command ends as it would have"
+
+
+def test_a_command_that_does_not_begin_fails_for_the_images_of_its_last_run(path: Path) -> None:
+    usage = {"code": "USAGE", "exit_code": 1}
+    MetricsFile.of_none_begun(path, "pull").write(1, None, usage)
+    assert values(path)["layertee_last_run_error", "USAGE"] == 1
+    written(path, "pull", 0, PULLED)
+    succeeded = values(path)[LAST_SUCCESS,]
+    for _ in range(2):
+        MetricsFile.of_none_begun(path, "pull").write(1, None, usage)
+        text = path.read_text()
+        assert f'layertee_last_run_exit_code{{command="pull",image="{IMAGE}"}} 1.0' in text
+        assert 'image=""' not in text
+        assert values(path)[LAST_SUCCESS,] == succeeded
+    MetricsFile.of_none_begun(path, "prepare").write(1, None, usage)
+    assert 'exit_code{command="prepare",image=""} 1.0' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "code"),
+    [
+        (("pull", "--metrics-file", "FILE", "--no-such"), False, "USAGE"),
+        (("pull", "--metrics-file=FILE"), False, "USAGE"),
+        (("prepare", "x", "--ostree-repo=/none"), True, "SETTINGS"),
+        (("verify", "--metrics-file", "FILE", "--core"), False, "USAGE"),
+        (("pull", "--sandbox", "require", "x"), True, "SANDBOX"),
+    ],
+)
+def test_a_mistake_is_in_the_file_that_the_words_or_the_environment_name(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    variable: bool,
+    code: str,
+) -> None:
+    if code == "SETTINGS":
+        monkeypatch.setenv("LAYERTEE_MAX_RATE", "much")
+    if variable:
+        monkeypatch.setenv("LAYERTEE_METRICS_FILE", str(path))
+    try:
+        ended = main([word.replace("FILE", str(path)) for word in words])
+    except SystemExit as exc:
+        ended = exc.code  # type: ignore[assignment]
+    assert ended == 1
+    assert f'code="{code}"' in next(line for line in path.read_text().splitlines() if "_error{" in line)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pull", "--dry-run", "--metrics-file", "FILE", "--no-such"),
+        ("ls", "--metrics-file", "FILE"),
+        ("pull", "--no-such", "--", "--metrics-file", "FILE"),
+        ("pull", "--no-such", "--metrics-file"),
+        ("no-such", "--metrics-file", "FILE"),
+    ],
+)
+def test_a_mistake_of_a_command_that_writes_none_is_in_no_file(path: Path, words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit):
+        main([word.replace("FILE", str(path)) for word in words])
+    assert os.listdir(path.parent) == []

@@ -166,6 +166,15 @@ def test_what_means_something_else_in_a_command_is_only_set_in_its_table(machine
     assert machine.parse("gc").keep_partials is not None
 
 
+def test_a_file_of_metrics_is_that_of_one_command(machine: Machine) -> None:
+    path = machine.admin('[image-proxy]\nmetrics-file = "/m/bootc.prom"\n')
+    assert machine.parse("image-proxy").metrics_file == Path("/m/bootc.prom")
+    assert machine.parse("pull", "x").metrics_file is None
+    assert machine.parse("pull", "x", LAYERTEE_METRICS_FILE="/m/a.prom").metrics_file == Path("/m/a.prom")
+    path.write_text('metrics-file = "/m/all.prom"\n')
+    assert "each command has a metrics-file of its own" in machine.mistake("pull", "x")
+
+
 def test_options_of_other_commands_are_let_alone(machine: Machine) -> None:
     machine.admin('ostree-repo = "/repo"\nahead = "1Mi"\n[serve]\nlisten = ["127.0.0.1:99999"]\n')
     assert machine.parse("ls").store is None
