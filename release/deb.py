@@ -12,12 +12,10 @@ import os
 from pathlib import Path
 
 from release import tree_stage
-from release.project import ARCHITECTURES, BUILD, run, source_date, version
+from release.project import ARCHITECTURES, BUILD, maintainer, run, source_date, version
 from release.tree_content import INSTALLED
 from release.tree_elf import glibc_needed
 from release.tree_pack import normalise
-
-MAINTAINER = "The maintainers of layertee <layertee@localhost>"
 
 # Debian policy 6.5: the words with which these are called.
 SCRIPTS = {
@@ -66,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
         "Package": "layertee",
         "Version": f"{version()}-{args.revision}",
         "Architecture": debian_arch,
-        "Maintainer": MAINTAINER,
+        "Maintainer": maintainer(),
         "Installed-Size": str(_kibibytes(root)),
         "Depends": f"libc6 (>= {glibc_needed(root / INSTALLED.relative_to('/'))})",
         "Recommends": "ca-certificates",

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sysconfig
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def version() -> str:
     if found is None:
         raise ReleaseError("engine/layertee/version.py has no version")
     return found[1]
+
+
+def maintainer() -> str:
+    """Who answers for the packages, as their fields have it: ``NAME <ADDRESS>``, pyproject.toml's author."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (author,) = project["authors"]
+    return f"{author['name']} <{author['email']}>"
 
 
 def source_date() -> int:

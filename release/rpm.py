@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from release import tree_stage
-from release.project import BUILD, ROOT, run, source_date, version
+from release.project import BUILD, ROOT, maintainer, run, source_date, version
 from release.tree_content import INSTALLED
 from release.tree_elf import glibc_needed
 
@@ -33,6 +33,7 @@ Version: {version}
 Release: {revision}
 Summary: {summary}
 License: Apache-2.0
+Packager: {maintainer}
 AutoReqProv: no
 Requires: libc.so.6(GLIBC_{glibc})(64bit)
 Requires: /bin/sh
@@ -75,6 +76,7 @@ def main(args: argparse.Namespace) -> int:
         SPEC.format(
             version=version(),
             revision=args.revision,
+            maintainer=maintainer(),
             summary=tree_stage.SUMMARY,
             description=tree_stage.DESCRIPTION,
             glibc=glibc_needed(root / INSTALLED.relative_to("/")),

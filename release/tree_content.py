@@ -79,11 +79,8 @@ def packages(tree: Path, wheel: Path, extras: str, arch: str) -> None:
     ReleaseError.
     """
     place = tree / PACKAGES
-    with tempfile.TemporaryDirectory(prefix="layertee-packages-") as name:
-        wanted = Path(name, "wanted.txt")
-        wanted.write_text(_locked(wheel, extras, arch, Path(name)), encoding="utf-8")
-        _pip(arch, "--target", place, "--no-deps", "--require-hashes", "-r", wanted)
-        _pip(arch, "--target", place, "--no-deps", wheel)
+    install_locked(place, _locked(wheel, extras, arch), arch)
+    _pip(arch, "--target", place, "--no-deps", wheel)
     for name in ("bin", *NOT_USED):
         shutil.rmtree(place / name, ignore_errors=True)
     for pattern in NOT_TO_RUN:
@@ -94,15 +91,27 @@ def packages(tree: Path, wheel: Path, extras: str, arch: str) -> None:
             shutil.rmtree(path)
 
 
-def _locked(wheel: Path, extras: str, arch: str, scratch: Path) -> str:
+def install_locked(place: Path, lines: str, arch: str) -> None:
+    """Install what lines of a lock name, for the tree's Python and ``arch``, into the directory ``place``.
+
+    Raises ReleaseError for a package whose file has none of the hashes that its line has, or that has none.
+    """
+    with tempfile.TemporaryDirectory(prefix="layertee-packages-") as name:
+        wanted = Path(name, "wanted.txt")
+        wanted.write_text(lines, encoding="utf-8")
+        _pip(arch, "--target", place, "--no-deps", "--require-hashes", "-r", wanted)
+
+
+def _locked(wheel: Path, extras: str, arch: str) -> str:
     """The lines of the lock for what ``wheel`` needs."""
     lock = lock_command.LOCKS / "extras.txt"
-    versions, report = scratch / "versions.txt", scratch / "report.json"
-    versions.write_text("\n".join(map(str, lock_command.locked(lock.name).values())), encoding="utf-8")
-    # Without hashes: that of the wheel, which was made a moment ago, is in no lock.
-    resolve = ("--dry-run", "--ignore-installed", "--report", report, "-c", versions)
-    _pip(arch, "--target", scratch / "nothing", *resolve, f"{wheel}[{extras}]")
-    found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    with tempfile.TemporaryDirectory(prefix="layertee-packages-") as name:
+        versions, report = Path(name, "versions.txt"), Path(name, "report.json")
+        versions.write_text("\n".join(map(str, lock_command.locked(lock.name).values())), encoding="utf-8")
+        # Without hashes: that of the wheel, which was made a moment ago, is in no lock.
+        resolve = ("--dry-run", "--ignore-installed", "--report", report, "-c", versions)
+        _pip(arch, "--target", Path(name, "nothing"), *resolve, f"{wheel}[{extras}]")
+        found = json.loads(report.read_text(encoding="utf-8"))["install"]
     names = {canonicalize_name(item["metadata"]["name"]) for item in found}
     lines = re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8"))
     return "\n".join(line for line in lines if canonicalize_name(line.partition("==")[0]) in names) + "\n"

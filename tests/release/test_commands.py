@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from email.utils import parseaddr
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,13 @@ def test_an_unknown_command_is_refused_with_the_list_of_those_there_are() -> Non
 
 def test_the_version_is_the_packages() -> None:
     assert project.version() == layertee.__version__
+
+
+def test_the_maintainer_is_a_name_and_an_address_that_the_project_states() -> None:
+    name, address = parseaddr(project.maintainer())
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["authors"]
+    assert stated == [{"name": name, "email": address}]
+    assert name and re.fullmatch(r"[a-z]+@[a-z]+(\.[a-z]+)+", address)
 
 
 def test_the_date_is_that_of_the_last_commit_unless_the_environment_has_another(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import layertee
+from release.project import maintainer
 from tests.support.packages import RECORDER, Packages, build_package, build_packages
 from tests.support.process import PLAIN
 from tests.support.rig import hosts_without, prebuild
@@ -118,6 +119,13 @@ def test_it_says_which_glibc_it_needs_and_nothing_else(debs: Packages) -> None:
         check=True,
     ).stdout
     assert fields.startswith("Depends: libc6 (>= 2.") and "," not in fields
+
+
+def test_its_maintainer_is_the_author_of_the_project(debs: Packages) -> None:
+    field = subprocess.run(
+        ["dpkg-deb", "--field", debs.first, "Maintainer"], capture_output=True, text=True, check=True
+    ).stdout
+    assert field == f"{maintainer()}\n"
 
 
 def test_the_same_tree_gives_the_same_bytes(debs: Packages, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import layertee
+from release.project import maintainer
 from tests.support.packages import RECORDER, Packages, build_package, build_packages
 from tests.support.process import PLAIN
 from tests.support.rig import hosts_without, prebuild
@@ -112,6 +113,10 @@ def test_it_needs_glibc_and_a_shell_and_provides_only_itself(rpms: Packages) -> 
     glibc = {line for line in needed if line.startswith("libc.so.6(GLIBC_2.")}
     assert len(glibc) == 1 and needed - glibc <= {"/bin/sh", "config(layertee) = 0.1.0-1"}
     assert all(line.startswith(("layertee", "config(layertee)")) for line in query(rpms.first, "--provides"))
+
+
+def test_its_packager_is_the_author_of_the_project(rpms: Packages) -> None:
+    assert query(rpms.first, "--queryformat", "%{PACKAGER}") == [maintainer()]
 
 
 def test_each_file_is_where_hosts_look_for_it_and_what_is_configured_is_kept(rpms: Packages) -> None:
