@@ -1,7 +1,8 @@
 """Debian's packages for an architecture, without installing any: fetched, checked, unpacked into directories.
 
-apt does it, by the sources and keys of this machine, with a state and a cache of its own below ``build/``:
-this machine's packages, and the architectures that its dpkg knows, stay as they are.
+apt does it, by the sources and keys of this machine or those of an ``Archive``, with a state and a cache
+of its own below ``build/``: this machine's packages, and the architectures that its dpkg knows, stay as
+they are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ _FRESH_S = 6 * 3600  # the lists are asked for anew after that
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """Where packages of another release come from, or of a relative of Debian."""
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    keyring: Path  # whose signatures are believed, and no others
+
+
+@dataclass(frozen=True, slots=True)
 class Deb:
     """A package as Debian has it now."""
 
@@ -36,11 +47,16 @@ class Deb:
 
 
 class Apt:
-    """The packages of Debian for one architecture, by the name that ``uname -m`` has for it."""
+    """The packages of Debian for one architecture, by the name that ``uname -m`` has for it.
 
-    def __init__(self, machine: str) -> None:
+    They are of this machine's release, or of ``archive``.
+    """
+
+    def __init__(self, machine: str, archive: Archive | None = None) -> None:
         self.architecture = ARCHITECTURES[machine]
-        self._state = BUILD / "apt" / self.architecture
+        self._archive = archive
+        below = (archive.suite, self.architecture) if archive else (self.architecture,)
+        self._state = BUILD.joinpath("apt", *below)
 
     def fetch(self, names: Iterable[str]) -> list[Deb]:
         """The packages of these names, in the same order. Raises ReleaseError.
@@ -79,6 +95,9 @@ class Apt:
         for name in ("lists/partial", "cache/archives/partial", "debs"):
             (self._state / name).mkdir(parents=True, exist_ok=True)
         (self._state / "status").touch()
+        if (archive := self._archive) is not None:
+            words = ("deb", f"[signed-by={archive.keyring}]", archive.uri, archive.suite, *archive.components)
+            (self._state / "sources.list").write_text(" ".join(words) + "\n", encoding="utf-8")
         self._apt("apt-get", "update")
         stamp.touch()
 
@@ -106,6 +125,8 @@ class Apt:
             "Dir::State::status": f"{state}/status",
             "Dir::Cache": f"{state}/cache",
         }
+        if self._archive is not None:
+            options |= {"Dir::Etc::sourcelist": f"{state}/sources.list", "Dir::Etc::sourceparts": "/dev/null"}
         given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
         return run(command, *given, *words, cwd=cwd or self._state, env={"LC_ALL": "C.UTF-8"})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ccore import ROOT
 from tests.support.packages import build_package
 from tests.support.process import PLAIN
+from tests.support.readme import EXAMPLE, rows, sh
 from tests.support.rig import hosts_without, prebuild
 from tests.support.rig.images import build_image, upload
 from tests.support.rig.layers import text_layer
@@ -23,30 +22,6 @@ pytestmark = [
     *(pytest.mark.slow, pytest.mark.needs("tar", "zstd")),
     pytest.mark.needs_root("only root enters another root"),
 ]
-EXAMPLE = "registry.example.com/os/image:stable"
-
-
-def rows() -> dict[str, tuple[str, str]]:
-    """The two commands of README's table, by the kind of host."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return {
-        kind: (first, second)
-        for kind, first, second in re.findall(r"^\| (.+) \| `(.+)` \| `(.+)` \|$", text, re.M)
-    }
-
-
-def sh(words: list[str], script: str, **more: str) -> str:
-    """Standard output of a script that a shell runs to its end; ``more`` is of its environment."""
-    done = subprocess.run(
-        [*words, "sh", "-ec", script],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=hosts_without.ENVIRONMENT | more,
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.support import armcore, ccore, wheels
-from tests.support.rig import goprograms, hosts_without, ostreeclient, proxyclient, tree
+from tests.support.rig import goprograms, hosts_without, ostreeclient, proxyclient, pythons, tree
 from tests.support.rig.crates import NoRust
 from tests.support.rig.goprograms import NoGo
 from tests.support.rig.registry import RigError
@@ -44,6 +45,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "arm-root": wheels.arm_root,
     "debian": hosts_without.debian,
     "tree": tree.archive,
+    **{f"python{version}": partial(pythons.find, version) for version in pythons.WANTED},
 }
 
 _prepared: dict[str, Path | RigError] = {}
@@ -69,6 +71,7 @@ def prepare(names: Iterable[str], say: Callable[[str], None]) -> bool:
             armcore.NotForArm,
             ccore.NoCompiler,
             hosts_without.NoDebootstrap,
+            pythons.NoPython,
             tree.NoTree,
             wheels.NotToBeHad,
         ) as exc:
