@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import layertee
+from tests.support.containerfiles import built, containerfiles, ran, store_with, works
 from tests.support.packages import build_package
-from tests.support.process import PLAIN
-from tests.support.rig import prebuild
-from tests.support.rig.images import build_image, upload
-from tests.support.rig.layers import text_layer
+from tests.support.rig import dnf_host, prebuild
 from tests.support.rig.registry import RegistryServer
 from tests.support.rig.storage import StorageRig
-from tests.support.rig.tree import ROOT
 
 pytestmark = [
     *(
@@ -30,55 +27,12 @@ pytestmark = [
     pytest.mark.needs_root("buildah builds as root here"),
 ]
 
-PAGE = ROOT / "docs" / "guides" / "bootc.md"
-BASE = "localhost/debian:base"
-DROP_IN = "/usr/lib/systemd/system/bootc-fetch-apply-updates.service.d/layertee.conf"
-
-
-def containerfiles() -> dict[str, str]:
-    """Those of the page, by the image that each begins with."""
-    found = re.findall(r"^```text\n(FROM (\S+)\n.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    return {base: text for text, base in found}
-
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[StorageRig]:
-    """A store that has a minimal Debian as ``BASE``. Its path is short: buildah takes no long one."""
-    with tempfile.TemporaryDirectory(prefix="build-", dir="/tmp") as root:
-        store = StorageRig(Path(root) / "s", "overlay")
-        container = store.run("buildah", "from", "scratch")
-        store.run("buildah", "add", "--quiet", container, str(prebuild.program("debian")), "/")
-        store.run("buildah", "commit", "--quiet", "--rm", container, BASE)
+    """A store that has a minimal Debian."""
+    with store_with(prebuild.program("debian")) as store:
         yield store
-        store.unmount()
-
-
-def built(store: StorageRig, containerfile: str, context: Path) -> str:
-    """A container of the image that ``containerfile`` makes out of ``BASE``, without a network."""
-    (context / "Containerfile").write_text(containerfile)
-    store.run(
-        *("buildah", "bud", "--quiet", "--isolation=chroot", "--pull-never", "--from", BASE),
-        *("--tag", "localhost/built", str(context)),
-    )
-    return store.run("buildah", "from", "--pull-never", "localhost/built")
-
-
-def ran(store: StorageRig, container: str, *command: str) -> str:
-    """Standard output of a command in that container, which must succeed."""
-    return store.run("buildah", "run", "--isolation=chroot", container, "--", *command)
-
-
-def works(store: StorageRig, container: str, registry: RegistryServer, scratch: Path, name: str) -> None:
-    """The command pulls, and bootc's upgrades would start the shim."""
-    assert ran(store, container, "layertee", "--version") == f"layertee {layertee.__version__}"
-    image = build_image(scratch / name, [text_layer({"etc/motd": "hello\n"})], compression="gzip")
-    ran(store, container, "layertee", "pull", PLAIN, upload(image, f"built/{name}:1", registry))
-    ran(store, container, "layertee", "verify")
-    drop_in = ran(store, container, "cat", DROP_IN)
-    path = re.search(r"^Environment=PATH=(.*)$", drop_in, re.MULTILINE)
-    assert path is not None
-    shown = ran(store, container, "env", f"PATH={path[1]}", "layertee", "doctor")
-    assert "skopeo on PATH is /usr/lib/layertee/shim/skopeo, the shim" in shown
 
 
 def test_the_one_for_debian_installs_the_package(
@@ -107,6 +61,23 @@ def test_the_one_for_others_copies_the_tree(
     container = built(store, containerfiles()["localhost/other-bootc"], context)
     works(store, container, registry, tmp_path, "tree")
     store.run("buildah", "rm", container)
+
+
+@pytest.mark.skipif("LAYERTEE_DIST_CHECK" not in os.environ, reason="LAYERTEE_DIST_CHECK is not set")
+@pytest.mark.needs("rpm", "rpmbuild")
+@pytest.mark.timeout(900)
+def test_the_one_for_fedora_installs_the_package_by_dnf(registry: RegistryServer, tmp_path: Path) -> None:
+    (text,) = (text for base, text in containerfiles().items() if "fedora" in base)
+    context = tmp_path / "context"
+    context.mkdir()
+    build_package("rpm", context, prebuild.program("tree"), "1")
+    text = text.replace(".x86_64.rpm", f".{os.uname().machine}.rpm")
+    with store_with(dnf_host.archive(prebuild.program("debian"))) as store:
+        container = built(store, text, context)
+        works(store, container, registry, tmp_path, "rpm")
+        installed = ran(store, container, "dnf", "--quiet", "list", "--installed")
+        version = re.escape(layertee.__version__)
+        assert re.search(rf"^layertee\.\S+ +{version}-1 +@@commandline$", installed, re.MULTILINE), installed
 
 
 def test_the_one_for_fedora_differs_from_that_for_debian_in_the_package_alone() -> None:
