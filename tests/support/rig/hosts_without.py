@@ -36,20 +36,33 @@ def debian() -> Path:
 
 
 def _debootstrap() -> Path:
+    with tempfile.TemporaryDirectory(prefix="layertee-debian-") as directory:
+        root = Path(directory) / "root"
+        _bootstrapped(root)
+        return packed(root, kept.root() / f"debian-{SUITE}.part")
+
+
+def first_stage(architecture: str, root: Path) -> None:
+    """What this machine can do of a Debian for another one, at ``root``. Raises NoDebootstrap."""
+    _bootstrapped(root, "--foreign", f"--arch={architecture}")
+
+
+def _bootstrapped(root: Path, *options: str) -> None:
     program = shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None or shutil.which("tar") is None or os.geteuid() != 0:
         raise NoDebootstrap("making a Debian takes debootstrap (Debian package debootstrap) and root")
-    with tempfile.TemporaryDirectory(prefix="layertee-debian-") as directory:
-        root = Path(directory) / "root"
-        try:
-            _run(program, "--variant=minbase", SUITE, root, MIRROR)
-        except RigError as exc:  # no mirror, or no right to make device nodes
-            raise NoDebootstrap(f"no Debian can be made here: {exc}") from exc
-        for name in _CHAFF:
-            shutil.rmtree(root / name)
-            (root / name).mkdir()
-        archive = kept.root() / f"debian-{SUITE}.part"
-        _run("tar", "-C", root, "--one-file-system", "-cf", archive, ".")
+    try:
+        _run(program, "--variant=minbase", *options, SUITE, root, MIRROR)
+    except RigError as exc:  # no mirror, or no right to make device nodes
+        raise NoDebootstrap(f"no Debian can be made here: {exc}") from exc
+
+
+def packed(root: Path, archive: Path) -> Path:
+    """``archive``, with a Debian but for what no test needs, which is removed. Raises RigError."""
+    for name in _CHAFF:
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir(parents=True)
+    _run("tar", "-C", root, "--one-file-system", "-cf", archive, ".")
     return archive
 
 
