@@ -143,6 +143,19 @@ def test_a_place_that_has_something_else_is_left(user: Cli, name: str, tmp_path:
     assert "[STORE_FULL]" in full.err and sorted(os.listdir(tmp_path)) == ["home", "taken"]
 
 
+def test_two_results_cannot_have_one_file(user: Cli, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(".")
+    file, same = tmp_path / "x.prom", tmp_path / "link/x.prom"
+    for options in (
+        ("--digestfile", file, "--metrics-file", same),
+        ("--to", f"oci-archive:{file}:a", "--digestfile", same),
+        ("--dry-run", "--to", f"oci-archive:{same}", "--metrics-file", file),
+    ):
+        told = user.run("pull", PLAIN, *options, "127.0.0.1:1/os:1", code=1).err
+        assert f"both name {file}" in told and "[BAD_REF]" in told
+    assert not file.exists() and not user.store.exists()
+
+
 @pytest.mark.parametrize("where", ["oci-archive:{}/index.json", "oci-archive:{}/new.tar", "dir:{}/new"])
 def test_nothing_is_written_into_the_store_nor_to_what_is_no_file(
     user: Cli, name: str, next_name: str, registry: RegistryServer, tmp_path: Path, where: str

@@ -12,7 +12,7 @@ from ..disk.space import KeepFree, human
 from ..errors import InvalidReference, NotFound
 from ..image.reference import ArchiveReference, LayoutReference, parse_reference
 from ..record import dataclass
-from ..store.copies import KeptImage, archive_at, write_archive, write_layout
+from ..store.copies import KeptImage, see_that_it_can_be_an_archive, write_archive, write_layout
 from ..store.having import MAX_LIST, have_list, layers_of, read_have_list
 from .exits import EXIT_OK
 from .output import print_json, print_table, say, warn
@@ -65,7 +65,7 @@ def export(args: argparse.Namespace) -> int:
         raise InvalidReference("name the images, as 'layertee ls' shows them, and --to; or give --have")
     target = _target(args.to)
     if isinstance(target, ArchiveReference):
-        archive_at(target.path, [root_of(args)])
+        see_that_it_can_be_an_archive(target.path, [root_of(args)])
     have = _read_list(args.lacking) if args.lacking is not None else frozenset()
     with open_store(args) as store, store.shared():
         images = [_Exported.of(store, name, have) for name in dict.fromkeys(args.images)]

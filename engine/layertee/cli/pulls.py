@@ -31,7 +31,7 @@ from .progress import display
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
-from .targets import target_of
+from .targets import refuse_one_file_for_two, target_of
 
 if TYPE_CHECKING:
     from ..image.document import Digest
@@ -44,6 +44,7 @@ _NO_DIGEST = "-"  # the line of an image that failed
 
 def pull(args: argparse.Namespace) -> int:
     """Raises InvalidReference, StoreCorrupt, LocalError; for one image what ``pull.pull`` raises."""
+    refuse_one_file_for_two(args)
     return one.pull(args) if len(args.images) == 1 else pull_several(args)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..aio import in_thread
-from ..disk.outputs import output_directory_at
+from ..disk.outputs import output_at, output_directory_at
 from ..errors import InvalidReference, LayerteeError
 from ..image.reference import ArchiveReference, LayoutReference, parse_reference
 from ..image.reference_storage import StorageReference
@@ -69,6 +69,28 @@ def stores_of(args: argparse.Namespace) -> list[Path]:
     return []
 
 
+def refuse_one_file_for_two(args: argparse.Namespace) -> None:
+    """Raise InvalidReference where two results would be written under one name, and the last one be left.
+
+    A stream takes as many as there are. A name that cannot be written is said where it is used. Blocks.
+    """
+    target = target_of(args)
+    named = [("--digestfile", args.digestfile), ("--metrics-file", args.metrics_file)]
+    if isinstance(target, ArchiveReference):
+        named.append(("--to", target.path))
+    found: dict[Path, str] = {}
+    for option, path in named:
+        if path is None:
+            continue
+        try:
+            output = output_at(path, streams=True)
+        except LayerteeError:
+            continue
+        if not output.is_stream and (other := found.setdefault(output.target, option)) != option:
+            message = f"{other} and {option} both name {output.target}"
+            raise InvalidReference(f"{message}, which can have one of them; give each a file")
+
+
 def want_of(args: argparse.Namespace, target: Target | None) -> Want:
     """What is wanted of the layers: for a ``target`` beyond the store all of them, under their names."""
     keep = Keep.ANYWHERE if target is None else Keep.NAMED
@@ -78,9 +100,9 @@ def want_of(args: argparse.Namespace, target: Target | None) -> Want:
 async def see_that_it_can_be_reached(target: Target, store: Store) -> None:
     """Before anything is fetched into ``store``. Raises LocalError, UnsafePath."""
     if isinstance(target, ArchiveReference):
-        from ..store.copies import archive_at
+        from ..store.copies import see_that_it_can_be_an_archive
 
-        await in_thread(archive_at, target.path, [store.root])
+        await in_thread(see_that_it_can_be_an_archive, target.path, [store.root])
     elif isinstance(target, DirectoryTarget):
         await in_thread(output_directory_at, target.path, outside=[store.root])
     if isinstance(target, StorageReference):

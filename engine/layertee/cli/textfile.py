@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
-from tempfile import mkstemp
 
 from ..disk.files import close, disk_error
-from ..disk.outputs import Output, output_at
+from ..disk.outputs import OpenOutput, open_output, output_at
+from ..disk.part import replace_elsewhere
 
 MODE = 0o644  # of a new one, for programs of other users
 
@@ -30,44 +29,26 @@ def write_whole(path: Path, content: bytes, outside: Iterable[Path] = ()) -> Non
 
     /dev/stdout, or another descriptor of this process, and a character device are written to as they are.
     """
-    found = output_at(path, outside=outside, streams=True)
-    try:
-        if found.is_stream:
+    with open_output(path, outside=outside, streams=True) as found:
+        output = found.output
+        if not output.is_stream:
+            mode = MODE if output.mode is None else output.mode
+            target = output.target
+            replace_elsewhere(found.directory, target, content, mode=mode, dress=output.keep_owner)
+            return
+        try:
             _write_to(found, content)
-        else:
-            _replace(found, content)
-    except OSError as exc:
-        raise disk_error(exc, "writing", path, elsewhere=True) from exc
+        except OSError as exc:
+            raise disk_error(exc, "writing", path, elsewhere=True) from exc
 
 
-def _write_to(found: Output, content: bytes) -> None:
-    """Raises OSError."""
-    if found.descriptor is not None:
-        fd = os.dup(found.descriptor)
-    else:
-        fd = os.open(found.target, os.O_WRONLY | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _write_to(found: OpenOutput, content: bytes) -> None:
+    """Raises OSError, UnsafePath."""
+    descriptor = found.output.descriptor
+    fd = os.dup(descriptor) if descriptor is not None else found.open_file(os.O_WRONLY)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
     finally:
         close(fd)
-
-
-def _replace(found: Output, content: bytes) -> None:
-    """Raises OSError."""
-    target = found.target
-    fd, name = mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            if found.old is None:
-                os.fchmod(fd, MODE)
-            found.keep_mode(fd)
-            os.fdatasync(fd)
-        os.replace(name, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise

@@ -24,15 +24,16 @@ import fcntl
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ..errors import SizeMismatch
+from ..errors import LocalError, SizeMismatch
 from ..image.document import Digest
 from .blob_file import OpenFile
-from .files import close, disk_error, open_directory, sync_directory
+from .files import DIRECTORY_FLAGS, close, disk_error, open_directory, sync_directory
 
 PART_SUFFIX: Final = ".part"
 
@@ -53,10 +54,20 @@ class PartFile:
     ``go_on``: the file may be there already, and then begins with the ``n_kept`` bytes that it has. It is
     locked until it is closed; raises BlockingIOError while another process or task has it. What cannot be a
     part of ours (no plain file, another user's, one with a second name) gives way to a new file.
+
+    ``elsewhere``: a descriptor (``O_PATH`` will do) of the one directory that both are, which is of no store.
+    No name of it is looked up then, and room in a store is not what an error advises.
     """
 
     def __init__(
-        self, ingest: Path, final: Path, part: str, *, mode: int | None = 0o400, go_on: bool = False
+        self,
+        ingest: Path,
+        final: Path,
+        part: str,
+        *,
+        mode: int | None = 0o400,
+        go_on: bool = False,
+        elsewhere: int | None = None,
     ) -> None:
         if not part or "/" in part or part in (".", ".."):
             raise ValueError(f"not a file name: {part!r}")
@@ -66,10 +77,11 @@ class PartFile:
         self._mode = mode
         self.n_kept = 0
         self._has_name = True  # what is called so is this file
+        self._is_elsewhere = elsewhere is not None
         self._fd = self._final_fd = -1
-        self._ingest_fd = open_directory(ingest)
+        self._ingest_fd = open_directory(ingest) if elsewhere is None else _opened_again(elsewhere, ingest)
         try:
-            self._final_fd = open_directory(final)
+            self._final_fd = open_directory(final) if elsewhere is None else os.dup(self._ingest_fd)
             if go_on:
                 self._open_or_make()
             else:
@@ -79,7 +91,7 @@ class PartFile:
             raise
         except OSError as exc:
             self._close()
-            raise disk_error(exc, "creating", self.path) from exc
+            raise self._error(exc, "creating") from exc
         except BaseException:
             self._close()
             raise
@@ -103,7 +115,7 @@ class PartFile:
         try:
             return os.preadv(self.fileno(), [view], at)
         except OSError as exc:
-            raise disk_error(exc, "reading", self.path) from exc
+            raise self._error(exc, "reading") from exc
 
     def to_disk(self) -> None:
         """Wait until what was written is on the disk. Blocks. Raises LocalError, NoSpace: the file is then to
@@ -112,7 +124,7 @@ class PartFile:
         try:
             os.fdatasync(self.fileno())
         except OSError as exc:
-            raise disk_error(exc, "syncing", self.path) from exc
+            raise self._error(exc, "syncing") from exc
 
     def forget_cached(self) -> None:
         """Have what is read next come from the disk, where there is one: a page that could not be written
@@ -136,14 +148,15 @@ class PartFile:
             while view:
                 view = view[os.write(self.fileno(), view) :]
         except OSError as exc:
-            raise disk_error(exc, "writing", self.path) from exc
+            raise self._error(exc, "writing") from exc
 
-    def publish(self, name: str, size: int, *, replace: bool = False) -> Path:
+    def publish(self, name: str, size: int, *, replace: bool = False, survives_power: bool = True) -> Path:
         """Sync, then give the file its name; it is durable when this returns.
 
         A file of ``size`` bytes that already has the name stays (somebody else won) unless
         ``replace``; anything else under it cannot be what the name says, and gives way. Whatever
-        is raised, the part is gone: SizeMismatch, LocalError, NoSpace.
+        is raised, the part is gone: SizeMismatch, LocalError, NoSpace. ``survives_power`` False: where
+        the directory cannot be synced, the name is as good as given.
         """
         fd = self.fileno()
         try:
@@ -157,9 +170,10 @@ class PartFile:
             if replace or not self._link(name, size):
                 os.rename(self._part, name, src_dir_fd=self._ingest_fd, dst_dir_fd=self._final_fd)
                 self._has_name = False
-            os.fsync(self._final_fd)
+            with nullcontext() if survives_power else suppress(OSError):
+                os.fsync(self._final_fd)
         except OSError as exc:
-            raise disk_error(exc, "committing", self._final / name) from exc
+            raise self._error(exc, "committing", self._final / name) from exc
         finally:
             self.abort()
         return self._final / name
@@ -180,6 +194,9 @@ class PartFile:
             with suppress(OSError):
                 os.unlink(self._part, dir_fd=self._ingest_fd)
         self._close()
+
+    def _error(self, exc: OSError, doing: str, path: Path | None = None) -> LocalError:
+        return disk_error(exc, doing, path or self.path, elsewhere=self._is_elsewhere)
 
     def _make(self) -> None:
         mode = 0o600 if self._mode is not None else 0o666
@@ -320,6 +337,42 @@ def write_file(directory: Path, name: str, data: bytes, *, mode: int | None) -> 
     with PartFile(directory, directory, f".{_unique(name)}{PART_SUFFIX}", mode=mode) as part:
         part.write(data)
         part.publish(name, len(data), replace=True)
+
+
+def replace_elsewhere(
+    directory: int,
+    path: Path,
+    data: bytes,
+    *,
+    mode: int,
+    part: str | None = None,
+    dress: Callable[[int], None] | None = None,
+) -> None:
+    """Write the file ``path``, which is of no store, in the place of what is there, in one step.
+
+    ``directory``: a descriptor of the one that it is in, by which all is done. ``part``: the temporary name,
+    to be used under a lock, so that what a killed process left gives way; else a new one is found.
+    ``dress`` gets the descriptor of the new file before that has its name. Raises LocalError, NoSpace.
+    """
+    if part is not None:
+        with suppress(OSError):  # what cannot be removed, cannot be made either
+            os.unlink(part, dir_fd=directory)
+    unique = part or f".{_unique(path.name)}{PART_SUFFIX}"
+    with PartFile(path.parent, path.parent, unique, mode=mode, elsewhere=directory) as file:
+        file.write(data)
+        if dress is not None:
+            dress(file.fileno())
+        file.publish(path.name, len(data), replace=True, survives_power=False)
+
+
+def _opened_again(directory: int, path: Path) -> int:
+    """A descriptor of ``directory`` that can be synced, if this user may read it. Raises LocalError."""
+    try:
+        with suppress(PermissionError):
+            return os.open(".", DIRECTORY_FLAGS, dir_fd=directory)
+        return os.dup(directory)
+    except OSError as exc:
+        raise disk_error(exc, "opening the directory", path, elsewhere=True) from exc
 
 
 def _already_there(final: Path, name: str, data: bytes) -> bool:

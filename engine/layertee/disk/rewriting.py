@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ..errors import LocalError
-from .files import close, disk_error, make_directory, real_path, sync_directory
+from .files import close, disk_error, make_directory, open_directory, real_path
 from .locks import lock_directory
+from .part import replace_elsewhere
 from .trusted import refuse_reachable
 
 _WAIT_S: Final = 10.0
 _SUFFIX: Final = ".layertee-new"  # one name: what a killed process left is found by the next
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -69,23 +67,8 @@ def _read(path: Path, limit: int) -> bytes | None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_name(path.name + _SUFFIX)
+    directory = open_directory(path.parent)
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(fresh)
-        fd = os.open(fresh, _NEW, 0o600)
-        try:
-            with os.fdopen(fd, "wb", closefd=False) as file:
-                file.write(content)
-            os.fsync(fd)
-            os.rename(fresh, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(fresh)
-            raise
-        finally:
-            close(fd)
-    except OSError as exc:
-        raise disk_error(exc, "writing", path, elsewhere=True) from exc
-    with suppress(LocalError):  # it is there; a machine that loses power now may have the old one
-        sync_directory(path.parent)
+        replace_elsewhere(directory, path, content, mode=0o600, part=path.name + _SUFFIX)
+    finally:
+        close(directory)

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final, Self, cast
 from ..disk.blob_file import FileContent
 from ..disk.files import disk_error, make_directory, sync_directory
 from ..disk.locks import lock_directory
-from ..disk.outputs import Output, output_at, output_directory_at
+from ..disk.outputs import OpenOutput, open_output, output_directory_at
 from ..disk.part import PART_SUFFIX, PartFile, write_file
 from ..disk.space import KeepFree, Space
 from ..errors import (
@@ -90,16 +90,13 @@ class KeptImage:
         return [found[digest] for digest in sorted(found)]
 
 
-def archive_at(path: Path, stores: Iterable[Path]) -> Output:
-    """Where the archive ``path`` is to be written: where nothing is, an empty file, or an archive of OCI.
+def see_that_it_can_be_an_archive(path: Path, stores: Iterable[Path]) -> None:
+    """Whether ``write_archive`` could write ``path``: nothing is there, an empty file, or an archive of OCI.
 
     Raises UnsafePath, LocalError: also for a file of anything else, and what is in one of ``stores``. Blocks.
     """
-    found = output_at(path, outside=stores)
-    if found.old is not None and found.old.st_size and not _is_archive(found.target):
-        message = f"{path} has something else than an archive of OCI in it, and is not replaced"
-        raise LocalError(f"{message}; remove it, or name another file", path=str(path))
-    return found
+    with _archive_at(path, stores):
+        pass
 
 
 def write_archive(
@@ -112,36 +109,33 @@ def write_archive(
     """Write ``images``, each with its name, as an OCI layout in the tar file ``path``, in place of what is
     there; how many bytes of blobs that has. Blobs that ``without`` names are left out.
 
-    Raises as ``archive_at``; NoSpace, StoreBusy (another process is writing it), LocalError; DigestMismatch,
-    SizeMismatch, NotFound for a layout that is damaged. Blocks.
+    Raises as ``see_that_it_can_be_an_archive``; NoSpace, StoreBusy (another process is writing it),
+    LocalError; DigestMismatch, SizeMismatch, NotFound for a layout that is damaged. Blocks.
     """
-    found = archive_at(path, _stores_of(images))
-    target = found.target
     manifests = {image.descriptor.digest: image.manifest.raw for image, _ in images}
     blobs = _blobs_of(images, without)
     need = sum(blob.size + 2 * tarfile.BLOCKSIZE for _, blob in blobs) + sum(map(len, manifests.values()))
-    Space(target.parent, keep_free).check(need + _HEADERS, f"writing {path.name}")
-    with _part(target) as part:
-        with _as_tar(part) as tar:
-            _add(tar, MARKER, _encoded({"imageLayoutVersion": VERSION}))
-            _add(tar, INDEX, _index(images))
-            named = {*manifests, *(blob.digest for _, blob in blobs)}
-            for name in ("blobs", *sorted({f"blobs/{digest.algorithm}" for digest in named})):
-                info = _info(name, 0, 0o755)
-                info.type = tarfile.DIRTYPE
-                tar.addfile(info)
-            for digest in sorted(manifests):
-                _add(tar, blob_name(digest), manifests[digest])
-            for layout, blob in blobs:
-                with _Checked(layout, blob) as reader:
-                    info = _info(blob_name(blob.digest), blob.size, 0o644)
-                    tar.addfile(info, cast("BinaryIO", reader))
-                    reader.finish()
-        try:
-            found.keep_mode(part.fileno())
-        except OSError as exc:
-            raise disk_error(exc, "writing", path) from exc
-        part.publish(target.name, os.fstat(part.fileno()).st_size, replace=True)
+    with _archive_at(path, _stores_of(images)) as found:
+        target = found.output.target
+        Space(target.parent, keep_free).check(need + _HEADERS, f"writing {path.name}")
+        with _part(target, mode=found.output.mode, directory=found.directory) as part:
+            with _as_tar(part) as tar:
+                _add(tar, MARKER, _encoded({"imageLayoutVersion": VERSION}))
+                _add(tar, INDEX, _index(images))
+                named = {*manifests, *(blob.digest for _, blob in blobs)}
+                for name in ("blobs", *sorted({f"blobs/{digest.algorithm}" for digest in named})):
+                    info = _info(name, 0, 0o755)
+                    info.type = tarfile.DIRTYPE
+                    tar.addfile(info)
+                for digest in sorted(manifests):
+                    _add(tar, blob_name(digest), manifests[digest])
+                for layout, blob in blobs:
+                    with _Checked(layout, blob) as reader:
+                        info = _info(blob_name(blob.digest), blob.size, 0o644)
+                        tar.addfile(info, cast("BinaryIO", reader))
+                        reader.finish()
+            found.output.keep_owner(part.fileno())
+            part.publish(target.name, os.fstat(part.fileno()).st_size, replace=True)
     return sum(blob.size for _, blob in blobs)
 
 
@@ -202,10 +196,21 @@ def _stores_of(images: Sequence[tuple[KeptImage, str | None]]) -> set[Path]:
     return {image.layout.path for image, _ in images}
 
 
-def _is_archive(path: Path) -> bool:
-    """Whether there is a tar with the file that marks a layout. Raises LocalError."""
+@contextmanager
+def _archive_at(path: Path, stores: Iterable[Path]) -> Iterator[OpenOutput]:
+    """Raises as ``see_that_it_can_be_an_archive``."""
+    with open_output(path, outside=stores) as found:
+        old = found.output.old
+        if old is not None and old.st_size and not _is_archive(path, found):
+            message = f"{path} has something else than an archive of OCI in it, and is not replaced"
+            raise LocalError(f"{message}; remove it, or name another file", path=str(path))
+        yield found
+
+
+def _is_archive(path: Path, found: OpenOutput) -> bool:
+    """Whether there is a tar with the file that marks a layout. Raises LocalError, UnsafePath."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = found.open_file(os.O_RDONLY)
     except OSError as exc:
         raise disk_error(exc, "reading", path) from exc
     with os.fdopen(fd, "rb") as file:
@@ -282,14 +287,16 @@ def _copy(source: LayoutReader, blob: Descriptor, target: Path) -> None:
 
 
 @contextmanager
-def _part(target: Path) -> Iterator[PartFile]:
+def _part(target: Path, *, mode: int | None = None, directory: int | None = None) -> Iterator[PartFile]:
     """A new file that may become ``target``; what a killed process left of one gives way.
+
+    ``directory``: a descriptor of the one that it is in, if no name of it is to be looked up again.
 
     Raises StoreBusy while another process writes it, LocalError, NoSpace.
     """
     name = f".{target.name}.layertee{PART_SUFFIX}"
     try:
-        part = PartFile(target.parent, target.parent, name, mode=None, go_on=True)
+        part = PartFile(target.parent, target.parent, name, mode=mode, go_on=True, elsewhere=directory)
     except BlockingIOError:
         raise StoreBusy(f"{target} is being written by another process", path=str(target)) from None
     with part:

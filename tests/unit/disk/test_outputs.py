@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from layertee.disk.outputs import output_at, output_directory_at, refuse_inside
+from layertee.disk.outputs import open_output, output_at, output_directory_at
+from layertee.disk.part import replace_elsewhere
 from layertee.errors import LocalError, UnsafePath
+from tests.support.process import start_child
 
 MALLORY = 54321
+N_RACES = 150
 
 
 @pytest.fixture
@@ -129,8 +133,6 @@ def test_a_store_is_left_to_itself(tmp_path: Path) -> None:
     for name in ("store", "store/new/directory", "other"):
         with pytest.raises(LocalError, match="is in the store"):
             output_directory_at(tmp_path / name, outside=[store])
-        with pytest.raises(LocalError, match="is in the store"):
-            refuse_inside(tmp_path / name, [store])
     assert output_at(tmp_path / "store.tar", outside=[store]).target == tmp_path / "store.tar"
     assert output_directory_at(tmp_path / "a/b", outside=[store]) == tmp_path / "a/b"
 
@@ -145,7 +147,89 @@ def test_the_mode_and_the_owner_are_those_of_the_old_file(tmp_path: Path) -> Non
         os.chown(old, MALLORY, MALLORY + 1)
         old.chmod(0o4750)
     with new.open("w") as file:
-        output_at(old).keep_mode(file.fileno())
+        found_old = output_at(old)
+        found_old.keep_owner(file.fileno())
     found = new.stat()
-    assert stat.S_IMODE(found.st_mode) == 0o750, "and no rights of a program"
+    assert found_old.mode == 0o750, "and no rights of a program"
     assert not is_root or (found.st_uid, found.st_gid) == (MALLORY, MALLORY + 1)
+
+
+def test_what_was_judged_is_what_is_written_to(tmp_path: Path) -> None:
+    for name in ("way/in", "way/out", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "way/in/old").write_text("old")
+    (tmp_path / "other/old").write_text("not to be touched")
+    with open_output(tmp_path / "way/in/old") as old, open_output(tmp_path / "way/out/../in/new") as new:
+        (tmp_path / "way/in").rename(tmp_path / "moved")
+        (tmp_path / "way/in").symlink_to("../other")
+        for found in (old, new):
+            assert found.output.target.parent == tmp_path / "way/in"
+            replace_elsewhere(found.directory, found.output.target, b"ours", mode=0o640)
+        (tmp_path / "moved/old").unlink()
+        (tmp_path / "moved/old").write_text("another file")
+        with pytest.raises(UnsafePath, match="became another file"):
+            old.open_file(os.O_RDONLY)
+    assert (tmp_path / "other/old").read_text() == "not to be touched"
+    assert os.listdir(tmp_path / "other") == ["old"]
+    assert sorted(os.listdir(tmp_path / "moved")) == ["new", "old"]
+    assert (tmp_path / "moved/new").read_bytes() == b"ours"
+    assert (tmp_path / "moved/new").stat().st_mode & 0o7777 == 0o640
+
+
+def test_a_directory_above_is_the_one_that_was_come_from(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a/b")
+    assert output_at(tmp_path / "link/../x").target == tmp_path / "a/x"
+    assert output_at(Path("/../..") / tmp_path.relative_to("/") / "x").target == tmp_path / "x"
+    (tmp_path / "file").touch()
+    for name in ("file/x", "file/../x", "none/../x"):
+        with pytest.raises(LocalError):
+            output_at(tmp_path / name)
+
+
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(".")
+    (tmp_path / "round").symlink_to("round")
+    before = os.listdir("/proc/self/fd")
+    output_at(tmp_path / "link/./link/file")
+    output_directory_at(tmp_path / "link")
+    output_at(Path("/dev/null"), streams=True)
+    for name in ("round", "none/x", "none/../x", "link"):
+        with pytest.raises(LocalError):
+            output_at(tmp_path / name)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+@pytest.mark.needs_root("only root can make what belongs to another user")
+def test_who_swaps_a_directory_for_a_link_at_every_moment_gets_nothing_written_elsewhere(
+    tmp_path: Path,
+) -> None:
+    victim, theirs = tmp_path / "victim", tmp_path / "theirs"
+    for path in (victim, theirs, theirs / "x"):
+        path.mkdir()
+        (path / "file").write_bytes(b"before")
+    (theirs / "y").symlink_to(victim)
+    for path in (theirs, theirs / "x", theirs / "x/file", theirs / "y"):
+        os.chown(path, MALLORY, MALLORY, follow_symlinks=False)
+    swap = ctypes.CDLL(None).renameat2
+    names = (-100, os.fsencode(theirs / "x"), -100, os.fsencode(theirs / "y"), 2)  # AT_FDCWD, RENAME_EXCHANGE
+
+    def swap_on() -> None:
+        os.setresuid(MALLORY, MALLORY, MALLORY)
+        while True:
+            assert swap(*names) == 0
+
+    tmp_path.chmod(0o755)
+    mallory = start_child(swap_on)
+    try:
+        for _ in range(N_RACES):
+            try:
+                with open_output(theirs / "x/file") as found:
+                    replace_elsewhere(found.directory, found.output.target, b"ours", mode=0o600)
+            except (UnsafePath, LocalError):
+                pass  # it was the link
+    finally:
+        os.kill(mallory, signal.SIGKILL)
+        os.waitpid(mallory, 0)
+    assert (os.listdir(victim), (victim / "file").read_bytes()) == (["file"], b"before")
+    assert victim.stat().st_uid == (victim / "file").stat().st_uid == 0
