@@ -108,6 +108,15 @@ class Search:
         yield from (by_name[name] for name in sorted(by_name, key=os.fsencode))
 
 
+def is_own_drop_in(name: str) -> bool:
+    """Whether a file in one of our own directories of drop-ins, ``layertee.toml.d`` and ``trust.d``, counts.
+
+    A leading dot is what editors give to their locks and copies (``.#x.toml``), and systemd and cron pass it
+    over as well. In the directories of containers-common such a file counts, since it does for podman.
+    """
+    return name.endswith(".toml") and not name.startswith(".")
+
+
 def _of_system(base: Path, name: str, uid: int) -> list[Path]:
     """``registries.rootless.conf.d/1000`` and its like, before ``registries.conf.d``."""
     stem, dot, suffix = name.partition(".")

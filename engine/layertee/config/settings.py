@@ -14,6 +14,7 @@ from typing import Final
 from ..errors import LayerteeError
 from ..record import dataclass
 from .home import User
+from .search import is_own_drop_in
 
 NAME: Final = "layertee.toml"
 DROP_INS: Final = "layertee.toml.d"
@@ -174,17 +175,12 @@ def _there(directory: Path, has_drop_ins: bool) -> list[Path]:
         if not has_drop_ins or not _is_there(drop_ins):
             return found
         with os.scandir(drop_ins) as entries:
-            names = sorted(entry.name for entry in entries if _is_drop_in(entry.name))
+            names = sorted(entry.name for entry in entries if is_own_drop_in(entry.name))
     except OSError as exc:
         raise SettingsError(f"{directory} cannot be looked into: {exc.strerror}") from exc
     if len(names) > MAX_FILES:
         raise SettingsError(f"{drop_ins} has more than {MAX_FILES} files")
     return [*found, *(path for path in (drop_ins / name for name in names) if not _is_masked(path))]
-
-
-def _is_drop_in(name: str) -> bool:
-    """A leading dot is what editors give to their locks and copies."""
-    return name.endswith(".toml") and not name.startswith(".")
 
 
 def _is_there(path: Path) -> bool:

@@ -19,7 +19,7 @@ from ..image.grammar import DOMAIN, MAX_REPOSITORY, REPOSITORY, TAG
 from ..image.strictjson import printable
 from .reading import read_file
 from .registries_file import Whence
-from .search import OWN
+from .search import OWN, is_own_drop_in
 from .tomlfile import NotToml, TomlFile, parse_toml
 from .trustpattern import parse_pattern
 from .trustrules import (
@@ -123,7 +123,7 @@ def _files(directory: Path) -> Iterable[Path]:
         if not _is_there(drop_ins):
             return
         with os.scandir(drop_ins) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(".toml"))
+            names = sorted(entry.name for entry in entries if is_own_drop_in(entry.name))
     except OSError as exc:
         raise TrustFileError(f"{directory} cannot be looked into: {exc.strerror}") from exc
     if len(names) > MAX_FILES:
