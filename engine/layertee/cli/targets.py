@@ -87,6 +87,8 @@ def refuse_one_file_for_two(args: argparse.Namespace) -> None:
         except LayerteeError:
             continue
         if not output.is_stream and (other := found.setdefault(output.target, option)) != option:
+            if "--metrics-file" in (other, option):
+                args.is_reported = True  # a file that may be meant for something else is left as it is
             message = f"{other} and {option} both name {output.target}"
             raise InvalidReference(f"{message}, which can have one of them; give each a file")
 
