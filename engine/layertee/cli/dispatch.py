@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import LayerteeError
+from ..pulling.tracing import span
 from ..registry.first_import import imported_for_good, leave_certificates_out
 from . import failure, process
 from .arguments import Mistake, parse, parser_of
@@ -96,8 +97,10 @@ def _run(
         args = parse(argv)
         args.arrived, args.so_far, args.is_reported = arrived, {}, False
         process.log_to_standard_error(args.debug, args.verbose)
-        code = load(args)(args)
-        flush()
+        with span("command", command=args.command) as traced:
+            code = load(args)(args)
+            flush()
+            traced.set(exit_code=code)
         return code
     except Mistake as exc:
         _say_for_programs(argv, failure.mistake(exc.message), {})

@@ -105,7 +105,7 @@ def test_a_pull_has_a_span_for_each_of_its_parts(
     }
     page = (DOCS / "reference/metrics.md").read_text(encoding="utf-8")
     rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `layertee.")}
-    assert set(rows) == set(by_name)
+    assert set(rows) == {*by_name, "layertee.command"}  # which a program that pulls is not
     for span in spans:
         assert all(f"`{name}`" in rows[span["name"]] for name in span["attributes"])
     (pull,) = by_name["layertee.pull"]
@@ -194,6 +194,43 @@ def test_of_an_error_that_is_not_the_engines_the_class_is_all(server: FaultServe
     spans, _ = run(FOREIGN, server.reference, tmp_path / "home")
     assert any("KeyError" in span for span in spans)
     assert not any("a-secret" in span for span in spans)
+
+
+# What opentelemetry-instrument does: a provider is there before the command's first line.
+INSTRUMENTED = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+
+provider = TracerProvider()
+out = open({path!r}, "w")
+line = lambda span: span.to_json(indent=None) + "\\n"
+provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=out, formatter=line)))
+trace.set_tracer_provider(provider)
+"""
+
+
+def test_a_command_that_is_instrumented_has_one_trace(
+    server: FaultServer, image: BuiltImage, tmp_path: Path
+) -> None:
+    user, at, path = Cli(tmp_path / "home"), tmp_path / "instrumented", tmp_path / "spans"
+    at.mkdir()
+    (at / "sitecustomize.py").write_text(INSTRUMENTED.format(path=str(path)))
+    for name, code in ((server.reference, 0), (f"{server.reference}-none", 2)):
+        ran = user.pull(name, code=code, PYTHONPATH=str(at))
+        assert "opentelemetry" not in ran.err
+        spans = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len({span["context"]["trace_id"] for span in spans}) == 1
+        (command,) = [span for span in spans if span["parent_id"] is None]
+        assert command["name"] == "layertee.command"
+        told = command["attributes"]
+        beneath = {span["name"] for span in spans if span["parent_id"] == command["context"]["span_id"]}
+        if code == 0:
+            assert told == {"layertee.command": "pull", "layertee.exit_code": 0}
+            assert beneath == {"layertee.resolve", "layertee.plan", "layertee.pull"}
+        else:
+            assert told == {"layertee.command": "pull", "error.type": "NOT_FOUND"}
+            assert beneath == {"layertee.resolve"} and command["status"]["status_code"] == "ERROR"
 
 
 def test_a_program_without_it_does_not_get_it(server: FaultServer, tmp_path: Path) -> None:
