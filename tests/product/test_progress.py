@@ -85,6 +85,27 @@ def test_a_pull_is_told_from_its_start_to_its_result(
     assert verified[-1]["result"]["ok"] is True
 
 
+def test_an_export_is_told_from_its_start_to_its_result(
+    user: Cli, image: BuiltImage, server: FaultServer
+) -> None:
+    user.run("pull", PLAIN, "-q", server.reference)
+    for kind in ("oci-archive", "oci"):
+        target = f"{kind}:{user.home / kind}"
+        events = Watched(user, "export", "--to", target, server.reference).events()
+        assert [event["type"] for event in (events[0], events[1], events[-1])] == [
+            "Start",
+            "ProgressBytes",
+            "Result",
+        ]
+        progress, result = events[1], events[-1]["result"]
+        assert (progress["task"], progress["stepsTotal"]) == ("exporting", 3)
+        assert progress["bytesTotal"] == result["bytes_written"] and result["to"] == target
+    ran = user.run("export", "--to", f"oci-archive:{user.home / 'again.tar'}", server.reference)
+    assert ran.err == f"writing oci-archive:{user.home / 'again.tar'}\n"
+    last = Watched(user, "export", "--to", f"oci:{user.home / 'x'}", "none").events(2)[-1]
+    assert (last["exitCode"], last["error"]["code"]) == (2, "NOT_FOUND")
+
+
 def test_the_last_event_says_why_a_pull_failed(user: Cli, server: FaultServer) -> None:
     assert (
         Watched(user, "pull", PLAIN, f"{server.reference}-none").events(2)[-1]["error"]["code"] == "NOT_FOUND"

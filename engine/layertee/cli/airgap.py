@@ -15,7 +15,8 @@ from ..record import dataclass
 from ..store.copies import KeptImage, see_that_it_can_be_an_archive, write_archive, write_layout
 from ..store.having import MAX_LIST, have_list, layers_of, read_have_list
 from .exits import EXIT_OK
-from .output import print_json, print_table, say, warn
+from .output import flush, print_json, print_table, say, warn
+from .reporting import Reporting
 from .shared import open_store, root_of, store_or_nothing
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def export(args: argparse.Namespace) -> int:
         return _have(args)
     if not args.images or args.to is None:
         raise InvalidReference("name the images, as 'layertee ls' shows them, and --to; or give --have")
+    with Reporting(args) as reporting:
+        return _export(args, reporting)
+
+
+def _export(args: argparse.Namespace, reporting: Reporting) -> int:
     target = _target(args.to)
     if isinstance(target, ArchiveReference):
         see_that_it_can_be_an_archive(target.path, [root_of(args)])
@@ -72,23 +78,34 @@ def export(args: argparse.Namespace) -> int:
         without = {layer.digest for one in images for layer in one.layers if not one.goes(layer)}
         named = [(one.image, one.name) for one in images]
         write = write_archive if isinstance(target, ArchiveReference) else write_layout
-        nbytes = write(named, target.path, args.keep_free or KeepFree.usual(), without=without)
+        with reporting.shown as shown:
+            shown.begin(f"writing {target}")
+            nbytes = write(
+                named,
+                target.path,
+                args.keep_free or KeepFree.usual(),
+                without=without,
+                progress=reporting.exporting,
+            )
     warn(store.warnings)
     left = {layer.digest: layer.size for one in images for layer in one.layers if not one.goes(layer)}
+    result = {
+        "to": str(target),
+        "images": [one.to_json() for one in images],
+        "bytes_written": nbytes,
+        "bytes_left_out": sum(left.values()),
+    }
     if args.json:
-        rows = [one.to_json() for one in images]
-        left_out = sum(left.values())
-        print_json({"to": str(target), "images": rows, "bytes_written": nbytes, "bytes_left_out": left_out})
-        return EXIT_OK
-    print_table(
-        ("image", "manifest", "layers", "left out"),
-        [
+        print_json(result)
+    else:
+        rows = [
             (one.name, one.image.descriptor.digest, str(len(one.layers)), str(len(one.left_out)))
             for one in images
-        ],
-        whole=args.no_trunc,
-    )
-    say("", f"wrote {human(nbytes)} to {target}; {human(sum(left.values()))} are left out")
+        ]
+        print_table(("image", "manifest", "layers", "left out"), rows, whole=args.no_trunc)
+        say("", f"wrote {human(nbytes)} to {target}; {human(sum(left.values()))} are left out")
+    flush()  # what reaches nobody is no success
+    reporting.done(result)
     return EXIT_OK
 
 

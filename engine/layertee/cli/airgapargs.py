@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 
 from . import values
-from .commonargs import add_budget, add_json, add_network, add_no_trunc, add_reporting, add_sandbox, add_store
+from .commonargs import (
+    add_budget,
+    add_json,
+    add_network,
+    add_no_trunc,
+    add_progress,
+    add_reporting,
+    add_sandbox,
+    add_store,
+)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +45,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     add_json(parser)
     add_no_trunc(parser)
+    add_progress(parser)
+    parser.set_defaults(metrics_file=None)
     parser.add_argument("images", nargs="*", default=[], metavar="IMAGE", help="as 'layertee ls' shows it")
 
 

@@ -15,7 +15,6 @@ from .commonargs import (
     add_json,
     add_keep_partials,
     add_limits,
-    add_metrics,
     add_network,
     add_no_trunc,
     add_reporting,
@@ -170,8 +169,7 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     add_json(parser)
     add_no_trunc(parser)
-    add_metrics(parser)
-    parser.set_defaults(progress_fd=None)
+    add_reporting(parser)
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="what the upgrade will be to")
     add_network(parser)
     add_sandbox(parser)

@@ -37,18 +37,18 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
-def add_reporting(parser: argparse.ArgumentParser) -> None:
-    """What :class:`reporting.Reporting` reads."""
+def add_progress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--progress-fd",
         type=values.count(3, 1 << 20),
         metavar="N",
         help="write progress to the open descriptor N, as JSON lines in the shape of 'bootc --progress-fd'",
     )
-    add_metrics(parser)
 
 
-def add_metrics(parser: argparse.ArgumentParser) -> None:
+def add_reporting(parser: argparse.ArgumentParser) -> None:
+    """What :class:`reporting.Reporting` reads."""
+    add_progress(parser)
     parser.add_argument(
         "--metrics-file",
         type=values.path,

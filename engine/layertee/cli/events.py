@@ -32,7 +32,8 @@ from .output import SCHEMA
 if TYPE_CHECKING:
     from ..backoff import AskedWait
     from ..pulling.imageplan import ImagePlan
-    from ..pulling.report import LayerProgress, Progress, VerifyProgress
+    from ..pulling.report import LayerProgress, Progress
+    from .progress import BlobProgress
 
 VERSION = "0.1.0"  # of the protocol, as bootc counts
 EVERY_S = 0.2
@@ -67,6 +68,21 @@ class Events:
                 "stepsCached": 0,
                 "steps": 0,
                 "stepsTotal": 1,
+                "subtasks": [],
+            }
+        )
+
+    def preparing(self, image: str, n_made: int, n_there: int, n_total: int) -> None:
+        """Of the layers of the image, names were made for so many, and so many had theirs."""
+        self._send(
+            {
+                "type": "ProgressSteps",
+                "task": "preparing",
+                "description": f"Preparing for {image}",
+                "id": image,
+                "stepsCached": n_there,
+                "steps": n_made,
+                "stepsTotal": n_total,
                 "subtasks": [],
             }
         )
@@ -110,15 +126,22 @@ class Events:
         if self._may_write():
             self._send(_pulling(progress, self._plan), droppable=True)
 
-    def verifying(self, progress: VerifyProgress) -> None:
+    def verifying(self, progress: BlobProgress) -> None:
         """How far a verification is. May be left out."""
+        self._blobs("verifying", "Verifying the store", progress)
+
+    def exporting(self, progress: BlobProgress) -> None:
+        """How far an export is. May be left out."""
+        self._blobs("exporting", "Writing what is exported", progress)
+
+    def _blobs(self, task: str, description: str, progress: BlobProgress) -> None:
         if self._may_write():
             self._send(
                 {
                     "type": "ProgressBytes",
-                    "task": "verifying",
-                    "description": "Verifying the store",
-                    "id": "verifying",
+                    "task": task,
+                    "description": description,
+                    "id": task,
                     "bytesCached": 0,
                     "bytes": progress.bytes_done,
                     "bytesTotal": progress.bytes_total,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ def prepare(args: argparse.Namespace) -> int:
 
     Without ``undo`` there must be an ``image``.
     """
-    with Reporting(args, shows=False) as reporting:
+    # On a terminal the table is there at once, or it is said who is waited for.
+    with Reporting(args, shows=not sys.stderr.isatty()) as reporting:
         return _undo(args, reporting) if args.undo else _prepare(args, reporting)
 
 
@@ -54,7 +56,11 @@ def _prepare(args: argparse.Namespace, reporting: Reporting) -> int:
             attested=_attested(image).get,
             trust=options.trust,
         )
+        name, n_layers = image.plan.reference, len(image.plan.layers)
+        reporting.preparing(name, 0, 0, n_layers)
         found = work.look() if args.dry_run else work.run()
+        n_there = sum(step.step is Step.PRESENT for step in found.layers)
+        reporting.preparing(name, len(found.refs), n_there, n_layers)
     warn([*store.warnings, *image.plan.warnings, *found.warnings])
     shape = _as_json(args, image, found)
     if args.json:

@@ -17,12 +17,27 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn, Task, TaskID
 
-    from ..pulling.report import Progress, VerifyProgress
+    from ..pulling.report import Progress
 
 LINE_EVERY_S = 10.0
 LINE_AT_LEAST_S = 2.0
 _NARROW, _WIDE = 60, 80  # columns of a terminal
 RATE_OVER_S = 3.0
+
+
+class BlobProgress(Protocol):
+    """How far a verification is, or an export: of blobs, and of their bytes."""
+
+    @property
+    def n_done(self) -> int: ...
+    @property
+    def n_total(self) -> int: ...
+    @property
+    def bytes_done(self) -> int: ...
+    @property
+    def bytes_total(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
 
 
 class Display(Protocol):
@@ -34,7 +49,7 @@ class Display(Protocol):
         """Say what is about to be done, where that is not to be seen otherwise."""
 
     def __call__(self, progress: Progress) -> None: ...
-    def verifying(self, progress: VerifyProgress) -> None: ...
+    def blobs(self, progress: BlobProgress) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
@@ -61,7 +76,7 @@ class _Silent:
     def __call__(self, progress: Progress) -> None:
         self.last = progress
 
-    def verifying(self, progress: VerifyProgress) -> None:
+    def blobs(self, progress: BlobProgress) -> None:
         return None
 
     def __enter__(self) -> Self:
@@ -158,11 +173,11 @@ class _Lines(_Silent):
         if self._every.due(progress.seconds, progress.bytes_done, progress.bytes_total):
             self._say(how_far(progress.bytes_done, progress.bytes_total, rate))
 
-    def verifying(self, progress: VerifyProgress) -> None:
+    def blobs(self, progress: BlobProgress) -> None:
         rate = self._rate.update(progress.seconds, progress.bytes_done)
         if self._every.due(progress.seconds, progress.bytes_done, progress.bytes_total):
-            blobs = f"{progress.n_done} of {progress.n_total} blobs, "
-            self._say(blobs + how_far(progress.bytes_done, progress.bytes_total, rate))
+            counted = f"{progress.n_done} of {progress.n_total} blobs, "
+            self._say(counted + how_far(progress.bytes_done, progress.bytes_total, rate))
 
     def _say(self, *lines: str) -> None:
         tell(*lines, to=self._stream)
@@ -212,7 +227,7 @@ class _Bars(_Silent):
             else:
                 self._rich.update(task, completed=layer.done, total=layer.size)
 
-    def verifying(self, progress: VerifyProgress) -> None:
+    def blobs(self, progress: BlobProgress) -> None:
         self._show_total(progress.bytes_done, progress.bytes_total)
 
     def _show_total(self, done: int, total: int) -> bool:

@@ -26,6 +26,7 @@ from .progress import display
 if TYPE_CHECKING:
     from ..pulling.imageplan import ImagePlan
     from ..pulling.report import Progress, VerifyProgress
+    from ..store.copies import CopyProgress
     from .events import Events
     from .metrics import MetricsFile
 
@@ -109,9 +110,20 @@ class Reporting:
 
     def verifying(self, progress: VerifyProgress) -> None:
         """How far the verification is."""
-        self.shown.verifying(progress)
+        self.shown.blobs(progress)
         if self._events is not None:
             self._events.verifying(progress)
+
+    def exporting(self, progress: CopyProgress) -> None:
+        """How far an export is."""
+        self.shown.blobs(progress)
+        if self._events is not None:
+            self._events.exporting(progress)
+
+    def preparing(self, image: str, n_made: int, n_there: int, n_total: int) -> None:
+        """Of the layers of ``image``, names were made for so many, and so many had theirs."""
+        if self._events is not None:
+            self._events.preparing(image, n_made, n_there, n_total)
 
     def done(self, result: Mapping[str, Any], exit_code: int = EXIT_OK) -> None:
         """What came out of it."""

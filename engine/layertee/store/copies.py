@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tarfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,6 +50,20 @@ _DIRECTORY_VERSION: Final = (
 )
 _BLOB: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 _SIGNATURE: Final = re.compile(r"signature-[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CopyProgress:
+    """How far writing is: of ``n_total`` blobs, and of their bytes."""
+
+    n_done: int
+    n_total: int
+    bytes_done: int
+    bytes_total: int
+    seconds: float
+
+
+CopyCallback = Callable[[CopyProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +120,11 @@ def write_archive(
     keep_free: KeepFree,
     *,
     without: Collection[Digest] = (),
+    progress: CopyCallback | None = None,
 ) -> int:
     """Write ``images``, each with its name, as an OCI layout in the tar file ``path``, in place of what is
-    there; how many bytes of blobs that has. Blobs that ``without`` names are left out.
+    there; how many bytes of blobs that has. Blobs that ``without`` names are left out. ``progress`` is called
+    after every MiB, and after every blob.
 
     Raises as ``see_that_it_can_be_an_archive``; NoSpace, StoreBusy (another process is writing it),
     LocalError; DigestMismatch, SizeMismatch, NotFound for a layout that is damaged. Blocks.
@@ -129,8 +146,9 @@ def write_archive(
                     tar.addfile(info)
                 for digest in sorted(manifests):
                     _add(tar, blob_name(digest), manifests[digest])
+                count = _Count(blobs, progress)
                 for layout, blob in blobs:
-                    with _Checked(layout, blob) as reader:
+                    with _Checked(layout, blob, count) as reader:
                         info = _info(blob_name(blob.digest), blob.size, 0o644)
                         tar.addfile(info, cast("BinaryIO", reader))
                         reader.finish()
@@ -145,6 +163,7 @@ def write_layout(
     keep_free: KeepFree,
     *,
     without: Collection[Digest] = (),
+    progress: CopyCallback | None = None,
 ) -> int:
     """Add ``images``, each with its name, to the OCI layout in ``path``, which is made if there is none; how
     many bytes of blobs were written. Blobs that are there, or that ``without`` names, are left out.
@@ -155,10 +174,11 @@ def write_layout(
     layout = Layout.create(output_directory_at(path, outside=_stores_of(images)), private=False)
     blobs = [each for each in _blobs_of(images, without) if not _is_there(layout.blob_path, each[1])]
     Space(layout.path, keep_free).check(sum(blob.size for _, blob in blobs), f"writing {path.name}")
+    count = _Count(blobs, progress)
     for source, blob in blobs:
         target = layout.blob_path(blob.digest)
         make_directory(target.parent, 0o777)
-        _copy(source, blob, target)
+        _copy(source, blob, target, count)
     for image, ref in images:
         target = layout.blob_path(image.descriptor.digest)
         write_file(target.parent, target.name, image.manifest.raw, mode=None)
@@ -180,8 +200,9 @@ def write_directory(image: KeptImage, path: Path, keep_free: KeepFree) -> None:
         missing = [blob for blob in image.blobs if not _is_there(lambda digest: target / digest.hex, blob)]
         Space(target, keep_free).check(sum(blob.size for blob in missing), f"writing {path.name}")
         write_file(target, "version", _DIRECTORY_VERSION, mode=None)
+        count = _Count([(image.layout, blob) for blob in missing], None)
         for blob in missing:
-            _copy(image.layout, blob, target / blob.digest.hex)
+            _copy(image.layout, blob, target / blob.digest.hex, count)
         _remove(target, (name for name in names if _SIGNATURE.fullmatch(name)))  # they are another image's
         write_file(target, "manifest.json", image.manifest.raw, mode=None)
         needed = {blob.digest.hex for blob in image.blobs}
@@ -223,11 +244,35 @@ def _is_archive(path: Path, found: OpenOutput) -> bool:
             raise disk_error(exc, "reading", path) from exc
 
 
+class _Count:
+    """What has been written of ``blobs``, which ``progress`` is told."""
+
+    def __init__(
+        self, blobs: Sequence[tuple[LayoutReader, Descriptor]], progress: CopyCallback | None
+    ) -> None:
+        self._progress = progress
+        self._n_total = len(blobs)
+        self._bytes_total = sum(blob.size for _, blob in blobs)
+        self._n_done = self._bytes_done = 0
+        self._began = time.monotonic()
+
+    def add(self, nbytes: int, n_blobs: int = 0) -> None:
+        """So much more has been read."""
+        self._bytes_done += nbytes
+        self._n_done += n_blobs
+        if self._progress is not None:
+            seconds = time.monotonic() - self._began
+            self._progress(
+                CopyProgress(self._n_done, self._n_total, self._bytes_done, self._bytes_total, seconds)
+            )
+
+
 class _Checked:
     """The bytes of a blob, to be read once; ``finish`` says whether they were the right ones."""
 
-    def __init__(self, layout: LayoutReader, blob: Descriptor) -> None:
+    def __init__(self, layout: LayoutReader, blob: Descriptor, count: _Count) -> None:
         layout.check_blob(blob)
+        self._count = count
         self._blob = blob
         self._shown = layout.shown(blob_name(blob.digest))
         self._reader = layout.content(blob.digest).open()
@@ -245,6 +290,7 @@ class _Checked:
             raise self._wrong_size(self._nbytes + n_read)
         self._hash.update(data)
         self._nbytes += n_read
+        self._count.add(n_read)
         return bytes(data)
 
     def finish(self) -> None:
@@ -255,6 +301,7 @@ class _Checked:
         if got != self._blob.digest:
             message = f"{self._shown} has the bytes of {got}: the disk has changed them"
             raise DigestMismatch(message, want=self._blob.digest, got=got, nbytes=self._nbytes)
+        self._count.add(0, n_blobs=1)
 
     def __enter__(self) -> Self:
         return self
@@ -277,9 +324,9 @@ def _blobs_of(
     return [found[digest] for digest in sorted(found) if digest not in without]
 
 
-def _copy(source: LayoutReader, blob: Descriptor, target: Path) -> None:
+def _copy(source: LayoutReader, blob: Descriptor, target: Path, count: _Count) -> None:
     """A blob into the file ``target``, which has it whole or not at all."""
-    with _part(target) as part, _Checked(source, blob) as reader:
+    with _part(target) as part, _Checked(source, blob, count) as reader:
         while data := reader.read(_CHUNK):
             part.write(data)
         reader.finish()

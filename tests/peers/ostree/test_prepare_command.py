@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from layertee.cli.arguments import parse
 from layertee.cli.exits import exit_code
 from layertee.cli.prepare import prepare
 from layertee.errors import DiffIDMismatch, InvalidReference, RegistryBlocked
+from tests.support.ccore import ROOT
 from tests.support.mirrors import write_conf
 from tests.support.process import Cli
 from tests.support.rig.images import BuiltImage, build_image, push, recompress, run_tool
@@ -21,6 +24,7 @@ from tests.support.rig.registry import RegistryServer
 from tests.support.rig.storage import StorageRig
 
 pytestmark = pytest.mark.slow
+PROGRESS = json.loads((ROOT / "docs/reference/progress-1.schema.json").read_text(encoding="utf-8"))
 
 LAYERS: list[LayerSpec] = [
     text_layer({"usr/lib/os-release": "ID=rig\n"}),
@@ -114,6 +118,24 @@ def test_build_install_push_prepare_leaves_nothing_to_download(
     assert steps(again) == ["present"] * 6
     assert command.json(image, "--undo")["removed"] == [layer.digest for layer in pushed.layers]
     assert rig.refs() == before
+
+
+def test_what_is_prepared_is_told_to_programs(
+    rig: OSTreeRig, plain: BuiltImage, command: Command, tmp_path: Path
+) -> None:
+    rig.take(plain, "containers-storage:localhost/os:1", tmp_path)
+    image = f"oci:{recompress(plain, 'gzip', tmp_path / 'gzip').root}"
+    for made, there in ((6, 0), (0, 6)):
+        reader, writer = os.pipe()
+        command(image, "--progress-fd", str(writer))
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            events = [json.loads(line) for line in file]
+        for event in events:
+            Draft202012Validator(PROGRESS).validate(event)
+        assert [event["type"] for event in events] == ["Start", *["ProgressSteps"] * 3, "Result"]
+        assert [event["task"] for event in events[1:4]] == ["resolving", "preparing", "preparing"]
+        assert (events[3]["steps"], events[3]["stepsCached"], events[3]["stepsTotal"]) == (made, there, 6)
 
 
 def test_a_short_name_is_prepared_under_the_name_that_it_stands_for(

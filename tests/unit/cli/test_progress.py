@@ -94,7 +94,7 @@ def test_a_verification_has_lines_too() -> None:
     with display(quiet=False, stream=stream) as shown:
         shown.begin("about to begin")
         for n in range(41):
-            shown.verifying(VerifyProgress(n // 10, 4, n * MIB, 40 * MIB, n / 2))
+            shown.blobs(VerifyProgress(n // 10, 4, n * MIB, 40 * MIB, n / 2))
     assert stream.getvalue().splitlines()[:2] == [
         "about to begin",
         "0 of 4 blobs, 4.0 MiB of 40.0 MiB (10 %), 2.0 MiB/s, 0:18 left",
@@ -144,7 +144,7 @@ def test_quiet_says_nothing_but_remembers() -> None:
         assert shown.last is None
         shown.begin("x")
         shown(snapshot)
-        shown.verifying(VerifyProgress(1, 2, 3, 4, 60.0))
+        shown.blobs(VerifyProgress(1, 2, 3, 4, 60.0))
     assert shown.last is snapshot
     assert stream.getvalue() == ""
 
@@ -221,7 +221,7 @@ def test_the_bars_fit_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) 
     with terminal(width) as (stream, seen), display(quiet=False, stream=stream) as shown:
         shown(progress(1.0, (Action.FETCH, "running", 30 * MIB, 1000 * MIB)))
         wait_for_a_redraw(seen)
-        shown.verifying(VerifyProgress(1, 2, 31 * MIB, 1000 * MIB, 1.5))
+        shown.blobs(VerifyProgress(1, 2, 31 * MIB, 1000 * MIB, 1.5))
         wait_for_a_redraw(seen)
     raw = re.split(r"[\r\n]+", b"".join(seen).decode())
     drawn = [line for line in (_ESCAPES.sub("", line) for line in raw) if "layer 0" in line]

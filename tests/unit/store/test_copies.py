@@ -12,7 +12,7 @@ import pytest
 from layertee.disk.space import KeepFree
 from layertee.errors import DigestMismatch, LocalError, NoSpace, SizeMismatch, StoreBusy
 from layertee.image.document import Digest
-from layertee.store.copies import KeptImage, write_archive, write_directory, write_layout
+from layertee.store.copies import CopyProgress, KeptImage, write_archive, write_directory, write_layout
 from layertee.store.layout import Layout
 from tests.support.process import flip_a_byte, in_child, snapshot
 from tests.support.rig.images import BuiltImage, build_image
@@ -191,6 +191,16 @@ def test_only_an_archive_or_an_empty_file_gives_way_to_one(image: KeptImage, tmp
         path.chmod(0o600)
         write_archive([(image, None)], path, NONE)
         assert path.read_bytes() == whole and path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("write", [write_archive, write_layout])
+def test_how_far_it_is_is_told_to_its_end(image: KeptImage, tmp_path: Path, write: Any) -> None:
+    told: list[CopyProgress] = []
+    without = {image.blobs[0].digest}
+    nbytes = write([(image, None)], tmp_path / "out", NONE, without=without, progress=told.append)
+    assert [(one.n_total, one.bytes_total) for one in told] == [(3, nbytes)] * len(told)
+    assert [one.n_done for one in told] == sorted(one.n_done for one in told)
+    assert (told[-1].n_done, told[-1].bytes_done) == (3, nbytes) and 0 < told[0].bytes_done < nbytes
 
 
 def test_a_link_is_followed(image: KeptImage, tmp_path: Path) -> None:
