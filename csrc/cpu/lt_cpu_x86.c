@@ -13,6 +13,7 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <stdatomic.h>
 
 bool lt_cpu_has_shani(void)
 {
@@ -27,7 +28,7 @@ bool lt_cpu_has_shani(void)
 	return (ebx >> 29) & 1;		/* CPUID.7.0:EBX.SHA */
 }
 
-bool lt_cpu_has_avx(void)
+static bool ask_for_avx(void)
 {
 	u32 eax, ebx, ecx, edx;
 
@@ -38,6 +39,22 @@ bool lt_cpu_has_avx(void)
 	/* xgetbv of XCR0, which assemblers know longer than compilers do. */
 	__asm__ volatile("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
 	return (eax & 6) == 6;		/* the XMM and YMM halves are saved */
+}
+
+/* Asked for with every piece of output.  In a virtual machine the hypervisor
+ * answers cpuid, which takes as long as the CRC of 100 KB, so what it said is
+ * remembered.  Threads that ask at once all write the same. */
+bool lt_cpu_has_avx(void)
+{
+	enum { NOT_ASKED, NO, YES };
+	static atomic_int answer;
+	int known = atomic_load_explicit(&answer, memory_order_relaxed);
+
+	if (known == NOT_ASKED) {
+		known = ask_for_avx() ? YES : NO;
+		atomic_store_explicit(&answer, known, memory_order_relaxed);
+	}
+	return known == YES;
 }
 
 bool lt_cpu_has_bmi2(void)
