@@ -28,7 +28,10 @@ pytestmark = pytest.mark.slow
 
 ACCOUNT = ("planted", "pass word")
 # Where they are not refused, what keeps this user from them is not the sandbox.
-RIGHTS = {"read the shadow file", "mount", "be another user", "raw packets"}
+RIGHTS = {
+    *("read the shadow file", "mount", "be another user", "raw packets"),
+    *("read the kernel's memory", "administer the network"),
+}
 BY_LATER_KERNELS = {"cut a file short": 3, "listen": 4, "signal": 6, "speak to a stranger": 6}
 IMAGE = "os/image:1"
 
@@ -72,9 +75,10 @@ def environment(server: RegistryServer, tmp_path: Path) -> Iterator[dict[str, st
     logins = tmp_path / "logins.json"
     logins.write_text(json.dumps({"credHelpers": {server.host: "escape"}}))
     name = f"layertee-escape-{os.getpid()}-{tmp_path.name}"
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.bind("\0" + name)
-        stranger.listen()
+    with socket.socket(socket.AF_UNIX) as stranger, socket.socket(socket.AF_UNIX) as service:
+        for listener, address in ((stranger, "\0" + name), (service, f"{tmp_path}/other/service")):
+            listener.bind(address)
+            listener.listen()
         yield {
             "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
             "TMPDIR": f"{tmp_path}/tmp",
@@ -83,6 +87,8 @@ def environment(server: RegistryServer, tmp_path: Path) -> Iterator[dict[str, st
             "ESCAPE_CUT": f"{tmp_path}/other/cut",
             "ESCAPE_DIRECTORY": f"{tmp_path}/other/home",
             "ESCAPE_SOCKET": name,
+            "ESCAPE_SERVICE": f"{tmp_path}/other/service",
+            "ESCAPE_OPEN": str(helper),
             "ESCAPE_PID": str(os.getpid()),
             "ESCAPE_USER": ACCOUNT[0],
             "ESCAPE_PASSWORD": ACCOUNT[1],

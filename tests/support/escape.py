@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -68,6 +69,33 @@ def speak() -> None:
         sock.connect("\0" + given("SOCKET"))
 
 
+def ask() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(given("SERVICE"))
+
+
+def run_from_memory() -> None:
+    fd = os.memfd_create("program", 0)
+    os.write(fd, Path("/bin/true").read_bytes())
+    subprocess.run([f"/proc/self/fd/{fd}"], check=True, pass_fds=[fd])
+
+
+def share_memory() -> None:
+    segment = _libc.shmget(0, 4096, 0o600)  # IPC_PRIVATE
+    checked(segment)
+    checked(_libc.shmctl(segment, 0, None))  # IPC_RMID
+
+
+def administer_the_network() -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 33, 4096)  # SO_RCVBUFFORCE, which takes CAP_NET_ADMIN
+
+
+def give_away() -> None:
+    fd = os.open(given("OPEN"), os.O_RDONLY)
+    os.fchown(fd, os.geteuid(), os.getegid())
+
+
 TRIES: dict[str, Callable[[], object]] = {
     "read a secret": lambda: Path(given("SECRET")).read_bytes(),
     "read the shadow file": lambda: Path("/etc/shadow").read_bytes(),
@@ -82,6 +110,15 @@ TRIES: dict[str, Callable[[], object]] = {
     "signal": lambda: os.kill(int(given("PID")), 0),
     "listen": bind,
     "speak to a stranger": speak,
+    "ask a service": ask,
+    "run from memory": run_from_memory,
+    "share memory": share_memory,
+    "limit another": lambda: resource.prlimit(int(given("PID")), resource.RLIMIT_CORE),
+    "change a mode": lambda: os.chmod(given("CUT"), 0o600),
+    "change an owner": lambda: os.chown(given("CUT"), os.geteuid(), os.getegid()),
+    "give an open file away": give_away,
+    "read the kernel's memory": lambda: Path("/proc/kcore").open("rb").close(),
+    "administer the network": administer_the_network,
 }
 
 

@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from ..disk.outputs import output_at, output_directory_at
 from ..disk.trusted import refuse_reachable
 from ..errors import LayerteeError
 from ..image.placename import PlaceKind, PlaceName, parse_place
-from ..image.reference import LayoutReference, parse_reference
+from ..image.reference import ArchiveReference, LayoutReference, parse_reference
 from ..image.reference_storage import StorageReference, parse_storage
 from ..sandbox.enter import Sandbox, SandboxError, enter
 from ..sandbox.landlock import Rules
@@ -94,7 +95,9 @@ def rules_for(args: argparse.Namespace) -> Rules:
         devices=tuple(map(Path, _DEVICES)),
         connects=not (serves or args.command == "import" or (args.command == "verify" and not args.image)),
         listens=serves,
-        speaks=os.environ.get("NOTIFY_SOCKET", "").startswith("@"),
+        asks=serves and "NOTIFY_SOCKET" in os.environ,
+        speaks=serves and os.environ.get("NOTIFY_SOCKET", "").startswith("@"),
+        gives_to=tuple(_owners(args)),
     )
 
 
@@ -129,6 +132,16 @@ def _result(path: Path) -> Iterator[Path]:
         return
     if not found.is_stream:  # a descriptor is open, and devices have a rule
         yield _beside(found.target)
+
+
+def _owners(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
+    """Those of files that are to be replaced, which the new ones are given to."""
+    target = target_of(args) if args.command == "pull" else None
+    archive = target.path if isinstance(target, ArchiveReference) else None
+    for path in (archive, *(getattr(args, name, None) for name in _RESULTS)):
+        with suppress(LayerteeError):
+            if path is not None and (old := output_at(path, streams=True).old) is not None:
+                yield old.st_uid, old.st_gid
 
 
 def _beside(path: Path) -> Path:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import enum
 import os
+from typing import Final
 
 from ..errors import LayerteeError
 from ..record import dataclass
 from . import kernel, seccomp
 from .landlock import LEAST_ABI, Rules, restrict
+
+# What root is left with: files of other users, as a store of podman has them, the user ids of helpers, ports
+# below 1024, its own limits, and the blocks that a filesystem keeps for root.
+_KEPT: Final = (
+    *(kernel.CHOWN, kernel.DAC_OVERRIDE, kernel.DAC_READ_SEARCH, kernel.FOWNER, kernel.FSETID, kernel.KILL),
+    *(kernel.SETGID, kernel.SETUID, kernel.NET_BIND_SERVICE, kernel.SYS_RESOURCE),
+)
 
 
 class SandboxError(LayerteeError):
@@ -64,13 +72,14 @@ def enter(rules: Rules, mode: Sandbox) -> Support:
         raise SandboxError(f"no sandbox: {'; '.join(found.lacking)}")
     if _n_threads() > 1:
         raise SandboxError("no sandbox: this process has threads already, which it would not hold for")
-    program = seccomp.program() if found.seccomp else None
+    program = seccomp.program(asks=rules.asks, gives_to=rules.gives_to) if found.seccomp else None
     try:
         if found.landlock >= LEAST_ABI:
             restrict(rules, found.landlock)
         if program is not None:
             kernel.set_no_new_privs()
             kernel.set_filter(program)
+        kernel.keep_capabilities(_KEPT)
     except OSError as exc:
         raise SandboxError(f"no sandbox: the kernel refused it: {exc.strerror}") from exc
     return found

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterable
 
 # landlock(7): the same numbers on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -16,6 +17,10 @@ _ONLY_VERSION = 1
 _PATH_BENEATH, _NET_PORT = 1, 2
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _SECCOMP_MODE_FILTER = 2
+
+_CAPABILITIES_VERSION = 0x20080522  # of linux/capability.h: two words of 32 bits for each set
+CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, KILL, SETGID, SETUID = range(8)
+NET_BIND_SERVICE, SYS_RESOURCE = 10, 24
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -72,16 +77,32 @@ def set_filter(program: bytes) -> None:
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(_Program(len(program) // 8, program)))
 
 
+def keep_capabilities(kept: Iterable[int]) -> None:
+    """Give away all capabilities but ``kept``, as far as this thread has them. After set_no_new_privs, what
+    it starts cannot get them again.
+    """
+    header = struct.pack("=Ii", _CAPABILITIES_VERSION, 0)
+    sets = ctypes.create_string_buffer(24)
+    _checked(_libc.capget(header, sets))
+    mask = sum(1 << one for one in kept)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    found = struct.unpack("=6I", sets.raw)  # effective, permitted, inheritable; the same of the higher ones
+    left = [have & (low if at < 3 else high) for at, have in enumerate(found)]
+    if list(found) != left:
+        _checked(_libc.capset(header, struct.pack("=6I", *left)))
+
+
 def _call(number: int, *args: object) -> int:
-    found: int = _libc.syscall(ctypes.c_long(number), *args)
-    if found < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return found
+    return _checked(_libc.syscall(ctypes.c_long(number), *args))
 
 
 def _prctl(option: int, first: int = 0, second: object = 0) -> None:
     given = ctypes.c_ulong(second) if isinstance(second, int) else second
-    if _libc.prctl(option, ctypes.c_ulong(first), given, ctypes.c_ulong(0), ctypes.c_ulong(0)) < 0:
+    _checked(_libc.prctl(option, ctypes.c_ulong(first), given, ctypes.c_ulong(0), ctypes.c_ulong(0)))
+
+
+def _checked(found: int) -> int:
+    if found < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+    return found

@@ -40,8 +40,9 @@ class Rules:
     """What stays possible. Paths are files, or directories with all that is in them.
 
     ``read``, ``run`` (and read) and ``write`` (and read, but not run). ``devices`` are read, written, asked.
-    ``connects``: to other machines, by TCP, to any port. ``listens``: at TCP ports. ``speaks``: to sockets
-    without a file, of processes that are not confined with this one.
+    ``connects``: to other machines, by TCP, to any port. ``listens``: at TCP ports. ``asks``: other programs
+    of this machine, by sockets in the filesystem. ``speaks``: by those without a file, too. ``gives_to``:
+    users and groups that a file which is open can be given to.
     """
 
     read: tuple[Path, ...] = ()
@@ -50,7 +51,9 @@ class Rules:
     devices: tuple[Path, ...] = ()
     connects: bool = True
     listens: bool = False
+    asks: bool = False
     speaks: bool = False
+    gives_to: tuple[tuple[int, int], ...] = ()
 
 
 def restrict(rules: Rules, abi: int) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections.abc import Collection
 from typing import Final
 
 # Of linux/audit.h; both have their low half of a 64-bit argument first.
@@ -27,6 +28,38 @@ REFUSED: Final[dict[str, tuple[int, int | None]]] = {
     "process_madvise": (440, 440),
     "kcmp": (312, 272),
     "pidfd_getfd": (438, 438),
+    # memory and queues that processes share by a number, which no rule of Landlock is for
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    "mq_unlink": (241, 181),
+    # programs that are in no file, which Landlock does not see either
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    # whose a file is and who may use it, by a name: of any file there is, as Landlock does not see this
+    "chmod": (90, None),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
     # what is where, for a process
     "mount": (165, 40),
     "umount2": (166, 39),
@@ -86,22 +119,28 @@ LOOKED_INTO: Final[dict[str, tuple[int, int | None]]] = {
     "unshare": (272, 97),
     "ioctl": (16, 29),
     "socket": (41, 198),
+    "prlimit64": (302, 261),
+    "fchown": (93, 55),
 }
-FAMILIES: Final = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6; AF_NETLINK, by which libc asks for addresses
+FAMILIES: Final = (2, 10, 16)  # AF_INET, AF_INET6; AF_NETLINK, by which libc asks for addresses
+LOCAL: Final = 1  # AF_UNIX: of what answers there, much does what root asks. Pairs are made otherwise.
 
 _NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEWNS, …CGROUP, …UTS, …IPC, …USER, …PID, …NET
 _NEW_TIME: Final = 0x80  # CLONE_NEWTIME; in clone, a part of the number of a signal
 _INTO_A_TERMINAL: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type for the user
 _X32: Final = 0x40000000
-_NR, _ARCH, _FIRST, _SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
+_NR, _ARCH, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32  # offsets in struct seccomp_data
 _LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
-def program(machine: str | None = None) -> bytes | None:
+def program(
+    machine: str | None = None, *, asks: bool = False, gives_to: Collection[tuple[int, int]] = ()
+) -> bytes | None:
     """The filter for processes of ``machine``, by default this one; None where its numbers are not known.
 
-    An array of struct sock_filter.
+    ``asks``: sockets of this machine can be made. ``gives_to``: users and groups that an open file can be
+    given to. An array of struct sock_filter.
     """
     machine = machine or os.uname().machine
     if machine not in ARCHITECTURES:
@@ -121,8 +160,16 @@ def program(machine: str | None = None) -> bytes | None:
     parts.append(_if(_EQUAL, number["clone3"], _refuse(errno.ENOSYS)))
     terminal = [_if(_EQUAL, request, _refuse()) for request in _INTO_A_TERMINAL]
     parts.append(_if(_EQUAL, number["ioctl"], _step(_LOAD, _SECOND), *terminal, _allow()))
-    families = [_if(_EQUAL, family, _allow()) for family in FAMILIES]
+    families = [_if(_EQUAL, family, _allow()) for family in ((LOCAL,) if asks else ()) + FAMILIES]
     parts.append(_if(_EQUAL, number["socket"], _step(_LOAD, _FIRST), *families, _refuse(errno.EAFNOSUPPORT)))
+    # Limits of one's own, which libc asks for by 0; by its number, a process is another one.
+    own = _if(_EQUAL, 0, _allow())
+    parts.append(_if(_EQUAL, number["prlimit64"], _step(_LOAD, _FIRST), own, _refuse()))
+    owners = [
+        _if(_EQUAL, uid, _step(_LOAD, _THIRD), _if(_EQUAL, gid, _allow()), _step(_LOAD, _SECOND))
+        for uid, gid in dict.fromkeys(gives_to)
+    ]
+    parts.append(_if(_EQUAL, number["fchown"], _step(_LOAD, _SECOND), *owners, _refuse()))
     return b"".join([*parts, _allow()])
 
 
@@ -131,7 +178,7 @@ def _step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 def _if(code: int, value: int | None, *then: bytes) -> bytes:
-    """``then``, which ends in a return, if what was loaded compares so; else what follows."""
+    """``then`` if what was loaded compares so, and what follows if it does not, or ``then`` has no return."""
     assert value is not None
     body = b"".join(then)
     return _step(code, value, 0, len(body) // 8) + body

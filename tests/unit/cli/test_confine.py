@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_what_is_written_is_the_store_and_temporary_files(home: Path) -> None:
     found = rules("pull", "--store", store, IMAGE)
     assert set(found.write) == {store, Path("/tmp"), Path("/var/tmp")}
     assert store.stat().st_mode & 0o777 == 0o700
-    assert found.connects and not found.listens and not found.speaks
+    assert found.connects and not (found.listens or found.asks or found.speaks or found.gives_to)
     assert Path("/usr") in found.run and Path("/usr") not in found.write
     wide = {Path(name) for name in ("/", "/etc", "/root", "/home", "/var", "/run")} | {home}
     assert not wide & {*found.read, *found.run, *found.write}
@@ -128,7 +129,18 @@ def test_a_server_reads_the_store_and_reaches_nobody(home: Path, monkeypatch: py
     found = rules("serve", "--store", home / "store", *tls, "--cache", home / "cache")
     assert set(found.write) == {home / "cache", Path("/tmp"), Path("/var/tmp")}
     assert {home / "store", home / "tls"} <= set(found.read)
-    assert found.listens and found.speaks and not found.connects
+    assert found.listens and found.asks and found.speaks and not found.connects
+    assert not rules("pull", "--store", home / "store", IMAGE).asks, (
+        "it has nothing to say to a service manager"
+    )
+
+
+def test_a_file_that_is_replaced_can_be_given_to_its_owner(home: Path) -> None:
+    (home / "digest").touch()
+    options = ("--digestfile", home / "digest", "--metrics-file", home / "new.prom", "--to")
+    for target in (f"oci-archive:{home}/new.tar", f"oci-archive:{home}/digest"):
+        found = rules("pull", "--store", home / "store", *options, target, IMAGE)
+        assert set(found.gives_to) == {(os.geteuid(), (home / "digest").stat().st_gid)}
 
 
 def test_a_store_is_looked_through_without_a_network(home: Path) -> None:
