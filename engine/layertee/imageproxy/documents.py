@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Annotations of a layer that is presented as a tar: the blob that it is at the registry.
 ANNOTATIONS: Final = "dev.layertee.layer."
+_NEVER_RUN: Final = 0x8  # MFD_NOEXEC_SEAL of linux/memfd.h, since Linux 6.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def runtime_config(config: ImageConfig) -> bytes:
 
 def readable(content: bytes) -> int:
     """A descriptor from which ``content`` is read, and through which it cannot be changed."""
-    fd = os.memfd_create("layertee", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = _file_in_memory()
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(content)
@@ -169,6 +171,17 @@ def readable(content: bytes) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _file_in_memory() -> int:
+    """One that can be sealed and is never run: in a sandbox, there is no other."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create("layertee", flags | _NEVER_RUN)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+    return os.memfd_create("layertee", flags)
 
 
 def _json(value: object) -> bytes:

@@ -72,7 +72,11 @@ def enter(rules: Rules, mode: Sandbox) -> Support:
         raise SandboxError(f"no sandbox: {'; '.join(found.lacking)}")
     if _n_threads() > 1:
         raise SandboxError("no sandbox: this process has threads already, which it would not hold for")
-    program = seccomp.program(asks=rules.asks, gives_to=rules.gives_to) if found.seccomp else None
+    program = None
+    if found.seccomp:
+        program = seccomp.program(
+            asks=rules.asks, gives_to=rules.gives_to, runs_memory=not kernel.has_memory_that_is_not_run()
+        )
     try:
         if found.landlock >= LEAST_ABI:
             restrict(rules, found.landlock)

@@ -18,6 +18,7 @@ _PATH_BENEATH, _NET_PORT = 1, 2
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _SECCOMP_MODE_FILTER = 2
 
+MFD_NOEXEC_SEAL = 0x8  # of linux/memfd.h
 _CAPABILITIES_VERSION = 0x20080522  # of linux/capability.h: two words of 32 bits for each set
 CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, KILL, SETGID, SETUID = range(8)
 NET_BIND_SERVICE, SYS_RESOURCE = 10, 24
@@ -70,6 +71,15 @@ def has_seccomp() -> bool:
     except OSError as exc:
         return exc.errno == errno.EFAULT  # it would have read the program
     return False
+
+
+def has_memory_that_is_not_run() -> bool:
+    """Whether a file in memory can be one that is no program: MFD_NOEXEC_SEAL, since Linux 6.3."""
+    try:
+        os.close(os.memfd_create("layertee", os.MFD_CLOEXEC | MFD_NOEXEC_SEAL))
+    except OSError as exc:
+        return exc.errno != errno.EINVAL
+    return True
 
 
 def set_filter(program: bytes) -> None:

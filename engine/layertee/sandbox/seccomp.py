@@ -42,8 +42,6 @@ REFUSED: Final[dict[str, tuple[int, int | None]]] = {
     "msgctl": (71, 187),
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
-    # programs that are in no file, which Landlock does not see either
-    "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     # whose a file is and who may use it, by a name: of any file there is, as Landlock does not see this
     "chmod": (90, None),
@@ -120,9 +118,11 @@ LOOKED_INTO: Final[dict[str, tuple[int, int | None]]] = {
     "ioctl": (16, 29),
     "socket": (41, 198),
     "prlimit64": (302, 261),
+    "memfd_create": (319, 279),
     "fchown": (93, 55),
 }
 FAMILIES: Final = (2, 10, 16)  # AF_INET, AF_INET6; AF_NETLINK, by which libc asks for addresses
+_NEVER_RUN: Final = 0x8  # MFD_NOEXEC_SEAL
 LOCAL: Final = 1  # AF_UNIX: of what answers there, much does what root asks. Pairs are made otherwise.
 
 _NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEWNS, …CGROUP, …UTS, …IPC, …USER, …PID, …NET
@@ -135,12 +135,17 @@ _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def program(
-    machine: str | None = None, *, asks: bool = False, gives_to: Collection[tuple[int, int]] = ()
+    machine: str | None = None,
+    *,
+    asks: bool = False,
+    gives_to: Collection[tuple[int, int]] = (),
+    runs_memory: bool = False,
 ) -> bytes | None:
     """The filter for processes of ``machine``, by default this one; None where its numbers are not known.
 
     ``asks``: sockets of this machine can be made. ``gives_to``: users and groups that an open file can be
-    given to. An array of struct sock_filter.
+    given to. ``runs_memory``: a file in memory need not be one that is never run, as kernels before Linux 6.3
+    have no other. An array of struct sock_filter.
     """
     machine = machine or os.uname().machine
     if machine not in ARCHITECTURES:
@@ -165,6 +170,10 @@ def program(
     # Limits of one's own, which libc asks for by 0; by its number, a process is another one.
     own = _if(_EQUAL, 0, _allow())
     parts.append(_if(_EQUAL, number["prlimit64"], _step(_LOAD, _FIRST), own, _refuse()))
+    # A program that is in no file of a directory is one that Landlock does not see.
+    if not runs_memory:
+        quiet = _if(_ANY_OF, _NEVER_RUN, _allow())
+        parts.append(_if(_EQUAL, number["memfd_create"], _step(_LOAD, _SECOND), quiet, _refuse()))
     owners = [
         _if(_EQUAL, uid, _step(_LOAD, _THIRD), _if(_EQUAL, gid, _allow()), _step(_LOAD, _SECOND))
         for uid, gid in dict.fromkeys(gives_to)

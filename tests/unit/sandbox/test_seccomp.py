@@ -92,10 +92,14 @@ def test_namespaces_terminals_and_sockets_are_told_apart_by_their_arguments(mach
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_limits_are_ones_own_and_a_file_is_given_to_those_that_had_it(machine: str) -> None:
+def test_limits_are_ones_own_memory_is_not_run_and_a_file_is_given_to_those_that_had_it(machine: str) -> None:
     limits, give = known("prlimit64", machine), known("fchown", machine)
     assert answer(machine, limits, 0) == ALLOWED
     assert answer(machine, limits, 1) == answer(machine, limits, 1 << 31) == NOT_PERMITTED
+    memory = known("memfd_create", machine)
+    assert answer(machine, memory, 0, 0x8 | 0x2) == ALLOWED  # never run, and to be sealed
+    assert answer(machine, memory, 0, 0x2) == answer(machine, memory, 0, 0x10) == NOT_PERMITTED
+    assert answer(machine, memory, 0, 0x2, code=program(machine, runs_memory=True)) == ALLOWED
     code = program(machine, gives_to=[(5, 6), (7, 8), (5, 9)])
     for uid, gid in ((5, 6), (7, 8), (5, 9), (5, 8), (7, 6), (6, 5), (0, 0)):
         wanted = ALLOWED if (uid, gid) in [(5, 6), (7, 8), (5, 9)] else NOT_PERMITTED
