@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import field, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ZSTD_WINDOW = 128 << 20
 ZSTD_WINDOW_LEAST, ZSTD_WINDOW_MOST = 1 << 10, 2 << 30
 CORES = ("c", "python")
+_PARTS = (list, tuple, dict)  # what dataclasses.asdict takes apart besides
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 
 
@@ -144,7 +145,7 @@ class Options:
     ``trust``, sizes and ages. ValueError or InvalidReference for what there is not, TypeError for what is
     something else. Options pickle unless they have an ``ssl_context``, or a place or function that does
     not; their logins are then in what was pickled, in clear. ``dataclasses.asdict`` keeps a mapping of
-    logins as one object, which shows none.
+    logins, and a function for them that is a dataclass, as one object, which shows none.
     """
 
     platform: Platform | None = None
@@ -274,11 +275,32 @@ class _Logins(Mapping[str, "Login"]):
         return f"<logins for {len(self)} registries>"
 
 
+class _Function:
+    """A function for logins that ``dataclasses.asdict`` would take apart, with what it knows."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, given: Callable[[str], Login | None]) -> None:
+        self._given = given
+
+    def __call__(self, host: str) -> Login | None:
+        return self._given(host)
+
+    def __eq__(self, other: object) -> bool:
+        return self._given == other._given if isinstance(other, _Function) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._given)
+
+    def __repr__(self) -> str:
+        return "<a function for logins>"
+
+
 def _given_logins(given: object) -> object:
     """What ``given`` is kept as. Raises TypeError, which shows nothing of what was given."""
     if not isinstance(given, Mapping):
         if callable(given):
-            return given
+            return _Function(given) if is_dataclass(given) or isinstance(given, _PARTS) else given
         raise TypeError("credentials is a mapping or a function, from hosts to Login")
     from .config.logins import Login  # where logins are given, and not before
 

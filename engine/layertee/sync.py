@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 import time
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +53,54 @@ def _new_loop() -> asyncio.AbstractEventLoop:
         import uvloop
     except ImportError:
         return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+
+    class Loop(uvloop.Loop):
+        """uvloop's, with names looked up by threads of ours. Its own are joined when the process exits, also
+        by one that was forked and has not got them: that would crash at its end.
+        """
+
+        async def getaddrinfo(
+            self,
+            host: str | bytes | None,
+            port: str | bytes | int | None,
+            *,
+            family: int = 0,
+            type: int = 0,
+            proto: int = 0,
+            flags: int = 0,
+        ) -> list[Any]:
+            try:  # most hosts that are looked up a second time are addresses
+                return socket.getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
+            except socket.gaierror:
+                return await _in_passing(lambda: socket.getaddrinfo(host, port, family, type, proto, flags))
+
+    return Loop()
+
+
+async def _in_passing(work: Callable[[], T]) -> T:
+    """What ``work`` gives, in a thread that nobody waits for: a name server that is mute holds up no end."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(found: T | None, exc: OSError | UnicodeError | None) -> None:
+        if done.done():
+            return
+        if exc is not None:
+            done.set_exception(exc)
+        else:
+            done.set_result(cast("T", found))
+
+    def main() -> None:
+        found, failed = None, None
+        try:
+            found = work()
+        except (OSError, UnicodeError) as exc:
+            failed = exc
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, found, failed)
+
+    threading.Thread(target=main, name="layertee-lookup", daemon=True).start()
+    return await done
 
 
 def pull(

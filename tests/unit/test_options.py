@@ -242,6 +242,28 @@ def test_options_that_are_taken_apart_show_no_secret() -> None:
     assert isinstance(options.credentials, Mapping) and len(options.credentials) == 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Vault:
+    """A function for logins that knows something."""
+
+    token: str
+
+    def __call__(self, host: str) -> Login | None:
+        return Login("me", self.token + host)
+
+
+def test_a_function_that_is_a_dataclass_is_not_taken_apart() -> None:
+    options = Options(credentials=Vault(SECRET))
+    for taken_apart in (dataclasses.asdict(options), dataclasses.astuple(options)):
+        assert SECRET not in f"{taken_apart!r} {taken_apart} {options.credentials!r}"
+        assert SECRET not in json.dumps(taken_apart, default=repr)
+    again = pickle.loads(pickle.dumps(options.replace(anonymous=False)))
+    assert again == options == Options(credentials=Vault(SECRET)) != Options(credentials=Vault("another"))
+    assert hash(again) == hash(options)
+    for kept in (options.credentials, again.credentials, dataclasses.asdict(options)["credentials"]):
+        assert callable(kept) and kept("x") == Login("me", SECRET + "x")
+
+
 def test_options_pickle_with_what_was_given() -> None:
     options = Options(
         platform="linux/arm64",

@@ -76,11 +76,22 @@ class LayerStream:
         return self
 
     async def __anext__(self) -> memoryview:
+        self._refuse_pieces()
+        piece = await self._next()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def _next(self) -> memoryview | None:
+        """The next piece, None at the end, which is given once both digests were compared."""
         piece = await self._layer.read()
         if piece is None:
             await self._verified()
-            raise StopAsyncIteration
         return piece
+
+    def _refuse_pieces(self) -> None:
+        if self._file is not None:
+            raise RuntimeError("the layer is read as a file, and has no pieces besides: file() was called")
 
     async def _verified(self) -> TeeResult:
         if self._result is None:
@@ -104,9 +115,13 @@ class LayerStream:
         """The next piece, None at the end. Blocks, so it is for other threads than the event loop's.
 
         Raises what kept the bytes from coming, IntegrityError in place of the end of a layer that is not what
-        the image names, ValueError after the block was left, RuntimeError on an event loop and in a process
-        that was forked meanwhile.
+        the image names, ValueError after the block was left, RuntimeError on an event loop, in a process that
+        was forked meanwhile, and once ``file`` was called.
         """
+        self._refuse_pieces()
+        return self._read_piece()
+
+    def _read_piece(self) -> bytes | None:
         if self._pid != os.getpid():
             raise RuntimeError("the layer was opened by the parent of this process, which alone can read it")
         refuse_event_loop("there, read a layer with 'async for'")
@@ -115,7 +130,8 @@ class LayerStream:
         return asyncio.run_coroutine_threadsafe(self._copied(), self._loop).result()
 
     def file(self) -> io.BufferedReader:
-        """The rest of the stream as a file for another thread, ``tarfile.open(fileobj=…, mode="r|")`` say.
+        """The rest of the stream as a file for another thread, ``tarfile.open(fileobj=…, mode="r|")`` say:
+        without the pieces that were read before. From now on there are none (RuntimeError).
 
         Its end is that of the stream: the last read raises where the layer is not what the image names. A
         reader of tars stops before, at the end of the archive. What it left is read, and compared, when the
@@ -137,9 +153,8 @@ class LayerStream:
                 raise self._gone
             self._reader = asyncio.current_task()
             try:
-                async for piece in self:
-                    return bytes(piece)
-                return None
+                piece = await self._next()
+                return None if piece is None else bytes(piece)
             except asyncio.CancelledError:
                 if self._gone is None:
                     raise
@@ -169,7 +184,7 @@ class LayerStream:
         if self._given_up:
             return
         if self._file is not None:
-            async for _ in self:
+            while await self._next() is not None:
                 pass
         elif self.result is None and await self._layer.read() is not None:
             self._layer.cancel()
@@ -193,7 +208,7 @@ class _LayerFile(io.RawIOBase):
         if self._stream._is_left:
             raise ValueError(_LEFT)
         if not self._left:
-            self._left = memoryview(self._stream.read_piece() or b"")
+            self._left = memoryview(self._stream._read_piece() or b"")
         view = memoryview(buffer).cast("B")
         n = min(len(view), len(self._left))
         view[:n] = self._left[:n]

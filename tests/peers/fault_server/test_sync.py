@@ -148,14 +148,19 @@ with SyncEngine(sys.argv[2], options=Options(tls_verify=False)) as engine:
                 next(stream)
             except RuntimeError as exc:
                 print(exc, flush=True)
-            os._exit(0)
+            if sys.argv[3] != "leaves the blocks":
+                {"exits at once": os._exit, "exits": sys.exit}[sys.argv[3]](0)
 """
 
 
-def test_a_process_that_was_forked_leaves_a_layer_to_its_parent(image: BuiltImage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["exits at once", "exits", "leaves the blocks"])
+def test_a_process_that_was_forked_leaves_a_layer_to_its_parent(
+    image: BuiltImage, how: str, tmp_path: Path
+) -> None:
     with FaultServer(image) as server:
+        name = server.reference.replace("127.0.0.1", "localhost")  # which is looked up in a thread
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", FORKED, server.reference, str(tmp_path / "store")],
+            [sys.executable, "-W", "ignore", "-c", FORKED, name, str(tmp_path / "store"), how],
             capture_output=True,
             text=True,
             timeout=100,
@@ -303,7 +308,7 @@ def test_a_file_gives_what_is_asked_for_and_ends_once(image: BuiltImage, size: i
             first = file.read(size)
             assert first == (TARS[1] if size < 0 else TARS[1][:size])
             assert first + file.read() == TARS[1]
-            assert (file.read(), file.read(1), stream.read_piece()) == (b"", b"", None)
+            assert (file.read(), file.read(1)) == (b"", b"")
 
 
 def lie(config: dict[str, dict[str, list[str]]]) -> None:
@@ -441,6 +446,34 @@ def test_what_a_file_has_read_ahead_is_not_given_after_the_block(image: BuiltIma
     for how, read in READ_LATE.items():
         with pytest.raises(ValueError, match=r"was left|closed"):
             pytest.fail(f"{how} gave {read(file)!r:.50}")
+
+
+def test_a_file_has_what_the_pieces_before_it_left_and_no_piece_comes_after(
+    image: BuiltImage, tmp_path: Path
+) -> None:
+    with FaultServer(image) as server, SyncEngine(tmp_path / "store", options=FROM_HERE) as engine:
+        steps = engine.plan(server.reference).layers
+        with engine.open_layer(steps[1]) as stream:
+            first = next(stream) + (stream.read_piece() or b"")
+            file = stream.file()
+            begun = file.read(3)
+            for read in (lambda: next(stream), stream.read_piece, lambda: list(stream)):
+                with pytest.raises(RuntimeError, match="is read as a file"):
+                    read()
+            assert first + begun + file.read() == TARS[1]
+        assert stream.result is not None
+
+    async def main() -> None:
+        async with Engine(tmp_path / "store", options=FROM_HERE) as engine:
+            step = (await engine.plan(server.reference)).layers[1]
+            async with engine.open_layer(step) as stream:
+                file = stream.file()
+                with pytest.raises(RuntimeError, match="is read as a file"):
+                    await anext(aiter(stream))
+                assert await asyncio.to_thread(file.read) == TARS[1]
+
+    with server:
+        asyncio.run(main())
 
 
 def test_a_stream_has_one_file(image: BuiltImage, tmp_path: Path) -> None:
