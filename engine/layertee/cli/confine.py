@@ -107,8 +107,9 @@ def _stores(args: argparse.Namespace) -> Iterator[Path]:
     changes = not getattr(args, "dry_run", False)
     if isinstance(target, StorageReference):
         raise SandboxError(
-            f"{target.store} is written by skopeo, which mounts: that is not possible in a sandbox"
-        )
+            f"{target.store} is written by skopeo, which mounts: that is not possible in a sandbox, and takes"
+            " --sandbox off"
+        ).with_hint("")
     if isinstance(target, LayoutReference):
         yield _made(target.path, changes=changes)
         return
@@ -119,7 +120,7 @@ def _stores(args: argparse.Namespace) -> Iterator[Path]:
         _make(root, private=True)
     yield root
     if isinstance(target, DirectoryTarget):
-        yield _made(target.path, changes=changes)
+        yield _made(target.path, changes=changes, outside=root)
     elif target is not None:
         yield from _result(target.path)
 
@@ -159,9 +160,9 @@ def _written(args: argparse.Namespace) -> Iterator[Path]:
             yield from _result(file)
 
 
-def _made(path: Path, *, changes: bool) -> Path:
-    """The directory that an image is to be written into."""
-    where = output_directory_at(path)
+def _made(path: Path, *, changes: bool, outside: Path | None = None) -> Path:
+    """The directory that an image is to be written into. LocalError for one in ``outside``, a store."""
+    where = output_directory_at(path, outside=[outside] if outside else [])
     if changes:
         _make(where, private=False)
     return where

@@ -12,7 +12,7 @@ from layertee.cli.commandargs import ARGUMENTS
 from layertee.cli.confine import rules_for
 from layertee.cli.exits import EXIT_ERROR
 from layertee.cli.main import main
-from layertee.errors import UnsafePath
+from layertee.errors import LocalError, UnsafePath
 from layertee.sandbox.enter import SandboxError
 from layertee.sandbox.landlock import Rules
 
@@ -64,8 +64,17 @@ def test_what_an_image_is_written_to_besides_can_be_written(home: Path) -> None:
     found = rules("pull", "--store", home / "store", "--to", f"oci-archive:{home}/one/image.tar:1", IMAGE)
     assert {home / "store", home / "one"} <= set(found.write)  # the file is put in place of one before
     assert not (home / "one/image.tar").exists()
-    with pytest.raises(SandboxError, match="skopeo"):
-        rules("pull", "--to", "containers-storage:localhost/os:1", IMAGE)
+    for mode in ("auto", "require"):
+        with pytest.raises(SandboxError, match=r"skopeo.* takes --sandbox off") as caught:
+            rules("pull", "--sandbox", mode, "--to", "containers-storage:localhost/os:1", IMAGE)
+        assert caught.value.hint == "", "the usual advice is auto"
+
+
+def test_nothing_is_made_in_the_store_for_what_may_not_be_there(home: Path) -> None:
+    store = home / "store"
+    with pytest.raises(LocalError, match="is in the store"):
+        rules("pull", "--store", store, "--to", f"dir:{store}/new", IMAGE)
+    assert not (store / "new").exists()
 
 
 def test_nothing_is_made_to_look_at(home: Path) -> None:
