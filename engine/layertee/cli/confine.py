@@ -34,14 +34,31 @@ _RESULTS: Final = ("digestfile", "metrics_file")
 _MAKES_A_STORE: Final = ("pull", "import", "image-proxy")
 # Programs and their libraries. What else is in PATH, and this Python, comes on top.
 _PROGRAMS: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
-_ETC: Final = (
-    *("containers", "layertee", "docker", "ostree"),
-    *("ssl", "pki", "ca-certificates", "crypto-policies", "gcrypt"),
-    *("resolv.conf", "hosts", "host.conf", "gai.conf", "nsswitch.conf", "protocols", "services"),
-    *("passwd", "group", "subuid", "subgid", "machine-id", "os-release"),
-    # mimetypes, which aiohttp imports, reads each of those that is there.
-    *("mime.types", "httpd/mime.types", "httpd/conf/mime.types", "apache/mime.types", "apache2/mime.types"),
-    *("localtime", "ld.so.cache", "ld.so.preload", "ld.so.conf", "ld.so.conf.d", "locale.conf", "selinux"),
+_ETC: Final = tuple(
+    f"/etc/{name}"
+    for name in (
+        *("containers", "layertee", "docker", "ostree"),
+        *("ssl", "pki", "ca-certificates", "crypto-policies", "gcrypt"),
+        *("resolv.conf", "hosts", "host.conf", "gai.conf", "nsswitch.conf", "protocols", "services"),
+        *("passwd", "group", "subuid", "subgid", "machine-id", "os-release"),
+        # mimetypes, which aiohttp imports, reads each of those that is there.
+        *(
+            "mime.types",
+            "httpd/mime.types",
+            "httpd/conf/mime.types",
+            "apache/mime.types",
+            "apache2/mime.types",
+        ),
+        *(
+            "localtime",
+            "ld.so.cache",
+            "ld.so.preload",
+            "ld.so.conf",
+            "ld.so.conf.d",
+            "locale.conf",
+            "selinux",
+        ),
+    )
 )
 # Who resolves names here may replace the files of the first four at any time: so, directories.
 _STATE: Final = (
@@ -58,7 +75,7 @@ _SUFFIXES: Final = (".json", ".toml", ".yaml")
 _URL: Final = "file:///"
 _MOST: Final = 1 << 20
 # Too much for a file that happens to name it.
-_WIDE: Final = frozenset(map(Path, ("/", "/etc", "/root", "/home", "/var", "/run", "/proc", "/dev", "/boot")))
+_WIDE: Final = frozenset(("/", "/etc", "/root", "/home", "/var", "/run", "/proc", "/dev", "/boot"))
 
 
 def confine(args: argparse.Namespace) -> None:
@@ -89,10 +106,10 @@ def rules_for(args: argparse.Namespace) -> Rules:
         kept.append(own_cache)
     named = [*_named(args), *_places(args)]
     return Rules(
-        read=(*_configured(args, user), *named, *(written if serves else ())),
+        read=(*_configured(args, user), *map(str, named), *(map(str, written) if serves else ())),
         run=tuple(_programs()),
-        write=(*kept, *(() if serves else written)),
-        devices=tuple(map(Path, _DEVICES)),
+        write=(*map(str, kept), *(() if serves else map(str, written))),
+        devices=_DEVICES,
         connects=not (serves or args.command == "import" or (args.command == "verify" and not args.image)),
         listens=serves,
         asks=serves and "NOTIFY_SOCKET" in os.environ,
@@ -148,7 +165,7 @@ def _owners(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
 def _beside(path: Path) -> Path:
     """Where a file, or a directory, can be put in place of what has its name; that alone in a usual place."""
     parent = path.absolute().parent
-    return parent if parent not in _WIDE else path
+    return parent if not _is_wide(parent) else path
 
 
 def _written(args: argparse.Namespace) -> Iterator[Path]:
@@ -180,46 +197,52 @@ def _make(path: Path, *, private: bool) -> None:
         return  # what becomes of it, the command says
 
 
-def _programs() -> Iterator[Path]:
-    yield from map(Path, _PROGRAMS)
-    yield from map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(sys.executable)))
+def _is_wide(path: Path | str) -> bool:
+    return os.path.normpath(path) in _WIDE
+
+
+def _programs() -> Iterator[str]:
+    yield from _PROGRAMS
+    yield from (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(sys.executable))
     directories = [*sys.path, *os.environ.get("PATH", os.defpath).split(os.pathsep)]
     directories += os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    yield from (Path(name) for name in directories if os.path.isabs(name) and Path(name) not in _WIDE)
-    yield Path(__file__).resolve().parents[1]  # an installation that is edited in place
+    yield from (name for name in directories if os.path.isabs(name) and not _is_wide(name))
+    yield os.path.dirname(
+        os.path.dirname(os.path.realpath(__file__))
+    )  # an installation that is edited in place
 
 
-def _configured(args: argparse.Namespace, user: User) -> Iterator[Path]:
-    yield from (Path("/etc", name) for name in _ETC)
-    yield from map(Path, _STATE)
-    directories = [Path("/etc/containers"), Path("/etc/layertee"), Path("/usr/share/containers")]
+def _configured(args: argparse.Namespace, user: User) -> Iterator[str]:
+    yield from _ETC
+    yield from _STATE
+    directories = ["/etc/containers", "/etc/layertee", "/usr/share/containers"]
     if user.config is not None:
-        directories += [user.config / "containers", user.config / "layertee"]
+        directories += [f"{user.config}/containers", f"{user.config}/layertee"]
     yield from directories
     if user.home is not None:
-        yield from (user.home / ".docker", user.home / ".dockercfg")
+        yield from (f"{user.home}/.docker", f"{user.home}/.dockercfg")
     if user.data is not None:
-        yield user.data / "containers/sigstore"
+        yield f"{user.data}/containers/sigstore"
     if user.cache is not None:
-        yield from (user.cache / "containers", user.cache / "sigstore-python")
+        yield from (f"{user.cache}/containers", f"{user.cache}/sigstore-python")
     if user.runtime is not None:
-        yield user.runtime / "containers"
+        yield f"{user.runtime}/containers"
     from_environment = [
-        Path(value)
+        value
         for name, value in os.environ.items()
-        if name.startswith(_ENVIRONMENT) and os.path.isabs(value) and Path(value) not in _WIDE
+        if name.startswith(_ENVIRONMENT) and os.path.isabs(value) and not _is_wide(value)
     ]
     yield from from_environment
-    files = [directory / name for directory in directories for name in _CONFIGURATION]
-    files += [path for path in from_environment if path.suffix in _SUFFIXES]
-    folders = [directory / name for directory in directories for name in _DROP_INS]
+    files = [f"{directory}/{name}" for directory in directories for name in _CONFIGURATION]
+    files += [path for path in from_environment if path.endswith(_SUFFIXES)]
+    folders = [f"{directory}/{name}" for directory in directories for name in _DROP_INS]
     if _has_policies(args):
-        files += [path for path in (args.policy, args.trust_file) if path]
-        folders += [args.registries_d] if args.registries_d else []
+        files += [str(path) for path in (args.policy, args.trust_file) if path]
+        folders += [str(args.registries_d)] if args.registries_d else []
     for path in [*files, *(path for folder in folders for path in _listed(folder))]:
         yield from _paths_in(path)
     if _has_policies(args) and args.trust_file:
-        yield args.trust_file.absolute().parent  # its keys are named from there
+        yield str(args.trust_file.absolute().parent)  # its keys are named from there
 
 
 def _has_policies(args: argparse.Namespace) -> bool:
@@ -233,10 +256,12 @@ def _named(args: argparse.Namespace) -> Iterator[Path]:
         if name in ("store", "to", "cache", *_RESULTS):
             continue
         for one in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(one, Path) and one not in _WIDE:
+            if isinstance(one, Path) and not _is_wide(one):
                 yield one
                 if args.command == "serve":  # certificates are renewed while it runs
-                    yield from (at for at in (one.absolute().parent, one.resolve().parent) if at not in _WIDE)
+                    yield from (
+                        at for at in (one.absolute().parent, one.resolve().parent) if not _is_wide(at)
+                    )
     with_stdin = os.fstat(0)
     if stat.S_ISREG(with_stdin.st_mode):
         yield Path("/proc/self/fd/0")
@@ -287,17 +312,17 @@ def _usual_paths(found: PlaceName | StorageReference) -> Iterator[Path]:
         yield from find_roots(found).roots
 
 
-def _listed(folder: Path) -> Iterable[Path]:
+def _listed(folder: str) -> Iterable[str]:
     try:
-        return sorted(folder.iterdir())
+        return [f"{folder}/{name}" for name in sorted(os.listdir(folder))]
     except OSError:
         return ()
 
 
-def _paths_in(file: Path) -> Iterator[Path]:
+def _paths_in(file: str) -> Iterator[str]:
     """The absolute paths that a file of the configuration names. One that cannot be read names none."""
     try:
-        with file.open("rb") as opened:
+        with open(file, "rb") as opened:
             text = opened.read(_MOST).decode("utf-8", "replace")
     except (OSError, ValueError):
         return
@@ -306,5 +331,5 @@ def _paths_in(file: Path) -> Iterator[Path]:
         words = line.replace("'", '"').split('"')  # in any of the formats, a path stands by itself in quotes
         words += [word.partition("file://")[2] for word in [*words, *line.split()] if _URL in word]
         for word in words:
-            if word.startswith("/") and (path := Path(word)) not in _WIDE:
-                yield path
+            if word.startswith("/") and "\0" not in word and not _is_wide(word):
+                yield word

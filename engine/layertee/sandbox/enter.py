@@ -56,7 +56,7 @@ class Support:
 
 def support() -> Support:
     """What this kernel has."""
-    return Support(kernel.landlock_abi(), kernel.has_seccomp() and seccomp.program() is not None)
+    return Support(kernel.landlock_abi(), kernel.has_seccomp() and seccomp.is_known())
 
 
 def enter(rules: Rules, mode: Sandbox) -> Support:

@@ -25,6 +25,7 @@ NET_BIND_SERVICE, SYS_RESOURCE = 10, 24
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_A_RULE, _NO_FLAGS, _PATH = ctypes.c_long(_ADD_RULE), ctypes.c_uint32(0), struct.Struct("=Qi")
 
 
 class _Program(ctypes.Structure):
@@ -46,7 +47,7 @@ def create_ruleset(attributes: bytes) -> int:
 
 def allow_beneath(ruleset: int, access: int, fd: int) -> None:
     """``access`` to the file ``fd``, or to all that is beneath that directory."""
-    _call(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", access, fd), ctypes.c_uint32(0))
+    _checked(_libc.syscall(_A_RULE, ruleset, _PATH_BENEATH, _PATH.pack(access, fd), _NO_FLAGS))
 
 
 def allow_port(ruleset: int, access: int, port: int) -> None:

@@ -8,12 +8,11 @@ access in Landlock's sense, and neither is connecting to a socket in the filesys
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from ..record import dataclass
@@ -31,13 +30,15 @@ _RUN = _READ | _EXECUTE
 _CHANGE = _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SOCK | _MAKE_SYM | _REFER
 _WRITE = _READ | _WRITE_FILE | _TRUNCATE | _CHANGE
 _DEVICE = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
+_NAME = os.O_PATH | os.O_CLOEXEC
 _BIND, _CONNECT = 1 << 0, 1 << 1
 _TO_ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What stays possible. Paths are files, or directories with all that is in them.
+    """What stays possible. Paths are files, or directories with all that is in them; as texts, as it is a
+    hundred of them, at every start.
 
     ``read``, ``run`` (and read) and ``write`` (and read, but not run). ``devices`` are read, written, asked.
     ``connects``: to other machines, by TCP, to any port. ``listens``: at TCP ports. ``asks``: other programs
@@ -45,10 +46,10 @@ class Rules:
     users and groups that a file which is open can be given to.
     """
 
-    read: tuple[Path, ...] = ()
-    run: tuple[Path, ...] = ()
-    write: tuple[Path, ...] = ()
-    devices: tuple[Path, ...] = ()
+    read: tuple[str, ...] = ()
+    run: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     connects: bool = True
     listens: bool = False
     asks: bool = False
@@ -81,12 +82,19 @@ def restrict(rules: Rules, abi: int) -> None:
         os.close(ruleset)
 
 
-def _allow(ruleset: int, paths: Iterable[Path], access: int) -> None:
+def _allow(ruleset: int, paths: Iterable[str], access: int) -> None:
     for path in dict.fromkeys(paths):
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
-                kernel.allow_beneath(ruleset, access if is_directory else access & _OF_FILES, fd)
-            finally:
-                os.close(fd)
+        try:
+            fd = os.open(path, _NAME)
+        except OSError:  # it is not there, nobody may go there, or it is no name that a file can have
+            continue
+        try:
+            is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+            kernel.allow_beneath(ruleset, access if is_directory else access & _OF_FILES, fd)
+        except OSError as exc:
+            if (
+                exc.errno != errno.EBADFD
+            ):  # a pipe, as /dev/stdin may be one: of no filesystem, nor of Landlock
+                raise
+        finally:
+            os.close(fd)

@@ -129,9 +129,15 @@ _NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEWNS, …CGROUP, …UTS, …IPC, �
 _NEW_TIME: Final = 0x80  # CLONE_NEWTIME; in clone, a part of the number of a signal
 _INTO_A_TERMINAL: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type for the user
 _X32: Final = 0x40000000
+_FILTER: Final = struct.Struct("=HBBI")  # struct sock_filter
 _NR, _ARCH, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32  # offsets in struct seccomp_data
 _LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+
+
+def is_known(machine: str | None = None) -> bool:
+    """Whether there is a ``program`` for ``machine``."""
+    return (machine or os.uname().machine) in ARCHITECTURES
 
 
 def program(
@@ -148,14 +154,15 @@ def program(
     have no other. An array of struct sock_filter.
     """
     machine = machine or os.uname().machine
-    if machine not in ARCHITECTURES:
+    if not is_known(machine):
         return None
     column = list(ARCHITECTURES).index(machine)
     number = {name: numbers[column] for name, numbers in (REFUSED | LOOKED_INTO).items()}
     parts = [_step(_LOAD, _ARCH), _unless(_EQUAL, ARCHITECTURES[machine], _KILL), _step(_LOAD, _NR)]
     if machine == "x86_64":
         parts.append(_if(_AT_LEAST, _X32, _return(_KILL)))
-    parts += [_if(_EQUAL, nr, _refuse()) for name in REFUSED if (nr := number[name]) is not None]
+    refuse = _refuse()
+    parts += [_if(_EQUAL, nr, refuse) for name in REFUSED if (nr := number[name]) is not None]
     namespaces = {"clone": _NEW_NAMESPACES, "unshare": _NEW_NAMESPACES | _NEW_TIME}
     for name, flags in namespaces.items():
         parts.append(
@@ -183,7 +190,7 @@ def program(
 
 
 def _step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, yes, no, value)
+    return _FILTER.pack(code, yes, no, value)
 
 
 def _if(code: int, value: int | None, *then: bytes) -> bytes:

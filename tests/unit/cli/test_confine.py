@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,8 +30,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def rules(*words: object) -> Rules:
-    return rules_for(parse([str(word) for word in words]))
+@dataclass
+class Found:
+    """The rules, with paths in place of their texts."""
+
+    rules: Rules
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.rules, name)
+        return tuple(map(Path, value)) if name in ("read", "run", "write", "devices") else value
+
+
+def rules(*words: object) -> Found:
+    return Found(rules_for(parse([str(word) for word in words])))
 
 
 def test_what_is_written_is_the_store_and_temporary_files(home: Path) -> None:
