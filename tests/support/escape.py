@@ -64,6 +64,11 @@ def bind() -> None:
         sock.bind(("127.0.0.1", 0))
 
 
+def listen_anywhere() -> None:
+    with socket.socket() as sock:
+        sock.listen()  # the kernel gives it a port
+
+
 def speak() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect("\0" + given("SOCKET"))
@@ -109,6 +114,7 @@ TRIES: dict[str, Callable[[], object]] = {
     "raw packets": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
     "signal": lambda: os.kill(int(given("PID")), 0),
     "listen": bind,
+    "listen at a port that was not asked for": listen_anywhere,
     "speak to a stranger": speak,
     "ask a service": ask,
     "run from memory": run_from_memory,

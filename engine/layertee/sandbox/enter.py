@@ -75,7 +75,11 @@ def enter(rules: Rules, mode: Sandbox) -> Support:
     program = None
     if found.seccomp:
         program = seccomp.program(
-            asks=rules.asks, gives_to=rules.gives_to, runs_memory=not kernel.has_memory_that_is_not_run()
+            connects=rules.connects,
+            listens=rules.listens,
+            asks=rules.asks,
+            gives_to=rules.gives_to,
+            runs_memory=not kernel.has_memory_that_is_not_run(),
         )
     try:
         if found.landlock >= LEAST_ABI:

@@ -41,9 +41,9 @@ class Rules:
     hundred of them, at every start.
 
     ``read``, ``run`` (and read) and ``write`` (and read, but not run). ``devices`` are read, written, asked.
-    ``connects``: to other machines, by TCP, to any port. ``listens``: at TCP ports. ``asks``: other programs
-    of this machine, by sockets in the filesystem. ``speaks``: by those without a file, too. ``gives_to``:
-    users and groups that a file which is open can be given to.
+    ``connects``: to other machines, by TCP, to any port; and UDP, by which names are looked up. ``listens``:
+    at TCP ports. ``asks``: other programs of this machine, by sockets in the filesystem. ``speaks``: by those
+    without a file, too. ``gives_to``: users and groups that a file which is open can be given to.
     """
 
     read: tuple[str, ...] = ()

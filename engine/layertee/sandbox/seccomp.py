@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 # Of linux/audit.h; both have their low half of a 64-bit argument first.
@@ -120,8 +120,14 @@ LOOKED_INTO: Final[dict[str, tuple[int, int | None]]] = {
     "prlimit64": (302, 261),
     "memfd_create": (319, 279),
     "fchown": (93, 55),
+    "listen": (50, 201),
+    "sendto": (44, 206),
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
 }
-FAMILIES: Final = (2, 10, 16)  # AF_INET, AF_INET6; AF_NETLINK, by which libc asks for addresses
+INTERNET: Final = (2, 10)  # AF_INET, AF_INET6
+NETLINK: Final = 16  # AF_NETLINK, by which libc asks for this machine's addresses: the protocol 0
+TCP, UDP = (1, (0, 6)), (2, (0, 17))  # SOCK_STREAM and SOCK_DGRAM, each with its protocols
 _NEVER_RUN: Final = 0x8  # MFD_NOEXEC_SEAL
 LOCAL: Final = 1  # AF_UNIX: of what answers there, much does what root asks. Pairs are made otherwise.
 
@@ -129,9 +135,11 @@ _NEW_NAMESPACES: Final = 0x7E020000  # CLONE_NEWNS, …CGROUP, …UTS, …IPC, �
 _NEW_TIME: Final = 0x80  # CLONE_NEWTIME; in clone, a part of the number of a signal
 _INTO_A_TERMINAL: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type for the user
 _X32: Final = 0x40000000
+_TYPE: Final = 0xF  # of a socket, without SOCK_CLOEXEC and SOCK_NONBLOCK
+_FAST_OPEN: Final = 0x20000000  # MSG_FASTOPEN: connects, and Landlock is not asked
 _FILTER: Final = struct.Struct("=HBBI")  # struct sock_filter
-_NR, _ARCH, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32  # offsets in struct seccomp_data
-_LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NR, _ARCH, _FIRST, _SECOND, _THIRD, _FOURTH = 0, 4, 16, 24, 32, 40  # offsets in struct seccomp_data
+_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_OF, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
@@ -143,12 +151,16 @@ def is_known(machine: str | None = None) -> bool:
 def program(
     machine: str | None = None,
     *,
+    connects: bool = True,
+    listens: bool = False,
     asks: bool = False,
     gives_to: Collection[tuple[int, int]] = (),
     runs_memory: bool = False,
 ) -> bytes | None:
     """The filter for processes of ``machine``, by default this one; None where its numbers are not known.
 
+    ``connects`` and ``listens``: what Landlock has rules for, and does not see in every form: connections
+    that come about by sending, listening at any port, and protocols besides TCP. ``connects`` is UDP's, too.
     ``asks``: sockets of this machine can be made. ``gives_to``: users and groups that an open file can be
     given to. ``runs_memory``: a file in memory need not be one that is never run, as kernels before Linux 6.3
     have no other. An array of struct sock_filter.
@@ -172,8 +184,13 @@ def program(
     parts.append(_if(_EQUAL, number["clone3"], _refuse(errno.ENOSYS)))
     terminal = [_if(_EQUAL, request, _refuse()) for request in _INTO_A_TERMINAL]
     parts.append(_if(_EQUAL, number["ioctl"], _step(_LOAD, _SECOND), *terminal, _allow()))
-    families = [_if(_EQUAL, family, _allow()) for family in ((LOCAL,) if asks else ()) + FAMILIES]
-    parts.append(_if(_EQUAL, number["socket"], _step(_LOAD, _FIRST), *families, _refuse(errno.EAFNOSUPPORT)))
+    parts.append(_if(_EQUAL, number["socket"], *_sockets((TCP, UDP) if connects else (TCP,), asks=asks)))
+    if not listens:
+        parts.append(_if(_EQUAL, number["listen"], refuse))
+    if not connects:
+        for name, flags_at in (("sendto", _FOURTH), ("sendmsg", _THIRD), ("sendmmsg", _FOURTH)):
+            fast = _if(_ANY_OF, _FAST_OPEN, refuse)
+            parts.append(_if(_EQUAL, number[name], _step(_LOAD, flags_at), fast, _allow()))
     # Limits of one's own, which libc asks for by 0; by its number, a process is another one.
     own = _if(_EQUAL, 0, _allow())
     parts.append(_if(_EQUAL, number["prlimit64"], _step(_LOAD, _FIRST), own, _refuse()))
@@ -187,6 +204,24 @@ def program(
     ]
     parts.append(_if(_EQUAL, number["fchown"], _step(_LOAD, _SECOND), *owners, _refuse()))
     return b"".join([*parts, _allow()])
+
+
+def _sockets(kinds: Iterable[tuple[int, tuple[int, ...]]], *, asks: bool) -> Iterator[bytes]:
+    """What is said to ``socket``, whatever it is asked for."""
+
+    def protocols(allowed: Iterable[int]) -> tuple[bytes, ...]:
+        known = (_if(_EQUAL, protocol, _allow()) for protocol in allowed)
+        return _step(_LOAD, _THIRD), *known, _refuse(errno.EPROTONOSUPPORT)
+
+    yield _step(_LOAD, _FIRST)
+    if asks:
+        yield _if(_EQUAL, LOCAL, _allow())
+    of_type = [_if(_EQUAL, kind, *protocols(allowed)) for kind, allowed in kinds]
+    for family in INTERNET:
+        chosen = (_step(_LOAD, _SECOND), _step(_AND, _TYPE), *of_type, _refuse(errno.EPROTONOSUPPORT))
+        yield _if(_EQUAL, family, *chosen)
+    yield _if(_EQUAL, NETLINK, *protocols((0,)))
+    yield _refuse(errno.EAFNOSUPPORT)
 
 
 def _step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:

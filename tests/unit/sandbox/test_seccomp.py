@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import re
 import struct
 from pathlib import Path
 
 import pytest
 
-from layertee.sandbox.seccomp import ARCHITECTURES, FAMILIES, LOCAL, LOOKED_INTO, REFUSED, program
+from layertee.sandbox.seccomp import ARCHITECTURES, INTERNET, LOCAL, LOOKED_INTO, NETLINK, REFUSED, program
 
 HEADERS = {
     "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
@@ -32,6 +33,8 @@ def answer(machine: str, number: int, *args: int, arch: int | None = None, code:
         at += 1
         if kind == 0x20:  # BPF_LD | BPF_W | BPF_ABS
             (loaded,) = struct.unpack_from("=I", data, value)
+        elif kind == 0x54:  # BPF_ALU | BPF_AND | BPF_K
+            loaded &= value
         elif kind == 0x06:  # BPF_RET | BPF_K
             return int(value)
         else:
@@ -85,10 +88,38 @@ def test_namespaces_terminals_and_sockets_are_told_apart_by_their_arguments(mach
     assert answer(machine, ioctl, 0, 0x5412) == answer(machine, ioctl, 0, 0x541C) == NOT_PERMITTED
     assert answer(machine, ioctl, 0, 0xFFFFFFFF00005412) == NOT_PERMITTED  # the kernel looks at 32 bits, too
     for family in range(64):
-        asking = answer(machine, socket, family, code=program(machine, asks=True))
-        assert (asking == ALLOWED) == (family in FAMILIES or family == LOCAL)
-        wanted = ALLOWED if family in FAMILIES else 0x00050000 | errno.EAFNOSUPPORT
-        assert answer(machine, socket, family) == wanted
+        asking = answer(machine, socket, family, 1, code=program(machine, asks=True))
+        assert (asking == ALLOWED) == (family in (*INTERNET, NETLINK, LOCAL))
+        wanted = ALLOWED if family in (*INTERNET, NETLINK) else 0x00050000 | errno.EAFNOSUPPORT
+        assert answer(machine, socket, family, 1) == wanted
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_sockets_are_of_tcp_and_of_udp_where_names_are_looked_up(machine: str) -> None:
+    socket, quiet = known("socket", machine), program(machine, connects=False, listens=True)
+    flags, tcp, udp, mptcp, sctp = 0o2004000, 6, 17, 262, 132
+    no = 0x00050000 | errno.EPROTONOSUPPORT
+    for family in INTERNET:
+        for kind, protocol in itertools.product(range(1, 8), (0, 1, tcp, udp, 58, sctp, mptcp)):
+            is_tcp, is_udp = kind == 1 and protocol in (0, tcp), kind == 2 and protocol in (0, udp)
+            for args in ((family, kind, protocol), (family, kind | flags, protocol)):
+                assert answer(machine, socket, *args) == (ALLOWED if is_tcp or is_udp else no)
+                assert answer(machine, socket, *args, code=quiet) == (ALLOWED if is_tcp else no)
+    assert answer(machine, socket, NETLINK, 3 | flags, 0) == ALLOWED
+    assert answer(machine, socket, NETLINK, 3, 12) == no  # NETLINK_NETFILTER
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_port_is_listened_at_and_nobody_is_sent_to_where_landlock_is_not_asked(machine: str) -> None:
+    quiet = program(machine, connects=False, listens=True)
+    assert answer(machine, known("listen", machine), 3, 1) == NOT_PERMITTED
+    assert answer(machine, known("listen", machine), 3, 1, code=quiet) == ALLOWED
+    for name, before in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
+        number, args = known(name, machine), [1 << 31] * before
+        for flags in (0, 0x4000, 0x20000000, 0x20004000):  # MSG_NOSIGNAL, MSG_FASTOPEN
+            assert answer(machine, number, *args, flags) == ALLOWED
+            wanted = NOT_PERMITTED if flags & 0x20000000 else ALLOWED
+            assert answer(machine, number, *args, flags, code=quiet) == wanted
 
 
 @pytest.mark.parametrize("machine", MACHINES)
