@@ -26,7 +26,7 @@ from ..image.reference_storage import StorageReference, parse_storage
 from ..sandbox.enter import Sandbox, SandboxError, enter
 from ..sandbox.landlock import Rules
 from .shared import root_of
-from .targets import DirectoryTarget, target_of
+from .targets import DirectoryTarget, refuse_one_file_for_two, target_of
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,10 @@ def confine(args: argparse.Namespace) -> None:
 def rules_for(args: argparse.Namespace) -> Rules:
     """What ``args`` need of the machine. A store that the command would make is made. Blocks.
 
-    Raises UnsafePath, LocalError.
+    Raises InvalidReference, UnsafePath, LocalError.
     """
+    if args.command == "pull":
+        refuse_one_file_for_two(args)  # before a store is made
     user = User.of()
     serves = args.command == "serve"
     written = [*_stores(args), *_written(args)]

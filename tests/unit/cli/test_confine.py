@@ -14,7 +14,7 @@ from layertee.cli.commandargs import ARGUMENTS
 from layertee.cli.confine import rules_for
 from layertee.cli.exits import EXIT_ERROR
 from layertee.cli.main import main
-from layertee.errors import LocalError, UnsafePath
+from layertee.errors import InvalidReference, LocalError, UnsafePath
 from layertee.sandbox.enter import SandboxError
 from layertee.sandbox.landlock import Rules
 
@@ -88,6 +88,10 @@ def test_nothing_is_made_in_the_store_for_what_may_not_be_there(home: Path) -> N
     with pytest.raises(LocalError, match="is in the store"):
         rules("pull", "--store", store, "--to", f"dir:{store}/new", IMAGE)
     assert not (store / "new").exists()
+    options = ("--digestfile", home / "x.prom", "--metrics-file", home / "x.prom")
+    with pytest.raises(InvalidReference, match="both name"):
+        rules("pull", "--store", home / "another", *options, IMAGE)
+    assert not (home / "another").exists()
 
 
 def test_nothing_is_made_to_look_at(home: Path) -> None:
@@ -158,11 +162,14 @@ def test_a_server_reads_the_store_and_reaches_nobody(home: Path, monkeypatch: py
 
 
 def test_a_file_that_is_replaced_can_be_given_to_its_owner(home: Path) -> None:
-    (home / "digest").touch()
-    options = ("--digestfile", home / "digest", "--metrics-file", home / "new.prom", "--to")
-    for target in (f"oci-archive:{home}/new.tar", f"oci-archive:{home}/digest"):
-        found = rules("pull", "--store", home / "store", *options, target, IMAGE)
-        assert set(found.gives_to) == {(os.geteuid(), (home / "digest").stat().st_gid)}
+    owner = (os.geteuid(), home.stat().st_gid)
+    for old, other in (("digest", "new.tar"), ("old.tar", "new")):
+        (home / old).touch()
+        os.chown(home / old, *owner)
+        digest, archive = sorted((old, other), key=lambda name: name.endswith(".tar"))
+        options = ("--digestfile", home / digest, "--to", f"oci-archive:{home}/{archive}:1")
+        found = rules("pull", "--store", home / "store", *options, "--metrics-file", home / "m.prom", IMAGE)
+        assert found.gives_to == (owner,)
 
 
 def test_a_store_is_looked_through_without_a_network(home: Path) -> None:
