@@ -30,6 +30,7 @@ from .media import (
     SCHEMA1_TYPES,
     Compression,
     compression_of,
+    is_layer_type,
     media_type_of,
 )
 from .platform import Platform
@@ -163,6 +164,12 @@ class Manifest:
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    @property
+    def is_image(self) -> bool:
+        """Whether its media types are those of an image. An attestation has the config of one, no more."""
+        is_config = self.config.media_type in CONFIG_TYPES or self.media_type == DOCKER_MANIFEST
+        return is_config and all(is_layer_type(layer.media_type) for layer in self.layers)
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -201,10 +208,13 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-def parse_document(raw: bytes, content_type: str | None, *, named_as: str = "") -> Manifest | Index:
+def parse_document(
+    raw: bytes, content_type: str | None, *, named_as: str = "", artifacts: bool = False
+) -> Manifest | Index:
     """A manifest or index from its bytes and the Content-Type (or descriptor media type) it came with.
 
     ``named_as`` is the type by which an index names it; it decides where nothing else says one.
+    ``artifacts``: a manifest of something else than an image will do as well.
 
     Raises DocumentError (malformed, ambiguous, or its kinds disagree) and UnsupportedImage (schema 1,
     artifacts). Neither the caller's digest nor size is checked here: ``Digest.check`` first.
@@ -222,7 +232,8 @@ def parse_document(raw: bytes, content_type: str | None, *, named_as: str = "") 
     layers = tuple(_descriptor(entry, f"layers[{i}]") for i, entry in enumerate(listed))
     annotations = as_text_map(document.get("annotations"), "annotations")
     # Docker's registries and builders have given the config several types, and its manifests are of images.
-    if config.media_type not in CONFIG_TYPES and media_type != DOCKER_MANIFEST:
+    is_image = config.media_type in CONFIG_TYPES or media_type == DOCKER_MANIFEST
+    if not is_image and not artifacts:
         raise _artifact(str(document.get("artifactType") or config.media_type))
     return Manifest(raw, digest, media_type, config, layers, annotations)
 

@@ -59,6 +59,11 @@ def media_type_of(compression: Compression, docker: bool = False) -> str:
     return (_DOCKER_LAYER_TYPES if docker else _OCI_LAYER_TYPES)[compression]
 
 
+def is_layer_type(media_type: str) -> bool:
+    """Whether it is that of a layer: a tar, plain or compressed."""
+    return media_type in _COMPRESSIONS
+
+
 def compression_of(media_type: str) -> Compression:
     """The form of a layer. Raises UnsupportedImage for foreign, encrypted and unknown types."""
     found = _COMPRESSIONS.get(media_type)

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from ..errors import DiffIDMismatch
 from .document import DiffID, Digest, Layer
-from .media import Compression
+from .media import Compression, is_layer_type
 
 __all__ = ["contradicts", "refuse_contradictions", "with_computed"]
 
@@ -54,7 +54,10 @@ def with_computed(layers: Iterable[Layer], computed: Mapping[Digest, DiffID]) ->
 
 
 def _with_computed(layer: Layer, known: DiffID | None) -> Layer:
-    # A blob that was only ever read as it is says nothing about what it inflates to.
-    if not layer.is_opaque or known is None or str(known) == str(layer.digest):
+    # A blob that was only ever read as it is says nothing about what it inflates to; and what an artifact has
+    # is no layer, even where it is the blob of one.
+    if not layer.is_opaque or not is_layer_type(layer.media_type):
+        return layer
+    if known is None or str(known) == str(layer.digest):
         return layer
     return replace(layer, diff_id=known, is_opaque=False)

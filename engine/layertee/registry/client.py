@@ -8,9 +8,10 @@ is compared, never believed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from ..aio import in_thread, unwrapped_group
 from ..backoff import LONGEST_WAIT_S
 from ..errors import DocumentError, SizeMismatch
 from ..image.document import (
@@ -29,6 +30,7 @@ from ..image.document import (
 from ..image.media import INDEX_TYPES, MANIFEST_TYPES
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import printable
+from ..image.whole import Gathering, Known, Wanted
 from .exchange import Exchange
 from .retry import TRIES, retrying
 from .tars import KNOWS, Tars
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .http import Body, Response, TLSPolicy, Transport, WholeResponse
 
 _MAX_DEPTH = 2  # an index may hold an index; nothing in use goes deeper
+_AT_ONCE = 6  # documents of an index that is kept whole
 _ACCEPT = ", ".join(sorted(MANIFEST_TYPES) + sorted(INDEX_TYPES))
 
 
@@ -99,11 +102,13 @@ class Registry:
         pair: Pairing = image_layers,
         tries: int = TRIES,
         diff_ids: bool = True,
+        whole: Known | None = None,
     ) -> ResolvedImage:
         """The image that the reference names, for ``platform``; ``pair`` makes the layers of its documents.
 
         Each document is asked for ``tries`` times, while that makes sense. ``diff_ids``: where blobs are
-        gone, their tars will do, so the image's own manifest is wanted in any case.
+        gone, their tars will do, so the image's own manifest is wanted in any case. ``whole``: an index is
+        meant with all that it names, and this has documents that need not be asked for; called in threads.
 
         Raises NotFound, Unauthorized and the rest of RegistryError, the TransportError family,
         IntegrityError and its subclasses, UnsupportedImage, AuthConfigError.
@@ -111,6 +116,8 @@ class Registry:
         self._tries, self._diff_ids = tries, diff_ids
         document = await self._named()
         index = document if isinstance(document, Index) else None
+        if index is not None and whole is not None:
+            return await self._whole(index, whole, platform, pair)
         warnings: list[str] = []
         depth = 0
         while isinstance(document, Index):
@@ -172,22 +179,48 @@ class Registry:
         _check(response, digest, None, what)
         return parse_document(response.body, response.field("Content-Type"))
 
+    async def _whole(self, index: Index, known: Known, platform: Platform, pair: Pairing) -> ResolvedImage:
+        """``index`` with all that it names, several documents at once."""
+        gathering = Gathering(index)
+
+        async def work(todo: Iterator[Wanted]) -> None:
+            for one in todo:
+                raw: bytes | None = await in_thread(known, one.descriptor)
+                carried = None
+                if raw is None and one.is_config:
+                    raw = await self._config(one.descriptor)
+                elif raw is None:
+                    raw, carried = await self._document(one.descriptor)
+                gathering.take(one, raw, carried)
+
+        while wanted := gathering.wanted():
+            todo = iter(wanted)
+            async with unwrapped_group() as group:
+                for _ in range(min(_AT_ONCE, len(wanted))):
+                    group.create_task(work(todo))
+        return gathering.image(platform, pair)
+
     async def _entry(self, entry: Descriptor) -> Manifest | Index:
         """The document an index entry names: an index if the entry says so, else a manifest."""
-        if entry.data is not None:
-            return parse_document(entry.data, entry.media_type)
         what = f"manifest {entry.digest} of {self._reference}"
-        if entry.size > MAX_DOCUMENT:
-            raise DocumentError(f"{what} is larger than {MAX_DOCUMENT} bytes")
-        response = await self._fetch(f"manifests/{entry.digest}", _ACCEPT, MAX_DOCUMENT, what)
-        _check(response, entry.digest, entry.size, what)
-        carried = response.field("Content-Type")
-        document = parse_document(response.body, carried, named_as=entry.media_type)
+        raw, carried = await self._document(entry)
+        document = parse_document(raw, carried, named_as=entry.media_type)
         # Docker's type or OCI's is no matter: the digest has said which bytes they are.
         if entry.media_type and isinstance(document, Index) != (entry.media_type.lower() in INDEX_TYPES):
             says = f"{document.media_type}, the index says {printable(entry.media_type)}"
             raise DocumentError(f"{what} is of type {says}")
         return document
+
+    async def _document(self, entry: Descriptor) -> tuple[bytes, str | None]:
+        """The bytes that an index entry names, and their Content-Type."""
+        if entry.data is not None:
+            return entry.data, entry.media_type
+        what = f"manifest {entry.digest} of {self._reference}"
+        if entry.size > MAX_DOCUMENT:
+            raise DocumentError(f"{what} is larger than {MAX_DOCUMENT} bytes")
+        response = await self._fetch(f"manifests/{entry.digest}", _ACCEPT, MAX_DOCUMENT, what)
+        _check(response, entry.digest, entry.size, what)
+        return response.body, response.field("Content-Type")
 
     async def _config(self, config: Descriptor) -> bytes:
         if config.data is not None:

@@ -29,6 +29,7 @@ from ..image.document import (
 from ..image.media import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from ..image.resolved import ResolvedImage
 from ..image.strictjson import load_object, printable
+from ..image.whole import Gathering
 from . import layout_index
 from .layout_index import INDEX, REF_NAME, LayoutIndex
 
@@ -168,10 +169,12 @@ class LayoutReader(abc.ABC):
         """
         return self._named(ref)[0]
 
-    def resolve(self, ref: str | None, platform: Platform, *, pair: Pairing = image_layers) -> ResolvedImage:
+    def resolve(
+        self, ref: str | None, platform: Platform, *, pair: Pairing = image_layers, whole: bool = False
+    ) -> ResolvedImage:
         """The image called ``ref`` for ``platform``, through indexes where there are any.
 
-        ``pair`` makes the layers of its documents.
+        ``pair`` makes the layers of its documents. ``whole``: an index is meant with all that it names.
 
         Raises as ``find``, ``read_blob`` and the parsers of documents do.
         """
@@ -185,9 +188,19 @@ class LayoutReader(abc.ABC):
             document = self.document(entry)
             if isinstance(document, Manifest):
                 return replace(self.image(document, index, pair=pair), warnings=tuple(warnings))
+            if whole:
+                return self.whole(document, platform, pair=pair)
             index = index or document
             entry = choose_platform(document, platform, warnings)
         raise DocumentError(f"{self.path}: indexes are nested more than {INDEX_DEPTH} deep")
+
+    def whole(self, index: Index, platform: Platform, *, pair: Pairing = image_layers) -> ResolvedImage:
+        """``index`` with all that it names. Raises as ``resolve``."""
+        gathering = Gathering(index)
+        while wanted := gathering.wanted():
+            for one in wanted:
+                gathering.take(one, self.read_blob(one.descriptor))
+        return gathering.image(platform, pair)
 
     def _named(self, ref: str | None) -> tuple[Descriptor, ...]:
         index = self.index()

@@ -209,8 +209,17 @@ def build_two_platforms(root: Path) -> BuiltIndex:
     return build_index(root / "index", images)
 
 
-def build_index(root: Path, images: Sequence[BuiltImage], *, ref: str = "latest") -> BuiltIndex:
-    """Gather ``images`` (of any layouts) in the layout ``root`` behind one index with their platforms."""
+def build_index(
+    root: Path,
+    images: Sequence[BuiltImage],
+    *,
+    ref: str = "latest",
+    edit_index: Callable[[dict[str, Any]], None] | None = None,
+) -> BuiltIndex:
+    """Gather ``images`` (of any layouts) in the layout ``root`` behind one index with their platforms.
+
+    ``edit_index`` may change the index before it is written.
+    """
     entries = []
     for image in images:
         for digest in {image.digest, image.config_digest, *image.layer_digests}:
@@ -222,7 +231,10 @@ def build_index(root: Path, images: Sequence[BuiltImage], *, ref: str = "latest"
         architecture, _, variant = rest.partition("/")
         platform = {"architecture": architecture, "os": system} | ({"variant": variant} if variant else {})
         entries.append(_descriptor(image.media_type, image.manifest) | {"platform": platform})
-    raw = _encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    if edit_index:
+        edit_index(document)
+    raw = _encode(document)
     _store(root, raw)
     _name(root, ref, _descriptor(OCI_INDEX, raw))
     moved = tuple(
