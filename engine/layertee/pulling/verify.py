@@ -156,9 +156,7 @@ def _expectations(store: Store, report: VerifyReport) -> list[_Expected]:
     claims: dict[Digest, list[tuple[str, Layer]]] = {}
     for name, layer in named.layers:
         claims.setdefault(layer.digest, []).append((name, layer))
-    needed = set(claims)
-    for image in store.images.all():
-        needed |= {image.digest, image.original} | ({image.config} if image.config else set())
+    needed = set(claims) | store.images.needs()
     found: list[_Expected] = []
     for digest in store.layout.blobs():
         needed.discard(digest)

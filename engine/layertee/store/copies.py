@@ -27,17 +27,17 @@ from ..disk.part import PART_SUFFIX, PartFile, write_file
 from ..disk.space import KeepFree, Space
 from ..errors import (
     DigestMismatch,
-    DocumentError,
     LayerteeError,
     LocalError,
     SizeMismatch,
     SourceUnreadable,
     StoreBusy,
 )
-from ..image.document import Descriptor, Digest, Manifest, parse_document
+from ..image.document import Descriptor, Digest, Index, Manifest, parse_document
 from ..image.media import OCI_INDEX
 from ..image.rewrite import ORIGINAL_MANIFEST
 from ..record import dataclass
+from .beneath import beneath
 from .layout import Layout
 from .layout_index import INDEX, Entry, with_entry
 from .layout_reader import MARKER, VERSION, LayoutReader, blob_name, listed
@@ -68,40 +68,50 @@ CopyCallback = Callable[[CopyProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class KeptImage:
-    """An image as a layout has it: the bytes of its manifest, and every other blob of it once."""
+    """An image, or an index with all that it names, as a layout has it: the ``document`` that it is named by,
+    and ``parts``, all else that belongs to it.
+    """
 
     layout: LayoutReader
     descriptor: Descriptor
-    manifest: Manifest
+    document: Manifest | Index
+    parts: tuple[Descriptor, ...]
 
     @classmethod
     def of(cls, layout: LayoutReader, entry: Descriptor) -> KeptImage:
-        """What ``entry`` of the layout names. Raises as ``LayoutReader.document``, DocumentError."""
+        """What ``entry`` of the layout names. Raises as ``LayoutReader.document``, and NotFound for an index
+        that is not here with all that it names.
+        """
         document = layout.document(entry)
-        if not isinstance(document, Manifest):
-            raise DocumentError(f"{entry.digest} in {layout.path} is no manifest of one image")
-        return cls(layout, entry, document)
+        if isinstance(document, Manifest):
+            return cls(layout, entry, document, (document.config, *document.layers))
+        found = beneath(layout, document)
+        found.check(layout)
+        return cls(layout, entry, document, found.parts)
 
     def as_pulled(self) -> KeptImage:
         """The same with its registry's manifest, if everything that this names is here; else as it is."""
+        if isinstance(self.document, Index):
+            return self
         try:
-            digest = Digest.parse(self.manifest.annotations.get(ORIGINAL_MANIFEST, ""))
+            digest = Digest.parse(self.document.annotations.get(ORIGINAL_MANIFEST, ""))
             size = self.layout.blob_size(digest) or 0
             raw = self.layout.read_blob(Descriptor("", digest, size))
             document = parse_document(raw, None)
             if isinstance(document, Manifest):
-                for blob in (document.config, *document.layers):
+                parts = (document.config, *document.layers)
+                for blob in parts:
                     self.layout.check_blob(blob)
                 named = Descriptor(document.media_type, digest, size, platform=self.descriptor.platform)
-                return KeptImage(self.layout, named, document)
+                return KeptImage(self.layout, named, document, parts)
         except LayerteeError:
             pass  # it is not here, or names what is not
         return self
 
     @property
     def blobs(self) -> list[Descriptor]:
-        """The config and the layers, by their digests."""
-        found = {blob.digest: blob for blob in (self.manifest.config, *self.manifest.layers)}
+        """The parts, each once, by their digests."""
+        found = {blob.digest: blob for blob in self.parts}
         return [found[digest] for digest in sorted(found)]
 
 
@@ -129,7 +139,7 @@ def write_archive(
     Raises as ``see_that_it_can_be_an_archive``; NoSpace, StoreBusy (another process is writing it),
     LocalError; DigestMismatch, SizeMismatch, NotFound for a layout that is damaged. Blocks.
     """
-    manifests = {image.descriptor.digest: image.manifest.raw for image, _ in images}
+    manifests = {image.descriptor.digest: image.document.raw for image, _ in images}
     blobs = _blobs_of(images, without)
     need = sum(blob.size + 2 * tarfile.BLOCKSIZE for _, blob in blobs) + sum(map(len, manifests.values()))
     with _archive_at(path, _stores_of(images)) as found:
@@ -181,7 +191,7 @@ def write_layout(
         _copy(source, blob, target, count)
     for image, ref in images:
         target = layout.blob_path(image.descriptor.digest)
-        write_file(target.parent, target.name, image.manifest.raw, mode=None)
+        write_file(target.parent, target.name, image.document.raw, mode=None)
         layout.set_entry(ref, image.descriptor)
     return sum(blob.size for _, blob in blobs)
 
@@ -204,7 +214,7 @@ def write_directory(image: KeptImage, path: Path, keep_free: KeepFree) -> None:
         for blob in missing:
             _copy(image.layout, blob, target / blob.digest.hex, count)
         _remove(target, (name for name in names if _SIGNATURE.fullmatch(name)))  # they are another image's
-        write_file(target, "manifest.json", image.manifest.raw, mode=None)
+        write_file(target, "manifest.json", image.document.raw, mode=None)
         needed = {blob.digest.hex for blob in image.blobs}
         _remove(target, (name for name in names if _BLOB.fullmatch(name) and name not in needed))
         _remove(target, (name for name in names if name.endswith(PART_SUFFIX)))
