@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .image.media import Compression
     from .image.platform import Platform
     from .image.reference import Reference
-    from .image.resolved import ResolvedImage
+    from .image.resolved import Member, ResolvedImage, Whole
     from .options import Budget, Options, PolicyOptions, SignaturesBy
     from .pulling.consent import Consent, Section
     from .pulling.freshness import Freshness
@@ -90,7 +90,7 @@ _HOMES = {
     "image.media": ("Compression",),
     "image.platform": ("Platform",),
     "image.reference": ("Reference",),
-    "image.resolved": ("ResolvedImage",),
+    "image.resolved": ("Member", "ResolvedImage", "Whole"),
     "options": (
         "Budget",
         "Options",
@@ -185,6 +185,7 @@ __all__ = [
     "LayerteeError",
     "Login",
     "Manifest",
+    "Member",
     "Options",
     "Place",
     "Plan",
@@ -213,6 +214,7 @@ __all__ = [
     "VerifyProgress",
     "VerifyReport",
     "Want",
+    "Whole",
     "__version__",
     "pull",
 ]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Self
 
 from .aio import in_thread, unwrapped_group
 from .disk.space import Space
-from .errors import CatalogError, LocalError, OtherPlatform
-from .image.document import DiffID, Digest, Layer, image_layers, layers_as_far_as_known
+from .errors import CatalogError, LayerteeError, LocalError, OtherPlatform
+from .image.document import Descriptor, DiffID, Digest, Layer, image_layers, layers_as_far_as_known
 from .image.given import path_of
 from .image.pairs import with_computed
 from .image.platform import Platform
@@ -26,7 +26,7 @@ from .options import Options
 from .pulling.deadline import in_time
 from .pulling.deciding import decide, mislabelled
 from .pulling.imageplan import ImagePlan
-from .pulling.plan import Form, Plan, Verify, Want
+from .pulling.plan import Form, Keep, Plan, Verify, Want
 from .pulling.tracing import span
 from .record import dataclass
 from .store.store import Store, default_root
@@ -34,6 +34,7 @@ from .store.store import Store, default_root
 if TYPE_CHECKING:
     from .core.pool import Pool
     from .image.blobname import BlobName
+    from .image.whole import Known
     from .pulling.ingest import Ingest
     from .pulling.judging import Examined
     from .pulling.network import Network
@@ -149,6 +150,7 @@ class Engine:
         form: Form | str | None = None,
         verify: Verify | str | None = None,
         name: str | ImageName | None = ImageName.AS_REFERENCE,
+        all_platforms: bool = False,
     ) -> ImagePlan:
         """Resolve ``reference`` and decide what a pull would do. Changes nothing.
 
@@ -160,10 +162,13 @@ class Engine:
         image, None for no name (the only image of a layout). The plan is a value: it can be kept, and any
         engine can carry it out.
 
+        ``all_platforms``: of an index, all that it names is wanted, byte for byte, so that it keeps its
+        digest. What is no index is planned as ever. Signatures then count where they are the index's.
+
         Raises InvalidReference (UnresolvedName), NotFound, Unauthorized, TransportError (DeadlineExceeded),
         IntegrityError (DiffIDMismatch: the image contradicts a pair computed on this machine),
         UnsupportedImage; PolicyRefused (DowngradeRefused) for an image that this machine does not take;
-        ValueError for a ``form`` or ``verify`` that there is not.
+        ValueError for a ``form`` or ``verify`` that there is not, and for plain tars of ``all_platforms``.
         """
         from .pulling.survey import look
 
@@ -174,15 +179,19 @@ class Engine:
             wanted.keep,
             wanted.trust,
         )
+        if all_platforms and wanted.form is not Form.AS_IS:
+            raise ValueError("all_platforms keeps the blobs of an index as they are, and no tars")
         async with self.in_time():
-            found, examined = await self._examined(reference, wanted, enforce=True)
+            found, examined = await self._examined(reference, wanted, enforce=True, whole=all_platforms)
+            if found.image.whole is not None:
+                wanted = replace(wanted, keep=Keep.NAMED)
             with span("plan", image=reference) as traced:
                 survey, _ = await in_thread(
                     look, self.store, found, self._options.places, wanted, keep_parts=self._keep_parts
                 )
                 made = await decide(found, survey, wanted, self._network)
                 traced.set(
-                    manifest_digest=found.image.manifest.digest,
+                    manifest_digest=found.image.digest,
                     layers=len(made.layers),
                     bytes_to_fetch=made.bytes_to_fetch,
                 )
@@ -229,7 +238,7 @@ class Engine:
         pace, workers = Pace(self._options.budget.min_rate), self._workers().workers
         try:
             async with self.in_time():
-                with span("pull", image=plan.reference, manifest_digest=plan.manifest.digest) as traced:
+                with span("pull", image=plan.reference, manifest_digest=plan.digest) as traced:
                     beside = await self._network.beside(_registry_of(plan), plan.image)
                     with called(progress) as tell:
                         made = Pull(self.store, fetcher, ingest, plan, pace, tell, beside, n_workers=workers)
@@ -288,7 +297,9 @@ class Engine:
 
     # --- inside ---
 
-    async def _examined(self, reference: str, want: Want, *, enforce: bool) -> tuple[Resolved, Examined]:
+    async def _examined(
+        self, reference: str, want: Want, *, enforce: bool, whole: bool = False
+    ) -> tuple[Resolved, Examined]:
         """The image, and what the policy says of it: first of its name alone."""
         from .pulling.judging import Judge
 
@@ -298,8 +309,8 @@ class Engine:
         if enforce and ruling is not None:
             ruling.consent.check()
         with span("resolve", image=reference) as traced:
-            found = await self._resolve(reference, want)
-            traced.set(manifest_digest=found.image.manifest.digest, index_digest=found.image.index_digest)
+            found = await self._resolve(reference, want, self._document if whole else None)
+            traced.set(manifest_digest=found.image.digest, index_digest=found.image.index_digest)
         if found.registry is not None:
             named = found.registry
         assert not isinstance(named, ShortName)
@@ -313,21 +324,23 @@ class Engine:
         image = found.image
         # A list that podman's store has beside an image is not what was asked for there.
         index = image.index if found.stored is None else None
-        consent = await judge.consent(ruling, named, image.manifest, index, sources)
+        manifest = image.manifest if image.whole is None else None
+        consent = await judge.consent(ruling, named, manifest, index, sources)
         examined = await in_thread(judge.examined, ruling, named, found.image, consent, self.store)
         if enforce:
             examined.check()
         return found, examined
 
-    async def _resolve(self, reference: str, want: Want) -> Resolved:
+    async def _resolve(self, reference: str, want: Want, whole: Known | None) -> Resolved:
         from .pulling.resolve import resolve, resolve_short
 
         pair = layers_as_far_as_known if self._options.opaque_layers else image_layers
-        named, platform = parse_name(reference), self.platform
+        named, platform, net = parse_name(reference), self.platform, self._network
+        blobs = want.blobs_only or whole is not None
         if isinstance(named, ShortName):
-            found = await resolve_short(named, platform, self._network, pair=pair, blobs=want.blobs_only)
+            found = await resolve_short(named, platform, net, pair=pair, blobs=blobs, whole=whole)
         else:
-            found = await resolve(named, platform, self._network, pair=pair, blobs=want.blobs_only)
+            found = await resolve(named, platform, net, pair=pair, blobs=blobs, whole=whole)
         if any(layer.is_opaque for layer in found.image.layers):
             layers = await in_thread(self._no_longer_opaque, found.image.layers)
             found = replace(found, image=replace(found.image, layers=layers))
@@ -344,7 +357,7 @@ class Engine:
         Of an index, what it says of its entries counts: configs that are wrong there are not rare.
         """
         config, platform = found.image.config.platform, self.platform
-        if not platform.contradicts(config):
+        if found.image.whole is not None or not platform.contradicts(config):
             return []
         text = f"{reference} is for {printable(str(config))}"
         if self._options.platform is None:
@@ -355,6 +368,12 @@ class Engine:
             message = f"{text}, and {platform} was asked for; it has no other"
             raise OtherPlatform(message, wanted=str(platform), found=str(config))
         return [f"{text}; {platform} was asked for"]
+
+    def _document(self, named: Descriptor) -> bytes | None:
+        """A document of an image that the store has; its bytes were just hashed."""
+        with suppress(LayerteeError):
+            return self.store.layout.read_blob(named)
+        return None
 
     def _no_longer_opaque(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """``layers``, with what was computed here of those that the image says nothing about."""

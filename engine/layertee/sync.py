@@ -111,6 +111,7 @@ def pull(
     verify: Verify | str = Verify.BOTH,
     options: Options | None = None,
     progress: ProgressCallback | None = None,
+    all_platforms: bool = False,
 ) -> PullResult:
     """Pull ``reference`` into ``store`` and return what happened.
 
@@ -120,7 +121,7 @@ def pull(
 
     async def main() -> PullResult:
         async with Engine(store, options=options) as engine, engine.in_time():
-            plan = await engine.plan(reference, form=form, verify=verify)
+            plan = await engine.plan(reference, form=form, verify=verify, all_platforms=all_platforms)
             return await engine.pull(plan, progress)
 
     return run(main())
@@ -201,9 +202,14 @@ class SyncEngine:
         form: Form | str | None = None,
         verify: Verify | str | None = None,
         name: str | ImageName | None = ImageName.AS_REFERENCE,
+        all_platforms: bool = False,
     ) -> ImagePlan:
         """As :meth:`Engine.plan`."""
-        return self._wait(lambda: self._engine.plan(reference, want, form=form, verify=verify, name=name))
+        return self._wait(
+            lambda: self._engine.plan(
+                reference, want, form=form, verify=verify, name=name, all_platforms=all_platforms
+            )
+        )
 
     def inspect(self, reference: str, want: Want | None = None, *, enforce: bool = False) -> Inspection:
         """As :meth:`Engine.inspect`."""

@@ -37,14 +37,23 @@ async def collect(registry: Registry, image: ResolvedImage) -> tuple[BesideDocum
     Raises DocumentError for what makes no sense or is more than is looked at of one image, IntegrityError for
     other bytes than were named, TransportError and RegistryError.
     """
-    found = [] if image.index is None else [BesideDocument(image.index.raw, image.index.media_type)]
-    subjects = [image.manifest.digest, *([image.index.digest] if image.index is not None else [])]
+    found = []
+    if image.index is not None and image.whole is None:
+        found.append(BesideDocument(image.index.raw, image.index.media_type))
     try:
         async with asyncio.timeout(LIMIT_S):
-            found += await _Collector(registry).collect(subjects)
+            found += await _Collector(registry).collect(_subjects(image))
     except TimeoutError as exc:
         raise Timeout(f"what is beside {registry.reference} did not arrive within {LIMIT_S:g} s") from exc
     return tuple(found)
+
+
+def _subjects(image: ResolvedImage) -> list[Digest]:
+    """What may have signatures: the manifest and its index, or the index and all of its images."""
+    index = [image.index.digest] if image.index is not None else []
+    if image.whole is None:
+        return [image.manifest.digest, *index]
+    return [*index, *(one.digest for one in image.whole.members if not one.is_artifact)]
 
 
 class _Collector:

@@ -12,7 +12,7 @@ from .report import Asked, PullResult
 
 if TYPE_CHECKING:
     from ..image.document import Digest, ImageConfig, Layer, Manifest
-    from ..image.resolved import ResolvedImage
+    from ..image.resolved import Member, ResolvedImage
     from .freshness import Freshness
 
 
@@ -40,8 +40,23 @@ class ImagePlan(Plan):
         return self.image.manifest
 
     @property
+    def digest(self) -> Digest:
+        """What the image is called at its registry: its index, if that is pulled whole, or its manifest."""
+        return self.image.digest
+
+    @property
     def config(self) -> ImageConfig:
         return self.image.config
+
+    @property
+    def config_digest(self) -> Digest | None:
+        """None for an index that is pulled whole: each of its images has one."""
+        return self.config.digest if self.image.whole is None else None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The manifests of an index that is pulled whole; else none."""
+        return self.image.whole.members if self.image.whole is not None else ()
 
     @property
     def index_digest(self) -> Digest | None:
@@ -54,7 +69,14 @@ class ImagePlan(Plan):
     def planned(self) -> PullResult:
         """What pulling it would come to: the shape of a result, with planned bytes."""
         planned = PullResult.planned(self.reference, self.manifest, self, self.asked, self.warnings)
-        return replace(planned, consent=self.consent, freshness=self.freshness)
+        return replace(
+            planned,
+            manifest_digest=self.digest,
+            config_digest=self.config_digest,
+            members=self.members,
+            consent=self.consent,
+            freshness=self.freshness,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``--dry-run --json`` prints."""

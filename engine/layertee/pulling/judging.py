@@ -81,11 +81,12 @@ class Judge:
         self,
         ruling: Ruling,
         image: ImageReference | str,
-        manifest: Manifest,
+        manifest: Manifest | None,
         index: Index | None,
         find: Callable[[], Awaitable[Sources]],
     ) -> Consent:
-        """The verdict on ``image``: its ``manifest``, chosen from ``index`` if it has one.
+        """The verdict on ``image``: its ``manifest``, chosen from ``index`` if it has one; None for all of
+        the index.
 
         A refusal is in the verdict. ``image`` is a string for transports that are not parsed here. ``find``
         is called where signatures decide, for where they are. Raises what the network failed with while they

@@ -108,15 +108,16 @@ class Pull:
         self._report()
         return PullResult(
             self._plan.reference,
-            self._plan.manifest.digest,
+            self._plan.digest,
             local,
-            self._plan.config.digest,
+            self._plan.config_digest,
             tuple(self._result(step) for step in self._plan.layers),
             time.monotonic() - self._began,
             tuple(dict.fromkeys([*self._plan.warnings, *self._found(), *self._store.warnings])),
             self._plan.asked,
             self._plan.consent,
             self._plan.freshness,
+            members=self._plan.members,
         )
 
     def _steps_that_fit(self) -> tuple[LayerPlan, ...]:
@@ -215,14 +216,15 @@ class Pull:
 
     def _name_image(self) -> Digest | None:
         """Give the image its name, unless layers of it were left elsewhere: the store names no half image."""
-        plan = self._plan
+        plan, images = self._plan, self._store.images
+        if plan.image.whole is not None:
+            return images.put_whole(plan.name, plan.image, beside=self._beside).digest
         held = [self._outcome(step).held for step in plan.layers]
         there = [one for one in held if one is not None]
         if len(there) < len(held):
             return None
         local = local_manifest(plan.manifest, plan.image.layers, there, Types.OCI)
-        put = self._store.images.put
-        return put(plan.name, plan.manifest, plan.config, local, beside=self._beside).digest
+        return images.put(plan.name, plan.manifest, plan.config, local, beside=self._beside).digest
 
     # --- telling ---
 

@@ -13,6 +13,7 @@ from .plan import Action, LayerPlan, Plan
 if TYPE_CHECKING:
     from ..image.document import DiffID, Digest, Manifest
     from ..image.holding import Basis, Holding
+    from ..image.resolved import Member
     from .freshness import Freshness
 
 
@@ -128,12 +129,15 @@ class PullResult:
     that left layers in the places of ``kept_by``: the store then has the rest, and no such image. ``asked``
     are the endpoints that the image has, in the order of their configuration. ``consent`` and ``freshness``
     are those of the plan. ``dry_run``: nothing was pulled, and all of it is what a pull would come to.
+
+    Of an index that is pulled whole, both digests are those of the index, ``config_digest`` is None,
+    ``layers`` are the blobs of all that it names, each once, and ``members`` the manifests.
     """
 
     image: str
     manifest_digest: Digest
     local_manifest_digest: Digest | None
-    config_digest: Digest
+    config_digest: Digest | None
     layers: tuple[LayerResult, ...]
     seconds: float
     warnings: tuple[str, ...] = field(default=())
@@ -141,6 +145,7 @@ class PullResult:
     consent: Consent = field(default_factory=Consent)
     freshness: Freshness | None = None
     dry_run: bool = False
+    members: tuple[Member, ...] = ()
 
     @classmethod
     def planned(
@@ -190,6 +195,16 @@ class PullResult:
             "manifest_digest": self.manifest_digest,
             "local_manifest_digest": self.local_manifest_digest,
             "config_digest": self.config_digest,
+            "manifests": [
+                {
+                    "digest": member.digest,
+                    "media_type": member.media_type,
+                    "size": member.size,
+                    "platform": None if member.platform is None else str(member.platform),
+                    "config_digest": member.config_digest,
+                }
+                for member in self.members
+            ],
             "layers": [
                 {
                     "digest": layer.digest,

@@ -16,6 +16,7 @@ from ..record import dataclass
 
 if TYPE_CHECKING:
     from ..image.resolved import ResolvedImage
+    from ..image.whole import Known
     from ..places.podman.place import StorageImage
     from .network import Network
     from .report import Asked
@@ -47,11 +48,14 @@ async def resolve(
     *,
     pair: Pairing = image_layers,
     blobs: bool = False,
+    whole: Known | None = None,
 ) -> Resolved:
     """Find the image and read its documents. ``network`` is used only for an image in a registry.
 
     ``pair`` makes the layers of the documents, but for podman's store, which has them by DiffID. ``blobs``:
-    nothing will do in place of the blobs that a registry's manifest names.
+    nothing will do in place of the blobs that a registry's manifest names. ``whole``: an index is meant with
+    all that it names, where it is one of a registry, a layout or an archive of that; and this has documents
+    that a registry need not be asked for.
 
     Raises InvalidReference, NotFound, Unauthorized, TransportError, IntegrityError, UnsupportedImage,
     RegistryBlocked, RegistriesConfError.
@@ -59,13 +63,13 @@ async def resolve(
     if isinstance(reference, StorageReference):
         return await in_thread(_in_storage, reference, platform)
     if isinstance(reference, LayoutReference):
-        return await in_thread(_in_layout, reference, platform, pair)
+        return await in_thread(_in_layout, reference, platform, pair, whole is not None)
     if isinstance(reference, ArchiveReference):
-        return await in_thread(_in_archive, reference, platform, pair)
+        return await in_thread(_in_archive, reference, platform, pair, whole is not None)
     if isinstance(reference, DockerArchiveReference):
         return await in_thread(_in_docker_archive, reference, pair)
     site = await network.site(reference)
-    found = await site.resolve(platform, pair=pair, blobs=blobs)
+    found = await site.resolve(platform, pair=pair, blobs=blobs, whole=whole)
     return Resolved(
         name=str(reference),
         image=found,
@@ -82,6 +86,7 @@ async def resolve_short(
     *,
     pair: Pairing = image_layers,
     blobs: bool = False,
+    whole: Known | None = None,
 ) -> Resolved:
     """The first of the images that ``name`` may stand for on this machine which can be had. Asks nobody.
 
@@ -94,7 +99,7 @@ async def resolve_short(
     failed: dict[Reference, LayerteeError] = {}
     for reference in found.unasked():
         try:
-            resolved = await resolve(reference, platform, network, pair=pair, blobs=blobs)
+            resolved = await resolve(reference, platform, network, pair=pair, blobs=blobs, whole=whole)
         except LayerteeError as exc:
             failed[reference] = exc
             continue
@@ -126,18 +131,18 @@ def _in_storage(reference: StorageReference, platform: Platform) -> Resolved:
     return Resolved(name=name, image=found.image, origin=reference, stored=found)
 
 
-def _in_layout(reference: LayoutReference, platform: Platform, pair: Pairing) -> Resolved:
+def _in_layout(reference: LayoutReference, platform: Platform, pair: Pairing, whole: bool) -> Resolved:
     from ..store.layout import Layout
 
-    found = Layout.open(reference.path).resolve(reference.ref, platform, pair=pair)
+    found = Layout.open(reference.path).resolve(reference.ref, platform, pair=pair, whole=whole)
     return Resolved(name=reference.ref, image=found, origin=reference.path)
 
 
-def _in_archive(reference: ArchiveReference, platform: Platform, pair: Pairing) -> Resolved:
+def _in_archive(reference: ArchiveReference, platform: Platform, pair: Pairing, whole: bool) -> Resolved:
     from ..places.oci_archive import Archive
 
     archive = Archive.open(reference.path)
-    found = archive.resolve(reference.ref, platform, pair=pair)
+    found = archive.resolve(reference.ref, platform, pair=pair, whole=whole)
     origin = PlaceName(PlaceKind.OCI_ARCHIVE, reference.path)
     return Resolved(name=reference.ref, image=found, origin=origin, kept=archive)
 

@@ -136,13 +136,15 @@ class _InStore:
 async def verify(
     ruling: Ruling,
     image: ImageReference | str,
-    manifest: Manifest,
+    manifest: Manifest | None,
     index: Index | None,
     sources: Sources,
     options: Options,
     platform: Platform,
 ) -> tuple[Verified, ...]:
     """What is verified of ``image``, whose ``manifest`` was chosen from ``index``, if all of ``ruling`` hold.
+
+    Without a manifest all of the index is meant: what signs one of its manifests says nothing of the others.
 
     Raises PolicyRefused, which names the file and the section; and what the network failed with.
     """
@@ -154,6 +156,8 @@ async def verify(
             continue
         where = f"{ruling.name} is not taken under {policy.path}, {one.section}"
         if options.policy.signatures_by is SignaturesBy.SKOPEO:
+            if manifest is None:
+                raise PolicyRefused(f"{where}: skopeo judges one image of an index, and all are asked for")
             await _ask_skopeo(image, policy, manifest, options, platform)
             verified.append(Verified(kind="skopeo", signed=manifest.digest, place=str(policy.path)))
             continue
@@ -186,12 +190,10 @@ def _stored_name(image: StorageImage) -> Reference | None:
     return found if isinstance(found, Reference) else None
 
 
-def _subjects(manifest: Manifest, index: Index | None, name: Reference | None) -> Sequence[Subject]:
+def _subjects(manifest: Manifest | None, index: Index | None, name: Reference | None) -> Sequence[Subject]:
     """What a signature may be for, the index first. ``name``: the image's, as it was asked for."""
-    chosen = Subject(manifest.raw, manifest.digest, name)
-    if index is None:
-        return (chosen,)
-    return (Subject(index.raw, index.digest, name, is_index=True), chosen)
+    found = [] if index is None else [Subject(index.raw, index.digest, name, is_index=True)]
+    return [*found, *([Subject(manifest.raw, manifest.digest, name)] if manifest is not None else [])]
 
 
 async def _ask_skopeo(

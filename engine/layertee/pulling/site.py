@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..config.registries import Endpoint
     from ..image.document import Descriptor, Digest, Layer, Pairing, Platform
     from ..image.resolved import ResolvedImage
+    from ..image.whole import Known
     from ..registry.client import Registry
     from ..registry.http import Body
     from ..registry.tags import TagList
@@ -71,8 +72,10 @@ class Site:
         """What was wrong with endpoints when the image was resolved."""
         self._answered = servers[0]
 
-    async def resolve(self, platform: Platform, *, pair: Pairing, blobs: bool = False) -> ResolvedImage:
-        """The image's documents, all from one endpoint.
+    async def resolve(
+        self, platform: Platform, *, pair: Pairing, blobs: bool = False, whole: Known | None = None
+    ) -> ResolvedImage:
+        """The image's documents, all from one endpoint; ``whole`` as of ``Registry.resolve``.
 
         ``blobs``: nothing will do in place of the blobs that the manifest names. The only endpoint of an
         image then does not hear that DiffIDs would do, and may give another manifest, all of which it has. Of
@@ -82,11 +85,11 @@ class Site:
         """
         if self.servers.is_one:
             return await self._registry(self.servers.in_order[0]).resolve(
-                platform, pair=pair, diff_ids=not blobs
+                platform, pair=pair, diff_ids=not blobs, whole=whole
             )
         final: dict[str, LayerteeError] = {}
         return await retrying(
-            lambda: self._once(platform, pair, final),
+            lambda: self._once(platform, pair, whole, final),
             sleep=asyncio.sleep,
             tries=TRIES,
             patience_s=self._patience_s,
@@ -167,7 +170,7 @@ class Site:
         return None
 
     async def _once(
-        self, platform: Platform, pair: Pairing, final: dict[str, LayerteeError]
+        self, platform: Platform, pair: Pairing, whole: Known | None, final: dict[str, LayerteeError]
     ) -> ResolvedImage:
         """One round of all endpoints, but for those that have failed for good."""
         failed: dict[str, LayerteeError] = {}
@@ -175,7 +178,7 @@ class Site:
             if server.name in final:
                 continue
             try:
-                found = await self._registry(server).resolve(platform, pair=pair, tries=1)
+                found = await self._registry(server).resolve(platform, pair=pair, tries=1, whole=whole)
                 if not server.is_origin:
                     _refuse_other(platform, found, server)
                 self._answered = server
