@@ -22,8 +22,8 @@ from tests.support.trees import skopeo_reads
 pytestmark = pytest.mark.slow
 
 PULL_KEYS = [
-    *("image", "dry_run", "manifest_digest", "local_manifest_digest", "config_digest", "layers"),
-    *("endpoints", "bytes_fetched", "bytes_reused", "seconds", "policy", "seen", "warnings"),
+    *("image", "dry_run", "manifest_digest", "local_manifest_digest", "config_digest", "manifests"),
+    *("layers", "endpoints", "bytes_fetched", "bytes_reused", "seconds", "policy", "seen", "warnings"),
 ]
 LAYER_KEYS = [
     *("digest", "diff_id", "size", "uncompressed_size", "action", "reason", "bytes_fetched", "resumed_at"),

@@ -200,6 +200,29 @@ def test_a_platforms_manifest_that_is_signed_alone_counts(
     user.run("pull", PLAIN, "--platform", "linux/amd64", *machine.options, name, code=1)
 
 
+def test_all_of_an_index_is_taken_for_a_signature_of_the_index_and_of_nothing_less(
+    user: Cli, machine: Machine, index: BuiltIndex
+) -> None:
+    machine.server.add(index, "rig/image", "multi")
+    name = f"{machine.server.host}/rig/image:multi"
+    for image in index.images:
+        machine.sign(image.digest, machine.by(KEY, image.digest))
+    said = user.pull("--all", *machine.options, name, code=1).json["error"]
+    assert said["code"] == "POLICY" and "its manifest" not in said["message"]
+    for image in index.images:
+        machine.nothing_was_fetched(image)
+    machine.sign(index.digest, machine.by(KEY, index.digest))
+    found = user.pull("--all", *machine.options, name).json
+    assert found["policy"]["signed"] == [index.digest] == [found["manifest_digest"]]
+
+
+def test_skopeo_is_no_judge_of_all_of_an_index(user: Cli, machine: Machine, index: BuiltIndex) -> None:
+    machine.server.add(index, "rig/image", "multi")
+    name = f"{machine.server.host}/rig/image:multi"
+    said = user.pull("--all", "--signatures-by", "skopeo", *machine.options, name, code=1).json["error"]
+    assert said["code"] == "POLICY" and "judges one image of an index" in said["message"]
+
+
 def test_the_verdict_is_for_the_bytes_that_were_resolved(
     machine: Machine, image: BuiltImage, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..disk.files import disk_error
 from ..disk.space import KeepFree, human
 from ..errors import InvalidReference, NotFound
+from ..image.document import Index
+from ..image.platform import Platform
 from ..image.reference import ArchiveReference, LayoutReference, parse_reference
 from ..record import dataclass
 from ..store.copies import KeptImage, see_that_it_can_be_an_archive, write_archive, write_layout
@@ -37,7 +39,10 @@ class _Exported:
     def of(cls, store: Store, name: str, have: frozenset[DiffID]) -> _Exported:
         """Raises NotFound, and as ``KeptImage.of``."""
         image = KeptImage.of(store.layout, store.layout.find(name)).as_pulled()
-        layers = store.layout.image(image.manifest).layers
+        document = image.document
+        if isinstance(document, Index):  # which is whole, or it is not that index
+            return cls(name, image, store.layout.whole(document, Platform.host()).layers, frozenset())
+        layers = store.layout.image(document).layers
         return cls(name, image, layers, have & {layer.diff_id for layer in layers})
 
     def goes(self, layer: Layer) -> bool:
@@ -75,7 +80,8 @@ def _export(args: argparse.Namespace, reporting: Reporting) -> int:
     have = _read_list(args.lacking) if args.lacking is not None else frozenset()
     with open_store(args) as store, store.shared():
         images = [_Exported.of(store, name, have) for name in dict.fromkeys(args.images)]
-        without = {layer.digest for one in images for layer in one.layers if not one.goes(layer)}
+        left = {layer.digest: layer.size for one in images for layer in one.layers if not one.goes(layer)}
+        without = left.keys() - {layer.digest for one in images for layer in one.layers if one.goes(layer)}
         named = [(one.image, one.name) for one in images]
         write = write_archive if isinstance(target, ArchiveReference) else write_layout
         with reporting.shown as shown:
@@ -88,12 +94,12 @@ def _export(args: argparse.Namespace, reporting: Reporting) -> int:
                 progress=reporting.exporting,
             )
     warn(store.warnings)
-    left = {layer.digest: layer.size for one in images for layer in one.layers if not one.goes(layer)}
+    left_out = sum(left[digest] for digest in without)
     result = {
         "to": str(target),
         "images": [one.to_json() for one in images],
         "bytes_written": nbytes,
-        "bytes_left_out": sum(left.values()),
+        "bytes_left_out": left_out,
     }
     if args.json:
         print_json(result)
@@ -103,7 +109,7 @@ def _export(args: argparse.Namespace, reporting: Reporting) -> int:
             for one in images
         ]
         print_table(("image", "manifest", "layers", "left out"), rows, whole=args.no_trunc)
-        say("", f"wrote {human(nbytes)} to {target}; {human(sum(left.values()))} are left out")
+        say("", f"wrote {human(nbytes)} to {target}; {human(left_out)} are left out")
     flush()  # what reaches nobody is no success
     reporting.done(result)
     return EXIT_OK

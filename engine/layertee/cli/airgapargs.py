@@ -59,6 +59,12 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         default="as-is",
         help="keep layers as they come, or as plain tars named by their DiffID (default: %(default)s)",
     )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        dest="all_platforms",
+        help="take indexes whole, with all of their platforms",
+    )
     parser.set_defaults(verify="both")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
     parser.add_argument(

@@ -56,6 +56,12 @@ def _pull(parser: argparse.ArgumentParser) -> None:
         " or containers-storage:NAME: pull into the store, then write the image there, too",
     )
     parser.add_argument(
+        "--all",
+        action="store_true",
+        dest="all_platforms",
+        help="take an index whole, with all of its platforms",
+    )
+    parser.add_argument(
         "--layers",
         choices=("as-is", "uncompressed"),
         default="as-is",
@@ -71,7 +77,7 @@ def _pull(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-signatures",
         action="store_true",
-        help="keep what signs the image, and its index, too: for 'layertee serve'",
+        help="keep its signatures and index, for 'layertee serve'",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, change nothing")
     parser.add_argument(

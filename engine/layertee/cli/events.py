@@ -94,7 +94,7 @@ class Events:
             {
                 "type": "Plan",
                 "image": plan.reference,
-                "manifestDigest": plan.manifest.digest,
+                "manifestDigest": plan.digest,
                 "bytesToFetch": plan.bytes_to_fetch,
                 "bytesReused": plan.bytes_reused,
                 "layers": [

@@ -42,7 +42,7 @@ def _json(found: Inspection) -> dict[str, object]:
     """A plan's object, the image's own facts, and each layer's names."""
     plan, config = found.plan, found.plan.config
     shape = plan.to_json()
-    del shape["seconds"], shape["dry_run"]
+    del shape["seconds"], shape["dry_run"], shape["manifests"]
     index = plan.index_digest
     shape.update(index_digest=index, platform=str(config.platform), created=config.created)
     shape.update(labels=dict(config.labels), registry_manifest_digest=found.registry_manifest)

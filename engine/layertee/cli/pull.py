@@ -12,6 +12,7 @@ from ..disk.space import human
 from ..engine import Engine, ImageName
 from ..errors import LayerteeError
 from ..image.reference import LayoutReference
+from ..image.strictjson import printable
 from ..pulling.plan import Action
 from ..record import dataclass
 from ..store.store import Store
@@ -22,11 +23,20 @@ from .policytext import verdict
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
-from .targets import Target, hand_out, see_that_it_can_be_reached, stores_of, target_of, want_of
+from .targets import (
+    Target,
+    hand_out,
+    refuse_with_all,
+    see_that_it_can_be_reached,
+    stores_of,
+    target_of,
+    want_of,
+)
 from .textfile import see_that_it_can_be_written, write_whole
 
 if TYPE_CHECKING:
     from ..image.document import Layer
+    from ..image.resolved import Member
     from ..pulling.imageplan import ImagePlan
     from ..pulling.report import LayerResult, PullResult
 
@@ -35,6 +45,7 @@ def pull(args: argparse.Namespace) -> int:
     """Raises InvalidReference and what Engine.plan and Engine.pull raise."""
     with Reporting(args, quiet=args.quiet, shows=not args.dry_run) as reporting:
         target = target_of(args)
+        refuse_with_all(args, target)
         if args.digestfile is not None:
             see_that_it_can_be_written(args.digestfile, stores_of(args))
         result = _pulled(args, reporting, target)
@@ -73,7 +84,8 @@ def _pulled(args: argparse.Namespace, reporting: Reporting, target: Target | Non
             if beyond is not None:
                 await see_that_it_can_be_reached(beyond, store)
             async with reporting.resolving(image):
-                plan = await engine.plan(image, want_of(args, beyond), name=name)
+                want, whole = want_of(args, beyond), args.all_platforms
+                plan = await engine.plan(image, want, name=name, all_platforms=whole)
             reporting.planned(plan)
             if args.dry_run:
                 return plan.planned()
@@ -94,7 +106,7 @@ def _pulled(args: argparse.Namespace, reporting: Reporting, target: Target | Non
                 kept = Kept.look(store, [step.layer for step in plan.layers])
                 args.so_far = {
                     "image": plan.reference,
-                    "manifest_digest": plan.manifest.digest,
+                    "manifest_digest": plan.digest,
                     "kept": kept.to_json(),
                 }
                 exc.add_note(str(kept))
@@ -140,6 +152,8 @@ def print_result(result: PullResult, *, dry_run: bool, whole: bool) -> None:
     has_mirrors = any(endpoint.is_mirror for endpoint in result.asked)
     say(*(f"{key}: {text}" for key, text in verdict(result)))
     if dry_run:
+        if result.members:
+            say(_platforms(result.members))
         say(f"would fetch {fetched}; {reused} need not be fetched")
         if has_mirrors:
             say(f"would ask {', then '.join(endpoint.name for endpoint in result.asked)}")
@@ -151,10 +165,20 @@ def print_result(result: PullResult, *, dry_run: bool, whole: bool) -> None:
         say(f"{result.image} -> {result.local_manifest_digest}")
         if result.local_manifest_digest != result.manifest_digest:
             say(f"  the registry's manifest is {result.manifest_digest}")
+    if result.members:
+        say(f"  {_platforms(result.members)}")
     say(f"fetched {fetched}, reused {reused}, in {result.seconds:.2f} s")
     if has_mirrors:
         sent = (f"{human(nbytes)} from {name}" for name, nbytes in result.by_endpoint.items() if nbytes)
         say(f"  {', '.join(sent) or 'nothing from any endpoint'}")
+
+
+def _platforms(members: Sequence[Member]) -> str:
+    """What an index has, in words."""
+    platforms = printable(", ".join(str(one.platform) for one in members if not one.is_artifact), 400)
+    n_others = sum(one.is_artifact for one in members)
+    others = f", and {n_others} that {'is' if n_others == 1 else 'are'} no image" if n_others else ""
+    return f"all of its platforms: {platforms}{others}"
 
 
 def _row(index: int, layer: LayerResult) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from .progress import display
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
-from .targets import refuse_one_file_for_two, target_of
+from .targets import refuse_one_file_for_two, refuse_with_all, target_of
 
 if TYPE_CHECKING:
     from ..image.document import Digest
@@ -82,7 +82,7 @@ class _Image:
             return self.result.to_json()
         shape: dict[str, Any] = {"image": self.plan.reference if self.plan else self.asked}
         if self.plan is not None and self.kept is not None:
-            shape.update(manifest_digest=self.plan.manifest.digest, kept=self.kept.to_json())
+            shape.update(manifest_digest=self.plan.digest, kept=self.kept.to_json())
         return {"error": describe(self.error), **shape} if self.error is not None else shape
 
 
@@ -90,8 +90,8 @@ class _Several:
     """The images of one command."""
 
     def __init__(self, args: argparse.Namespace, keep: Keep) -> None:
-        self._want = Want(args.layers, args.verify, keep, args.trust)
         found = target_of(args)
+        refuse_with_all(args, found)
         if args.digestfile is not None:
             raise InvalidReference("--digestfile is for one IMAGE; -q prints the digests of several")
         if found is not None and (not isinstance(found, LayoutReference) or found.ref is not None):
@@ -99,6 +99,7 @@ class _Several:
                 f"--to {args.to}: with several IMAGEs write oci:DIR, they keep their names"
             )
         self._args = args
+        self._want = Want(args.layers, args.verify, keep, args.trust)
         self._root = output_directory_at(found.path) if found else root_of(args)
         self._is_private = found is None
         self._named = self._names(args)
@@ -166,7 +167,8 @@ class _Several:
                 group.create_task(plan(image))
 
     async def _planned_by(self, engine: Engine, image: _Image) -> ImagePlan:
-        return await engine.plan(image.asked, self._want, name=ImageName.AS_REFERENCE)
+        named, whole = ImageName.AS_REFERENCE, self._args.all_platforms
+        return await engine.plan(image.asked, self._want, name=named, all_platforms=whole)
 
     async def _pull(self, engine: Engine, store: Store, reporting: Reporting) -> None:
         args = self._args

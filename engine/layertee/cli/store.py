@@ -68,6 +68,7 @@ def _image_json(image: StoredImage) -> dict[str, object]:
         "local_manifest_digest": image.digest,
         "config_digest": image.config,
         "platform": image.platform,
+        "platforms": [str(platform) for platform in image.platforms],
         "bytes": image.nbytes,
         "pulled_at": image.pulled_at,
         "problem": image.problem,
@@ -78,7 +79,7 @@ def _image_row(image: StoredImage) -> tuple[str, ...]:
     return (
         image.name,
         image.original,
-        image.platform,
+        f"{len(image.platforms)} platforms" if len(image.platforms) > 1 else image.platform,
         human(image.nbytes),
         time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(image.pulled_at)) if image.pulled_at else "-",
         image.problem or "",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..aio import in_thread
 from ..disk.outputs import output_at, output_directory_at
 from ..errors import InvalidReference, LayerteeError
+from ..image.holding import Form
 from ..image.reference import ArchiveReference, LayoutReference, parse_reference
 from ..image.reference_storage import StorageReference
 from ..pulling.want import Keep, Want
@@ -97,6 +98,22 @@ def want_of(args: argparse.Namespace, target: Target | None) -> Want:
     """What is wanted of the layers: for a ``target`` beyond the store all of them, under their names."""
     keep = Keep.ANYWHERE if target is None else Keep.NAMED
     return Want(args.layers, args.verify, keep, args.trust)
+
+
+def refuse_with_all(args: argparse.Namespace, target: Target | None) -> None:
+    """Raise InvalidReference for what does not go with ``--all``. Of layertee.toml, it gives way."""
+    if not args.all_platforms:
+        return
+    if args.platform is not None and "platform" not in args.configured:
+        raise InvalidReference("--all takes every platform, and --platform one of them; give one of the two")
+    if args.layers != Form.AS_IS.value:
+        if "layers" not in args.configured:
+            raise InvalidReference("--all keeps an index byte for byte, and so its layers as they are")
+        args.layers = Form.AS_IS.value
+    if target is not None and not isinstance(target, LayoutReference | ArchiveReference):
+        raise InvalidReference(
+            f"--to {args.to}: an index goes whole into the store, oci:DIR[:ref] or oci-archive:FILE[:ref]"
+        )
 
 
 async def see_that_it_can_be_reached(target: Target, store: Store) -> None:

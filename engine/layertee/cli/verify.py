@@ -34,6 +34,8 @@ def verify(args: argparse.Namespace) -> int:
                 try:
                     async with reporting.resolving(args.image):
                         plan = await engine.plan(args.image, want)
+                        if plan.name is not None and store.images.is_whole(plan.name):
+                            plan = await engine.plan(args.image, want, all_platforms=True)
                     reporting.planned(plan)
                     return report, await engine.pull(plan, reporting)
                 except LayerteeError as exc:

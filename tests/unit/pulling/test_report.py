@@ -22,6 +22,7 @@ KEYS = [
     "manifest_digest",
     "local_manifest_digest",
     "config_digest",
+    "manifests",
     "layers",
     "endpoints",
     "bytes_fetched",
