@@ -75,8 +75,8 @@ def very_many_objects(path: Path, table: str) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("PRAGMA writable_schema = ON")
         db.executemany(
-            "INSERT INTO sqlite_master VALUES ('view', ?1, ?1, 0, 'CREATE VIEW ' || ?1 || ' AS SELECT 1')",
-            ((f"v{n}",) for n in range(100_000)),
+            "INSERT INTO sqlite_master VALUES ('view', ?, ?, 0, ?)",
+            ((f"v{n}", f"v{n}", f"CREATE VIEW v{n} AS SELECT 1") for n in range(100_000)),
         )
 
 

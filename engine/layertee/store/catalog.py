@@ -196,8 +196,8 @@ class Catalog:
 
     def lookup(self, either: Digest | DiffID) -> list[Pair]:
         """The pairs in which ``either`` is the blob or the content."""
-        sql = "SELECT * FROM pair WHERE digest = ?1 OR diff_id = ?1 ORDER BY recorded_at, digest"
-        return self._select(sql, (either,), _pair)
+        sql = "SELECT * FROM pair WHERE digest = ? OR diff_id = ? ORDER BY recorded_at, digest"
+        return self._select(sql, (either, either), _pair)
 
     def uncompressed_sizes(self, diff_ids: Collection[DiffID]) -> dict[DiffID, int]:
         """The size of each of these contents, as far as it was ever measured."""

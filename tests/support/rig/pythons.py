@@ -126,8 +126,9 @@ def _archive(release: str, scratch: Path) -> Archive:
     """Raises ReleaseError."""
     if release not in _OF_UBUNTU:
         return Archive(hosts_without.MIRROR, release, ("main",), _DEBIANS_KEYS)
-    # Debian vouches for Ubuntu's keys: it has a package of them.
-    unpacked(Apt(platform.machine()).fetch(["ubuntu-archive-keyring"]), scratch / "keys")
+    # Debian vouches for Ubuntu's keys: it has a package of them, since its release 13.
+    debian = Apt(platform.machine(), _archive("trixie", scratch))
+    unpacked(debian.fetch(["ubuntu-keyring"]), scratch / "keys")
     keys = scratch / "keys/usr/share/keyrings/ubuntu-archive-keyring.gpg"
     ports = "http://ports.ubuntu.com/ubuntu-ports"
     uri = "http://archive.ubuntu.com/ubuntu" if platform.machine() == "x86_64" else ports
