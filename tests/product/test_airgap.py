@@ -97,6 +97,7 @@ def test_what_is_not_complete_is_refused_and_the_rest_taken_in(
     stranger = Cli(tmp_path / "stranger")
     told = stranger.run("import", target, code=2).err
     assert "[NOT_FOUND]" in told and images[NEW].layers[0].digest in told
+    assert told.count("hint: ") == 1 and "export --have" in told
     assert stranger.run("ls", "--json").json["images"] == []
 
     exported(sender, "--to", target, NEW, NEXT)

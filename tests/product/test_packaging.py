@@ -206,7 +206,7 @@ def test_a_core_without_libisal_inflates_by_its_own_code_and_refuses_to_be_asked
     command = (sys.executable, "-m", "layertee", "doctor", "--store", tmp_path / "store")
     report = run(*command, env=environment)
     assert "core: c\n" in report
-    assert "  inflater own: in use\n  inflater isal: not built\n  inflater zlib\n" in report
+    assert "  inflater own: in use\n  inflater isal: not built\n  inflater zlib: available\n" in report
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment | {"LAYERTEE_INFLATE": "isal"}
     )

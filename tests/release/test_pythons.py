@@ -90,6 +90,12 @@ def pulls(host: Host, registry: RegistryServer, scratch: Path) -> None:
     assert [layer["diff_id"] for layer in said["layers"]] == [layer.diff_id for layer in image.layers]
     assert {layer["action"] for layer in said["layers"]} == {"fetch"}
     assert host.types(f"{program} verify", **strict).endswith("all as they should be\n")
+    # What reads and changes the store's database by other statements than a pull.
+    blobs = [(layer["digest"], layer["diff_id"]) for layer in said["layers"]]
+    for digest, diff_id in blobs:
+        assert digest in host.types(f"{program} map --no-trunc {diff_id}", **strict)
+    assert name in host.types(f"{program} ls --no-trunc", **strict)
+    host.types(f"{program} rm {name} && {program} gc", **strict)
 
 
 @for_each_python("3.11", "3.14")

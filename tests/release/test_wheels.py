@@ -187,6 +187,6 @@ def test_the_wheel_for_armv8_pulls_with_the_core_and_the_instructions_of_that_cp
     command += ["-m", "layertee"]
     report = run(*command, "doctor", "--store", tmp_path / "store", env=env)
     assert report.startswith("core: c\n")
-    assert "  inflater own: in use\n  inflater isal\n  inflater zlib\n" in report
+    assert "  inflater own: in use\n  inflater isal: available\n  inflater zlib: available\n" in report
     assert "  sha256 kernel armv8: 2 lane(s), in use\n  sha256 kernel openssl: 1 lane(s)\n" in report
     pull_with(command, env, registry, tmp_path, "arm")

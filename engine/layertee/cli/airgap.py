@@ -131,7 +131,7 @@ def take_in(args: argparse.Namespace) -> int:
 
     args.to = args.digestfile = None
     args.images = [f"{args.source}:{name}" for name in args.names]  # if that is all that becomes known
-    return pull_several(args, Keep.STORE, lambda: _images_of(args))
+    return pull_several(args, Keep.STORE, lambda: _images_of(args), where_not_found="lacking")
 
 
 def _images_of(args: argparse.Namespace) -> list[str]:

@@ -111,7 +111,10 @@ def parse(
     assert parser is not None and outside is not None  # nothing but a command lets a word pass
     if unknown:
         flags = [f"--{name}" for name in (*settings.options_in(parser), "help")]
-        found = _suggestion(unknown[0].partition("=")[0], flags)
+        word = unknown[0].partition("=")[0]
+        if name == "login" and word in ("-p", "--password"):  # what follows is not for logs
+            parser.error(f"{word}: every process sees what is on a command line; use --password-stdin")
+        found = _suggestion(word, flags)
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{found}")
     outside.fill(args)
     args.options = later

@@ -118,7 +118,7 @@ def _files(files: SettingsFiles) -> Iterator[tuple[str, bool]]:
             if path.parent.parent == directory:
                 yield str(path), True
     if files.only:
-        yield str(files.only), True
+        yield str(files.only), os.path.exists(files.only)
 
 
 def _print(files: SettingsFiles, by_command: Mapping[str, Mapping[str, Shown]], *, is_one: bool) -> None:

@@ -26,7 +26,7 @@ from ..version import __version__
 from .config import mistakes_of_process
 from .exits import EXIT_ERROR, EXIT_OK
 from .libraries import library_warnings
-from .output import print_json, say, tell, warn
+from .output import counted, print_json, say, tell, warn
 from .shared import root_of
 
 _BY_DEFAULT = {
@@ -68,7 +68,7 @@ class StoreFacts:
         if self.free is None or self.floor is None:
             return [*lines, "  not there yet; the first pull makes it"]
         lines.append(f"  {human(self.free)} free, {human(self.floor)} of it stay free for the system")
-        lines.append(f"  {self.n_images} images, {self.n_pairs} pairs in the map")
+        lines.append(f"  {counted(self.n_images, 'image')}, {counted(self.n_pairs, 'pair')} in the map")
         if self.incomplete:
             lines.append(f"  the map is incomplete: {self.incomplete}; run: layertee verify")
         return lines

@@ -19,6 +19,8 @@ HINTS = {
     "install-skopeo": "the package skopeo has it; --to oci-archive:FILE and dir:DIR need no other program",
     "keep-free": "'layertee gc' removes the blobs that no image needs; --keep-free SIZE or N%, or"
     " LAYERTEE_KEEP_FREE in the environment, says how much of the disk stays free",
+    "lacking": "'layertee export --have' on this machine lists what it has; what is exported with that list"
+    " as --lacking has all the rest",
     "layer-identity-diffid": "--layer-identity diffid gives layers out as the tars that were verified",
     "logins": "log in with 'layertee login' or 'podman login', or name a file of logins with --authfile FILE",
     "patience": "--patience DURATION, or LAYERTEE_PATIENCE in the environment, allows a registry to ask for a"

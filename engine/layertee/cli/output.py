@@ -53,6 +53,11 @@ def clean(text: str) -> str:
     return "".join(char if _visible(char) else _escaped(char) for char in text)
 
 
+def counted(n: int, what: str) -> str:
+    """``1 blob``, ``2 blobs``: of things whose name takes an s."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def say(*lines: str) -> None:
     """Print ``lines`` on standard output. Raises OutputFailed, ReaderLeft."""
     try:

@@ -16,7 +16,7 @@ from ..places.ostree.prepare import LayerStep, Preparation, Prepare, Step, Undon
 from ..sync import run
 from .exits import EXIT_OK
 from .hints import tell_hints
-from .output import flush, print_json, print_table, say, warn
+from .output import counted, flush, print_json, print_table, say, warn
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
 from .shortnames import in_full
@@ -133,10 +133,11 @@ def _print(found: Preparation, *, dry_run: bool, whole: bool) -> None:
     say("")
     if found.stale:
         named = ", ".join(sorted({row.image for row in found.stale}))
-        say(f"{'would withdraw' if dry_run else 'withdrew'} {len(found.stale)} refs made for {named}")
+        withdrew = "would withdraw" if dry_run else "withdrew"
+        say(f"{withdrew} {counted(len(found.stale), 'ref')} made for {named}")
     count = Counter(step.step for step in found.layers)
     made = "would make" if dry_run else "made"
-    say(f"{made} {len(found.refs)} refs; {count[Step.PRESENT]} layers had theirs")
+    say(f"{made} {counted(len(found.refs), 'ref')}; {counted(count[Step.PRESENT], 'layer')} had theirs")
     say(f"the upgrade will download {human(found.bytes_to_download)}")
 
 

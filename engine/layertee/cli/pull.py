@@ -18,7 +18,7 @@ from ..record import dataclass
 from ..store.store import Store
 from ..sync import run
 from .exits import EXIT_OK
-from .output import flush, print_json, print_table, say, tell, warn
+from .output import counted, flush, print_json, print_table, say, tell, warn
 from .policytext import verdict
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
@@ -130,7 +130,7 @@ class Kept:
 
     def __str__(self) -> str:
         others = f", nor {human(self.nbytes_begun)} of the others" if self.nbytes_begun else ""
-        which = f"{self.n_layers} of {self.n_all} layers"
+        which = f"{self.n_layers} of {counted(self.n_all, 'layer')}"
         return f"{which} are in {self.root} and will not be fetched again{others}"
 
     def to_json(self) -> dict[str, object]:

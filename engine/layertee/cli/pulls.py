@@ -16,7 +16,7 @@ from ..aio import unwrapped_group
 from ..disk.outputs import output_directory_at
 from ..disk.space import human
 from ..engine import Engine, ImageName
-from ..errors import DeadlineExceeded, InvalidReference, LayerteeError
+from ..errors import DeadlineExceeded, InvalidReference, LayerteeError, NotFound
 from ..image.reference import LayoutReference
 from ..pulling.plan import Action, Keep, Want
 from ..record import dataclass
@@ -26,7 +26,7 @@ from . import pull as one
 from .exits import EXIT_OK, exit_code
 from .failure import describe
 from .hints import tell_hints
-from .output import flush, print_json, say, tell, warn
+from .output import counted, flush, print_json, say, tell, warn
 from .progress import display
 from .reporting import Reporting
 from .shared import look_into, options_of, root_of
@@ -49,16 +49,20 @@ def pull(args: argparse.Namespace) -> int:
 
 
 def pull_several(
-    args: argparse.Namespace, keep: Keep = Keep.ANYWHERE, find: Callable[[], list[str]] | None = None
+    args: argparse.Namespace,
+    keep: Keep = Keep.ANYWHERE,
+    find: Callable[[], list[str]] | None = None,
+    where_not_found: str = "",
 ) -> int:
     """As ``pull`` of several images, also where it is one. ``keep``: where their layers are to be.
 
     ``find`` says which images, where the arguments do not: what it fails with is reported as all else.
+    ``where_not_found`` is the hint against images of which something is nowhere.
     """
     with Reporting(args, quiet=args.quiet, shows=not args.dry_run) as reporting:
         if find is not None:
             args.images = find()
-        several = _Several(args, keep)
+        several = _Several(args, keep, where_not_found)
         code, told = several.pull(reporting)
         several.tell(told)
         flush()  # what reaches nobody is no success
@@ -89,7 +93,7 @@ class _Image:
 class _Several:
     """The images of one command."""
 
-    def __init__(self, args: argparse.Namespace, keep: Keep) -> None:
+    def __init__(self, args: argparse.Namespace, keep: Keep, where_not_found: str) -> None:
         found = target_of(args)
         refuse_with_all(args, found)
         if args.digestfile is not None:
@@ -99,6 +103,7 @@ class _Several:
                 f"--to {args.to}: with several IMAGEs write oci:DIR, they keep their names"
             )
         self._args = args
+        self._where_not_found = where_not_found
         self._want = Want(args.layers, args.verify, keep, args.trust)
         self._root = output_directory_at(found.path) if found else root_of(args)
         self._is_private = found is None
@@ -236,9 +241,12 @@ class _Several:
             tell(f"layertee: {image.asked}: {image.error} [{image.error.code}]")
             tell(*(f"  {note}" for note in getattr(image.error, "__notes__", ())))
             tell(*([f"  {image.kept}"] if image.kept is not None else []))
-        tell_hints(image.error.hint for image in failed if image.error is not None)
+        tell_hints(self._hint(image.error) for image in failed if image.error is not None)
         if failed and len(self._images) > 1:
             tell(f"layertee: {len(failed)} of {len(self._images)} images failed; the others are complete")
+
+    def _hint(self, error: LayerteeError) -> str:
+        return error.hint or (self._where_not_found if isinstance(error, NotFound) else "")
 
     def _print(self, results: Sequence[PullResult]) -> None:
         for result in results:
@@ -250,9 +258,9 @@ class _Several:
         fetched = human(sum(result.bytes_fetched for result in results))
         reused = human(sum(result.bytes_reused for result in results))
         if self._args.dry_run:
-            say(f"{len(results)} images: would fetch {fetched}; {reused} need not be fetched")
+            say(f"{counted(len(results), 'image')}: would fetch {fetched}; {reused} need not be fetched")
         else:
-            say(f"{len(results)} images: fetched {fetched}, reused {reused}")
+            say(f"{counted(len(results), 'image')}: fetched {fetched}, reused {reused}")
 
 
 def _fetched(plan: ImagePlan) -> set[Digest]:

@@ -20,7 +20,7 @@ from ..image.reference import Reference, parse_name
 from ..pulling.plan import Action
 from .exits import EXIT_ERROR, EXIT_OK
 from .failure import describe
-from .output import tell, warn
+from .output import counted, tell, warn
 from .progress import display
 
 if TYPE_CHECKING:
@@ -199,8 +199,7 @@ def _in_words(plan: ImagePlan) -> str:
         words.append(f"{len(reused)} to copy on this machine")
     if there:
         words.append(f"{there} here")
-    of = "1 layer" if len(plan.layers) == 1 else f"{len(plan.layers)} layers"
-    return f"{of}: {'; '.join(words)}"
+    return f"{counted(len(plan.layers), 'layer')}: {'; '.join(words)}"
 
 
 def _metrics_of(args: argparse.Namespace) -> MetricsFile | None:

@@ -14,7 +14,7 @@ from ..image.document import DiffID, Digest
 from ..store.gc import gc
 from ..store.sweep import GCReport
 from .exits import EXIT_OK
-from .output import print_json, print_table, say, warn
+from .output import counted, print_json, print_table, say, warn
 from .shared import open_store, store_or_nothing
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ def collect(args: argparse.Namespace) -> int:
     if args.json:
         print_json(_gc_json(report))
     else:
+        removed = f"{counted(report.blobs_removed, 'blob')} and {counted(report.parts_removed, 'leftover')}"
         say(
-            f"removed {report.blobs_removed} blobs and {report.parts_removed} leftovers,"
-            f" freed {human(report.bytes_freed)}, kept {report.blobs_kept} blobs"
+            f"removed {removed}, freed {human(report.bytes_freed)}, kept {counted(report.blobs_kept, 'blob')}"
         )
     return EXIT_OK
 

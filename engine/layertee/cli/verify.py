@@ -11,7 +11,7 @@ from ..errors import LayerteeError
 from ..pulling.plan import Keep, Want
 from ..sync import run
 from .exits import EXIT_INTEGRITY, EXIT_OK
-from .output import flush, print_json, say, warn
+from .output import counted, flush, print_json, say, warn
 from .reporting import Reporting
 from .shared import open_store, options_of
 
@@ -83,11 +83,11 @@ def _print(report: VerifyReport, repaired: PullResult | None) -> None:
         )
     )
     say(*(f"missing: {digest}" for digest in report.missing))
-    counted = f"{len(report.bad)} bad, {len(report.missing)} missing"
+    amiss = f"{len(report.bad)} bad, {len(report.missing)} missing"
     if report.false:
-        counted += f", {len(report.false)} false"
-    found = "all as they should be" if report.ok else counted
-    say(f"checked {report.n_blobs} blobs, {human(report.nbytes)}: {found}")
+        amiss += f", {len(report.false)} false"
+    found = "all as they should be" if report.ok else amiss
+    say(f"checked {counted(report.n_blobs, 'blob')}, {human(report.nbytes)}: {found}")
     if repaired is not None:
         say(f"repaired: fetched {human(repaired.bytes_fetched)}")
     elif report.bad or report.missing:

@@ -156,4 +156,4 @@ def _names(ffi: Any, name_of: Callable[[int], Any]) -> Iterator[str]:
 
 def _line(what: str, name: str, in_use: bool, notes: Sequence[str] = ()) -> str:
     text = ", ".join([*notes, *(["in use"] if in_use else [])])
-    return f"  {what} {name}" + (f": {text}" if text else "")
+    return f"  {what} {name}: {text or 'available'}"

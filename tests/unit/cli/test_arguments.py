@@ -67,6 +67,11 @@ def test_signatures_are_judged_by_each_program_that_there_is(capsys: pytest.Capt
         (("-v", "verfy"), "did you mean verify?"),
         (("imageproxy",), "did you mean image-proxy?"),
         (("pull", "--dryrun", "x"), "unrecognized arguments: --dryrun; did you mean --dry-run?"),
+        (
+            ("login", "-p", "secret", "x"),
+            "-p: every process sees what is on a command line; use --password-stdin",
+        ),
+        (("login", "--password=secret", "x"), "--password: every process sees"),
         (("pull", "--tls-verfy=false", "x"), "did you mean --tls-verify?"),
         (("image-proxy", "--cache-maximum=3G"), "did you mean --cache-max?"),
         (("pull", "--layers=uncompresed", "x"), "did you mean uncompressed?"),
