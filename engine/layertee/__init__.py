@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         VerifyProgress,
     )
     from .pulling.stream import LayerStream
+    from .pulling.tags import RepositoryTags
     from .pulling.verify import BadBlob, FalseClaim, VerifyReport
     from .pulling.want import Keep, Verify, Want
     from .signatures.signature import Verified
@@ -122,6 +123,7 @@ _HOMES = {
         "VerifyProgress",
     ),
     "pulling.stream": ("LayerStream",),
+    "pulling.tags": ("RepositoryTags",),
     "pulling.verify": (
         "BadBlob",
         "FalseClaim",
@@ -196,6 +198,7 @@ __all__ = [
     "PullResult",
     "RangeMode",
     "Reference",
+    "RepositoryTags",
     "ResolvedImage",
     "Section",
     "Seen",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .pulling.resolve import Resolved
     from .pulling.ruling import Sources
     from .pulling.stream import LayerStream
+    from .pulling.tags import RepositoryTags
     from .pulling.verify import VerifyReport
     from .transfer.fetcher import Fetcher
 
@@ -219,6 +220,17 @@ class Engine:
         warnings = tuple(dict.fromkeys([*survey.warnings, *attested.warnings]))
         planned = _planned(reference, found, made, ImageName.AS_REFERENCE, warnings, examined)
         return Inspection(planned, names, manifest, layers)
+
+    async def tags(self, repository: str) -> RepositoryTags:
+        """The tags of ``repository`` (``host/name``, or a short name), by the registry or one of its mirrors.
+
+        Raises InvalidReference (UnresolvedName; a tag or digest is in it), NotFound, Unauthorized,
+        TransportError (DeadlineExceeded) and the rest of RegistryError, DocumentError.
+        """
+        from .pulling.tags import tags_of
+
+        async with self.in_time():
+            return await tags_of(repository, self._network)
 
     async def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
         """Carry ``plan`` out: afterwards the store has the image, every byte of it verified (as far as

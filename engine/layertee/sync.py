@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .pulling.plan import LayerPlan, Want
     from .pulling.report import ProgressCallback, PullResult, VerifyCallback
     from .pulling.stream import LayerStream
+    from .pulling.tags import RepositoryTags
     from .pulling.verify import VerifyReport
     from .store.store import Store
 
@@ -214,6 +215,10 @@ class SyncEngine:
     def inspect(self, reference: str, want: Want | None = None, *, enforce: bool = False) -> Inspection:
         """As :meth:`Engine.inspect`."""
         return self._wait(lambda: self._engine.inspect(reference, want, enforce=enforce))
+
+    def tags(self, repository: str) -> RepositoryTags:
+        """As :meth:`Engine.tags`."""
+        return self._wait(lambda: self._engine.tags(repository))
 
     def pull(self, plan: ImagePlan, progress: ProgressCallback | None = None) -> PullResult:
         """As :meth:`Engine.pull`. ``progress`` is called in the engine's own thread, which it should not hold

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from layertee import Options, SyncEngine
+from layertee.errors import InvalidReference, NotFound
 from tests.support.jsonshapes import check
 from tests.support.mirrors import At, write_conf
 from tests.support.process import PLAIN, Cli, authfile
@@ -49,6 +51,16 @@ def test_a_repository_that_is_not_there(user: Cli, full: str) -> None:
 @pytest.mark.parametrize("text", ["{}:v1", "{}:latest", "{}@sha256:" + "0" * 64, "oci:{}"])
 def test_one_image_is_no_repository(user: Cli, full: str, text: str) -> None:
     assert "[BAD_REF]" in user.run("tags", text.format(full), code=1).err
+
+
+def test_a_program_gets_the_same_list_and_the_same_errors(full: str, tmp_path: Path) -> None:
+    with SyncEngine(tmp_path, options=Options(tls_verify=False)) as engine:
+        found = engine.tags(full)
+        assert (found.repository, sorted(found.tags), found.warnings) == (full, TAGS, ())
+        with pytest.raises(NotFound):
+            engine.tags(f"{full}/other")
+        with pytest.raises(InvalidReference):
+            engine.tags(f"{full}:v1")
 
 
 def test_a_short_name_is_found_as_pull_finds_it(user: Cli, full: str) -> None:
