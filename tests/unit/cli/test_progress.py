@@ -196,7 +196,8 @@ def test_a_terminal_has_a_bar_for_each_layer_under_way_and_one_for_all(
             for n in range(5):
                 running = (Action.FETCH, "running", n * 10 * MIB, 100 * MIB)
                 shown(progress(n / 5, running, (Action.FETCH, "waiting", 0, 7), (Action.HAVE, "done", 0, 9)))
-                wait_for_a_redraw(seen)
+                wait_for_a_redraw(seen)  # which may have been under way
+            wait_until(lambda: "40.0 MiB of 100.0 MiB" in text_of(seen), "the newest state is not drawn")
             half = (Action.FETCH, "done", 100 * MIB, 100 * MIB)
             shown(progress(1.1, half, (Action.FETCH, "running", 3, 7), (Action.HAVE, "done", 0, 9)))
             wait_for_a_redraw(seen)
@@ -207,7 +208,6 @@ def test_a_terminal_has_a_bar_for_each_layer_under_way_and_one_for_all(
     assert f"layer 0 {digest_number(0)[7:19]}" in text
     assert f"layer 1 {digest_number(1)[7:19]}" in text
     assert "layer 2" not in text
-    assert "30.0 MiB of 100.0 MiB" in text
     assert re.search(r"[0-9.]+ ([KM]iB|B)/s", text) and not re.search(r"[0-9.]+ ?[kM]B", text)
     assert text.rstrip().endswith("end")  # the bars are gone, the cursor is on a line of its own
     assert b"\x1b[?25h" in b"".join(seen)  # and visible
