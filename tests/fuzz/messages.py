@@ -12,7 +12,15 @@ from layertee.registry.challenge import parse_challenges
 from layertee.registry.heads import mended
 from layertee.registry.origins import Origin, may_know_secret, over_tls, realm_problem, redirect_target
 from layertee.registry.proxies import Proxies
-from layertee.registry.statuses import is_page, retry_after, server_says, status_error, unpacked
+from layertee.registry.statuses import (
+    RETRY_MAX_S,
+    RETRY_MIN_S,
+    is_page,
+    retry_after,
+    server_says,
+    status_error,
+    unpacked,
+)
 from layertee.transfer.ranges import ByteRange, check_answer, offers_ranges
 from tests.fuzz.documents import WORDS_OF_JSON
 from tests.fuzz.target import Target, parts_of, text_of
@@ -100,7 +108,7 @@ def error_answer(raw: bytes) -> object:
     status, wait, encoding, body = parts_of(raw, 4)
     number = int(status) if status.isdigit() and len(status) < 4 else 503
     seconds = retry_after(text_of(wait) or None, now=1e9)
-    assert seconds is None or 1.0 <= seconds <= 300.0
+    assert seconds is None or RETRY_MIN_S <= seconds <= RETRY_MAX_S
     is_page(body, text_of(encoding))
     says = server_says(body)
     assert says.isprintable() and len(says) <= 201

@@ -99,7 +99,7 @@ def test_a_deadline_counts_from_the_first_request_on(kind: str, fault: str, tmp_
     cli = Cli(tmp_path / "home")
     with FaultServer(image, [on(kind, CATALOGUE[fault])], auth=BearerAuth()) as server:
         began = time.monotonic()
-        late = cli.run("pull", PLAIN, "--deadline", "1s", server.reference, code=4)
+        late = cli.run("pull", PLAIN, "--deadline", "1s", "--patience", "2h", server.reference, code=4)
         assert "[DEADLINE]" in late.err
         assert time.monotonic() - began < 20
 

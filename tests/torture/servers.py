@@ -82,6 +82,7 @@ PROCESS_STALL_S: Final = 1.0  # of commands and image-proxies, many of which sha
 DEADLINE_S: Final = (
     1.0  # where the table says DEADLINE, of the library; a server may ask for an hour's patience
 )
+PATIENCE_S: Final = 2 * 86400.0  # more than any server can ask for
 COMMAND_S: Final = 3.0  # a deadline for commands that would try again for a minute
 SLACK_S: Final = 20.0  # beyond what the table says: this machine may be busy
 PERSISTENT_S: Final = 240.0  # a command that tries a layer again eight times, with its waits
@@ -224,7 +225,7 @@ def make_image(root: Path, about: str = "") -> BuiltImage:
 async def through_library(case: Case, image: BuiltImage, store: Path) -> Outcome:
     """Engine.plan and Engine.pull, with short waits."""
     stall_s = FetchLimits().stall_s if case.hurried else STALL_S
-    limits = FetchLimits(attempts=3, backoff_s=0.01, stall_s=stall_s)
+    limits = FetchLimits(attempts=3, backoff_s=0.01, stall_s=stall_s, patience_s=PATIENCE_S)
     budget = PullBudget(deadline_s=DEADLINE_S if case.is_late or case.hurried else None)
     with case.server(image) as server:
         certificates = server.cert_dir if isinstance(server, FaultServer) else None
@@ -262,7 +263,7 @@ async def _again(server: FaultServer, store: Path) -> None:
 def through_command(case: Case, image: BuiltImage, home: Path, *, patient: bool) -> Outcome:
     """``layertee pull``; unless it is to be ``patient``, with a deadline where it would go on asking."""
     cli = Cli(home)
-    words = ["--json", "--stall-timeout", str(PROCESS_STALL_S)]
+    words = ["--json", "--stall-timeout", str(PROCESS_STALL_S), "--patience", f"{PATIENCE_S}s"]
     late = case.is_late or (case.retries_long and not patient)
     if late:
         words += ["--deadline", f"{COMMAND_S}s"]
