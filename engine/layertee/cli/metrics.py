@@ -50,7 +50,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, args: argparse.Namespace) -> None:
-        if path.suffix != SUFFIX:
+        if not path.name.endswith(SUFFIX):
             raise InvalidReference(f"--metrics-file {path}: node_exporter reads files that end in {SUFFIX}")
         self._stores = stores_of(args)
         see_that_it_can_be_written(path, self._stores)

@@ -50,14 +50,16 @@ def tls_context(*, verify: bool, cert_dir: Path | None) -> ssl.SSLContext:
     except OSError as exc:
         raise AuthConfigError(f"certificate directory {cert_dir}: {exc.strerror or exc}") from exc
     for file in files:
-        if file.suffix == ".crt":
+        # By the end of the name: what pathlib takes for a suffix depends on Python's version.
+        name = file.name
+        if name.endswith(".crt"):
             _add_authorities(context, file)
-        elif file.suffix == ".cert":
-            _add_pair(context, file, file.with_suffix(".key"))
-        elif file.suffix == ".key" and file.with_suffix(".cert") not in files:
-            raise AuthConfigError(
-                f"the key {file} has no certificate: {file.with_suffix('.cert')} is missing"
-            )
+        elif name.endswith(".cert"):
+            _add_pair(context, file, file.with_name(name.removesuffix(".cert") + ".key"))
+        elif name.endswith(".key"):
+            certificate = file.with_name(name.removesuffix(".key") + ".cert")
+            if certificate not in files:
+                raise AuthConfigError(f"the key {file} has no certificate: {certificate} is missing")
     return context
 
 

@@ -55,7 +55,7 @@ OF_CONTAINERS_COMMON: dict[str, tuple[Callable[[Path], object], str]] = {
 ALL = {**OURS, **OF_CONTAINERS_COMMON}
 COUNTS = ("a{}", "~a{}", "#a{}")
 COUNTS_FOR_NOBODY = ("a{}~", "a{}.rpmnew", "a{}.dpkg-old", ".a{}.swp", "#a{}#", "a", "a.txt")
-DOTTED = (".a{}", ".#a{}", "..{}")
+DOTTED = (".a{}", ".#a{}", "..{}", "{}")
 
 
 def counts(etc: Path, directory: str, name: str) -> bool:
