@@ -79,7 +79,7 @@ def _text(what: str, components: Iterable[Component]) -> str:
         metadata=BomMetaData(component=main, timestamp=date),
         dependencies=[Dependency(main.bom_ref, [Dependency(each.bom_ref) for each in inside])],
     )
-    return make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2) + "\n"
+    return str(make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string(indent=2)) + "\n"
 
 
 def _from_pypi(name: str, number: str) -> Component:
@@ -123,7 +123,7 @@ def _in_wheel(out: Path, machine: str) -> list[dict[str, object]]:
 
 def _again(found: dict[str, object]) -> Component:
     """A component as the list of a wheel has it."""
-    component: Component = Component.from_json(found)  # type: ignore[attr-defined]
+    component: Component = Component.from_json(found)
     return component
 
 

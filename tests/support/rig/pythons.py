@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from release.debs import Apt, Archive, unpacked
-from release.lock import LOCKS
-from release.project import ARCHITECTURES, ReleaseError
+from release.project import ARCHITECTURES, ROOT, ReleaseError
 from tests.support.rig import hosts_without, kept
 from tests.support.rig.registry import NotInstalled
 
@@ -67,7 +66,7 @@ def find(version: str) -> Path:
         )
     if platform.machine() not in ARCHITECTURES:
         raise NoPython(f"a wheel with the C core takes {' or '.join(ARCHITECTURES)}")
-    lock = (LOCKS / "run.txt").read_bytes()
+    lock = (ROOT / "release/locks/run.txt").read_bytes()
 
     def make() -> Path:
         everything = scratch / "everything"
